@@ -1,0 +1,129 @@
+"""Where and how numbers are computed: device, precision, threads of progress. No method's mathematics depends on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from heirmark.errors import BadConfig
+
+Progress = Callable[[str, int, int], None]
+"""Called as ``progress(description, done, total)`` while long work goes on."""
+
+
+def no_progress(description: str, done: int, total: int) -> None:
+    """Report nothing: the default :data:`Progress`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Device, precision and progress sink of a computation.
+
+    Attributes:
+        device: ``"auto"`` (CUDA when there is one, else the CPU) or any torch device string.
+        precision: ``"float32"``, ``"bfloat16"`` (autocast), or ``"auto"``: bfloat16 where the hardware multiplies it natively.
+        progress: callback that long work reports to; it takes no part in equality.
+
+    Raises:
+        BadConfig: for an unknown precision, or a device that torch does not have here.
+    """
+
+    device: str = "auto"
+    precision: str = "auto"
+    progress: Progress = field(default=no_progress, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise BadConfig(f"unknown precision {self.precision!r}: choose auto, float32 or bfloat16")
+        try:
+            device = self.torch_device
+        except RuntimeError:
+            raise BadConfig(f"unknown device {self.device!r}: choose auto, cpu, cuda or cuda:0") from None
+        if device.type == "cuda" and not torch.cuda.is_available():
+            raise BadConfig(f"device {self.device!r} was asked for but torch sees no CUDA here: choose cpu or auto")
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device that ``device`` names."""
+        if self.device == "auto":
+            return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        return torch.device(self.device)
+
+    @property
+    def uses_bfloat16(self) -> bool:
+        """Whether training and inference run under bfloat16 autocast."""
+        if self.precision != "auto":
+            return self.precision == "bfloat16"
+        if self.torch_device.type == "cuda":
+            return torch.cuda.is_bf16_supported()
+        return self.torch_device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Context under which forward passes run."""
+        if not self.uses_bfloat16:
+            return nullcontext()
+        return torch.autocast(self.torch_device.type, torch.bfloat16)
+
+    def facts(self) -> dict[str, str]:
+        """What of the runtime can change a number: device type, precision, torch version."""
+        return {
+            "device": self.torch_device.type,
+            "precision": "bfloat16" if self.uses_bfloat16 else "float32",
+            "torch": torch.__version__,
+        }
+
+
+def as_floats(inputs: Tensor) -> Tensor:
+    """Bring stored inputs to float32; uint8 pixels become x/255 in [0, 1].
+
+    Args:
+        inputs: ``[N, ...]`` uint8 (0..255) or floating point.
+
+    Returns:
+        ``[N, ...]`` float32.
+    """
+    return inputs.float().div_(255) if inputs.dtype == torch.uint8 else inputs.float()
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[nn.Module]:
+    """Put a model in eval mode, and afterwards give every submodule back the mode it had."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, inputs: Tensor, *, runtime: Runtime | None = None, batch_size: int = 1000
+) -> Tensor:
+    """Logits of a model in eval mode; the model's modes and device are as before on return.
+
+    Args:
+        model: maps float32 ``[B, ...]`` in [0, 1] to logits ``[B, C]``.
+        inputs: ``[N, ...]`` uint8 or float.
+        runtime: device and precision; the default chooses by itself.
+        batch_size: examples per forward pass.
+
+    Returns:
+        ``[N, C]`` float32 logits on the CPU.
+    """
+    runtime = runtime or Runtime()
+    device = runtime.torch_device
+    model.to(device)
+    parts = []
+    with evaluating(model), runtime.autocast():
+        for chunk in inputs.split(batch_size):
+            batch = as_floats(chunk.to(device, non_blocking=True))
+            if batch.ndim == 4:
+                batch = batch.contiguous(memory_format=torch.channels_last)
+            parts.append(model(batch).float().cpu())
+    return torch.cat(parts)
