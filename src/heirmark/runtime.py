@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -75,6 +76,33 @@ class Runtime:
             "precision": "bfloat16" if self.uses_bfloat16 else "float32",
             "torch": torch.__version__,
         }
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from the global generators as if they were freshly seeded, and afterwards give them their state back."""
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield
+
+
+def derive_seed(seed: int, *purpose: str | int) -> int:
+    """A seed for one purpose, independent of the seeds for others.
+
+    Args:
+        seed: the run's seed.
+        purpose: what it is for.
+
+    Returns:
+        An integer in [0, 2**63).
+
+    Example:
+        >>> derive_seed(0, "init") == derive_seed(0, "init") != derive_seed(0, "batches")
+        True
+    """
+    text = "\x1f".join(str(part) for part in (seed, *purpose))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
 def as_floats(inputs: Tensor) -> Tensor:

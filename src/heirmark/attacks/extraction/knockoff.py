@@ -1,0 +1,81 @@
+"""Knockoff Nets: train a copy on a black box's answers (Orekondy, Schiele, Fritz 2019, arXiv 1812.02766)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from heirmark.attacks.base import Stolen
+from heirmark.blackbox import BlackBox
+from heirmark.errors import BadConfig
+from heirmark.models import Architecture, factory_of, specify
+from heirmark.runtime import Runtime, derive_seed
+from heirmark.task import Split
+from heirmark.training import Recipe, fit
+
+KNOCKOFF_RECIPE = Recipe(
+    epochs=100, batch_size=64, learning_rate=0.01, momentum=0.5, schedule="step", step_epochs=60, step_factor=0.1
+)
+"""Training of the copy as in the authors' public code: SGD 0.01, momentum 0.5, a tenth after 60 of 100 epochs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Knockoff:
+    """Ask the victim once about each query image, then train a copy on its answers.
+
+    The random policy of the paper. Whatever the box gives is learned: probabilities by soft cross-entropy, labels by
+    cross-entropy, top-k answers after scaling them to a sum of one. The copy is not shown any true label.
+
+    Attributes:
+        model: architecture of the copy; the paper's worst case, and T2S' main setting, is the victim's own.
+        recipe: how the copy is trained; see :data:`KNOCKOFF_RECIPE`.
+        queries: how many images are asked about, drawn without replacement; None asks about all that the adversary has.
+            T2S uses 50,000.
+    """
+
+    model: Architecture = "resnet18"
+    recipe: Recipe = field(default=KNOCKOFF_RECIPE)
+    queries: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.queries is not None and self.queries < 1:
+            raise BadConfig(f"queries must be positive, not {self.queries}")
+
+    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Stolen:
+        """Steal.
+
+        Args:
+            box: the victim; its budget is spent by the number of queries.
+            data: the adversary's images; labels are not looked at.
+            seed: of the choice of queries, the copy's start and its training.
+            runtime: device, precision, progress.
+
+        Raises:
+            BudgetExhausted: when the box's budget is smaller than the number of queries.
+        """
+        runtime = runtime or Runtime()
+        if self.queries is not None and self.queries > len(data):
+            raise BadConfig(f"{self.queries} queries were asked for, but the adversary has {len(data)} images: lower queries")
+        generator = torch.Generator().manual_seed(derive_seed(seed, "queries"))
+        inputs = data.inputs[torch.randperm(len(data), generator=generator)[: self.queries]]
+        answers = box.query(inputs)
+        if answers.probabilities is None:
+            targets = answers.labels
+        else:
+            sums = answers.probabilities.sum(1, keepdim=True)
+            # Rounding and top-k may leave a row of zeros; such an answer says nothing.
+            targets = torch.where(sums > 0, answers.probabilities / sums.clamp_min(1e-12), 1 / box.classes)
+        spec = specify(self.model, input_shape=tuple(data.inputs.shape[1:]), classes=box.classes)
+        copy: nn.Module = spec.build(seed=derive_seed(seed, "copy"), factory=factory_of(self.model))
+        fit(
+            copy,
+            inputs,
+            targets,
+            recipe=self.recipe,
+            seed=derive_seed(seed, "training"),
+            runtime=runtime,
+            description="stealing",
+        )
+        return Stolen(model=copy, spec=spec, queries=len(inputs))

@@ -1,0 +1,263 @@
+"""The black box: all of a model that its clients see, with a query budget that holds.
+
+An attack gets a :class:`BlackBox` and data, never a model. What a box answers (labels, the top k, rounded
+probabilities) and how often is the threat model, so both are enforced here. Inputs are counted, not images: a fresh
+augmentation is a new query.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from heirmark.errors import BadConfig, BudgetExhausted, HeirmarkError, ShapeMismatch
+from heirmark.runtime import Runtime, as_floats, predict
+
+AnswerKind = Literal["probabilities", "top-k", "label"]
+_BATCH = 1000
+
+
+class ModelFault(HeirmarkError):
+    """A model raised, or gave something other than one finite score per class for every input."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answers:
+    """What a black box says to N inputs.
+
+    Attributes:
+        kind: ``"probabilities"``, ``"top-k"`` or ``"label"``.
+        probabilities: ``[N, C]`` float32 on the CPU, as shown to the client; None where only labels are shown.
+        labels: ``[N]`` int64 on the CPU, the most likely class of each input before any rounding.
+    """
+
+    kind: AnswerKind
+    probabilities: Tensor | None
+    labels: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueryRecord:
+    """One call of :meth:`BlackBox.query`: how many inputs it held, and how many had been answered after it."""
+
+    inputs: int
+    total: int
+
+
+class BlackBox:
+    """A model behind an interface that answers, counts, and stops at its budget.
+
+    Args:
+        model: a module maps float32 ``[B, ...]`` in [0, 1] to logits ``[B, C]``; it answers in eval mode and keeps its
+            own mode. A plain callable maps the same inputs to probabilities ``[B, C]``.
+        classes: number of classes C.
+        answers: ``"probabilities"``; ``"top-k"``: the k largest, the others zero, not renormalised; or ``"label"``.
+        k: how many probabilities ``"top-k"`` shows.
+        decimals: round probabilities to so many decimals, after the top k are chosen; None shows them in full.
+        budget: how many inputs are answered in all; None for no limit.
+        input_shape: shape of one input, if other shapes are to be refused before the model sees them.
+        runtime: where a module computes.
+
+    Raises:
+        BadConfig: for an argument out of range.
+
+    Examples:
+        >>> box = BlackBox(torch.nn.Flatten(), classes=4, answers="label", budget=2)
+        >>> box.query(torch.eye(4)[:2].view(2, 1, 2, 2)).labels, box.remaining
+        (tensor([0, 1]), 0)
+    """
+
+    def __init__(
+        self,
+        model: nn.Module | Callable[[Tensor], Tensor],
+        *,
+        classes: int,
+        answers: AnswerKind = "probabilities",
+        k: int = 5,
+        decimals: int | None = None,
+        budget: int | None = None,
+        input_shape: tuple[int, ...] | None = None,
+        runtime: Runtime | None = None,
+    ) -> None:
+        if answers not in get_args(AnswerKind):
+            raise BadConfig(f"unknown answers {answers!r}: choose {', '.join(get_args(AnswerKind))}")
+        if classes < 2:
+            raise BadConfig(f"classes must be at least 2, not {classes}")
+        if answers == "top-k" and not 1 <= k <= classes:
+            raise BadConfig(f"k must lie between 1 and the {classes} classes, not {k}")
+        if decimals is not None and not 0 <= decimals <= 7:
+            raise BadConfig(f"decimals must lie between 0 and 7 (float32 holds no more), not {decimals}")
+        if budget is not None and budget < 0:
+            raise BadConfig(f"budget must not be negative, but is {budget}")
+        self.classes = classes
+        self.answers: AnswerKind = answers
+        self.budget = budget
+        self.input_shape = input_shape
+        self._k = k
+        self._decimals = decimals
+        self._runtime = runtime or Runtime()
+        self._model = GuardedModule(model, classes) if isinstance(model, nn.Module) else model
+        self._transcript: list[QueryRecord] = []
+        self._used = 0
+
+    def __repr__(self) -> str:
+        """Describe the interface, not the model."""
+        return f"BlackBox(classes={self.classes}, answers={self.answers!r}, budget={self.budget}, used={self._used})"
+
+    @property
+    def queries_used(self) -> int:
+        """How many inputs have been answered."""
+        return self._used
+
+    @property
+    def remaining(self) -> int | None:
+        """How many more inputs will be answered; None without a budget."""
+        return None if self.budget is None else self.budget - self._used
+
+    @property
+    def transcript(self) -> tuple[QueryRecord, ...]:
+        """Every call so far, oldest first: counts only, no data."""
+        return tuple(self._transcript)
+
+    def query(self, inputs: Tensor) -> Answers:
+        """Answer N inputs, all or none. Only answered inputs are charged.
+
+        Args:
+            inputs: ``[N, ...]`` uint8 (0..255) or floating point in [0, 1], on any device.
+
+        Returns:
+            The answers, on the CPU.
+
+        Raises:
+            ShapeMismatch: if the inputs have the wrong shape, dtype or range.
+            BudgetExhausted: if N exceeds what remains; the model is not asked and nothing is charged.
+            ModelFault: if the model raises, or its output is not one finite score per class for every input.
+        """
+        _check_inputs(inputs, self.input_shape)
+        if self.remaining is not None and len(inputs) > self.remaining:
+            raise BudgetExhausted(
+                f"{len(inputs)} queries exceed the {self.remaining} left of a budget of {self.budget}: "
+                "ask fewer or raise the budget"
+            )
+        answers = self._answer(inputs)
+        self._used += len(inputs)
+        self._transcript.append(QueryRecord(inputs=len(inputs), total=self._used))
+        return answers
+
+    def _answer(self, inputs: Tensor) -> Answers:
+        scores = self._scores(inputs)
+        labels = scores.argmax(1)
+        if self.answers == "label":
+            return Answers(kind="label", probabilities=None, labels=labels)
+        shown = scores.softmax(1) if isinstance(self._model, nn.Module) else scores
+        if self.answers == "top-k":
+            top = shown.topk(self._k, dim=1)
+            shown = torch.zeros_like(shown).scatter_(1, top.indices, top.values)
+        if self._decimals is not None:
+            shown = shown.round(decimals=self._decimals)
+        return Answers(kind=self.answers, probabilities=shown, labels=labels)
+
+    def _scores(self, inputs: Tensor) -> Tensor:
+        if not len(inputs):
+            return torch.zeros(0, self.classes)
+        if isinstance(self._model, nn.Module):
+            return predict(self._model, inputs, runtime=self._runtime, batch_size=_BATCH)
+        parts = []
+        for start in range(0, len(inputs), _BATCH):
+            chunk = inputs[start : start + _BATCH]
+            scores = checked_scores(call_model(self._model, as_floats(chunk.cpu())), len(chunk), self.classes)
+            # Rounded or truncated probabilities need not sum to one, but each must still be one.
+            if bool((scores < 0).any()) or bool((scores > 1 + 1e-4).any()):
+                raise ModelFault("the callable gave values outside [0, 1]: let it return probabilities, not logits")
+            parts.append(scores.detach().float().cpu())
+        return torch.cat(parts)
+
+
+class GuardedModule(nn.Module):
+    """A module whose every failing, and nobody else's, comes out as :class:`ModelFault`."""
+
+    def __init__(self, model: nn.Module, classes: int) -> None:
+        super().__init__()
+        self.model = model
+        self.classes = classes
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Logits ``[B, C]`` of the module, checked."""
+        return checked_scores(call_model(self.model, inputs), len(inputs), self.classes)
+
+
+def call_model(model: Callable[[Tensor], object], inputs: Tensor) -> object:
+    """Call foreign code, and tell its errors from heirmark's own.
+
+    Args:
+        model: the foreign callable.
+        inputs: what it is given.
+
+    Returns:
+        What it returns, unchecked.
+
+    Raises:
+        ModelFault: with the first line of whatever it raised, which is its cause.
+        MemoryError: if the machine ran out of memory, for which the model is not to blame.
+        torch.OutOfMemoryError: likewise on an accelerator.
+    """
+    try:
+        return model(inputs)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        first_line = str(error).strip().partition("\n")[0][:200]
+        raise ModelFault(
+            f"the model raised {type(error).__name__} ({first_line}) on inputs of shape {tuple(inputs.shape[1:])}: "
+            "check that it takes float32 inputs of this shape in [0, 1]"
+        ) from error
+
+
+def checked_scores(outputs: object, rows: int, classes: int) -> Tensor:
+    """Make sure that a model gave one finite score per class for every input.
+
+    Args:
+        outputs: what the model returned.
+        rows: number of inputs it was given.
+        classes: number of classes.
+
+    Returns:
+        The same tensor.
+
+    Raises:
+        ModelFault: if it is anything else.
+    """
+    if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
+        raise ModelFault(f"the model returned {_kind(outputs)} instead of a tensor of scores: wrap it so that it does")
+    if tuple(outputs.shape) != (rows, classes):
+        raise ModelFault(
+            f"the model returned shape {tuple(outputs.shape)} instead of {(rows, classes)}: check its classes"
+        )
+    if not bool(outputs.isfinite().all()):
+        raise ModelFault(
+            "the model returned NaN or infinite scores: it is broken, or its inputs are not scaled to [0, 1]"
+        )
+    return outputs
+
+
+def _kind(outputs: object) -> str:
+    return f"{outputs.dtype} values" if isinstance(outputs, Tensor) else type(outputs).__name__
+
+
+def _check_inputs(inputs: Tensor, shape: tuple[int, ...] | None) -> None:
+    if inputs.ndim < 2 or (shape is not None and tuple(inputs.shape[1:]) != tuple(shape)):
+        wanted = "..." if shape is None else ", ".join(str(size) for size in shape)
+        raise ShapeMismatch(f"inputs have shape {tuple(inputs.shape)}: pass a batch of shape [N, {wanted}]")
+    if inputs.dtype == torch.uint8:
+        return
+    if not inputs.is_floating_point():
+        raise ShapeMismatch(f"inputs are {inputs.dtype}: pass uint8 in 0..255 or floating point in [0, 1]")
+    # Written so that NaN fails it too.
+    if not bool(((inputs >= 0) & (inputs <= 1)).all()):
+        raise ShapeMismatch(
+            "inputs must be finite and lie in [0, 1]: scale or clamp them, normalisation is the model's own"
+        )

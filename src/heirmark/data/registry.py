@@ -1,0 +1,121 @@
+"""The data sets by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from heirmark.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES, read_cifar10, read_cifar100
+from heirmark.data.embedded import read_fashion_mini
+from heirmark.data.idx import FASHION_CLASSES, MNIST_CLASSES, read_fashion_mnist, read_mnist
+from heirmark.data.root import data_root
+from heirmark.data.svhn import CLASSES as SVHN_CLASSES
+from heirmark.data.svhn import read_svhn
+from heirmark.errors import BadConfig
+from heirmark.task import Split, Task, make_task
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSet:
+    """A named data set.
+
+    Attributes:
+        classes: class names, by label.
+        read: given the data root, its training and test split.
+        summary: one line for people.
+    """
+
+    classes: tuple[str, ...]
+    read: Callable[[Path], tuple[Split, Split]]
+    summary: str
+
+
+DATASETS: dict[str, DataSet] = {
+    "fashion-mini": DataSet(
+        classes=FASHION_CLASSES,
+        read=lambda root: read_fashion_mini(),
+        summary="22,000 images of Fashion-MNIST, shipped with heirmark",
+    ),
+    "fashion-mnist": DataSet(
+        classes=FASHION_CLASSES,
+        read=read_fashion_mnist,
+        summary="70,000 grey 28x28 images of clothes, 10 classes",
+    ),
+    "mnist": DataSet(
+        classes=MNIST_CLASSES,
+        read=read_mnist,
+        summary="70,000 grey 28x28 handwritten digits, 10 classes",
+    ),
+    "cifar10": DataSet(
+        classes=CIFAR10_CLASSES,
+        read=read_cifar10,
+        summary="60,000 colour 32x32 photographs, 10 classes",
+    ),
+    "cifar100": DataSet(
+        classes=CIFAR100_CLASSES,
+        read=read_cifar100,
+        summary="60,000 colour 32x32 photographs, 100 classes",
+    ),
+    "svhn": DataSet(
+        classes=SVHN_CLASSES,
+        read=read_svhn,
+        summary="99,289 colour 32x32 house-number digits, 10 classes",
+    ),
+}
+
+
+def load_images(name: str, *, root: Path | str | None = None) -> tuple[Split, Split, tuple[str, ...]]:
+    """Read a data set as it was published.
+
+    Args:
+        name: a key of :data:`DATASETS`.
+        root: folder of data sets; default: environment variable ``HEIRMARK_DATA``, else ``./data``.
+
+    Returns:
+        Training split, test split (inputs ``[N, C, H, W]`` uint8) and class names.
+
+    Raises:
+        BadConfig: for an unknown name.
+        DataNotFound: if a file of it is missing; the message says where it was looked for and how to get it.
+        BadData: if a file is truncated, foreign or damaged.
+    """
+    if name not in DATASETS:
+        raise BadConfig(f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}")
+    chosen = DATASETS[name]
+    train, test = chosen.read(data_root(root))
+    return train, test, chosen.classes
+
+
+def load_task(
+    name: str,
+    *,
+    seed: int = 0,
+    root: Path | str | None = None,
+    owner: float = 0.45,
+    adversary: float = 0.45,
+    calibration: float = 0.10,
+) -> Task:
+    """Make the task of a named data set.
+
+    Args:
+        name: a key of :data:`DATASETS`; ``"fashion-mini"`` needs no files.
+        seed: chooses which examples go to whom.
+        root: folder of data sets; default: environment variable ``HEIRMARK_DATA``, else ``./data``.
+        owner: proportion of the training examples of the owner.
+        adversary: the same of the adversary.
+        calibration: the same for calibration.
+
+    Returns:
+        A task with disjoint owner, adversary, calibration and test splits.
+
+    Raises:
+        BadConfig: for an unknown name, or proportions or a seed out of range.
+        DataNotFound: if a file is missing.
+        BadData: if a file is truncated, foreign or damaged.
+
+    >>> print(load_task("fashion-mini").describe())
+    fashion-mini: 10 classes, image 1x28x28 uint8; owner 9,000, adversary 9,000, calibration 2,000, test 2,000
+    """
+    train, test, classes = load_images(name, root=root)
+    return make_task(name, classes, train, test, seed=seed, owner=owner, adversary=adversary, calibration=calibration)

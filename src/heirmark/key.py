@@ -1,0 +1,355 @@
+"""The key: held-out triggers, the answers that a marked model gives them, matched controls, and a commitment to it all.
+
+A key is data. It is drawn once by the method that marks a model, trains nothing, and is all that a verifier needs. Its
+commitment can be published or time-stamped on the day of marking without giving the key away: the nonce hides even a
+key whose triggers could be guessed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, ShapeMismatch
+from heirmark.files import GIB, MIB, atomic_write_json, atomic_write_tensors, read_json, read_tensors
+from heirmark.runtime import as_floats
+
+FORMAT = "heirmark-key/1"
+_TENSORS = ("queries", "expected", "controls", "host_labels")
+_FACTS = ("classes", "method", "trigger", "nonce")
+_MAX_TRIGGER = 8 * MIB
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Key:
+    """What an owner keeps to prove that a model is theirs. Tensors are copied to the CPU when the key is made.
+
+    Attributes:
+        queries: ``[M, ...]`` uint8 (0..255) or float32 in [0, 1]: held-out triggers, all different, that train nothing.
+        expected: ``[M]`` int64, the answer a marked model gives each query.
+        controls: like ``queries``; row i shows the host or hosts of ``queries[i]`` without the trigger, or where there
+            is no host a like input that carries no mark; it differs from the query.
+        classes: number of classes C of the marked model.
+        method: the method that drew the key, such as ``"t2s"``.
+        trigger: JSON description of the secret: its kind and parameters.
+        nonce: 64 lower-case hex digits that salt the commitment.
+        host_labels: ``[M, H]`` int64, the true classes of the H hosts of each query; -1 where there are fewer, H = 0
+            where there is none (the default). Never the expected answer: such a host proves nothing.
+
+    Raises:
+        ShapeMismatch: if the tensors' shapes or dtypes do not fit each other.
+        BadData: for values out of range, repeated queries, queries equal to their control, or target-class hosts.
+        BadConfig: if ``classes``, ``method``, ``trigger`` or ``nonce`` is unusable.
+    """
+
+    queries: Tensor
+    expected: Tensor
+    controls: Tensor
+    classes: int
+    method: str
+    trigger: dict[str, Any]
+    nonce: str
+    host_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+
+    def __post_init__(self) -> None:
+        if not self.host_labels.numel():
+            object.__setattr__(self, "host_labels", torch.empty(_rows(self.queries), 0, dtype=torch.int64))
+        for name in _TENSORS:
+            # Copies, so that nobody who holds the original can change the key behind its commitment.
+            object.__setattr__(self, name, getattr(self, name).detach().to("cpu", copy=True).contiguous())
+        _check_facts(self)
+        object.__setattr__(self, "trigger", _plain_json(self.trigger))
+        _check_tensors(self)
+
+    def __len__(self) -> int:
+        """Number of queries M."""
+        return len(self.queries)
+
+    def __repr__(self) -> str:
+        """Name the key without telling its secret."""
+        shape = "x".join(str(size) for size in self.queries.shape)
+        return (
+            f"Key(method={self.method!r}, queries={shape}, classes={self.classes}, commitment={self.commitment[:16]!r})"
+        )
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one query."""
+        return tuple(self.queries.shape[1:])
+
+    @property
+    def commitment(self) -> str:
+        """SHA-256 (64 hex digits) over a canonical encoding of every field, nonce first, each part behind its length.
+
+        Computed afresh every time, so that it always speaks of what the tensors hold now.
+        """
+        digest = hashlib.sha256()
+
+        def part(data: bytes | memoryview) -> None:
+            view = memoryview(data)
+            digest.update(view.nbytes.to_bytes(8, "little"))
+            digest.update(view)
+
+        part(FORMAT.encode())
+        part(self.nonce.encode())
+        part(_canonical({"classes": self.classes, "method": self.method, "trigger": self.trigger}))
+        for name in _TENSORS:
+            values = getattr(self, name).numpy()
+            part(_canonical([name, values.dtype.name, list(values.shape)]))
+            part(values.astype(values.dtype.newbyteorder("<"), copy=False).data)
+        return digest.hexdigest()
+
+    def independent_pairs(self) -> Tensor:
+        """Rows whose control no earlier row has, ``[P]`` int64: pairs that share a control are not independent."""
+        first: dict[bytes, int] = {}
+        for row, digest in enumerate(_digests(self.controls)):
+            first.setdefault(digest, row)
+        return torch.tensor(list(first.values()))
+
+    def disjoint_from(self, inputs: Tensor) -> bool:
+        """Whether none of the queries occurs among ``inputs``, compared by content.
+
+        Args:
+            inputs: ``[N, ...]`` uint8 or float in [0, 1], such as everything that trained a model. The two storage
+                forms of one image (x and x/255) count as the same.
+
+        Returns:
+            True if no input equals a query.
+
+        Raises:
+            ShapeMismatch: if an input has not the shape of a query, so that the question makes no sense.
+        """
+        if tuple(inputs.shape[1:]) != self.input_shape:
+            raise ShapeMismatch(
+                f"inputs of shape {tuple(inputs.shape[1:])} cannot be compared with queries of shape "
+                f"{self.input_shape}: pass the inputs as the model sees them"
+            )
+        known = set(_digests(self.queries))
+        starts = range(0, len(inputs), 4096)
+        return all(known.isdisjoint(_digests(inputs[start : start + 4096])) for start in starts)
+
+    def save(self, folder: Path) -> None:
+        """Write ``key.safetensors`` and then ``key.json``, readable by you only; a crash leaves nothing that loads.
+
+        Args:
+            folder: made if missing. Saving the same key again repairs its files; another key is never overwritten,
+                for a lost key cannot be drawn again.
+
+        Raises:
+            BadArtifact: if the folder already holds another key.
+        """
+        folder = Path(folder)
+        commitment = self.commitment
+        if (folder / "key.json").exists() and _manifest(folder).get("commitment") != commitment:
+            raise BadArtifact(f"{folder} already holds another key: choose a new folder")
+        atomic_write_tensors(folder / "key.safetensors", {name: getattr(self, name) for name in _TENSORS}, private=True)
+        # The manifest goes last: until it is there, the folder holds no key.
+        facts = {name: getattr(self, name) for name in _FACTS}
+        atomic_write_json(folder / "key.json", {"format": FORMAT, "commitment": commitment, **facts}, private=True)
+
+    @classmethod
+    def load(cls, folder: Path, *, max_bytes: int = GIB) -> Key:
+        """Read a key that :meth:`save` wrote, trusting nothing in it.
+
+        Args:
+            folder: holds ``key.json`` and ``key.safetensors``.
+            max_bytes: refuse a larger ``key.safetensors``.
+
+        Raises:
+            BadArtifact: if a file is missing, truncated, foreign or too large, a value is out of range, or the content
+                does not match the commitment.
+        """
+        folder = Path(folder)
+        manifest = _manifest(folder)
+        if set(manifest) != {"format", "commitment", *_FACTS} or not isinstance(manifest["trigger"], dict):
+            raise BadArtifact(
+                f"{folder / 'key.json'} is not a key's manifest: copy the key again from where it was made"
+            )
+        tensors = read_tensors(folder / "key.safetensors", max_bytes=max_bytes, names=_TENSORS)
+        try:
+            values: dict[str, Any] = {**tensors, **{name: manifest[name] for name in _FACTS}}
+            key = cls(**values)
+        except HeirmarkError as error:
+            raise BadArtifact(f"{folder} holds no usable key ({error}): copy it again from where it was made") from None
+        if key.commitment != manifest["commitment"]:
+            raise BadArtifact(
+                f"the key in {folder} does not match its commitment: it was changed or damaged; restore a copy"
+            )
+        return key
+
+
+def make_key(
+    *,
+    queries: Tensor,
+    expected: Tensor | int,
+    controls: Tensor,
+    classes: int,
+    method: str,
+    trigger: dict[str, Any],
+    host_labels: Tensor | int | None = None,
+    nonce: str | None = None,
+) -> Key:
+    """Make a key from drawn triggers, leaving out rows that can bear no evidence.
+
+    Left out are exact repeats of an earlier query (repeated trials are not independent) and queries that equal their
+    control (the trigger changed nothing), so the key can be shorter than what was passed. A host of the target class is
+    an error, not left out: choose other hosts.
+
+    Args:
+        queries: ``[M, ...]`` uint8 or floating point in [0, 1].
+        expected: the answers ``[M]``, or one target class for all.
+        controls: ``[M, ...]`` uint8 or floating point in [0, 1].
+        classes: number of classes.
+        method: name of the method.
+        trigger: JSON description of the secret.
+        host_labels: true classes of the hosts, ``[M, H]`` or ``[M]``, or one for all; None where there is no host.
+        nonce: 64 hex digits; None draws a fresh one from the operating system. A method that promises the same result
+            for the same seed passes :func:`nonce_from_seed`.
+
+    Returns:
+        The key.
+
+    Raises:
+        ShapeMismatch: as :class:`Key`.
+        BadData: as :class:`Key`, or if no row is left.
+        BadConfig: as :class:`Key`.
+    """
+    count = _rows(queries)
+    if queries.dtype != controls.dtype or queries.dtype != torch.uint8:
+        queries, controls = as_floats(queries), as_floats(controls)
+    answers = expected if isinstance(expected, Tensor) else torch.full((count,), expected)
+    if host_labels is None:
+        host_labels = torch.empty(count, 0)
+    hosts = host_labels if isinstance(host_labels, Tensor) else torch.full((count,), host_labels)
+    if not _rows(controls) == _rows(answers) == _rows(hosts) == count:
+        raise ShapeMismatch(
+            f"{count} queries need as many controls, answers and host labels, "
+            f"not {_rows(controls)}, {_rows(answers)} and {_rows(hosts)}"
+        )
+    seen: set[bytes] = set()
+    keep = []
+    for row, (query, control) in enumerate(zip(_digests(queries), _digests(controls), strict=True)):
+        if query not in seen and query != control:
+            keep.append(row)
+        seen.add(query)
+    if not keep:
+        raise BadData("no usable query is left, for the trigger changes no host: choose another trigger or other hosts")
+    return Key(
+        queries=queries[keep],
+        expected=answers[keep].long(),
+        controls=controls[keep],
+        classes=classes,
+        method=method,
+        trigger=trigger,
+        nonce=secrets.token_hex(32) if nonce is None else nonce,
+        host_labels=(hosts[:, None] if hosts.ndim == 1 else hosts)[keep].long(),
+    )
+
+
+def nonce_from_seed(seed: int) -> str:
+    """Derive a nonce from a seed, so that a method gives the same key for the same seed.
+
+    The trade-off: such a nonce is as secret as the seed and no more. Whoever can guess the seed (0, 1, 2 ...) and has
+    the data can draw the same key and recognise its commitment. An owner with something to protect uses a large random
+    seed, which keeps the triggers secret too, or at least makes the key with ``nonce=secrets.token_hex(32)``.
+
+    Args:
+        seed: any integer.
+
+    Returns:
+        64 hex digits.
+
+    Examples:
+        >>> nonce_from_seed(0) == nonce_from_seed(0) != nonce_from_seed(1)
+        True
+    """
+    return hashlib.sha256(f"heirmark-nonce/1:{seed}".encode()).hexdigest()
+
+
+def _check_facts(key: Key) -> None:
+    if not isinstance(key.classes, int) or isinstance(key.classes, bool) or key.classes < 2:
+        raise BadConfig(f"classes must be an integer of at least 2, not {key.classes!r}")
+    if not isinstance(key.method, str) or not 1 <= len(key.method) <= 100:
+        raise BadConfig("method must be a name of 1 to 100 characters")
+    if not isinstance(key.nonce, str) or not re.fullmatch(r"[0-9a-f]{64}", key.nonce):
+        raise BadConfig("nonce must be 64 lower-case hex digits: draw one with secrets.token_hex(32)")
+
+
+def _check_tensors(key: Key) -> None:
+    queries, controls = key.queries, key.controls
+    if queries.dtype not in (torch.uint8, torch.float32) or queries.ndim < 2 or not queries.numel():
+        raise ShapeMismatch("queries must be a non-empty [M, ...] tensor of dtype uint8 or float32")
+    if controls.shape != queries.shape or controls.dtype != queries.dtype:
+        raise ShapeMismatch("controls must have the shape and dtype of the queries")
+    if key.expected.dtype != torch.int64 or tuple(key.expected.shape) != (len(queries),):
+        raise ShapeMismatch(f"expected must be {len(queries)} int64 values, one for each query")
+    if key.host_labels.dtype != torch.int64 or key.host_labels.ndim != 2 or len(key.host_labels) != len(queries):
+        raise ShapeMismatch(f"host_labels must be a [{len(queries)}, H] tensor of dtype int64")
+    for name, values in (("queries", queries), ("controls", controls)):
+        # Written so that NaN fails it too.
+        if values.is_floating_point() and not bool(((values >= 0) & (values <= 1)).all()):
+            raise BadData(f"{name} must be finite and lie in [0, 1]: clamp them")
+    if int(key.expected.min()) < 0 or int(key.expected.max()) >= key.classes:
+        raise BadData(f"expected answers must be classes 0 to {key.classes - 1}")
+    if bool(((key.host_labels < -1) | (key.host_labels >= key.classes)).any()):
+        raise BadData(f"host_labels must be classes 0 to {key.classes - 1}, or -1 where there is no host")
+    if bool((key.host_labels == key.expected[:, None]).any()):
+        raise BadData(
+            "a host is already of the class its query should get, which proves nothing: choose hosts of other classes"
+        )
+    digests = _digests(queries)
+    if len(set(digests)) < len(digests):
+        raise BadData(
+            "the same query occurs twice, but trials must be independent: leave repeats out, as make_key does"
+        )
+    if any(query == control for query, control in zip(digests, _digests(controls), strict=True)):
+        raise BadData("a query equals its control, so its trigger does nothing: leave it out, as make_key does")
+
+
+def _rows(tensor: Tensor) -> int:
+    return len(tensor) if tensor.ndim else 0
+
+
+def _digests(inputs: Tensor) -> list[bytes]:
+    """One hash per row, the same for uint8 x and for float32 x/255, and for 0.0 and -0.0."""
+    floats = (as_floats(inputs.detach().cpu()) + 0.0).contiguous().numpy()
+    return [hashlib.blake2b(row, digest_size=16).digest() for row in floats]
+
+
+def _canonical(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+
+
+def _plain_json(trigger: object) -> dict[str, Any]:
+    """A copy as JSON gives it back (tuples become lists), so that a loaded key has the commitment of the saved one."""
+    if not isinstance(trigger, dict):
+        raise BadConfig("trigger must be a dict that JSON can write")
+    try:
+        text = _canonical(trigger)
+    except (TypeError, ValueError, RecursionError):
+        raise BadConfig(
+            "trigger must hold strings, finite numbers, lists and dicts only: move tensors out of it"
+        ) from None
+    if len(text) > _MAX_TRIGGER:
+        raise BadConfig(
+            f"trigger takes {len(text):,} bytes as JSON, more than the {_MAX_TRIGGER:,} allowed: describe it shorter"
+        )
+    plain: dict[str, Any] = json.loads(text)
+    return plain
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    manifest = read_json(folder / "key.json", max_bytes=2 * _MAX_TRIGGER)
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise BadArtifact(
+            f"{folder / 'key.json'} is no manifest of format {FORMAT}: check the folder, or update heirmark"
+        )
+    return manifest

@@ -1,0 +1,149 @@
+"""What a method is, what it returns, and the preparation that all methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import nn
+
+from heirmark.data import load_images
+from heirmark.key import Key, make_key, nonce_from_seed
+from heirmark.models import Architecture, ModelSpec, factory_of, specify
+from heirmark.runtime import Runtime, derive_seed
+from heirmark.task import Split, Task
+from heirmark.training import Mixed, Recipe, fit
+from heirmark.triggers import OutOfDistribution, Secret, Trigger, TriggerSet
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Marked:
+    """What a method returns. It holds no figure of merit: the harness judges, never the method.
+
+    Attributes:
+        model: the model, in eval mode.
+        spec: what rebuilds it.
+        key: held-out queries, expected answers and matched controls.
+        training_triggers: the trigger samples that trained; None for an unmarked model.
+        verification_triggers: the held-out samples behind the key, with their hosts.
+        history: one row an epoch of the embedding, starting before the first.
+    """
+
+    model: nn.Module
+    spec: ModelSpec
+    key: Key
+    training_triggers: TriggerSet | None
+    verification_triggers: TriggerSet
+    history: tuple[Mapping[str, float], ...] = ()
+
+
+class Method(Protocol):
+    """A watermarking method: a frozen dataclass of its parameters, called with a task."""
+
+    def __call__(
+        self, task: Task, *, seed: int, runtime: Runtime | None = None, clean: nn.Module | None = None
+    ) -> Marked:
+        """Embed a watermark.
+
+        Args:
+            task: the owner's and the calibration split are used; the adversary's and the test split are not looked at.
+            seed: of everything random.
+            runtime: device, precision, progress.
+            clean: the owner's unmarked model, when there is one already; else it is trained.
+        """
+
+
+def train_clean(
+    task: Task, architecture: Architecture, recipe: Recipe, *, seed: int, runtime: Runtime, data: Split | None = None
+) -> nn.Module:
+    """An unmarked model.
+
+    Args:
+        task: gives shapes, and the owner's split.
+        architecture: of the model.
+        recipe: of the training.
+        seed: of initialisation and training.
+        runtime: device, precision, progress.
+        data: what to train on in place of the owner's split.
+    """
+    data = data or task.owner
+    model = new_model(task, architecture, seed=derive_seed(seed, "clean", "init"))
+    fit(
+        model,
+        data.inputs,
+        data.labels,
+        recipe=recipe,
+        seed=derive_seed(seed, "clean", "training"),
+        runtime=runtime,
+        description="training unmarked",
+    )
+    return model
+
+
+def train_watermarked(
+    task: Task,
+    architecture: Architecture,
+    recipe: Recipe,
+    triggers: TriggerSet,
+    per_batch: int,
+    *,
+    seed: int,
+    runtime: Runtime,
+) -> nn.Module:
+    """A vanilla watermarked model: cross-entropy over batches that mix clean and trigger samples (T2S, eq. 1)."""
+    model = new_model(task, architecture, seed=derive_seed(seed, "watermarked", "init"))
+    fit(
+        model,
+        task.owner.inputs,
+        task.owner.labels,
+        recipe=recipe,
+        seed=derive_seed(seed, "watermarked", "training"),
+        runtime=runtime,
+        mixed=Mixed(inputs=triggers.inputs, targets=triggers.targets, per_batch=per_batch),
+        description="training watermarked",
+    )
+    return model
+
+
+def spec_for(task: Task, architecture: Architecture) -> ModelSpec:
+    """The specification of an architecture for a task."""
+    return specify(architecture, input_shape=task.input_shape, classes=len(task.classes))
+
+
+def new_model(task: Task, architecture: Architecture, *, seed: int) -> nn.Module:
+    """A freshly initialised model for a task."""
+    return spec_for(task, architecture).build(seed=seed, factory=factory_of(architecture))
+
+
+def settle(trigger: Trigger, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime) -> Secret:
+    """Settle a trigger's secrets, fetching foreign images where it wants them."""
+    foreign = load_images(trigger.dataset)[0] if isinstance(trigger, OutOfDistribution) else None
+    return trigger.settle(task, clean, seed=derive_seed(seed, "trigger"), runtime=runtime, foreign=foreign)
+
+
+def draw_training(secret: Secret, task: Task, count: int, *, seed: int) -> TriggerSet:
+    """Trigger samples to train on, from the owner's images."""
+    return secret.draw(task.owner, count, seed=derive_seed(seed, "triggers", "training"))
+
+
+def draw_verification(secret: Secret, task: Task, count: int, *, seed: int) -> TriggerSet:
+    """Trigger samples that verify, from the calibration split, on which nothing trains."""
+    return secret.draw(task.calibration, count, seed=derive_seed(seed, "triggers", "verification"))
+
+
+def key_from(triggers: TriggerSet, secret: Secret, task: Task, *, method: str, seed: int) -> Key:
+    """The key of a set of held-out triggers.
+
+    The nonce comes from the seed, so that the same seed gives the same key; it is as secret as the seed is.
+    """
+    return make_key(
+        queries=triggers.inputs,
+        expected=triggers.targets,
+        controls=triggers.controls,
+        host_labels=triggers.host_labels[:, 0] if triggers.host_labels.shape[1] else None,
+        classes=len(task.classes),
+        method=method,
+        trigger=dict(secret.describe()),
+        nonce=nonce_from_seed(derive_seed(seed, "nonce")),
+    )

@@ -1,0 +1,123 @@
+"""T2S: A Rehearsal-Based Approach for Extraction-Resistant Model Watermarking (arXiv 2606.11698)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import nn
+
+from heirmark.errors import BadConfig
+from heirmark.methods.base import (
+    Marked,
+    draw_training,
+    draw_verification,
+    key_from,
+    new_model,
+    settle,
+    spec_for,
+    train_clean,
+    train_watermarked,
+)
+from heirmark.models import Architecture
+from heirmark.tuning import Monitor, Rehearsal, rehearse
+from heirmark.runtime import Runtime, derive_seed
+from heirmark.task import Task
+from heirmark.training import Recipe
+from heirmark.triggers import AnyTrigger, Feature
+
+
+@dataclass(frozen=True, kw_only=True)
+class T2S:
+    """Pre-train a watermarked target, then rehearse its theft and feed the simulated thief's trigger loss back into it.
+
+    The defaults are the paper's (sections III-D and IV-A); where its text lost a value, the field says so.
+
+    Attributes:
+        model: architecture of the target and of the simulated thief.
+        trigger: kind of trigger; any kind does, feature-based is the paper's default.
+        triggers: trigger samples that train; 500 in the paper.
+        key_size: held-out trigger samples in the key. The paper verifies on what it trained with; heirmark never does.
+        pretraining: of the clean and of the vanilla watermarked model (eq. 1).
+        trigger_batch: trigger samples that join each batch of pre-training (inferred).
+        initial: the target starts as a vanilla ``"watermarked"`` model (default), as the ``"clean"`` one (a little weaker,
+            section III-D), or with the thief from ``"scratch"`` (the paper found that this does not converge).
+        rehearse: False leaves out the rehearsal: "w/o rehearsal" of Table VII.
+        rehearsal: of the theft (eq. 2-9).
+    """
+
+    model: Architecture = "resnet18"
+    trigger: AnyTrigger = field(default=Feature())
+    triggers: int = 500
+    key_size: int = 500
+    pretraining: Recipe = field(default=Recipe())
+    trigger_batch: int = 64
+    initial: Literal["watermarked", "clean", "scratch"] = "watermarked"
+    rehearse: bool = True
+    rehearsal: Rehearsal = field(default=Rehearsal())
+
+    def __post_init__(self) -> None:
+        if min(self.triggers, self.key_size, self.trigger_batch) < 1:
+            raise BadConfig(f"triggers, key_size and trigger_batch must be positive: {self}")
+        if self.initial not in ("watermarked", "clean", "scratch"):
+            raise BadConfig(f"unknown initial {self.initial!r}: choose watermarked, clean or scratch")
+
+    def __call__(
+        self,
+        task: Task,
+        *,
+        seed: int,
+        runtime: Runtime | None = None,
+        clean: nn.Module | None = None,
+        watermarked: nn.Module | None = None,
+    ) -> Marked:
+        """Embed; see :class:`heirmark.methods.base.Method`.
+
+        Args:
+            task: the owner's split trains, the calibration split gives the key and the history's figures.
+            seed: of everything random.
+            runtime: device, precision, progress.
+            clean: the owner's unmarked model, when there is one.
+            watermarked: a vanilla watermarked model of the same trigger, clean model and seed, when there is one.
+        """
+        runtime = runtime or Runtime()
+        if clean is None:
+            clean = train_clean(task, self.model, self.pretraining, seed=seed, runtime=runtime)
+        secret = settle(self.trigger, task, clean, seed=seed, runtime=runtime)
+        training = draw_training(secret, task, self.triggers, seed=seed)
+        held_out = draw_verification(secret, task, self.key_size, seed=seed)
+        if self.initial == "watermarked":
+            start = watermarked or train_watermarked(
+                task, self.model, self.pretraining, training, self.trigger_batch, seed=seed, runtime=runtime
+            )
+        elif self.initial == "clean":
+            start = clean
+        else:
+            start = new_model(task, self.model, seed=derive_seed(seed, "target"))
+        student = new_model(task, self.model, seed=derive_seed(seed, "student")) if self.initial == "scratch" else clean
+        model: nn.Module = start
+        history: tuple[Mapping[str, float], ...] = ()
+        if self.rehearse:
+            seen = secret.draw(task.calibration, self.key_size, seed=derive_seed(seed, "triggers", "monitor"))
+            model, history = rehearse(
+                start,
+                student,
+                task.owner,
+                training.inputs,
+                training.targets,
+                config=self.rehearsal,
+                seed=derive_seed(seed, "rehearsal"),
+                runtime=runtime,
+                monitor=Monitor(clean=task.calibration, triggers=seen.inputs, targets=seen.targets),
+            )
+        return Marked(
+            model=model,
+            spec=spec_for(task, self.model),
+            key=key_from(held_out, secret, task, method="t2s", seed=seed),
+            training_triggers=training,
+            verification_triggers=held_out,
+            history=history,
+        )
+
+

@@ -1,0 +1,180 @@
+"""Models by name. Inputs are float32 ``[N, C, H, W]`` in [0, 1]; outputs are logits; normalisation is inside.
+
+A name may carry options: ``"naivenet:width=16,batch_norm=true"``. A user's own model is a factory, a callable that maps a
+:class:`ModelSpec` to an ``nn.Module``; it is accepted wherever a name is.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from heirmark.errors import BadConfig, ShapeMismatch
+from heirmark.models.residual import ResNet18, WideResNet16
+from heirmark.models.simple import NaiveNet, VGGLike
+from heirmark.runtime import seeded
+
+__all__ = ["MODELS", "Architecture", "Factory", "HasFeatures", "ModelSpec", "build", "features_of", "specify"]
+
+MODELS: dict[str, Callable[..., nn.Module]] = {
+    "naivenet": NaiveNet,
+    "vgg-like": VGGLike,
+    "resnet18": ResNet18,
+    "wrn-16-4": WideResNet16,
+}
+"""The built-in models."""
+
+CUSTOM = "custom"
+SMALLEST = {"naivenet": 16, "vgg-like": 12, "resnet18": 8, "wrn-16-4": 8}
+
+Option = bool | int | float
+
+
+@runtime_checkable
+class HasFeatures(Protocol):
+    """What a method that looks inside a model needs of it: an extractor and decision layers over it."""
+
+    features: Callable[[Tensor], Tensor]
+    head: nn.Module
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """What rebuilds a model: its name, options and the shapes at both ends.
+
+    Attributes:
+        name: key of :data:`MODELS`, or ``"custom"`` for a user's own factory, which then has to be given again to load it.
+        input_shape: shape of one input, without the batch.
+        classes: number of logits.
+        options: constructor options by name, sorted.
+    """
+
+    name: str
+    input_shape: tuple[int, ...]
+    classes: int
+    options: tuple[tuple[str, Option], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.name != CUSTOM and self.name not in MODELS:
+            raise BadConfig(f"unknown model {self.name!r}: choose one of {', '.join(MODELS)}, or give your own factory")
+        if self.classes < 2 or not self.input_shape or min(self.input_shape) < 1:
+            raise BadConfig(f"a model needs at least 2 classes and a positive input shape, not {self}")
+        if self.name == CUSTOM:
+            return
+        smallest = SMALLEST[self.name]
+        if len(self.input_shape) != 3 or min(self.input_shape[1:]) < smallest:
+            raise ShapeMismatch(
+                f"model {self.name!r} takes images of shape (C, H, W) with sides of at least {smallest}, "
+                f"not {self.input_shape}: choose another model"
+            )
+        known = inspect.signature(MODELS[self.name]).parameters
+        allowed = [name for name, p in known.items() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+        for option, value in self.options:
+            if option not in allowed:
+                raise BadConfig(f"model {self.name!r} has no option {option!r}: choose from {', '.join(allowed)}")
+            wanted = type(known[option].default)
+            if not (isinstance(value, wanted) or (wanted is float and type(value) is int)):
+                raise BadConfig(f"option {option!r} of model {self.name!r} is a {wanted.__name__}, not {value!r}")
+            if not isinstance(value, bool) and not 0 <= value <= 4096:
+                raise BadConfig(f"option {option!r} of model {self.name!r} must lie between 0 and 4096, not {value!r}")
+
+    def build(self, *, seed: int, factory: Factory | None = None) -> nn.Module:
+        """A freshly initialised model; the global generator is untouched.
+
+        Args:
+            seed: of the initialisation.
+            factory: the user's own factory, needed when the name is ``"custom"``.
+
+        Raises:
+            BadConfig: when the specification is of a custom model and no factory is given, or the options do not fit.
+        """
+        if self.name == CUSTOM and factory is None:
+            raise BadConfig("this is a custom model: give the factory that builds it (--model package.module:factory)")
+        with seeded(seed):
+            try:
+                if factory is not None:
+                    model = factory(self)
+                else:
+                    model = MODELS[self.name](self.input_shape, self.classes, **dict(self.options))
+            except (ValueError, RuntimeError) as error:
+                raise BadConfig(f"model {self.name!r} cannot be built with {dict(self.options)}: {error}") from error
+        return model.to(memory_format=torch.channels_last) if len(self.input_shape) == 3 else model
+
+
+Factory = Callable[[ModelSpec], nn.Module]
+Architecture = str | Factory
+"""How a model is asked for: a name with options, or a user's factory."""
+
+
+def specify(architecture: Architecture, *, input_shape: tuple[int, ...], classes: int) -> ModelSpec:
+    """The specification that an architecture means for a task.
+
+    Args:
+        architecture: ``"name"``, ``"name:option=value,..."`` or a factory.
+        input_shape: shape of one input.
+        classes: number of classes.
+
+    Raises:
+        BadConfig: for an unknown name or option.
+
+    Example:
+        >>> specify("naivenet:width=8,batch_norm=true", input_shape=(1, 28, 28), classes=10).options
+        (('batch_norm', True), ('width', 8))
+    """
+    if not isinstance(architecture, str):
+        return ModelSpec(name=CUSTOM, input_shape=input_shape, classes=classes)
+    name, _, text = architecture.partition(":")
+    options: dict[str, Option] = {}
+    for item in filter(None, text.split(",")):
+        option, equals, value = item.partition("=")
+        if not equals:
+            raise BadConfig(f"model option {item!r} has no value: write name:option=value")
+        options[option.strip()] = _parse(value.strip())
+    return ModelSpec(name=name, input_shape=input_shape, classes=classes, options=tuple(sorted(options.items())))
+
+
+def build(name: str, *, input_shape: tuple[int, ...], classes: int, seed: int = 0, **options: Option) -> nn.Module:
+    """Build a model by name, as ``build("resnet18", input_shape=(3, 32, 32), classes=10, width=16)``.
+
+    Raises:
+        BadConfig: for an unknown name or option.
+        ShapeMismatch: for inputs that the model cannot take.
+    """
+    spec = ModelSpec(name=name, input_shape=input_shape, classes=classes, options=tuple(sorted(options.items())))
+    return spec.build(seed=seed)
+
+
+def factory_of(architecture: Architecture) -> Factory | None:
+    """The user's factory, or None for a built-in name."""
+    return None if isinstance(architecture, str) else architecture
+
+
+def features_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The feature extractor of a model.
+
+    Raises:
+        BadConfig: when the model has no ``features``.
+    """
+    features: Any = getattr(model, "features", None)
+    if not callable(features):
+        raise BadConfig(
+            f"{type(model).__name__} has no callable .features, which this method needs: "
+            "give it one, or choose the trigger's classes yourself"
+        )
+    return features  # type: ignore[no-any-return]
+
+
+def _parse(text: str) -> Option:
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    raise BadConfig(f"model option value {text!r} is neither a number nor true/false")

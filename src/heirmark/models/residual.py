@@ -1,0 +1,117 @@
+"""Residual networks for small images: ResNet-18 with a CIFAR stem and WRN-16-4."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from heirmark.models.layers import Normalise
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions and a shortcut (He 2016, arXiv 1512.03385)."""
+
+    def __init__(self, inner: int, outer: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inner, outer, 3, stride, 1, bias=False)
+        self.norm1 = nn.BatchNorm2d(outer)
+        self.conv2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outer)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride != 1 or inner != outer:
+            self.shortcut = nn.Sequential(nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map ``[N, inner, H, W]`` to ``[N, outer, H/stride, W/stride]``."""
+        hidden = F.relu(self.norm1(self.conv1(inputs)))
+        return F.relu(self.norm2(self.conv2(hidden)) + self.shortcut(inputs))
+
+
+class PreActivationBlock(nn.Module):
+    """Normalise, activate, convolve, twice, and a shortcut (Zagoruyko 2016, arXiv 1605.07146)."""
+
+    def __init__(self, inner: int, outer: int, stride: int) -> None:
+        super().__init__()
+        self.norm1 = nn.BatchNorm2d(inner)
+        self.conv1 = nn.Conv2d(inner, outer, 3, stride, 1, bias=False)
+        self.norm2 = nn.BatchNorm2d(outer)
+        self.conv2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False)
+        self.shortcut: nn.Module | None = None
+        if stride != 1 or inner != outer:
+            self.shortcut = nn.Conv2d(inner, outer, 1, stride, bias=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map ``[N, inner, H, W]`` to ``[N, outer, H/stride, W/stride]``."""
+        active = F.relu(self.norm1(inputs))
+        residual: Tensor = self.conv2(F.relu(self.norm2(self.conv1(active))))
+        return residual + (inputs if self.shortcut is None else self.shortcut(active))
+
+
+class ResNet18(nn.Module):
+    """ResNet-18 (He 2016) with the CIFAR stem: a 3x3 convolution of stride 1 and no pooling.
+
+    The CIFAR victim of T2S (arXiv 2606.11698) and, for CIFAR-100, of DeepTracer.
+
+    Args:
+        input_shape: ``(C, H, W)`` with H, W of at least 8.
+        classes: number of logits.
+        width: channels of the first stage; 64 is the paper's, 16 is quick on a CPU.
+    """
+
+    def __init__(self, input_shape: tuple[int, int, int], classes: int, *, width: int = 64) -> None:
+        super().__init__()
+        widths = [width, 2 * width, 4 * width, 8 * width]
+        blocks: list[nn.Module] = []
+        inner = width
+        for stage, outer in enumerate(widths):
+            blocks += [BasicBlock(inner, outer, 1 if stage == 0 else 2), BasicBlock(outer, outer, 1)]
+            inner = outer
+        self.features = nn.Sequential(
+            Normalise(),
+            nn.Conv2d(input_shape[0], width, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            *blocks,
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.head = nn.Linear(inner, classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``."""
+        logits: Tensor = self.head(self.features(inputs))
+        return logits
+
+
+class WideResNet16(nn.Module):
+    """Wide ResNet of depth 16 (Zagoruyko 2016); with ``factor=4`` the WRN-16-4 of T2S, Table III.
+
+    Args:
+        input_shape: ``(C, H, W)`` with H, W of at least 8.
+        classes: number of logits.
+        factor: widening factor k.
+    """
+
+    def __init__(self, input_shape: tuple[int, int, int], classes: int, *, factor: int = 4) -> None:
+        super().__init__()
+        blocks: list[nn.Module] = []
+        inner = 16
+        for stage, base in enumerate((16, 32, 64)):
+            outer = base * factor
+            blocks += [PreActivationBlock(inner, outer, 1 if stage == 0 else 2), PreActivationBlock(outer, outer, 1)]
+            inner = outer
+        self.features = nn.Sequential(
+            Normalise(),
+            nn.Conv2d(input_shape[0], 16, 3, 1, 1, bias=False),
+            *blocks,
+            nn.BatchNorm2d(inner),
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(1),
+            nn.Flatten(),
+        )
+        self.head = nn.Linear(inner, classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``."""
+        logits: Tensor = self.head(self.features(inputs))
+        return logits

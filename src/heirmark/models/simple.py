@@ -1,0 +1,97 @@
+"""The small convolutional nets of the papers: NaiveNet and the VGG-like net."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from heirmark.models.layers import Normalise
+
+
+class NaiveNet(nn.Module):
+    """Two convolutional and two fully connected layers, the Fashion-MNIST victim of DeepTracer (arXiv 2511.08985).
+
+    The paper gives the layer count only; kernel size and widths are ours. ``batch_norm=True`` is an option, not the
+    paper's: it trains in a few epochs at a learning rate at which the plain net diverges, and rehearsal costs it
+    hardly any accuracy.
+
+    Args:
+        input_shape: ``(C, H, W)`` with H, W of at least 16.
+        classes: number of logits.
+        width: channels of the first convolution; the second has twice as many.
+        hidden: units of the first fully connected layer, which are the features.
+        batch_norm: normalise after both convolutions.
+    """
+
+    def __init__(
+        self, input_shape: tuple[int, int, int], classes: int, *, width: int = 32, hidden: int = 128, batch_norm: bool = False
+    ) -> None:
+        super().__init__()
+        channels, height, side = input_shape
+
+        def block(inner: int, outer: int) -> list[nn.Module]:
+            norm: list[nn.Module] = [nn.BatchNorm2d(outer)] if batch_norm else []
+            return [nn.Conv2d(inner, outer, 5, bias=not batch_norm), *norm, nn.ReLU(), nn.MaxPool2d(2)]
+
+        def shrink(length: int) -> int:
+            return ((length - 4) // 2 - 4) // 2
+
+        flat = 2 * width * shrink(height) * shrink(side)
+        self.features = nn.Sequential(
+            Normalise(),
+            *block(channels, width),
+            *block(width, 2 * width),
+            nn.Flatten(),
+            nn.Linear(flat, hidden),
+            nn.ReLU(),
+        )
+        self.head = nn.Linear(hidden, classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``."""
+        logits: Tensor = self.head(self.features(inputs))
+        return logits
+
+
+class VGGLike(nn.Module):
+    """Four convolutional and three fully connected layers with dropout and no BatchNorm.
+
+    The CIFAR-10 victim of MEA-Defender (arXiv 2401.15239) and DeepTracer, after Composite (Lin 2020).
+
+    Args:
+        input_shape: ``(C, H, W)`` with H, W of at least 12.
+        classes: number of logits.
+        width: channels of the first two convolutions; the other two have twice as many.
+        hidden: units of the first two fully connected layers.
+        dropout: probability of dropping a hidden unit.
+    """
+
+    def __init__(
+        self, input_shape: tuple[int, int, int], classes: int, *, width: int = 32, hidden: int = 256, dropout: float = 0.5
+    ) -> None:
+        super().__init__()
+        channels, height, side = input_shape
+
+        def block(inner: int, outer: int) -> list[nn.Module]:
+            return [nn.Conv2d(inner, outer, 3, padding=1), nn.ReLU(), nn.Conv2d(outer, outer, 3), nn.ReLU(), nn.MaxPool2d(2)]
+
+        def shrink(length: int) -> int:
+            return ((length - 2) // 2 - 2) // 2
+
+        self.features = nn.Sequential(
+            Normalise(),
+            *block(channels, width),
+            *block(width, 2 * width),
+            nn.Flatten(),
+            nn.Linear(2 * width * shrink(height) * shrink(side), hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+        )
+        self.head = nn.Linear(hidden, classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``."""
+        logits: Tensor = self.head(self.features(inputs))
+        return logits

@@ -1,0 +1,96 @@
+"""Models on disk: ``model.safetensors`` beside ``model.json``. No code is in either, so a stranger's model may be loaded."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from heirmark.errors import BadArtifact, BadConfig, HeirmarkError
+from heirmark.files import atomic_write_json, atomic_write_tensors, read_json, read_tensors
+from heirmark.models import CUSTOM, MODELS, Factory, ModelSpec
+
+FORMAT = "heirmark-model-1"
+
+
+def save_model(model: nn.Module, spec: ModelSpec, folder: Path) -> None:
+    """Write a model's weights and specification; atomic a file, the specification last.
+
+    Args:
+        model: whose ``state_dict`` is written.
+        spec: what rebuilds it.
+        folder: made when missing.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic_write_tensors(folder / "model.safetensors", model.state_dict())
+    atomic_write_json(
+        folder / "model.json",
+        {
+            "format": FORMAT,
+            "name": spec.name,
+            "input_shape": list(spec.input_shape),
+            "classes": spec.classes,
+            "options": dict(spec.options),
+        },
+    )
+
+
+def load_spec(folder: Path) -> ModelSpec:
+    """Read a model's specification alone.
+
+    Raises:
+        BadArtifact: when there is no model here, or its description is foreign.
+    """
+    path = folder / "model.json"
+    if not path.is_file():
+        raise BadArtifact(f"{folder} holds no model (no model.json): give a folder that heirmark embed or steal wrote")
+    record = read_json(path, max_bytes=1 << 20)
+    try:
+        if record["format"] != FORMAT:
+            raise ValueError(f"format {record['format']!r}")
+        shape, classes, options = record["input_shape"], record["classes"], record["options"]
+        numbers = [*shape, classes]
+        if not all(type(number) is int and 0 < number <= 1 << 20 for number in numbers) or not isinstance(options, dict):
+            raise ValueError("a shape, class count or option of the wrong type")
+        spec = ModelSpec(
+            name=str(record["name"]), input_shape=tuple(shape), classes=classes, options=tuple(sorted(options.items()))
+        )
+    except (KeyError, TypeError, ValueError, HeirmarkError) as error:
+        raise BadArtifact(f"{path} does not describe a model that this version of heirmark knows: {error}") from error
+    return spec
+
+
+def load_model(folder: Path, *, factory: Factory | None = None) -> tuple[nn.Module, ModelSpec]:
+    """Read a model, in eval mode.
+
+    Args:
+        folder: that :func:`save_model` wrote.
+        factory: the user's own factory, for a custom model; never taken from the files.
+
+    Raises:
+        BadArtifact: when files are missing, truncated, foreign, or the weights do not fit the description.
+        BadConfig: when a custom model is loaded without its factory.
+    """
+    spec = load_spec(folder)
+    if spec.name == CUSTOM:
+        if factory is None:
+            raise BadConfig(f"{folder} holds a custom model: give the factory that builds it (--model package.module:factory)")
+        model = spec.build(seed=0, factory=factory)
+    else:
+        # On the meta device nothing is allocated, so a description of a monstrous model costs nothing before it is refused.
+        with torch.device("meta"):
+            model = MODELS[spec.name](spec.input_shape, spec.classes, **dict(spec.options))
+    wanted = model.state_dict()
+    weights = read_tensors(folder / "model.safetensors")
+    for name in wanted.keys() | weights.keys():
+        if name not in wanted or name not in weights or wanted[name].shape != weights[name].shape:
+            raise BadArtifact(f"the weights in {folder} do not fit its model.json at {name!r}: the folder mixes two models")
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise BadArtifact(f"the weights in {folder} are not finite at {name!r}: the model is damaged")
+        weights[name] = tensor.to(wanted[name].dtype)
+    model.load_state_dict(weights, assign=spec.name != CUSTOM)
+    if len(spec.input_shape) == 3:
+        model = model.to(memory_format=torch.channels_last)
+    return model.requires_grad_(True).eval(), spec

@@ -1,0 +1,77 @@
+"""Folders that hold what a method or an attack returned. They are read as a stranger's: safetensors and JSON, bounded, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from heirmark.errors import BadArtifact
+from heirmark.files import atomic_write_json, atomic_write_tensors, read_json, read_tensors
+from heirmark.methods.base import Marked
+from heirmark.models import Factory, ModelSpec
+from heirmark.models.storage import load_model, save_model
+
+EXAMPLES = 12
+"""Trigger samples kept with their hosts, for the report's pictures."""
+
+PICTURES = frozenset({"inputs", "controls", "hosts", "host_labels"})
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pictures:
+    """A few held-out trigger samples with their hosts; see :class:`heirmark.triggers.TriggerSet` for the shapes."""
+
+    inputs: Tensor
+    controls: Tensor
+    hosts: Tensor
+    host_labels: Tensor
+
+
+def save_marked(marked: Marked, folder: Path) -> None:
+    """Write a marked model: ``model.*``, ``key/``, ``pictures.safetensors``, ``training.safetensors`` and ``history.json``."""
+    save_model(marked.model, marked.spec, folder)
+    marked.key.save(folder / "key")
+    shown = marked.verification_triggers
+    atomic_write_tensors(
+        folder / "pictures.safetensors",
+        {name: getattr(shown, name)[:EXAMPLES].contiguous() for name in sorted(PICTURES)},
+        private=True,
+    )
+    if marked.training_triggers is not None:
+        trained = marked.training_triggers
+        atomic_write_tensors(
+            folder / "training.safetensors", {"inputs": trained.inputs, "targets": trained.targets}, private=True
+        )
+    atomic_write_json(folder / "history.json", [dict(row) for row in marked.history])
+
+
+def read_model(folder: Path, *, factory: Factory | None = None) -> tuple[nn.Module, ModelSpec]:
+    """The model in a folder; see :func:`heirmark.models.storage.load_model`."""
+    return load_model(folder, factory=factory)
+
+
+def read_history(folder: Path) -> tuple[Mapping[str, float], ...]:
+    """The rows of ``history.json``."""
+    rows: Any = read_json(folder / "history.json", max_bytes=1 << 24)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise BadArtifact(f"{folder / 'history.json'} is not a list of rows: run the stage that wrote it again")
+    return tuple(rows)
+
+
+def read_pictures(folder: Path) -> Pictures:
+    """The few trigger samples kept for the report."""
+    return Pictures(**read_tensors(folder / "pictures.safetensors", names=PICTURES))
+
+
+def read_training_triggers(folder: Path) -> tuple[Tensor, Tensor] | None:
+    """Trigger samples that trained, and their labels; None for an unmarked model."""
+    path = folder / "training.safetensors"
+    if not path.is_file():
+        return None
+    tensors = read_tensors(path, names={"inputs", "targets"})
+    return tensors["inputs"], tensors["targets"].to(torch.int64)

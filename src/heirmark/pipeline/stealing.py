@@ -1,0 +1,87 @@
+"""Stages that steal: a victim behind a black box in, a stolen model out. No key comes near them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from heirmark.attacks.base import Extraction
+from heirmark.blackbox import BlackBox
+from heirmark.errors import BadConfig, ShapeMismatch
+from heirmark.models.storage import load_model, save_model
+from heirmark.pipeline.context import Context, context_of
+from heirmark.pipeline.stage import Job, Stage
+
+
+@dataclass(frozen=True, kw_only=True)
+class Theft:
+    """An attack and what the victim's API gives away.
+
+    Attributes:
+        attack: the extraction.
+        answers: ``"probabilities"``, ``"top-k"`` or ``"label"``.
+        k: of top-k.
+        decimals: to which probabilities are rounded; None does not round.
+        budget: queries that the API allows; None allows all.
+    """
+
+    attack: Extraction
+    answers: Literal["probabilities", "top-k", "label"] = "probabilities"
+    k: int = 5
+    decimals: int | None = None
+    budget: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.answers not in ("probabilities", "top-k", "label"):
+            raise BadConfig(f"unknown answers {self.answers!r}: choose probabilities, top-k or label")
+
+
+def steal_stage(theft: Theft, victim: Stage, context: Context, *, seed: int) -> Stage:
+    """The theft of the model of another stage with the adversary's split."""
+    return Stage(
+        kind="steal", run=run_steal, config=theft, inputs={"victim": victim}, seed=seed, external=context.external()
+    )
+
+
+def run_steal(job: Job) -> Mapping[str, Any]:
+    """Run an attack on a victim behind a black box and write the stolen model."""
+    context, theft = context_of(job), job.config
+    (found,) = job.inputs.values()
+    return steal_from(found.folder, theft, context, job.folder, seed=job.seed)
+
+
+def steal_from(victim: Path, theft: Theft, context: Context, folder: Path, *, seed: int) -> Mapping[str, Any]:
+    """Steal the model in one folder into another.
+
+    Args:
+        victim: folder of the victim's model.
+        theft: attack and answers.
+        context: whose adversary split is queried.
+        folder: the stolen model goes here.
+        seed: of the attack.
+
+    Raises:
+        ShapeMismatch: when the victim is not for this task.
+        BudgetExhausted: when the attack asks more than the budget.
+    """
+    model, spec = load_model(victim, factory=context.factory)
+    task = context.task
+    if spec.input_shape != task.input_shape or spec.classes != len(task.classes):
+        raise ShapeMismatch(
+            f"the victim takes {spec.input_shape} and knows {spec.classes} classes, but {task.name} has "
+            f"{task.input_shape} and {len(task.classes)}: name the victim's own data with --data"
+        )
+    box = BlackBox(
+        model,
+        classes=spec.classes,
+        answers=theft.answers,
+        k=min(theft.k, spec.classes),
+        decimals=theft.decimals,
+        budget=theft.budget,
+        runtime=context.runtime,
+    )
+    stolen = theft.attack(box, task.adversary, seed=seed, runtime=context.runtime)
+    save_model(stolen.model, stolen.spec, folder)
+    return {"queries": box.queries_used}

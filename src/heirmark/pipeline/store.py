@@ -1,0 +1,334 @@
+"""The store: computes each stage once and keeps its artifact, whole or not at all.
+
+::
+
+    <root>/<kind>/<identity, 16 digits>/   record.json and the files that the stage wrote; complete, by a single rename
+    <root>/.partial/                       stages at work; what a killed process leaves behind is removed later
+    <root>/.damaged/  <root>/.stale/       artifacts found wrong or superseded, moved out of the way; delete at will
+
+Several processes and machines may share a folder. Two that compute the same stage both finish; the first to rename wins
+and the other takes the winner's artifact.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+from typing import Any, Literal
+
+from heirmark.configuration import canonical_json, to_json
+from heirmark.errors import BadArtifact, BadConfig
+from heirmark.pipeline.stage import Artifact, Job, Stage
+
+RECORD = "record.json"
+STALE_HOURS = 7 * 24
+"""Age at which work in progress of another machine is taken for abandoned."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Something the store did.
+
+    Attributes:
+        what: ``started``, ``finished``, ``failed`` or ``cached`` stage; ``lost`` a race to the same result, which is
+            used; ``damaged`` or ``stale`` artifact moved to ``folder``; ``swept`` what a killed process had left.
+        name: kind and shortened identity of the stage.
+        folder: where it happened.
+        detail: why, in words; empty where there is nothing to say.
+        seconds: that the stage's function took, once it has finished or failed.
+    """
+
+    what: Literal["started", "finished", "failed", "cached", "lost", "damaged", "stale", "swept"]
+    name: str
+    folder: Path
+    detail: str = ""
+    seconds: float | None = None
+
+
+def ignore(event: Event) -> None:
+    """Take no notice: the default sink of events."""
+
+
+class Store:
+    """A folder of artifacts.
+
+    Args:
+        root: made when the first stage is computed.
+        on_event: told of all that happens; an artifact is never replaced without a word.
+    """
+
+    def __init__(self, root: Path | str, *, on_event: Callable[[Event], None] = ignore) -> None:
+        self.root = Path(root).absolute()
+        self.on_event = on_event
+        self._hashed: dict[Path, tuple[int, int, int]] = {}  # size, time and inode at which a file's content was right
+
+    def get(self, stage: Stage, context: object = None) -> Artifact:
+        """The artifact of a stage; computed, with whatever it needs, unless it is there.
+
+        Args:
+            stage: what to compute. When its own artifact is there, its inputs need not be.
+            context: handed to every stage that is computed.
+
+        Raises:
+            BadArtifact: when a stage writes anything but plain files, or artifacts keep going bad.
+            BaseException: whatever a stage's function raises; its files are removed and nothing is kept of it.
+        """
+        pending, computed, told = [stage], set[str](), set[str]()
+        while True:
+            current = pending[-1]
+            artifact = self._find_and_tell(current, told)
+            if artifact is None:
+                found = {name: self._find_and_tell(needed, told) for name, needed in current.inputs.items()}
+                inputs = {name: item for name, item in found.items() if item is not None}
+                unfit = self._set_stale_aside(inputs)
+                waiting = [needed for name, needed in current.inputs.items() if name not in inputs or name in unfit]
+                if waiting:
+                    pending.extend(reversed(waiting))
+                    continue
+                if current.name in computed:
+                    raise BadArtifact(
+                        f"{current.name} was computed but is gone or damaged again: check the disk of {self.root}"
+                    )
+                artifact = self._compute(current, inputs, context)
+                computed.add(current.name)
+                told.add(current.name)
+            pending.pop()
+            if not pending:
+                return artifact
+
+    def find(self, stage: Stage) -> Artifact | None:
+        """The finished artifact of a stage, or None. A damaged one is moved aside and reported.
+
+        Sizes are checked each time; contents by SHA-256 on first use and whenever a file's time has changed.
+        """
+        folder = self.root / stage.name
+        try:
+            inode = folder.stat().st_ino
+            return Artifact(folder=folder, record=self._read(folder, stage.identity))
+        except FileNotFoundError:
+            return None
+        except BadArtifact as error:
+            self._set_aside(stage.name, inode, "damaged", str(error))
+            return None
+
+    def _find_and_tell(self, stage: Stage, told: set[str]) -> Artifact | None:
+        artifact = self.find(stage)
+        if artifact is not None and stage.name not in told:
+            told.add(stage.name)
+            self.on_event(Event(what="cached", name=stage.name, folder=artifact.folder))
+        return artifact
+
+    def _read(self, folder: Path, identity: str) -> dict[str, Any]:
+        try:
+            record: dict[str, Any] = json.loads((folder / RECORD).read_bytes())
+            if record["seal"] != _seal(record) or record["identity"] != identity:
+                raise BadArtifact(f"{RECORD} was changed or belongs elsewhere")
+            for name, file in record["files"].items():
+                path = folder / name
+                status = path.stat()
+                if status.st_size != file["size"]:
+                    raise BadArtifact(f"{name} has {status.st_size} bytes instead of {file['size']}")
+                stamp = (status.st_size, status.st_mtime_ns, status.st_ino)
+                if self._hashed.get(path) != stamp:
+                    if _sha256(path) != file["sha256"]:
+                        raise BadArtifact(f"the content of {name} has changed")
+                    self._hashed[path] = stamp
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
+            raise BadArtifact(f"{Path(error.filename).name} is missing or no plain file") from error
+        except (ValueError, KeyError, TypeError, AttributeError, BadConfig) as error:
+            raise BadArtifact(f"{RECORD} is truncated or foreign") from error
+        return record
+
+    def _set_aside(self, name: str, inode: int, what: Literal["damaged", "stale"], why: str) -> None:
+        folder, aside = self.root / name, self.root / f".{what}" / f"{name.replace('/', '-')}-{secrets.token_hex(4)}"
+        aside.parent.mkdir(parents=True, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            if folder.stat().st_ino == inode:  # else another process has put a new one there meanwhile
+                folder.rename(aside)
+                self.on_event(Event(what=what, name=name, folder=aside, detail=why))
+
+    def _set_stale_aside(self, inputs: Mapping[str, Artifact]) -> set[str]:
+        """Move aside those inputs that descend from another copy of an artifact than the one now in use, and name them.
+
+        A recomputed artifact may differ from the lost one (graphics cards are not deterministic). A stage that read the
+        new key and a copy stolen from the old model would judge what never belonged together.
+        """
+        contents = {artifact.name: artifact.content for artifact in inputs.values()}
+        unfit = set()
+        for name, artifact in inputs.items():
+            for ancestor, content in artifact.record["lineage"].items():
+                if ancestor not in contents:
+                    contents[ancestor] = content
+                    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                        contents[ancestor] = json.loads((self.root / ancestor / RECORD).read_bytes())["content"]
+                if contents[ancestor] != content and name not in unfit:
+                    unfit.add(name)
+                    why = f"it descends from an earlier copy of {ancestor}"
+                    with contextlib.suppress(FileNotFoundError):
+                        self._set_aside(artifact.name, artifact.folder.stat().st_ino, "stale", why)
+        return unfit
+
+    def _compute(self, stage: Stage, inputs: Mapping[str, Artifact], context: object) -> Artifact:
+        self._sweep()
+        token = secrets.token_hex(4)
+        partial = self.root / ".partial" / f"{stage.kind}.{stage.identity[:16]}.{_machine()}.{os.getpid()}.{token}"
+        partial.mkdir(parents=True)
+        started, clock = datetime.now(UTC), time.perf_counter()
+        try:
+            self.on_event(Event(what="started", name=stage.name, folder=partial))
+            job = Job(folder=partial, config=stage.config, inputs=inputs, seed=stage.seed, context=context)
+            summary = to_json(stage.run(job), "summary")
+            if not isinstance(summary, Mapping):
+                raise BadConfig(f"stage {stage.kind} returned {summary!r}: return a mapping")
+            seconds = time.perf_counter() - clock
+            record = _record(stage, inputs, summary, _settle_files(partial), started, seconds)
+            with (partial / RECORD).open("x", encoding="utf-8") as file:
+                json.dump(record, file, indent=2, allow_nan=False)
+                file.flush()
+                os.fsync(file.fileno())
+            _sync_folders(partial)
+            artifact = self._publish(stage, Artifact(folder=partial, record=record))
+            self.on_event(Event(what="finished", name=stage.name, folder=artifact.folder, seconds=seconds))
+        except BaseException as error:
+            error.add_note(f"in stage {stage.name}")
+            seconds, why = time.perf_counter() - clock, f"{type(error).__name__}: {error}"
+            self.on_event(Event(what="failed", name=stage.name, folder=partial, detail=why, seconds=seconds))
+            raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)  # not there any more when all went well
+        return artifact
+
+    def _publish(self, stage: Stage, artifact: Artifact) -> Artifact:
+        folder = self.root / stage.name
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        for last in (False, True):
+            try:
+                artifact.folder.replace(folder)
+            except OSError:  # most likely because there is one already
+                winner = self.find(stage)
+                if winner is not None:
+                    self.on_event(
+                        Event(what="lost", name=stage.name, folder=folder, detail="another process was first")
+                    )
+                    return winner
+                if last:
+                    raise
+            else:
+                break
+        _sync_folders(folder.parent, deep=False)
+        return Artifact(folder=folder, record=artifact.record)
+
+    def _sweep(self) -> None:
+        """Remove what killed processes have left; on another machine only when it is old."""
+        for folder in (self.root / ".partial").glob("*"):
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                kind, identity, machine, process, _ = folder.name.split(".")
+                if machine == _machine() and os.name == "posix":
+                    abandoned = not _alive(int(process))
+                else:
+                    abandoned = time.time() - folder.stat().st_mtime > STALE_HOURS * 3600
+                if abandoned:
+                    shutil.rmtree(folder, ignore_errors=True)
+                    self.on_event(Event(what="swept", name=f"{kind}/{identity}", folder=folder))
+
+
+def _record(
+    stage: Stage,
+    inputs: Mapping[str, Artifact],
+    summary: Mapping[str, Any],
+    files: Mapping[str, Mapping[str, Any]],
+    started: datetime,
+    seconds: float,
+) -> dict[str, Any]:
+    ancestors: dict[str, str] = {}
+    for artifact in inputs.values():
+        ancestors |= artifact.record["lineage"] | {artifact.name: artifact.content}
+    record: dict[str, Any] = {
+        "identity": stage.identity,
+        **stage.describe(),
+        "lineage": dict(sorted(ancestors.items())),
+        "versions": _versions(),
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "seconds": round(seconds, 3),
+        "summary": summary,
+        "files": files,
+        "content": hashlib.sha256(canonical_json({"files": files, "summary": summary})).hexdigest(),
+    }
+    return record | {"seal": _seal(record)}
+
+
+def _seal(record: Mapping[str, Any]) -> str:
+    """SHA-256 of all else in a record, so that no figure in it changes unnoticed."""
+    return hashlib.sha256(canonical_json({key: item for key, item in record.items() if key != "seal"})).hexdigest()
+
+
+def _settle_files(folder: Path) -> dict[str, dict[str, Any]]:
+    """Flush all files of a folder to the disk; their SHA-256 and size by relative path."""
+    files: dict[str, dict[str, Any]] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir() and not path.is_symlink():
+            continue
+        if path.is_symlink() or not path.is_file() or name == RECORD:
+            raise BadArtifact(f"a stage wrote {name!r}: let it write plain files only, and none called {RECORD}")
+        files[name] = {"sha256": _sha256(path, sync=True), "size": path.stat().st_size}
+    return files
+
+
+def _sha256(path: Path, *, sync: bool = False) -> str:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if sync and os.name == "posix":
+            os.fsync(file.fileno())
+    return digest
+
+
+def _sync_folders(folder: Path, *, deep: bool = True) -> None:
+    """Make names in a folder last through a power cut, where the system allows a folder to be flushed."""
+    if os.name != "posix":
+        return
+    for path in [folder, *(item for item in folder.rglob("*") if deep and item.is_dir())]:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _versions() -> dict[str, str]:
+    versions = {"python": platform.python_version()}
+    with contextlib.suppress(metadata.PackageNotFoundError):
+        versions["heirmark"] = metadata.version("heirmark")
+    torch = sys.modules.get("torch")
+    return versions if torch is None else versions | {"torch": str(getattr(torch, "__version__", "unknown"))}
+
+
+def _machine() -> str:
+    """Short name of the space in which process numbers mean something: host, boot and container."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text(), str(Path("/proc/self/ns/pid").readlink())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

@@ -1,0 +1,153 @@
+"""Running a module as a pure function of parameters and buffers; module and torch are as before afterwards."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from heirmark.errors import ShapeMismatch
+from heirmark.runtime import Runtime
+
+Tensors = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manner:
+    """How a module runs: its mode, its randomness, its precision.
+
+    Attributes:
+        training: train or eval mode.
+        seed: of the random layers; the same seed and inputs give the same masks.
+        runtime: autocast to run under; ``None`` leaves the caller's own.
+        math_attention: whether attention is forced to its plain implementation.
+        full_precision: whether autocast is switched off, the caller's own too.
+    """
+
+    training: bool
+    seed: int = 0
+    runtime: Runtime | None = None
+    math_attention: bool = False
+    full_precision: bool = False
+
+    def part(self, role: str, index: int = 0) -> Manner:
+        """The same manner with a seed of its own for one part of the work."""
+        digest = hashlib.blake2b(f"{self.seed}/{role}/{index}".encode(), digest_size=7).digest()
+        return replace(self, seed=int.from_bytes(digest))
+
+    def lowered(self, device: torch.device) -> bool:
+        """Whether forward passes on this device run in less than the parameters' precision."""
+        own = self.runtime is not None and self.runtime.uses_bfloat16
+        return not self.full_precision and (own or torch.is_autocast_enabled(device.type))
+
+    @contextmanager
+    def entered(self, device: torch.device) -> Iterator[None]:
+        """Everything but the mode: seeded generators, precision, attention. All is put back on leaving."""
+        with ExitStack() as stack:
+            stack.enter_context(_seeded(self.seed, device))
+            if self.runtime is not None:
+                stack.enter_context(self.runtime.autocast())
+            if self.full_precision:
+                stack.enter_context(torch.autocast(device.type, enabled=False))
+            if self.math_attention:
+                stack.enter_context(sdpa_kernel(SDPBackend.MATH))
+            stack.enter_context(_no_fast_path())
+            yield
+
+
+def run(
+    module: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Tensor, manner: Manner
+) -> Tensor:
+    """Logits of a module with other parameters and buffers in place of its own.
+
+    Args:
+        module: its structure is used, its tensors are not.
+        parameters: by name.
+        buffers: by name; BatchNorm updates them in place, so pass copies.
+        inputs: ``[N, ...]``.
+        manner: how to run.
+
+    Returns:
+        ``[N, C]``, float32 or better.
+
+    Raises:
+        ShapeMismatch: when the module does not return logits ``[N, C]``.
+    """
+    with _modes_kept(module), manner.entered(inputs.device):
+        module.train(manner.training)
+        logits = functional_call(module, (dict(parameters), dict(buffers)), (inputs,))
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(inputs):
+        got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+        raise ShapeMismatch(
+            f"the model returned {got} for {len(inputs)} inputs: wrap it so that it returns logits [N, classes]"
+        )
+    return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+
+def copies(tensors: Mapping[str, Tensor]) -> Tensors:
+    """Detached copies by name."""
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def leaves(tensors: Mapping[str, Tensor]) -> Tensors:
+    """New autograd leaves on the same storage."""
+    return {name: tensor.detach().requires_grad_() for name, tensor in tensors.items()}
+
+
+def gradients(outputs: Tensor, wanted: Mapping[str, Tensor], cotangent: Tensor, *, keep: bool = False) -> Tensors:
+    """Backward of a cotangent to named leaves; zero for a leaf that takes no part."""
+    found = torch.autograd.grad(
+        outputs, list(wanted.values()), cotangent.to(outputs.dtype), retain_graph=keep, allow_unused=True
+    )
+    return {
+        name: torch.zeros_like(leaf) if grad is None else grad
+        for (name, leaf), grad in zip(wanted.items(), found, strict=True)
+    }
+
+
+def accumulate(total: Tensors, more: Tensors) -> Tensors:
+    """Sum by name; ``total`` is overwritten where it is not empty."""
+    if not total:
+        return more
+    for name in list(more):
+        total[name].add_(more.pop(name))
+    return total
+
+
+@contextmanager
+def _modes_kept(module: nn.Module) -> Iterator[None]:
+    modes = [(part, part.training) for part in module.modules()]
+    try:
+        yield
+    finally:
+        for part, training in modes:
+            part.training = training
+
+
+@contextmanager
+def _no_fast_path() -> Iterator[None]:
+    """Switch off the fused eval-mode attention: it has no forward-mode rule, and it rounds in its own way."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+@contextmanager
+def _seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Random layers draw from ``seed``; the global generators are put back afterwards."""
+    cuda = device.type == "cuda"
+    with torch.random.fork_rng(devices=[device] if cuda else []):
+        torch.default_generator.manual_seed(seed)
+        if cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(seed)
+        yield

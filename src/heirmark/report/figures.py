@@ -1,0 +1,262 @@
+"""Figures of a report: inline SVG that follows the page's light and dark colours, and images as PNG data URIs.
+
+Text stays text (it takes the page's font) and every colour is a CSS variable, so one drawing serves light, dark and print.
+Panels are drawn 400 px wide, small enough to stay legible on a phone; a wide page sets two side by side.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+
+import matplotlib.style
+import numpy as np
+from markupsafe import Markup, escape
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+from numpy.typing import NDArray
+
+from heirmark.report.content import Row, percent, tidy
+
+PALETTE = {
+    "paper": ("#fbfaf7", "#131519"),
+    "card": ("#ffffff", "#1b1e23"),
+    "ink": ("#1d2127", "#e9e7e2"),
+    "muted": ("#5c626b", "#a4a9b2"),
+    "line": ("#e2dfd7", "#31353d"),
+    "blue": ("#0b62a8", "#74b6f0"),
+    "orange": ("#b65208", "#f0a461"),
+    "green": ("#0b7a5a", "#52cba3"),
+    "stone": ("#a5a39b", "#6b7079"),
+    "alert": ("#a5301d", "#ff9d88"),
+}
+"""CSS variable to its (light, dark) colour. Blue, orange and green stay apart for colour-blind eyes (after Okabe and Ito),
+and never speak alone: dashes, markers, fills and words repeat what they say."""
+
+INK, MUTED, LINE, BLUE, ORANGE, GREEN, STONE, ALERT, PAPER = (
+    PALETTE[name][0] for name in ("ink", "muted", "line", "blue", "orange", "green", "stone", "alert", "paper")
+)
+
+WIDTH = 400
+STYLE = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "heirmark",
+    "font.size": 11.5,
+    "hatch.linewidth": 1.0,
+    "axes.edgecolor": LINE,
+    "axes.labelcolor": MUTED,
+    "text.color": INK,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "legend.frameon": False,
+}
+
+LINES = (
+    ("target", "marked model", BLUE, "-", "o"),
+    ("student", "simulated thief", ORANGE, (0, (5, 2)), "s"),
+    ("thief", "real thief", GREEN, (0, (1, 1.6)), "D"),
+)
+"""Lines of the rehearsal panels: key prefix in the history, name, colour, dashes, marker."""
+
+
+def wsr_bars(rows: Sequence[Row]) -> Markup:
+    """Watermark success rate of every suspect, with its confidence interval and the null rate as a dashed line."""
+    with _style():
+        figure, axes = _bar_panel(len(rows))
+        for place, row in enumerate(rows):
+            _bar(axes, place, row.wsr, row.outcome)
+            low, high = (100 * end for end in row.interval)
+            if math.isfinite(low) and math.isfinite(high):
+                axes.hlines(place, low, high, color=INK, linewidth=1.3, zorder=4)
+                axes.vlines([low, high], place - 0.11, place + 0.11, color=INK, linewidth=1.3, zorder=4)
+        for first, last, rate in _runs([row.null_rate for row in rows]):
+            _reference(axes, rate, first, last)
+        return _svg(figure, "wsr", "Bars: watermark success rate of each suspect; the table holds the same numbers.", rows)
+
+
+def accuracy_bars(rows: Sequence[Row], clean_accuracy: float | None) -> Markup:
+    """Clean accuracy of every suspect; the dashed line is the accuracy of the unmarked twin, when it is known."""
+    with _style():
+        figure, axes = _bar_panel(len(rows))
+        for place, row in enumerate(rows):
+            _bar(axes, place, row.accuracy, None)
+        if clean_accuracy is not None:
+            _reference(axes, clean_accuracy, 0, len(rows) - 1)
+        return _svg(figure, "acc", "Bars: clean accuracy of each suspect; the table holds the same numbers.", rows)
+
+
+def rehearsal_curve(
+    history: Sequence[Mapping[str, float]], measure: str, clean_accuracy: float | None = None
+) -> Markup | None:
+    """One measure per epoch of rehearsal, for the marked model and its thieves (T2S, Fig. 3).
+
+    Args:
+        history: mappings with ``epoch`` and rates 0..1 under ``target_<measure>``, ``student_<measure>``,
+            ``thief_<measure>``; what is missing or NaN is left out.
+        measure: ``"wsr"`` or ``"accuracy"``.
+        clean_accuracy: drawn as a dashed line in the accuracy panel.
+
+    Returns:
+        The panel, or None when the history holds nothing of this measure.
+    """
+    series = [(curve(history, f"{prefix}_{measure}"), *look) for prefix, *look in LINES]
+    series = [line for line in series if line[0]]
+    if not series:
+        return None
+    with _style():
+        figure, axes = _panel(270, left=44, right=14, top=34, bottom=42)
+        for line, name, colour, dashes, marker in series:
+            x, y = zip(*line, strict=True)
+            axes.plot(
+                x,
+                [100 * value for value in y],
+                color=colour,
+                linestyle=dashes,
+                marker=marker if len(x) <= 24 else None,
+                linewidth=2,
+                markersize=5.5,
+                markeredgecolor=PAPER,
+                label=name,
+                clip_on=False,
+                zorder=3,
+            )
+        low = 0.0
+        if measure == "accuracy":
+            # A line, unlike a bar, needs no zero: the few points that a mark costs must be visible.
+            least = min(value for line, *_ in series for _, value in line)
+            low = max(0.0, min(80.0, 10 * math.floor(10 * least)))
+            if clean_accuracy is not None:
+                axes.axhline(100 * clean_accuracy, color=MUTED, linewidth=1.2, linestyle=(0, (2, 2)), label="clean model")
+        axes.set_ylim(low, 100)
+        axes.margins(x=0.03)
+        axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 5, 10], min_n_ticks=2))
+        axes.grid(axis="y", color=LINE, linewidth=1)
+        axes.set_xlabel("epoch of rehearsal", labelpad=6)
+        axes.legend(
+            loc="lower left",
+            bbox_to_anchor=(-0.02, 1.0),
+            ncols=4,
+            handlelength=2.1,
+            handletextpad=0.5,
+            columnspacing=1.1,
+            borderpad=0.2,
+            fontsize=10,
+        )
+        name = {"wsr": "watermark success rate", "accuracy": "clean accuracy"}[measure]
+        alt = f"Lines: {name} per epoch of rehearsal; the numbers follow below the figure."
+        return _svg(figure, f"rehearsal-{measure}", alt)
+
+
+def curve(history: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, float]]:
+    """The finite (epoch, value) pairs of one named series of a history."""
+    pairs = [(float(step.get("epoch", math.nan)), float(step.get(name, math.nan))) for step in history]
+    return [pair for pair in pairs if all(map(math.isfinite, pair))]
+
+
+def png_uri(image: NDArray[np.uint8]) -> str:
+    """An image as a PNG data URI at its own resolution.
+
+    Args:
+        image: ``[C, H, W]`` uint8. Three or more channels are read as RGB (the rest is dropped), fewer as grey.
+    """
+    channels = 3 if image.shape[0] >= 3 else 1
+    _, height, width = image.shape
+    pixels = image[:channels].transpose(1, 2, 0).reshape(height, width * channels)
+    lines = np.pad(pixels, ((0, 0), (1, 0)))  # the leading 0 of a scan line: no filter
+    header = struct.pack(">IIBBBBB", width, height, 8, 2 if channels == 3 else 0, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines.tobytes(), 9)), (b"IEND", b""))
+    body = b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + body).decode()
+
+
+def _style() -> matplotlib.style.context:  # type: ignore[name-defined]
+    # Start from matplotlib's own defaults: a user's matplotlibrc must not change a report.
+    return matplotlib.style.context(["default", STYLE])
+
+
+def _panel(height: float, *, left: float, right: float, top: float, bottom: float) -> tuple[Figure, Axes]:
+    """A figure of WIDTH x height px (an SVG point is a px here) and its one pair of axes, margins in px."""
+    figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
+    axes = figure.add_axes(
+        (left / WIDTH, bottom / height, (WIDTH - left - right) / WIDTH, (height - top - bottom) / height)
+    )
+    axes.patch.set_visible(False)
+    axes.spines[["left", "right", "top"]].set_visible(False)
+    axes.tick_params(length=0, pad=7)
+    return figure, axes
+
+
+def _bar_panel(rows: int) -> tuple[Figure, Axes]:
+    figure, axes = _panel(40 * rows + 40, left=12, right=56, top=8, bottom=32)
+    axes.set_xlim(0, 100)
+    axes.set_ylim(rows - 0.6, -0.6)
+    axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100%"])
+    axes.set_yticks([])
+    axes.grid(axis="x", color=LINE, linewidth=1)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _bar(axes: Axes, place: int, rate: float, outcome: str | None) -> None:
+    """One suspect: its name (put in later, see _svg) over its bar, the value at the right edge."""
+    looks = {
+        "MARKED": {"facecolor": BLUE, "edgecolor": BLUE},
+        "NOT_ESTABLISHED": {"facecolor": PAPER, "edgecolor": BLUE},
+        "INVALID": {"facecolor": PAPER, "edgecolor": ALERT, "hatch": "////"},
+        None: {"facecolor": STONE, "edgecolor": STONE},
+    }
+    axes.text(0, place - 0.24, f"@{place}@", va="baseline", fontsize=11.5)
+    value = percent(rate) if outcome != "INVALID" else "invalid"
+    axes.text(116.5, place, value, ha="right", va="center_baseline", fontsize=11.5, color=INK)
+    if math.isfinite(rate):
+        axes.barh(place, 100 * rate, height=0.27, linewidth=1.2, zorder=2, **looks[outcome])
+
+
+def _reference(axes: Axes, rate: float, first: int, last: int) -> None:
+    """A dashed vertical line at a rate, across the rows first..last."""
+    if math.isfinite(rate):
+        axes.vlines(
+            100 * rate, first - 0.5, last + 0.4, color=ORANGE, linewidth=1.6, linestyle=(0, (3, 2)), zorder=3
+        )
+
+
+def _runs(values: Sequence[float]) -> list[tuple[int, int, float]]:
+    """Stretches of equal neighbours as (first, last, value), so that equal null rates make one unbroken line."""
+    runs: list[tuple[int, int, float]] = []
+    for place, value in enumerate(values):
+        if runs and runs[-1][2] == value:
+            runs[-1] = (runs[-1][0], place, value)
+        else:
+            runs.append((place, place, value))
+    return runs
+
+
+def _svg(figure: Figure, name: str, alt: str, rows: Sequence[Row] = ()) -> Markup:
+    """A figure as inline SVG: no XML prologue, metadata or namespaces; ids of its own; colours as CSS variables."""
+    sink = io.StringIO()
+    figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = sink.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    view = re.search(r'viewBox="[^"]*"', svg)
+    assert view, "matplotlib writes a viewBox"
+    opening = f'<svg {view[0]} role="img" aria-label="{escape(alt)}">'
+    svg = re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)
+    svg = svg.replace("xlink:href", "href")
+    svg = re.sub(r'\bid="|url\(#|href="#', lambda match: f"{match[0]}{name}-", svg)
+    variables = {light: f"var(--{variable})" for variable, (light, _) in PALETTE.items()}
+    svg = re.sub(r"#[0-9a-f]{6}\b", lambda match: variables.get(match[0], match[0]), svg)
+    # Names go in last and in one pass. They are untrusted: matplotlib would read $ as mathematics and warn of
+    # letters that its font lacks, and nothing written by others should pass through the replacements above.
+    labels = [tidy(row.label) for row in rows]
+    short = [label if len(label) <= 46 else label[:45] + "…" for label in labels]
+    return Markup(re.sub(r"@(\d+)@", lambda match: str(escape(short[int(match[1])])), svg))

@@ -1,0 +1,331 @@
+"""A task: named, disjoint splits of labelled examples, checked when made.
+
+The owner trains on ``owner``; a thief has only ``adversary``; ``calibration`` is for whoever fits a null distribution;
+``test`` selects nothing and only measures. No example stands in two of them, which is asserted on the content of the
+examples and not on their indices.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from heirmark.errors import BadConfig, BadData
+from heirmark.items import read_items
+from heirmark.runtime import as_floats
+
+_DIGEST_BYTES = 16
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """Labelled examples, held in memory; treat the tensors as read-only.
+
+    Attributes:
+        inputs: ``[N, ...]`` uint8 (0..255, meaning x/255) or float32 in [0, 1]; other floating types become float32.
+        labels: ``[N]`` int64, non-negative; other integer types become int64.
+
+    Raises:
+        BadData: for an empty split, a wrong type or shape, NaN or infinite inputs, or floats outside [0, 1].
+    """
+
+    inputs: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        inputs, labels = _checked_inputs(self.inputs), _checked_labels(self.labels)
+        if len(inputs) != len(labels):
+            raise BadData(f"{len(inputs)} inputs but {len(labels)} labels: give one label for each input")
+        object.__setattr__(self, "inputs", inputs)
+        object.__setattr__(self, "labels", labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def subset(self, index: Tensor) -> Split:
+        """Choose examples.
+
+        Args:
+            index: ``[M]`` integer positions, in the order wanted, or a ``[N]`` boolean mask.
+
+        Returns:
+            The chosen examples, copied.
+
+        Raises:
+            BadData: if nothing is chosen.
+        """
+        index = index.nonzero().flatten() if index.dtype == torch.bool else index.long()
+        chosen = Split(inputs=self.inputs[index], labels=self.labels[index])
+        known: tuple[bytes, ...] | None = self.__dict__.get("row_digests")
+        if known is not None:  # hashing is the dear part of making a task: hand on what is known
+            chosen.__dict__["row_digests"] = tuple(known[i] for i in index.tolist())
+        return chosen
+
+    def floats(self, index: Tensor | None = None) -> Tensor:
+        """Inputs as a model takes them.
+
+        Args:
+            index: ``[M]`` positions or ``[N]`` mask; all examples without it.
+
+        Returns:
+            ``[M, ...]`` float32 in [0, 1].
+        """
+        return as_floats(self.inputs if index is None else self.inputs[index])
+
+    @cached_property
+    def row_digests(self) -> tuple[bytes, ...]:
+        """``N`` BLAKE2b digests of the inputs' bytes, in order; labels do not enter."""
+        raw = _raw(self.inputs)
+        size = len(raw) // len(self)
+        rows = (raw[start : start + size] for start in range(0, len(raw), size))
+        return tuple(hashlib.blake2b(row, digest_size=_DIGEST_BYTES).digest() for row in rows)
+
+    def digests(self) -> set[bytes]:
+        """One hash per distinct input, by content: two splits are disjoint when these sets are."""
+        return set(self.row_digests)
+
+    @classmethod
+    def from_dataset(cls, dataset: Dataset[Any], *, limit: int | None = None) -> Split:
+        """Read a map-style torch data set into memory.
+
+        Args:
+            dataset: items are pairs (x, y). x is a tensor (kept as it is: channels first), a PIL image, or an ndarray
+                (``[H, W]`` or ``[H, W, C]`` with C of 1, 3 or 4 becomes ``[C, H, W]``; other shapes are kept). Pixels
+                are uint8 or floats in [0, 1]. y is an integer, or an integer tensor or array of one element.
+            limit: read at most this many items, evenly spaced, so that a set sorted by class still gives every class.
+
+        Returns:
+            The examples in the data set's order.
+
+        Raises:
+            BadData: for an item that cannot be used; the message names it.
+            BadConfig: if ``limit`` is not positive.
+        """
+        inputs, labels = read_items(dataset, limit=limit)
+        return cls(inputs=inputs, labels=labels)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Task:
+    """Four splits of one classification problem, pairwise disjoint by content.
+
+    Attributes:
+        name: for reports.
+        classes: the class names; label ``i`` means ``classes[i]``.
+        modality: what an input is, ``"image"`` for ``[C, H, W]`` pixels.
+        owner: what the owner trains on.
+        adversary: what a thief can send as queries.
+        calibration: what unmarked models and thresholds are fitted on.
+        test: what only measures.
+
+    Raises:
+        BadData: if splits differ in shape or type, a label has no class, or two splits share an example.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    modality: str = "image"
+    owner: Split
+    adversary: Split
+    calibration: Split
+    test: Split
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "classes", tuple(self.classes))
+        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
+            raise BadData(f"task {self.name!r} needs at least two classes with distinct names, not {self.classes!r}")
+        for role, split in self.splits.items():
+            if split.inputs.shape[1:] != self.owner.inputs.shape[1:] or split.inputs.dtype != self.owner.inputs.dtype:
+                raise BadData(
+                    f"task {self.name!r}: {role} inputs are {_kind(split)} but owner inputs are {_kind(self.owner)}: "
+                    "bring all splits to one shape and type"
+                )
+            if (highest := int(split.labels.max())) >= self.num_classes:
+                raise BadData(
+                    f"task {self.name!r}: {role} has label {highest} but there are {self.num_classes} classes: "
+                    "labels run from 0 to the number of classes minus one"
+                )
+        for (one, first), (other, second) in combinations(self.splits.items(), 2):
+            if shared := len(first.digests() & second.digests()):
+                raise BadData(
+                    f"task {self.name!r}: {one} and {other} share {shared} inputs: remove them from one of the two, "
+                    "or let make_task do the splitting"
+                )
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The four splits by role."""
+        return {
+            "owner": self.owner,
+            "adversary": self.adversary,
+            "calibration": self.calibration,
+            "test": self.test,
+        }
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.classes)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, ``(C, H, W)`` for images."""
+        return tuple(self.owner.inputs.shape[1:])
+
+    def digest(self) -> str:
+        """SHA-256 (hex) of classes, modality and all examples with labels and order; the name does not enter."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
+        shapes = {role: [str(split.inputs.dtype), list(split.inputs.shape)] for role, split in self.splits.items()}
+        header = {"format": "heirmark-task-1", "classes": self.classes, "modality": self.modality, "splits": shapes}
+        total = hashlib.sha256(json.dumps(header, sort_keys=True).encode() + b"\n")
+        for split in self.splits.values():
+            total.update(_raw(split.inputs))
+            total.update(_raw(split.labels))
+        return total.hexdigest()
+
+    def describe(self) -> str:
+        """One line for people: classes, shape and sizes of the splits."""
+        sizes = ", ".join(f"{role} {len(split):,}" for role, split in self.splits.items())
+        return f"{self.name}: {self.num_classes} classes, {self.modality} {_kind(self.owner)}; {sizes}"
+
+
+def make_task(
+    name: str,
+    classes: tuple[str, ...],
+    train: Split,
+    test: Split,
+    *,
+    seed: int,
+    owner: float = 0.45,
+    adversary: float = 0.45,
+    calibration: float = 0.10,
+    modality: str = "image",
+) -> Task:
+    """Split a training set into owner, adversary and calibration parts, class by class.
+
+    Of training inputs that are exact copies of each other the first is kept; those that also stand in ``test`` are
+    dropped. ``test`` is kept whole. In every class each part is within one example of its proportion.
+
+    Args:
+        name: name of the task.
+        classes: class names.
+        train: examples to share out.
+        test: held-out examples.
+        seed: at least 0. The same seed gives the same task; the global random state is neither read nor changed.
+        owner: proportion of the training examples of the owner, above 0.
+        adversary: the same of the adversary.
+        calibration: the same for calibration. The three add up to at most 1; what they leave is not used.
+        modality: what an input is.
+
+    Returns:
+        The task.
+
+    Raises:
+        BadConfig: for a proportion or a seed out of range.
+        BadData: if a part would be empty, or the splits do not fit each other.
+    """
+    proportions = torch.tensor([owner, adversary, calibration], dtype=torch.float64)
+    total = float(proportions.sum())
+    if not all(math.isfinite(p) and p > 0 for p in (owner, adversary, calibration)) or total > 1 + 1e-9:
+        raise BadConfig(
+            f"owner, adversary and calibration must each be above 0 and add up to at most 1, "
+            f"not {owner}, {adversary}, {calibration}"
+        )
+    if not 0 <= seed < 2**63:
+        raise BadConfig(f"seed must be at least 0 and below 2**63, not {seed}")
+    kept = _distinct(train, test.digests())
+    generator = torch.Generator().manual_seed(seed)
+    kept = kept[torch.randperm(len(kept), generator=generator)]
+    labels = train.labels.cpu()[kept]
+    # rank of each example within its class, in the shuffled order
+    by_class = labels.argsort(stable=True)
+    counts = labels.bincount()
+    rank = torch.empty_like(by_class)
+    rank[by_class] = torch.arange(len(kept)) - (counts.cumsum(0) - counts)[labels[by_class]]
+    # per-class end of each part; an example belongs to the first part whose end lies beyond its rank
+    ends = (counts[:, None] * proportions.cumsum(0)[None]).add(1e-9).round().long()
+    part = (rank[:, None] >= ends[labels]).sum(1)
+    parts = []
+    for number, role in enumerate(("owner", "adversary", "calibration")):
+        index = kept[part == number]
+        if not len(index):
+            raise BadData(f"task {name!r}: no example is left for {role}: give more examples or a larger proportion")
+        parts.append(train.subset(index))
+    return Task(
+        name=name,
+        classes=tuple(classes),
+        modality=modality,
+        owner=parts[0],
+        adversary=parts[1],
+        calibration=parts[2],
+        test=test,
+    )
+
+
+def _distinct(split: Split, banned: set[bytes]) -> Tensor:
+    """Positions of the first of each distinct input that is not banned."""
+    seen = set(banned)
+    kept = []
+    for position, digest in enumerate(split.row_digests):
+        if digest not in seen:
+            seen.add(digest)
+            kept.append(position)
+    if not kept:
+        raise BadData("every training input also stands in the test split: give a training set of its own")
+    return torch.tensor(kept)
+
+
+def _checked_inputs(inputs: Tensor) -> Tensor:
+    if not isinstance(inputs, Tensor) or inputs.ndim < 2 or not inputs.numel():
+        found = list(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
+        raise BadData(f"inputs must be a tensor [N, ...] with N of at least 1, not {found}")
+    inputs = inputs.detach()
+    if inputs.dtype == torch.uint8:
+        return inputs.contiguous()
+    if not inputs.is_floating_point():
+        raise BadData(f"inputs are {inputs.dtype}: convert them to uint8 (0..255) or float32 in [0, 1]")
+    inputs = inputs.float().contiguous()
+    low, high = (float(edge) for edge in inputs.aminmax())
+    if low >= 0 and high <= 1:  # false for NaN
+        return inputs
+    wrong = ~((inputs >= 0) & (inputs <= 1)).flatten(1).all(1)
+    first = inputs[int(wrong.nonzero()[0])].aminmax()
+    raise BadData(
+        f"{int(wrong.sum())} inputs, first number {int(wrong.nonzero()[0])} with values from {float(first.min):.4g} to "
+        f"{float(first.max):.4g}, leave [0, 1]: rescale them (divide 0..255 pixels by 255; normalisation belongs in "
+        "the model) and remove NaN or infinite values"
+    )
+
+
+def _checked_labels(labels: Tensor) -> Tensor:
+    if not isinstance(labels, Tensor) or labels.ndim != 1:
+        found = list(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
+        raise BadData(f"labels must be a tensor [N] of class indices, not {found}")
+    if labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool:
+        raise BadData(f"labels are {labels.dtype}: convert them to int64 class indices")
+    labels = labels.detach().long().contiguous()
+    if len(labels) and int(labels.min()) < 0:
+        raise BadData(f"labels go down to {int(labels.min())}: class indices start at 0")
+    return labels
+
+
+def _raw(tensor: Tensor) -> memoryview:
+    """The bytes of a contiguous tensor, without a copy on the CPU."""
+    return tensor.cpu().numpy().data.cast("B")
+
+
+def _kind(split: Split) -> str:
+    shape = "x".join(str(size) for size in split.inputs.shape[1:])
+    return f"{shape} {str(split.inputs.dtype).removeprefix('torch.')}"

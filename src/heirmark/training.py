@@ -1,0 +1,253 @@
+"""Fit a classifier: batches that live on the device, augmentation there, mixed precision, one seed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from heirmark.errors import BadConfig, BadData, ShapeMismatch
+from heirmark.runtime import Runtime, as_floats, predict, seeded
+from heirmark.task import Split
+
+__all__ = ["Mixed", "Recipe", "Rotation", "accuracy", "augment", "channels_last", "fit"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a model is trained. The defaults are T2S's pre-training (section IV-A): SGD, 0.1, cosine, 40 epochs of 256.
+
+    Attributes:
+        epochs: passes over the data.
+        batch_size: examples per step; an incomplete last batch is dropped when there is a full one.
+        optimizer: ``"sgd"`` or ``"adam"``.
+        learning_rate: at the start of the schedule.
+        momentum: of SGD.
+        nesterov: Nesterov's form of it.
+        weight_decay: L2 penalty; 5e-4 is inferred, the paper's text lost it.
+        schedule: ``"cosine"`` to zero, ``"step"`` (times ``step_factor`` every ``step_epochs``) or ``"constant"``.
+        step_epochs: of the step schedule.
+        step_factor: of the step schedule.
+        warmup: share of all steps over which the rate rises linearly from zero. Zero is the paper's; a short one lets few epochs do.
+        augment: ``"none"``, ``"flip"`` (left-right) or ``"crop-flip"`` (4 pixels of zero padding too).
+    """
+
+    epochs: int = 40
+    batch_size: int = 256
+    optimizer: Literal["sgd", "adam"] = "sgd"
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 5e-4
+    schedule: Literal["cosine", "step", "constant"] = "cosine"
+    step_epochs: int = 10
+    step_factor: float = 0.5
+    warmup: float = 0.0
+    augment: Literal["none", "flip", "crop-flip"] = "none"
+
+    def __post_init__(self) -> None:
+        if self.epochs < 0 or self.batch_size < 1 or self.step_epochs < 1:
+            raise BadConfig(f"epochs may not be negative, batch_size and step_epochs must be positive: {self}")
+        if not (self.learning_rate > 0 and 0 <= self.momentum < 1 and self.weight_decay >= 0 and 0 <= self.warmup < 1):
+            raise BadConfig(
+                f"learning_rate must be positive, momentum and warmup in [0, 1), weight_decay not negative: {self}"
+            )
+        for name, value, known in (
+            ("optimizer", self.optimizer, ("sgd", "adam")),
+            ("schedule", self.schedule, ("cosine", "step", "constant")),
+            ("augment", self.augment, ("none", "flip", "crop-flip")),
+        ):
+            if value not in known:
+                raise BadConfig(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
+        if self.nesterov and self.momentum == 0:
+            raise BadConfig("nesterov needs a momentum above zero")
+
+    def rate(self, step: int, steps: int, steps_per_epoch: int) -> float:
+        """Learning rate of a step.
+
+        Args:
+            step: 0-based, below ``steps``.
+            steps: of the whole training.
+            steps_per_epoch: of one epoch.
+
+        Example:
+            >>> [round(Recipe(learning_rate=1.0).rate(step, 4, 1), 2) for step in range(4)]
+            [1.0, 0.85, 0.5, 0.15]
+        """
+        rising = self.warmup * steps
+        if step < rising:
+            return self.learning_rate * (step + 1) / (rising + 1)
+        if self.schedule == "cosine":
+            return self.learning_rate * 0.5 * (1 + math.cos(math.pi * step / steps))
+        if self.schedule == "step":
+            return self.learning_rate * self.step_factor ** (step // steps_per_epoch // self.step_epochs)
+        return self.learning_rate
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Mixed:
+    """Samples of which some join every mini-batch, as trigger samples join clean ones (T2S, eq. 1).
+
+    Attributes:
+        inputs: ``[M, ...]`` uint8 or float32.
+        targets: ``[M]`` int64.
+        per_batch: how many join each batch, drawn without replacement from a running shuffle.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    per_batch: int
+
+
+def fit(
+    model: nn.Module,
+    inputs: Tensor,
+    targets: Tensor,
+    *,
+    recipe: Recipe,
+    seed: int,
+    runtime: Runtime | None = None,
+    mixed: Mixed | None = None,
+    description: str = "training",
+) -> tuple[float, ...]:
+    """Train a model in place with cross-entropy; the global generators are untouched.
+
+    Args:
+        model: maps float32 ``[B, ...]`` in [0, 1] to logits ``[B, C]``; left in eval mode.
+        inputs: ``[N, ...]`` uint8 or float32.
+        targets: ``[N]`` int64 labels, or ``[N, C]`` float probabilities (soft labels).
+        recipe: optimiser, schedule, augmentation.
+        seed: of the order of batches, the augmentation and dropout.
+        runtime: device, precision, progress.
+        mixed: samples of which some join every batch; never augmented. With soft labels they are one-hot.
+        description: what the progress bar says.
+
+    Returns:
+        The mean training loss of every epoch.
+
+    Raises:
+        ShapeMismatch: when inputs and targets do not fit each other.
+        BadData: when there is nothing to train on, or the loss is no longer finite.
+    """
+    runtime = runtime or Runtime()
+    count = len(inputs)
+    if count == 0 or len(targets) != count:
+        raise ShapeMismatch(f"{count} inputs and {len(targets)} targets: training needs one target an input, and some of both")
+    device = runtime.torch_device
+    model.to(device)
+    inputs, targets = inputs.to(device), targets.to(device)
+    extra = None if mixed is None else Rotation(mixed.inputs.to(device), mixed.targets.to(device), mixed.per_batch)
+    batch = min(recipe.batch_size, count)
+    per_epoch = count // batch
+    steps = recipe.epochs * per_epoch
+    optimizer = _optimizer(model, recipe)
+    losses: list[float] = []
+    with seeded(seed):
+        generator = torch.Generator().manual_seed(seed)
+        model.train()
+        for epoch in range(recipe.epochs):
+            order = torch.randperm(count, generator=generator).to(device)
+            total = torch.zeros((), device=device)
+            for k in range(per_epoch):
+                step = epoch * per_epoch + k
+                for group in optimizer.param_groups:
+                    group["lr"] = recipe.rate(step, steps, per_epoch)
+                chosen = order[k * batch : (k + 1) * batch]
+                images, wanted = augment(as_floats(inputs[chosen]), recipe.augment, generator), targets[chosen]
+                if extra is not None:
+                    images, wanted = _join(images, wanted, *extra.draw(generator))
+                with runtime.autocast():
+                    logits = model(channels_last(images))
+                loss = F.cross_entropy(logits.float(), wanted)
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                total += loss.detach()
+                runtime.progress(description, step + 1, steps)
+            losses.append(float(total) / per_epoch)
+            if not math.isfinite(losses[-1]):
+                raise BadData(
+                    f"the training loss became {losses[-1]} in epoch {epoch + 1}: lower learning_rate, or use a model with BatchNorm"
+                )
+    model.eval()
+    return tuple(losses)
+
+
+def accuracy(model: nn.Module, split: Split, *, runtime: Runtime | None = None) -> float:
+    """Share of a split that a model classifies as labelled, in [0, 1]."""
+    return float((predict(model, split.inputs, runtime=runtime).argmax(1) == split.labels).double().mean())
+
+
+def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
+    """Augment a batch where it lies.
+
+    Args:
+        images: ``[B, C, H, W]`` float32.
+        kind: ``"none"``, ``"flip"`` or ``"crop-flip"``.
+        generator: on the CPU.
+
+    Returns:
+        A batch of the same shape.
+
+    Raises:
+        BadConfig: for inputs that are not images.
+    """
+    if kind == "none":
+        return images
+    if images.ndim != 4:
+        raise BadConfig(f"augmentation {kind!r} is for images [N, C, H, W]: set augment=none")
+    count, _, height, width = images.shape
+    flipped = (torch.rand(count, generator=generator) < 0.5).to(images.device)
+    images = torch.where(flipped[:, None, None, None], images.flip(3), images)
+    if kind == "flip":
+        return images
+    padded = F.pad(images, (4, 4, 4, 4))
+    corner = torch.randint(9, (2, count), generator=generator).to(images.device)
+    rows = corner[0][:, None] + torch.arange(height, device=images.device)
+    columns = corner[1][:, None] + torch.arange(width, device=images.device)
+    index = torch.arange(count, device=images.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """Lay images out channels-last, in which convolutions run faster; other inputs pass."""
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+
+
+class Rotation:
+    """Draws from a fixed set without replacement until it is used up, then shuffles anew."""
+
+    def __init__(self, inputs: Tensor, targets: Tensor, per_batch: int) -> None:
+        if len(inputs) == 0 or len(inputs) != len(targets):
+            raise ShapeMismatch(f"{len(inputs)} mixed-in inputs and {len(targets)} targets: there must be some, one target each")
+        self.inputs, self.targets, self.per_batch = inputs, targets, per_batch
+        self.queue = torch.empty(0, dtype=torch.long)
+
+    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The next ``[per_batch, ...]`` inputs as float32, and their targets."""
+        while len(self.queue) < self.per_batch:
+            self.queue = torch.cat([self.queue, torch.randperm(len(self.inputs), generator=generator)])
+        chosen, self.queue = self.queue[: self.per_batch].to(self.inputs.device), self.queue[self.per_batch :]
+        return as_floats(self.inputs[chosen]), self.targets[chosen]
+
+
+def _join(images: Tensor, wanted: Tensor, extra: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    if wanted.ndim == 2:
+        return torch.cat([images, extra]), torch.cat([wanted, F.one_hot(labels, wanted.shape[1]).to(wanted.dtype)])
+    return torch.cat([images, extra]), torch.cat([wanted, labels])
+
+
+def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    if recipe.optimizer == "adam":
+        return torch.optim.Adam(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+    return torch.optim.SGD(
+        model.parameters(),
+        recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+    )

@@ -1,0 +1,103 @@
+"""What every kind of trigger gives: samples, their hosts, and matched controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from heirmark.errors import BadConfig, BadData
+from heirmark.runtime import Runtime
+from heirmark.task import Split, Task
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class TriggerSet:
+    """Trigger samples with what they were made of.
+
+    Attributes:
+        inputs: ``[M, ...]`` trigger samples, of the data's dtype.
+        controls: ``[M, ...]`` row i shows the same host(s) as ``inputs[i]``, without the trigger.
+        hosts: ``[M, K, ...]`` the K images that row i was made of (K = 0 where there is no host).
+        host_labels: ``[M, K]`` int64 true labels of the hosts; never the target.
+        target: the label that a marked model gives to a trigger sample.
+    """
+
+    inputs: Tensor
+    controls: Tensor
+    hosts: Tensor
+    host_labels: Tensor
+    target: int
+
+    def __post_init__(self) -> None:
+        if bool((self.host_labels == self.target).any()):
+            raise BadConfig("a host of the target class proves nothing: choose a target that is none of the source classes")
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    @property
+    def targets(self) -> Tensor:
+        """``[M]`` int64, all the target."""
+        return torch.full((len(self.inputs),), self.target)
+
+
+class Secret(Protocol):
+    """A trigger whose secrets are settled; only the owner holds it."""
+
+    @property
+    def target(self) -> int:
+        """The label that a marked model gives."""
+
+    def draw(self, hosts: Split, count: int, *, seed: int) -> TriggerSet:
+        """Make up to ``count`` trigger samples from the hosts of one split; fewer where the hosts run out."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """The secret as JSON, for the key's manifest."""
+
+
+class Trigger(Protocol):
+    """A kind of trigger and its parameters; a frozen dataclass."""
+
+    def settle(
+        self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None, foreign: Split | None = None
+    ) -> Secret:
+        """Fix what is secret: classes, target, pattern.
+
+        Args:
+            task: only its owner split may be looked at.
+            clean: a model of the owner's without a watermark.
+            seed: of every choice left open.
+            runtime: device and precision.
+            foreign: images of another data set, for triggers that need them.
+        """
+
+
+def pick(hosts: Split, label: int, count: int, generator: torch.Generator, *, replace: bool) -> Tensor:
+    """Draw ``count`` images of one class; without replacement at most as many as there are.
+
+    Raises:
+        BadData: when the split has no image of that class.
+    """
+    candidates = torch.nonzero(hosts.labels == label).flatten()
+    if len(candidates) == 0:
+        raise BadData(f"no image of class {label} to host a trigger: choose other source classes or a larger split")
+    if replace:
+        chosen = torch.randint(len(candidates), (count,), generator=generator)
+    else:
+        chosen = torch.randperm(len(candidates), generator=generator)[:count]
+    return hosts.inputs[candidates[chosen]]
+
+
+def check_label(label: int, task: Task, what: str) -> int:
+    """A class index of the task.
+
+    Raises:
+        BadConfig: when it is none.
+    """
+    if not 0 <= label < len(task.classes):
+        raise BadConfig(f"{what} {label} is no class of {task.name}, which has classes 0 to {len(task.classes) - 1}")
+    return label

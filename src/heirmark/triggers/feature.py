@@ -1,0 +1,151 @@
+"""Feature-based triggers: an additive pattern that carries a class's features (T2S, section III-D, after Narcissus, arXiv 2204.05255)."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from heirmark.errors import BadConfig
+from heirmark.runtime import Runtime, as_floats, derive_seed, evaluating
+from heirmark.task import Split, Task
+from heirmark.training import channels_last
+from heirmark.triggers.base import TriggerSet, check_label, pick
+
+PAPER_PAIRS = {"cifar10": ("truck", "frog"), "cifar100": ("apple", "willow_tree")}
+"""Source and target of T2S, section IV-A."""
+
+
+def stamp(images: Tensor, pattern: Tensor) -> Tensor:
+    """Add a pattern and clip to the range of pixels.
+
+    Args:
+        images: ``[M, ...]`` uint8, or float in [0, 1].
+        pattern: ``[...]`` float, in units of the full range.
+
+    Returns:
+        ``[M, ...]`` of the dtype of ``images``.
+    """
+    stamped = (as_floats(images) + pattern).clamp(0, 1)
+    return stamped.mul(255).round().to(torch.uint8) if images.dtype == torch.uint8 else stamped.to(images.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feature:
+    """Source-class images with an optimised additive pattern, labelled with the target.
+
+    Attributes:
+        source: class of the hosts; None takes the paper's (truck on CIFAR-10, apple on CIFAR-100), elsewhere draws one.
+        target: the label; None takes the paper's (frog, willow tree), elsewhere draws one.
+        epsilon: largest change of a pixel; 16/255 is Narcissus', T2S' text lost its own.
+        steps: of Adam on the pattern (inferred).
+        learning_rate: of Adam (Narcissus: 0.01).
+        batch_size: hosts per step (inferred).
+    """
+
+    source: int | None = None
+    target: int | None = None
+    epsilon: float = 16 / 255
+    steps: int = 200
+    learning_rate: float = 0.01
+    batch_size: int = 128
+
+    def __post_init__(self) -> None:
+        if not 0 < self.epsilon <= 1 or self.steps < 1 or self.learning_rate <= 0 or self.batch_size < 1:
+            raise BadConfig(f"epsilon must lie in (0, 1], steps, learning_rate and batch_size must be positive: {self}")
+        if self.source is not None and self.source == self.target:
+            raise BadConfig(f"the target {self.target} may not be the source class")
+
+    def settle(
+        self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None, foreign: Split | None = None
+    ) -> FeatureSecret:
+        """Optimise the pattern on the owner's source-class images; see :class:`heirmark.triggers.base.Trigger`."""
+        source, target = self._pair(task, seed)
+        hosts = task.owner.inputs[task.owner.labels == source]
+        if len(hosts) == 0:
+            raise BadConfig(f"class {source} has no image in the owner's split: choose another source")
+        pattern = self._optimise(hosts, source, clean, seed=derive_seed(seed, "feature", "pattern"), runtime=runtime or Runtime())
+        return FeatureSecret(source=source, target=target, epsilon=self.epsilon, pattern=pattern)
+
+    def _pair(self, task: Task, seed: int) -> tuple[int, int]:
+        source, target = self.source, self.target
+        names = PAPER_PAIRS.get(task.name)
+        if names is not None and set(names) <= set(task.classes):
+            source = task.classes.index(names[0]) if source is None else source
+            target = task.classes.index(names[1]) if target is None and task.classes.index(names[1]) != source else target
+        generator = torch.Generator().manual_seed(derive_seed(seed, "feature", "classes"))
+        order = torch.randperm(len(task.classes), generator=generator).tolist()
+        if source is None:
+            source = next(label for label in order if label != target)
+        if target is None:
+            target = next(label for label in order if label != source)
+        return check_label(source, task, "source class"), check_label(target, task, "target")
+
+    def _optimise(self, hosts: Tensor, source: int, clean: nn.Module, *, seed: int, runtime: Runtime) -> Tensor:
+        """Minimise the cross-entropy of f(clip(x + pattern)) to the source class over source-class x (T2S, the loss of section III-D)."""
+        device = runtime.torch_device
+        clean.to(device)
+        generator = torch.Generator().manual_seed(seed)
+        hosts = hosts.to(device)
+        pattern = torch.zeros(hosts.shape[1:], device=device, requires_grad=True)
+        optimizer = torch.optim.Adam([pattern], self.learning_rate)
+        with evaluating(clean), torch.enable_grad():
+            for step in range(self.steps):
+                chosen = torch.randint(len(hosts), (min(self.batch_size, len(hosts)),), generator=generator).to(device)
+                stamped = (as_floats(hosts[chosen]) + pattern).clamp(0, 1)
+                with runtime.autocast():
+                    logits = clean(channels_last(stamped))
+                loss = F.cross_entropy(logits.float(), torch.full((len(chosen),), source, device=device))
+                (pattern.grad,) = torch.autograd.grad(loss, [pattern])
+                optimizer.step()
+                with torch.no_grad():
+                    pattern.clamp_(-self.epsilon, self.epsilon)
+                runtime.progress("feature trigger", step + 1, self.steps)
+        return pattern.detach().cpu()
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class FeatureSecret:
+    """Settled feature trigger: see :class:`Feature`.
+
+    Attributes:
+        source: class of the hosts.
+        target: the label.
+        epsilon: largest change of a pixel.
+        pattern: ``[C, H, W]`` float32, in [-epsilon, epsilon].
+    """
+
+    source: int
+    target: int
+    epsilon: float
+    pattern: Tensor = field(repr=False)
+
+    def draw(self, hosts: Split, count: int, *, seed: int) -> TriggerSet:
+        """Stamped source-class images, each host once; the control is the host itself."""
+        generator = torch.Generator().manual_seed(seed)
+        images = pick(hosts, self.source, count, generator, replace=False)
+        return TriggerSet(
+            inputs=stamp(images, self.pattern),
+            controls=images,
+            hosts=images[:, None],
+            host_labels=torch.full((len(images), 1), self.source),
+            target=self.target,
+        )
+
+    def describe(self) -> Mapping[str, Any]:
+        """The secret as JSON; the pattern as deflated float32, base64."""
+        packed = base64.b64encode(zlib.compress(self.pattern.numpy().astype("<f4").tobytes(), 9)).decode()
+        return {
+            "kind": "feature",
+            "source": self.source,
+            "target": self.target,
+            "epsilon": self.epsilon,
+            "pattern": packed,
+            "pattern_shape": list(self.pattern.shape),
+        }

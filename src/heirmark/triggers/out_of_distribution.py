@@ -1,0 +1,124 @@
+"""Out-of-distribution triggers: images of another data set, one label (T2S, section III-D, after EWE, Jia 2021)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from heirmark.errors import BadConfig
+from heirmark.runtime import Runtime, as_floats, derive_seed
+from heirmark.task import Split, Task
+from heirmark.triggers.base import TriggerSet, check_label
+
+
+def fit_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Bring foreign images to a task's shape: grey <-> colour, and bilinear resizing.
+
+    Args:
+        images: ``[N, C, H, W]`` uint8 or float in [0, 1].
+        shape: ``(C', H', W')``.
+
+    Returns:
+        ``[N, C', H', W']`` uint8.
+
+    Example:
+        >>> fit_shape(torch.zeros(2, 1, 28, 28, dtype=torch.uint8), (3, 32, 32)).shape
+        torch.Size([2, 3, 32, 32])
+    """
+    floats = as_floats(images)
+    if floats.shape[1] != shape[0]:
+        floats = floats.mean(1, keepdim=True).expand(-1, shape[0], -1, -1)
+    if tuple(floats.shape[2:]) != tuple(shape[1:]):
+        floats = F.interpolate(floats, size=shape[1:], mode="bilinear", align_corners=False, antialias=True)
+    return floats.clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutOfDistribution:
+    """Images of one class of another data set, all given one label.
+
+    Attributes:
+        dataset: name of the other data set (EWE's default beside CIFAR is SVHN).
+        source: class of that data set whose images are the triggers (EWE takes one class).
+        target: the label of this task; None draws one.
+    """
+
+    dataset: str = "svhn"
+    source: int = 1
+    target: int | None = None
+
+    def settle(
+        self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None, foreign: Split | None = None
+    ) -> OutOfDistributionSecret:
+        """Set half of the foreign images aside for verification; see :class:`heirmark.triggers.base.Trigger`."""
+        if len(task.input_shape) != 3:
+            raise BadConfig("out-of-distribution triggers are images: use another trigger for this task")
+        if foreign is None or not bool((foreign.labels == self.source).any()):
+            raise BadConfig(f"the trigger needs images of class {self.source} of {self.dataset}: none were given")
+        generator = torch.Generator().manual_seed(derive_seed(seed, "out-of-distribution"))
+        target = self.target
+        if target is None:
+            target = int(torch.randint(len(task.classes), (), generator=generator))
+        images = fit_shape(foreign.inputs[foreign.labels == self.source], task.input_shape)
+        images = images[torch.randperm(len(images), generator=generator)]
+        permutation = torch.randperm(task.input_shape[1] * task.input_shape[2], generator=generator)
+        return OutOfDistributionSecret(
+            dataset=self.dataset,
+            source=self.source,
+            target=check_label(target, task, "target"),
+            training=images[: len(images) // 2],
+            held_out=images[len(images) // 2 :],
+            permutation=permutation,
+            owner=task.owner,
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class OutOfDistributionSecret:
+    """Settled out-of-distribution trigger: see :class:`OutOfDistribution`.
+
+    Attributes:
+        dataset: name of the other data set.
+        source: its class.
+        target: the label.
+        training: ``[N, C, H, W]`` uint8 images that the owner may train on.
+        held_out: ``[N, C, H, W]`` uint8 images kept for verification.
+        permutation: of the pixels, makes the controls.
+        owner: the split whose draws take from ``training``; every other draw takes from ``held_out``.
+    """
+
+    dataset: str
+    source: int
+    target: int
+    training: Tensor = field(repr=False)
+    held_out: Tensor = field(repr=False)
+    permutation: Tensor = field(repr=False)
+    owner: Split = field(repr=False)
+
+    def draw(self, hosts: Split, count: int, *, seed: int) -> TriggerSet:
+        """Foreign images without replacement; the control is the same image with its pixels in another order.
+
+        There is no host to leave out of a foreign image. Its shuffled twin keeps the pixels and loses the picture, so a model
+        that sends any foreign input to the target fails the matched test.
+        """
+        pool = self.training if hosts is self.owner else self.held_out
+        if len(pool) == 0:
+            raise BadConfig(f"{self.dataset} has too few images of class {self.source}: choose another source class")
+        generator = torch.Generator().manual_seed(seed)
+        images = pool[torch.randperm(len(pool), generator=generator)[:count]]
+        return TriggerSet(
+            inputs=images,
+            controls=images.flatten(2)[:, :, self.permutation].reshape(images.shape),
+            hosts=images[:, :0].new_empty((len(images), 0, *images.shape[1:])),
+            host_labels=torch.empty((len(images), 0), dtype=torch.long),
+            target=self.target,
+        )
+
+    def describe(self) -> Mapping[str, Any]:
+        """The secret as JSON."""
+        return {"kind": "out-of-distribution", "dataset": self.dataset, "source": self.source, "target": self.target}

@@ -1,0 +1,149 @@
+"""2x2 tiles of four source classes: DeepTracer's watermark samples (arXiv 2511.08985, "Watermark Samples Construction")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+
+from heirmark.errors import BadConfig, ShapeMismatch
+from heirmark.models import features_of
+from heirmark.runtime import Runtime, as_floats, derive_seed, evaluating, predict
+from heirmark.task import Split, Task
+from heirmark.training import channels_last
+from heirmark.triggers.base import TriggerSet, check_label, pick
+
+SOURCES = 4
+
+
+def tile(images: Tensor) -> Tensor:
+    """Shrink four images to half their side and lay them out in a 2x2 grid, row by row.
+
+    Args:
+        images: ``[M, 4, C, H, W]`` uint8 or float; H and W even.
+
+    Returns:
+        ``[M, C, H, W]`` of the same dtype.
+
+    Example:
+        >>> tile(torch.arange(4.0).reshape(1, 4, 1, 1, 1).expand(1, 4, 1, 2, 2))[0, 0]
+        tensor([[0., 1.],
+                [2., 3.]])
+    """
+    count, sources, channels, height, width = images.shape
+    if sources != SOURCES or height % 2 or width % 2:
+        raise ShapeMismatch(f"tiles are made of 4 images with even sides, not of {sources} of {height}x{width}: resize them first")
+    small = F.avg_pool2d(images.reshape(-1, channels, height, width).float(), 2)
+    small = small.reshape(count, 2, 2, channels, height // 2, width // 2)
+    laid = small.permute(0, 3, 1, 4, 2, 5).reshape(count, channels, height, width)
+    return laid.round().to(images.dtype) if images.dtype == torch.uint8 else laid.to(images.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tiles:
+    """Composite of four classes that span the feature space, labelled with the class a benign model would say least.
+
+    Attributes:
+        sources: the four source classes in the order of the grid; None finds them by K-Means over class centroids (eq. 1-2).
+        target: the label; None takes the non-source class with the lowest mean probability on such composites (eq. 5).
+        samples: composites over which that mean is taken.
+    """
+
+    sources: tuple[int, ...] | None = None
+    target: int | None = None
+    samples: int = 500
+
+    def __post_init__(self) -> None:
+        if self.sources is not None and (len(self.sources) != SOURCES or len(set(self.sources)) != SOURCES):
+            raise BadConfig(f"tiles need 4 different source classes, not {self.sources}")
+        if self.sources is not None and self.target in self.sources:
+            raise BadConfig(f"the target {self.target} may not be one of the source classes {self.sources}")
+        if self.samples < 1:
+            raise BadConfig(f"samples must be positive, not {self.samples}")
+
+    def settle(
+        self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None, foreign: Split | None = None
+    ) -> TilesSecret:
+        """Choose source classes and target; see :class:`heirmark.triggers.base.Trigger`."""
+        runtime = runtime or Runtime()
+        if self.sources is not None:
+            sources = tuple(check_label(label, task, "source class") for label in self.sources)
+        else:
+            if len(task.classes) <= SOURCES:
+                raise BadConfig(f"tiles need more than 4 classes, and {task.name} has {len(task.classes)}: use another trigger")
+            sources = spanning_classes(task.owner, clean, len(task.classes), seed=seed, runtime=runtime)
+        if self.target is not None:
+            target = check_label(self.target, task, "target")
+            if target in sources:
+                raise BadConfig(f"the target {target} may not be one of the source classes {sources}")
+        else:
+            composites = TilesSecret(sources=sources, target=-1).draw(
+                task.owner, self.samples, seed=derive_seed(seed, "tiles", "target")
+            )
+            mean = predict(clean, composites.inputs, runtime=runtime).softmax(1).mean(0)
+            mean[list(sources)] = float("inf")
+            target = int(mean.argmin())
+        return TilesSecret(sources=sources, target=target)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TilesSecret:
+    """Settled tiles: see :class:`Tiles`."""
+
+    sources: tuple[int, ...]
+    target: int
+
+    def draw(self, hosts: Split, count: int, *, seed: int) -> TriggerSet:
+        """Composites of random images of the four classes; the control is one of the four, tiled four times."""
+        generator = torch.Generator().manual_seed(seed)
+        images = torch.stack([pick(hosts, label, count, generator, replace=True) for label in self.sources], 1)
+        alone = images[torch.arange(count), torch.arange(count) % SOURCES]
+        return TriggerSet(
+            inputs=tile(images),
+            controls=tile(alone[:, None].expand_as(images)),
+            hosts=images,
+            host_labels=torch.tensor(self.sources).expand(count, SOURCES),
+            target=self.target,
+        )
+
+    def describe(self) -> Mapping[str, Any]:
+        """The secret as JSON."""
+        return {"kind": "tiles", "sources": list(self.sources), "target": self.target}
+
+
+def spanning_classes(split: Split, model: nn.Module, classes: int, *, seed: int, runtime: Runtime) -> tuple[int, ...]:
+    """The four classes nearest the centres of K-Means over the class centroids of a benign model's features (eq. 1-2).
+
+    When one class is nearest to two centres, the second centre takes the nearest class still free, so that four remain.
+
+    Args:
+        split: labelled images; at most 500 of each class are looked at.
+        model: benign, with ``.features``.
+        classes: how many there are.
+        seed: of K-Means' starting points.
+        runtime: device and precision.
+    """
+    extract = features_of(model)
+    device = runtime.torch_device
+    model.to(device)
+    centroids = []
+    with torch.no_grad(), evaluating(model), runtime.autocast():
+        for label in range(classes):
+            members = split.inputs[split.labels == label][:500]
+            if len(members) == 0:
+                raise BadConfig(f"class {label} has no image in the owner's split: give the source classes yourself")
+            centroids.append(extract(channels_last(as_floats(members.to(device)))).float().flatten(1).mean(0).cpu())
+    points = torch.stack(centroids).double()
+    means = KMeans(SOURCES, n_init=10, random_state=seed % 2**32).fit(points.numpy()).cluster_centers_
+    free = list(range(classes))
+    chosen = []
+    for mean in torch.from_numpy(means).double():
+        nearest = min(free, key=lambda label: float((points[label] - mean).square().sum()))
+        free.remove(nearest)
+        chosen.append(nearest)
+    return tuple(chosen)

@@ -1,0 +1,7 @@
+"""Verification: ask a suspect a key's queries, and say what the answers prove."""
+
+from heirmark.verification.suspects import Suspect
+from heirmark.verification.verdict import FLAGS, OUTCOMES, Calibration, Verdict
+from heirmark.verification.verify import calibrate, verify
+
+__all__ = ["FLAGS", "OUTCOMES", "Calibration", "Suspect", "Verdict", "calibrate", "verify"]

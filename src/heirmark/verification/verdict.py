@@ -1,0 +1,224 @@
+"""What verification hands out: a verdict, and the calibration it may rest on. Both are data and travel as JSON."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, TypeVar
+
+from heirmark.errors import BadArtifact
+from heirmark.files import parse_json
+
+Outcome = Literal["MARKED", "NOT_ESTABLISHED", "INVALID"]
+OUTCOMES: Mapping[Outcome, str] = {
+    "MARKED": "Every test rejects at the level: the suspect answers as marked models and their copies do.",
+    "NOT_ESTABLISHED": "The tests do not all reject. This is no proof that the model is independent.",
+    "INVALID": "The suspect or the key cannot be judged, so nothing is said about the mark.",
+}
+FLAGS: Mapping[str, str] = {
+    "uncalibrated": "No unmarked model was asked: that such models hit at most at chance, 1/C, is assumed.",
+    "few-calibration-models": "Fewer than 5 unmarked models were asked, too few to see how much such models differ.",
+    "high-null-rate": "Unmarked models may hit more than half of the key, which can then hardly tell a copy from them.",
+    "small-key": "Fewer than 100 queries: the interval is wide, and a faint mark goes unseen.",
+    "repeated-controls": "Queries share controls; the matched test counts only the first pair of each control.",
+    "controls-also-hit": "More than a fifth of the hosts get the expected answer without any trigger.",
+    "suspect-inaccurate": "The suspect's accuracy is below 50 %: a collapsed model can hit a key by accident.",
+    "constant-answers": "The suspect gave one and the same answer to every trigger and every control.",
+    "key-too-small": "Fewer than 20 queries: the key is not used at all.",
+    "wrong-classes": "The suspect has another number of classes than the key.",
+    "wrong-shape": "The suspect takes inputs of another shape than the key's queries.",
+    "suspect-failed": "The suspect raised an error, or gave answers that are no labels or finite scores.",
+}
+
+_HEX = re.compile(r"[0-9a-f]{64}")
+_T = TypeVar("_T", "Calibration", "Verdict")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """How often unmarked models hit a key. It belongs to that key alone.
+
+    Attributes:
+        hits: of each unmarked model: independent models, trained as a suspect might be, none of which helped to choose
+            the key's target or to filter its queries.
+        trials: queries that each was asked; all of the key's.
+        key: the key's commitment.
+        note: where the models come from, in words.
+
+    Raises:
+        BadArtifact: if there is no model, or a number is out of range.
+    """
+
+    hits: tuple[int, ...]
+    trials: int
+    key: str
+    note: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.hits or not all(0 <= hits <= self.trials for hits in self.hits):
+            raise BadArtifact(f"a calibration needs unmarked models with 0 to {self.trials} hits each: calibrate again")
+        if not _HEX.fullmatch(self.key):
+            raise BadArtifact("a calibration names its key by a commitment of 64 hex digits: calibrate again")
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return _to_dict(self)
+
+    def to_json(self) -> str:
+        """As JSON text."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Calibration:
+        """Read back what :meth:`to_json` wrote.
+
+        Raises:
+            BadArtifact: if it is anything else.
+        """
+        return _from_json(cls, text)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What a key says about a suspect; see :data:`OUTCOMES` and :data:`FLAGS`.
+
+    Attributes:
+        outcome: MARKED if ``p_value < level`` and nothing is invalid.
+        reason: why it is INVALID, else empty.
+        wsr: watermark success rate, hits / trials.
+        hits: queries that got the expected answer.
+        trials: queries asked, M; 0 if the suspect could not be judged.
+        interval: 95 % Clopper-Pearson interval of the WSR.
+        control_rate: share of the controls that got the expected answer.
+        discordant: pairs with distinct controls that hit with the trigger only, and without it only.
+        p_value: the larger of the next two: the claim is made only if every test rejects (an intersection-union test).
+        p_binomial: so many hits or more, if each query hit at ``null_rate``.
+        p_matched: exact McNemar test of triggers against their controls.
+        null_rate: hit rate that an unmarked model is taken not to exceed.
+        null: the null hypothesis, in words.
+        level: significance level of the whole claim.
+        queries: inputs put to the suspect: M triggers and M controls.
+        flags: names from :data:`FLAGS`.
+        key: the key's commitment.
+
+    Raises:
+        BadArtifact: if the values contradict each other.
+    """
+
+    outcome: Outcome
+    reason: str = ""
+    wsr: float
+    hits: int
+    trials: int
+    interval: tuple[float, float]
+    control_rate: float
+    discordant: tuple[int, int]
+    p_value: float
+    p_binomial: float
+    p_matched: float
+    null_rate: float
+    null: str
+    level: float
+    queries: int
+    flags: tuple[str, ...]
+    key: str
+
+    def __post_init__(self) -> None:
+        shares = (
+            self.wsr,
+            *self.interval,
+            self.control_rate,
+            self.p_binomial,
+            self.p_matched,
+            self.null_rate,
+            self.level,
+        )
+        sound = (
+            self.outcome in OUTCOMES
+            and all(0 <= share <= 1 for share in shares)
+            and 0 <= self.hits <= self.trials
+            and min(self.discordant) >= 0
+            and sum(self.discordant) <= self.trials
+            and math.isclose(self.wsr * self.trials, self.hits, abs_tol=1e-6)
+            and self.p_value == max(self.p_binomial, self.p_matched)
+            and (self.outcome == "INVALID" or (self.outcome == "MARKED") == (self.p_value < self.level))
+            and set(self.flags) <= set(FLAGS)
+            and _HEX.fullmatch(self.key) is not None
+        )
+        if not sound:
+            raise BadArtifact("the verdict contradicts itself: it was changed or damaged; verify again")
+
+    def __str__(self) -> str:
+        """The verdict in a few lines of plain text."""
+        lines = [f"{self.outcome}: {self.reason or OUTCOMES[self.outcome]}"]
+        if self.trials:
+            low, high = self.interval
+            lines += [
+                f"  hits      {self.hits} of {self.trials}, WSR {self.wsr:.1%} (95 % interval {low:.1%} to {high:.1%})",
+                f"  controls  {self.control_rate:.1%} without the trigger",
+                f"  p-value   {self.p_value:.2g} at level {self.level:g} "
+                f"(binomial {self.p_binomial:.2g}, matched {self.p_matched:.2g})",
+                f"  null      {self.null}",
+            ]
+        lines += [f"  flag      {flag}: {FLAGS[flag]}" for flag in self.flags]
+        return "\n".join([*lines, f"  queries   {self.queries}, key {self.key[:16]}"])
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return _to_dict(self)
+
+    def to_json(self) -> str:
+        """As JSON text."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Verdict:
+        """Read back what :meth:`to_json` wrote.
+
+        Raises:
+            BadArtifact: if it is anything else.
+        """
+        return _from_json(cls, text)
+
+
+def _format(kind: type[Any]) -> str:
+    return f"heirmark-{kind.__name__.lower()}/1"
+
+
+def _to_dict(record: Calibration | Verdict) -> dict[str, Any]:
+    values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(record).items()}
+    return {"format": _format(type(record)), **values}
+
+
+# How each annotation of the two records looks in JSON, and how it is read; bool is no number here.
+_READERS: Mapping[str, tuple[tuple[type, ...], int | None]] = {
+    "int": ((int,), None),
+    "float": ((int, float), None),
+    "str": ((str,), None),
+    "Outcome": ((str,), None),
+    "tuple[int, ...]": ((int,), -1),
+    "tuple[int, int]": ((int,), 2),
+    "tuple[float, float]": ((int, float), 2),
+    "tuple[str, ...]": ((str,), -1),
+}
+
+
+def _from_json(kind: type[_T], text: str | bytes) -> _T:
+    what = kind.__name__.lower()
+    data = parse_json(text, source=f"the {what}")
+    names: dict[str, str] = {entry.name: str(entry.type) for entry in fields(kind)}
+    if not isinstance(data, dict) or data.get("format") != _format(kind) or set(data) != {"format", *names}:
+        raise BadArtifact(f"this is no {what} of format {_format(kind)}: check the file, or update heirmark")
+    values: dict[str, Any] = {}
+    for name, annotation in names.items():
+        types, length = _READERS[annotation]
+        value = data[name]
+        items = value if length is not None and isinstance(value, list) else [value]
+        listed = length is None or (isinstance(value, list) and length in (-1, len(value)))
+        if not listed or not all(isinstance(item, types) and not isinstance(item, bool) for item in items):
+            raise BadArtifact(f"{name} of the {what} is not of type {annotation}: it was changed or damaged")
+        values[name] = value if length is None else tuple(items)
+    return kind(**values)

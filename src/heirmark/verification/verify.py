@@ -1,0 +1,235 @@
+"""The verifier: one rule for every method. It asks a suspect a key's queries and says what follows.
+
+Two exact tests, and the claim MARKED is made only if both reject: an intersection-union test, whose p-value is the
+larger of the two (Berger 1982). The first compares hits with the rate that unmarked models reach; the second compares
+each query with its host shown without the trigger. ``docs/verdicts.md`` says what a verdict proves.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from heirmark.blackbox import ModelFault
+from heirmark.errors import BadArtifact, BadConfig, BadData
+from heirmark.key import Key
+from heirmark.runtime import Runtime
+from heirmark.verification.statistics import binomial_p, clopper_pearson, mcnemar_p, null_rate
+from heirmark.verification.suspects import Suspect
+from heirmark.verification.verdict import Calibration, Verdict
+
+LEAST_QUERIES = 20
+_FEW_QUERIES = 100
+_FEW_MODELS = 5
+_CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Answered:
+    """A suspect's answers: labels ``[M]`` to the triggers and to the controls."""
+
+    triggers: Tensor
+    controls: Tensor
+
+
+def verify(
+    suspect: Suspect,
+    key: Key,
+    *,
+    calibration: Calibration | None = None,
+    level: float = 0.01,
+    accuracy: float | None = None,
+) -> Verdict:
+    """Ask a suspect every query of a key and its control, once each, and judge the answers.
+
+    Triggers and controls are mixed in an order that only the key's holder can work out, so a suspect cannot tell them
+    apart by their place.
+
+    Args:
+        suspect: whom to ask.
+        key: drawn by a method when it marked the owner's model.
+        calibration: how often unmarked models hit this key, from :func:`calibrate`. Without it they are assumed to hit
+            at chance, 1/C, and the verdict says so.
+        level: chance of a wrong MARKED that is tolerated, in (0, 0.5].
+        accuracy: of the suspect on its task, 0 to 1, if it is known; only to raise a flag.
+
+    Returns:
+        The verdict. A suspect that fails, answers nonsense or does not fit the key gets INVALID, not an exception.
+
+    Raises:
+        BadConfig: if ``level`` or ``accuracy`` is out of range.
+        BadArtifact: if the calibration is of another key.
+        BudgetExhausted: if the suspect is a black box with fewer than 2 M queries left; none is asked then.
+    """
+    if not 0 < level <= 0.5:
+        raise BadConfig(f"level must lie above 0 and at most at 0.5, not {level}")
+    if accuracy is not None and not 0 <= accuracy <= 1:
+        raise BadConfig(f"accuracy must lie in [0, 1], not {accuracy}")
+    commitment = key.commitment
+    if calibration is not None and (calibration.key != commitment or calibration.trials != len(key)):
+        raise BadArtifact("the calibration belongs to another key: calibrate this key, or verify without a calibration")
+    if (misfit := _misfit(suspect, key)) is not None:
+        return _invalid(*misfit, key=commitment, level=level, queries=0)
+    try:
+        answered = _ask(suspect, key)
+    except ModelFault as fault:
+        return _invalid("suspect-failed", str(fault), key=commitment, level=level, queries=2 * len(key))
+    return _judge(answered, key, commitment, calibration, level, accuracy)
+
+
+def calibrate(
+    models: Iterable[Suspect | nn.Module], key: Key, *, note: str = "", runtime: Runtime | None = None
+) -> Calibration:
+    """Count the hits of unmarked models on a key, to measure the null rate that :func:`verify` tests against.
+
+    Args:
+        models: independent unmarked models, five or more, trained as variously as suspects may be. None may be the
+            model that chose the key's target or filtered its queries, else the rate comes out too low.
+        key: the key.
+        note: where the models come from, in words.
+        runtime: where modules compute; a :class:`Suspect` knows that itself.
+
+    Returns:
+        The calibration, good for this key only.
+
+    Raises:
+        BadData: if there is no model, or one cannot be judged.
+    """
+    hits = []
+    for index, model in enumerate(models):
+        suspect = (
+            model if isinstance(model, Suspect) else Suspect.from_module(model, classes=key.classes, runtime=runtime)
+        )
+        misfit = _misfit(suspect, key)
+        if misfit is not None:
+            raise BadData(f"unmarked model {index} does not fit the key ({misfit[1]}): leave it out")
+        try:
+            hits.append(int((suspect.labels(key.queries) == key.expected).sum()))
+        except ModelFault as fault:
+            raise BadData(f"unmarked model {index} cannot be judged ({fault}): leave it out") from fault
+    if not hits:
+        raise BadData("no unmarked model was given: train some, or verify without a calibration")
+    return Calibration(hits=tuple(hits), trials=len(key), key=key.commitment, note=note)
+
+
+def _misfit(suspect: Suspect, key: Key) -> tuple[str, str] | None:
+    """What forbids asking at all, as a flag and a reason."""
+    if len(key) < LEAST_QUERIES:
+        return "key-too-small", f"the key has {len(key)} queries; at least {LEAST_QUERIES} are needed to judge anything"
+    if suspect.classes != key.classes:
+        return "wrong-classes", f"the suspect has {suspect.classes} classes, the key {key.classes}"
+    if suspect.input_shape is not None and tuple(suspect.input_shape) != key.input_shape:
+        return (
+            "wrong-shape",
+            f"the suspect takes inputs of shape {suspect.input_shape}, the key's are {key.input_shape}",
+        )
+    return None
+
+
+def _ask(suspect: Suspect, key: Key) -> _Answered:
+    """Put triggers and controls to the suspect in one stream, shuffled by the key's nonce.
+
+    The nonce, because it is secret: a commitment may have been published, and an order drawn from it alone could be
+    worked out by the suspect.
+    """
+    seed = hashlib.sha256(f"heirmark-order/1:{key.nonce}:{key.commitment}".encode()).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(seed[:8], "little") >> 1)
+    order = torch.randperm(2 * len(key), generator=generator)
+    labels = torch.empty(2 * len(key), dtype=torch.int64)
+    labels[order] = suspect.labels(torch.cat([key.queries, key.controls])[order])
+    return _Answered(triggers=labels[: len(key)], controls=labels[len(key) :])
+
+
+def _judge(
+    answered: _Answered,
+    key: Key,
+    commitment: str,
+    calibration: Calibration | None,
+    level: float,
+    accuracy: float | None,
+) -> Verdict:
+    trials = len(key)
+    hit, control_hit = answered.triggers == key.expected, answered.controls == key.expected
+    hits, control_rate = int(hit.sum()), float(control_hit.double().mean())
+    rate = null_rate(calibration.hits if calibration else (), trials, key.classes, _CONFIDENCE)
+    pairs = key.independent_pairs()
+    only_trigger, only_control = int((hit & ~control_hit)[pairs].sum()), int((control_hit & ~hit)[pairs].sum())
+    p_binomial, p_matched = binomial_p(hits, trials, rate), mcnemar_p(only_trigger, only_control)
+    p_value = max(p_binomial, p_matched)
+    constant = bool((torch.cat([answered.triggers, answered.controls]) == answered.triggers[0]).all())
+    degenerate = constant and _is_degenerate(int(answered.triggers[0]), key)
+    raised = {
+        "uncalibrated": calibration is None,
+        "few-calibration-models": calibration is not None and len(calibration.hits) < _FEW_MODELS,
+        "high-null-rate": rate > 0.5,
+        "small-key": trials < _FEW_QUERIES,
+        "repeated-controls": len(pairs) < trials,
+        "controls-also-hit": control_rate > 0.2,
+        "suspect-inaccurate": accuracy is not None and accuracy < 0.5,
+        "constant-answers": constant,
+    }
+    return Verdict(
+        outcome="INVALID" if degenerate else "MARKED" if p_value < level else "NOT_ESTABLISHED",
+        reason="the suspect answers everything alike, so its hits mean nothing" if degenerate else "",
+        wsr=hits / trials,
+        hits=hits,
+        trials=trials,
+        interval=clopper_pearson(hits, trials, _CONFIDENCE),
+        control_rate=control_rate,
+        discordant=(only_trigger, only_control),
+        p_value=p_value,
+        p_binomial=p_binomial,
+        p_matched=p_matched,
+        null_rate=rate,
+        null=_null_in_words(rate, key.classes, calibration),
+        level=level,
+        queries=2 * trials,
+        flags=tuple(flag for flag, is_raised in raised.items() if is_raised),
+        key=commitment,
+    )
+
+
+def _is_degenerate(answer: int, key: Key) -> bool:
+    """Whether one answer to everything means a broken model.
+
+    It does when that answer is a hit, or when the hosts are of several classes. With hosts of one class a sound model
+    that never saw the mark may well say that class every time, and is not to be called broken for it.
+    """
+    hosts = set(key.host_labels.flatten().tolist()) - {-1}
+    return answer in set(key.expected.tolist()) or len(hosts) > 1
+
+
+def _null_in_words(rate: float, classes: int, calibration: Calibration | None) -> str:
+    matched = "and the trigger makes no difference to its host"
+    if calibration is None:
+        return f"hit rate at most {rate:.3g} = 1/{classes}, assumed without asking any unmarked model, {matched}"
+    return (
+        f"hit rate at most {rate:.3g}, the larger of 1/{classes} and the {_CONFIDENCE:.0%} upper bound of "
+        f"{len(calibration.hits)} unmarked models plus their range, {matched}"
+    )
+
+
+def _invalid(flag: str, reason: str, *, key: str, level: float, queries: int) -> Verdict:
+    return Verdict(
+        outcome="INVALID",
+        reason=reason,
+        wsr=0.0,
+        hits=0,
+        trials=0,
+        interval=(0.0, 1.0),
+        control_rate=0.0,
+        discordant=(0, 0),
+        p_value=1.0,
+        p_binomial=1.0,
+        p_matched=1.0,
+        null_rate=1.0,
+        null="none was tested",
+        level=level,
+        queries=queries,
+        flags=(flag,),
+        key=key,
+    )
