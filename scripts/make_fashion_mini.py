@@ -15,11 +15,11 @@ from pathlib import Path
 
 import torch
 
-from heirmark.data import embedded
+from heirmark.data import fashion_mini
 from heirmark.data.idx import DEBIAN_FASHION, FASHION_CLASSES, read_idx
 
 SALT = b"heirmark fashion-mini 1"
-TARGET = Path(__file__).parent.parent / "src" / "heirmark" / "data" / "embedded" / embedded.FILE
+TARGET = Path(__file__).parent.parent / "src" / "heirmark" / "data" / "embedded" / fashion_mini.FILE
 
 
 def choose(contents: list[bytes], labels: list[int], banned: set[bytes], size: int) -> list[int]:
@@ -44,24 +44,26 @@ def read(folder: Path, part: str) -> tuple[list[bytes], list[int]]:
     return [image.tobytes() for image in images.numpy()], labels.to(torch.int64).tolist()
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, target: Path) -> None:
     """Write the file; fail if it is not the one that the loader expects."""
     train, train_labels = read(folder, "train")
     test, test_labels = read(folder, "t10k")
-    in_train = choose(train, train_labels, set(test), embedded.TRAIN)
-    in_test = choose(test, test_labels, set(), embedded.TEST)
-    packed = embedded.encode(
+    in_train = choose(train, train_labels, set(test), fashion_mini.TRAIN)
+    in_test = choose(test, test_labels, set(), fashion_mini.TEST)
+    packed = fashion_mini.encode(
         train_images=b"".join(train[i] for i in in_train),
         train_labels=bytes(train_labels[i] for i in in_train),
         test_images=b"".join(test[i] for i in in_test),
         test_labels=bytes(test_labels[i] for i in in_test),
     )
     digest = hashlib.sha256(packed).hexdigest()
-    TARGET.write_bytes(packed)
-    print(f"{TARGET.name}: {len(packed):,} bytes, sha256 {digest}")
-    if digest != embedded.SHA256:
-        sys.exit("the SHA-256 in heirmark/data/embedded.py differs: use the xz that wrote it, or enter the new value")
+    target.write_bytes(packed)
+    print(f"{target.name}: {len(packed):,} bytes, sha256 {digest}")
+    if digest != fashion_mini.SHA256:
+        sys.exit(
+            "the SHA-256 in heirmark/data/fashion_mini.py differs: use the xz that wrote it, or enter the new value"
+        )
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else DEBIAN_FASHION)
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else DEBIAN_FASHION, TARGET)

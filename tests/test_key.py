@@ -175,7 +175,9 @@ def rewrite(folder: Path, *, drop=None, **changes):
 
 def retensor(folder: Path, **changes):
     tensors = read_tensors(folder / "key.safetensors") | changes
-    atomic_write_tensors(folder / "key.safetensors", {name: value for name, value in tensors.items() if value is not None})
+    atomic_write_tensors(
+        folder / "key.safetensors", {name: value for name, value in tensors.items() if value is not None}
+    )
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,8 @@ class BlackBox:
             top = shown.topk(self._k, dim=1)
             shown = torch.zeros_like(shown).scatter_(1, top.indices, top.values)
         if self._decimals is not None:
-            shown = shown.round(decimals=self._decimals)
+            # In double precision: float32 cannot scale by 10**7 without losing the last digit itself.
+            shown = shown.double().round(decimals=self._decimals).float()
         return Answers(kind=self.answers, probabilities=shown, labels=labels)
 
     def _scores(self, inputs: Tensor) -> Tensor:

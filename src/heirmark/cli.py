@@ -6,14 +6,13 @@ an INVALID verdict among them; 130 interrupted.
 
 from __future__ import annotations
 
+import functools
 import json
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ParamSpec
 
-import click
 import typer
 from rich.console import Console
 from rich.table import Table
@@ -30,6 +29,30 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done or MARKED, 3 not established, 2 bad usage, 1 failure.",
 )
+
+P = ParamSpec("P")
+
+
+def guarded(command: Callable[P, int]) -> Callable[P, None]:
+    """End a command with its exit code; a known error is one line and never a traceback."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **options: P.kwargs) -> None:
+        try:
+            code = command(*args, **options)
+        except KeyboardInterrupt:
+            error_line("interrupted; run the same command again and it resumes")
+            code = INTERRUPTED
+        except HeirmarkError as error:
+            error_line(str(error))
+            code = USAGE if isinstance(error, BadConfig) else FAILURE
+        except OSError as error:
+            error_line(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+            code = FAILURE
+        raise typer.Exit(code)
+
+    return run
+
 
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; it must not exist yet, or be empty.")]
 Data = Annotated[str, typer.Option("--data", help="Data set by name, or package.module:function that returns a Task.")]
@@ -51,6 +74,7 @@ StoreRoot = Annotated[
 
 
 @app.command()
+@guarded
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Folder of the results; run again to resume.")] = Path("runs/demo"),
     full: Annotated[bool, typer.Option("--full", help="Full Fashion-MNIST, longer training.")] = False,
@@ -80,13 +104,14 @@ def demo(
 
 
 @app.command()
+@guarded
 def embed(
     out: Out,
     method: Annotated[str, typer.Option("--method", help="t2s, vanilla or unmarked.")] = "t2s",
     data: Data = "fashion-mini",
     model: Model = None,
     settings: Settings = None,
-    calibrators: Annotated[int, typer.Option("--calibrators", help="Unmarked models trained to calibrate the test.", min=0)] = 3,
+    calibrators: Annotated[int, typer.Option("--calibrators", help="Unmarked models trained to calibrate the test.", min=0)] = 5,
     seed: Seed = 0,
     split_seed: SplitSeed = 0,
     device: Device = "auto",
@@ -98,7 +123,7 @@ def embed(
     """Train a model with a watermark; write the model, its secret key and a calibration of the test."""
     from heirmark.configuration import apply_settings
     from heirmark.methods import METHODS
-    from heirmark.pipeline.jobs import embed_job, load_named_task, user_object
+    from heirmark.pipeline.jobs import Origin, architecture_name, embed_job, load_named_task, user_object
 
     if method not in METHODS:
         raise BadConfig(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
@@ -118,8 +143,7 @@ def embed(
             store=store,
             factory=factory,
             calibrators=calibrators,
-            data=data,
-            split_seed=split_seed,
+            origin=Origin(data=data, split_seed=split_seed, model=architecture_name(config.model)),
             on_event=bars.event,
         )
     _print_facts(summary, as_json)
@@ -127,6 +151,7 @@ def embed(
 
 
 @app.command()
+@guarded
 def steal(
     victim: Annotated[Path, typer.Argument(help="Folder of the victim, as embed wrote it.")],
     out: Out,
@@ -149,14 +174,14 @@ def steal(
     """Attack a model through its answers alone, with the adversary's data; write the stolen model."""
     from heirmark.attacks import EXTRACTIONS
     from heirmark.configuration import apply_settings
-    from heirmark.pipeline.jobs import load_named_task, steal_job, user_object, victim_data
-    from heirmark.pipeline.stages import Theft
+    from heirmark.pipeline.jobs import load_named_task, read_origin, steal_job, user_object
+    from heirmark.pipeline.stealing import Theft
 
     if attack not in EXTRACTIONS:
         raise BadConfig(f"unknown attack {attack!r}: choose one of {', '.join(EXTRACTIONS)}")
     strategy = EXTRACTIONS[attack]()
     factory = user_object(model) if model is not None and _is_import(model) else None
-    known = victim_data(victim)
+    known = read_origin(victim)
     if model is not None or known.model is not None:
         strategy = replace(strategy, model=factory or model or known.model)
     theft = Theft(attack=apply_settings(strategy, settings or []), answers=answers, k=k, decimals=decimals, budget=budget)
@@ -170,6 +195,7 @@ def steal(
 
 
 @app.command()
+@guarded
 def verify(
     suspect: Annotated[Path, typer.Argument(help="Folder of the suspect's model, or an .onnx file.")],
     key: Annotated[Path, typer.Option("--key", help="Folder of the key, or of the marked model.")],
@@ -196,6 +222,7 @@ def verify(
 
 
 @app.command()
+@guarded
 def inspect(
     path: Annotated[Path, typer.Argument(help="Folder of a model, a key, or both.")],
     secrets: Annotated[bool, typer.Option("--secrets", help="Show the trigger too.")] = False,
@@ -209,6 +236,7 @@ def inspect(
 
 
 @app.command()
+@guarded
 def fields(
     name: Annotated[str, typer.Argument(help="A method or an attack.")],
     as_json: Json = False,
@@ -223,43 +251,18 @@ def fields(
         raise BadConfig(f"{name!r} is neither a method nor an attack: choose one of {', '.join(strategies)}")
     rows = list(describe_fields(strategies[name]))
     if as_json:
-        _print_json([{"field": row.name, "type": row.type, "default": row.default, "meaning": row.text} for row in rows])
+        _print_json([{"field": row.name, "type": row.type, "default": row.default, "meaning": row.help} for row in rows])
         return MARKED
     listing = Table("field", "type", "default", "meaning", title=f"--set of {name}")
     for row in rows:
-        listing.add_row(row.name, row.type, row.default, row.text)
+        listing.add_row(row.name, row.type, row.default or "", row.help)
     Console().print(listing)
     return MARKED
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and exit with its code; a known error is one line, never a traceback."""
-    sys.exit(run(arguments))
-
-
-def run(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
-    command: Callable[..., Any] = typer.main.get_command(app)
-    try:
-        code = command(args=list(sys.argv[1:] if arguments is None else arguments), prog_name="heirmark", standalone_mode=False)
-    except click.exceptions.Exit as stop:
-        return stop.exit_code
-    except click.ClickException as error:
-        error.show()
-        return USAGE
-    except (KeyboardInterrupt, click.Abort):
-        error_line("interrupted; run the same command again and it resumes")
-        return INTERRUPTED
-    except BadConfig as error:
-        error_line(str(error))
-        return USAGE
-    except HeirmarkError as error:
-        error_line(str(error))
-        return FAILURE
-    except OSError as error:
-        error_line(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
-        return FAILURE
-    return code if isinstance(code, int) else MARKED
+def main() -> None:
+    """Run the command line and exit with its code."""
+    app()
 
 
 def _is_import(model: str) -> bool:

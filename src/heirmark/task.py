@@ -149,11 +149,7 @@ class Task:
                     f"task {self.name!r}: {role} inputs are {_kind(split)} but owner inputs are {_kind(self.owner)}: "
                     "bring all splits to one shape and type"
                 )
-            if (highest := int(split.labels.max())) >= self.num_classes:
-                raise BadData(
-                    f"task {self.name!r}: {role} has label {highest} but there are {self.num_classes} classes: "
-                    "labels run from 0 to the number of classes minus one"
-                )
+            _check_range(self.name, role, split, self.num_classes)
         for (one, first), (other, second) in combinations(self.splits.items(), 2):
             if shared := len(first.digests() & second.digests()):
                 raise BadData(
@@ -245,6 +241,7 @@ def make_task(
         )
     if not 0 <= seed < 2**63:
         raise BadConfig(f"seed must be at least 0 and below 2**63, not {seed}")
+    _check_range(name, "training", train, len(classes))
     kept = _distinct(train, test.digests())
     generator = torch.Generator().manual_seed(seed)
     kept = kept[torch.randperm(len(kept), generator=generator)]
@@ -272,6 +269,14 @@ def make_task(
         calibration=parts[2],
         test=test,
     )
+
+
+def _check_range(name: str, role: str, split: Split, classes: int) -> None:
+    if (highest := int(split.labels.max())) >= classes:
+        raise BadData(
+            f"task {name!r}: {role} has label {highest} but there are {classes} classes: labels run from 0 to the "
+            "number of classes minus one"
+        )
 
 
 def _distinct(split: Split, banned: set[bytes]) -> Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 import pickletools
+import warnings
 from enum import Enum, auto
 from typing import Any
 
@@ -66,7 +67,9 @@ def parse(raw: bytes) -> dict[str, Any]:
         ValueError: for anything else; the message says what was met.
     """
     try:
-        result = _Machine(raw).run()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # pickletools warns of odd escapes, which only hostile files have
+            result = _Machine(raw).run()
     except (IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
         raise ValueError(f"a broken or unexpected structure ({type(error).__name__})") from error
     if type(result) is not dict:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heirmark.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES, read_cifar10, read_cifar100
-from heirmark.data.embedded import read_fashion_mini
+from heirmark.data.fashion_mini import read_fashion_mini
 from heirmark.data.idx import FASHION_CLASSES, MNIST_CLASSES, read_fashion_mnist, read_mnist
 from heirmark.data.root import data_root
 from heirmark.data.svhn import CLASSES as SVHN_CLASSES

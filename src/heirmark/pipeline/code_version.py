@@ -42,6 +42,8 @@ class _Source:
 
 # By module: what was read, and the import (or the file's time and size) that it was read for.
 _memo: dict[str, tuple[object, tuple[int, int], _Source]] = {}
+# By names to start from: what was read on the way, and the digests; good while reading again would give the same.
+_found: dict[frozenset[tuple[str, str]], tuple[dict[str, _Source], dict[str, str]]] = {}
 
 
 def code_digests(function: Callable[..., object], config: object = None) -> dict[str, str]:
@@ -57,31 +59,36 @@ def code_digests(function: Callable[..., object], config: object = None) -> dict
     Raises:
         BadConfig: when the function or a class has no source file, as in an interactive session.
     """
-    start: dict[str, set[str]] = {}
-    for item in (function, *_code_in(config)):
-        if module_name(item) != "builtins":
-            start.setdefault(module_name(item), set()).add(qualified_name(item).partition(":")[2].partition(".")[0])
-    tops = {"heirmark"} | {name.partition(".")[0] for name in start}
+    items = {(module_name(item), _top_name(item)) for item in (function, *_code_in(config))}
+    start = frozenset((module, name) for module, name in items if module != "builtins")
+    if start not in _found or any(_read(name) is not source for name, source in _found[start][0].items()):
+        _found[start] = _follow(start)
+    return dict(_found[start][1])
+
+
+def _follow(start: frozenset[tuple[str, str]]) -> tuple[dict[str, _Source], dict[str, str]]:
+    tops = {"heirmark"} | {module.partition(".")[0] for module, _ in start}
     digests: dict[str, str] = {}
+    sources: dict[str, _Source] = {}
     pending: list[str] = []
-    for name, roots in start.items():
-        source = _read(name)
+    for module in {module for module, _ in start}:
+        source = _read(module)
         if source is None:
-            raise BadConfig(f"module {name} has no source file to tell its version by: define its functions in a file")
-        part = _slice(source, frozenset(roots))
-        digests[name] = part.digest
+            raise BadConfig(f"module {module} has no source file to tell its version by: define functions in a file")
+        part = _slice(source, frozenset(name for other, name in start if other == module))
+        sources[module], digests[module] = source, part.digest
         pending.extend(_resolve(*used, tops) for used in part.imports)
-    seen: set[str] = set()
+    whole: set[str] = set()
     while pending:
-        name = pending.pop()
-        if name in seen or name in MECHANISM or name.partition(".")[0] not in tops:
+        module = pending.pop()
+        if module in whole or module in MECHANISM or module.partition(".")[0] not in tops:
             continue
-        seen.add(name)
-        source = _read(name)
+        whole.add(module)
+        source = _read(module)
         if source is not None:
-            digests[name] = source.digest  # all of it, also where it was a part before
+            sources[module], digests[module] = source, source.digest  # all of it, also where it was a part before
             pending.extend(_resolve(*used, tops) for used in source.imports)
-    return dict(sorted(digests.items()))
+    return sources, dict(sorted(digests.items()))
 
 
 def code_version(function: Callable[..., object], config: object = None) -> str:
@@ -95,6 +102,10 @@ def module_name(item: object) -> str:
     name = str(getattr(item, "__module__", None))
     spec = getattr(sys.modules.get(name), "__spec__", None)
     return spec.name if name == "__main__" and spec is not None else name
+
+
+def _top_name(item: object) -> str:
+    return qualified_name(item).partition(":")[2].partition(".")[0]
 
 
 def _code_in(value: object) -> Iterator[object]:
@@ -130,16 +141,18 @@ def _path(name: str) -> Path | None:
 
 
 def _read(name: str) -> _Source | None:
-    path = _path(name)
-    if path is None:
-        return None
     loaded: ModuleType | None = sys.modules.get(name)
     # What runs is the code that was imported, so a loaded module is read once; a reload gives it a new specification.
     mark = None if loaded is None else getattr(loaded, "__spec__", None) or loaded
+    known = _memo.get(name)
+    if known is not None and mark is not None and known[0] is mark:
+        return known[2]
+    path = _path(name)
+    if path is None:
+        return None
     status = path.stat()
     stamp = (status.st_mtime_ns, status.st_size)
-    known = _memo.get(name)
-    if known is not None and known[0] is mark and (mark is not None or known[1] == stamp):
+    if known is not None and known[0] is mark and known[1] == stamp:
         return known[2]
     is_package = path.name == "__init__.py"
     tree = _Essence().visit(ast.parse(path.read_bytes()))
@@ -170,8 +183,7 @@ def _examine(tree: ast.Module, package: str, *, is_package: bool = False) -> _So
             bound[node.id] += 1
         elif isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
             bound[node.name] += 1
-    # Written out again, not dumped: the text of the same code differs less between versions of Python than its tree.
-    digest = hashlib.sha256(ast.unparse(tree).encode("utf-8", "surrogatepass")).hexdigest()
+    digest = hashlib.sha256(repr(_outline(tree)).encode("utf-8", "surrogatepass")).hexdigest()
     passed_on = {name: target for name, target in imports.items() if is_package and bound[name] == 1}
     return _Source(tree, package, digest, frozenset(used), passed_on)
 
@@ -230,6 +242,14 @@ def _resolve(module: str, attribute: str, tops: set[str]) -> str:
             break
         module, attribute = source.passed_on[attribute]
     return module
+
+
+def _outline(item: object) -> object:
+    """A syntax tree as tuples without its empty parts, of which newer versions of Python have more."""
+    if isinstance(item, ast.AST):
+        parts = ((name, _outline(part)) for name, part in ast.iter_fields(item) if part is not None and part != [])
+        return (type(item).__name__, *parts) if not isinstance(item, ast.Constant) else repr(item.value)
+    return [_outline(part) for part in item] if isinstance(item, list) else item
 
 
 class _Essence(ast.NodeTransformer):

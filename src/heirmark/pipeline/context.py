@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from heirmark.models import Factory
 from heirmark.pipeline.stage import Job
@@ -19,11 +20,13 @@ class Context:
         task: the data.
         runtime: device, precision, progress.
         factory: the user's own model factory, for custom models.
+        victim: folder of a victim that is no stage's artifact; a stage that reads it names its digest as external.
     """
 
     task: Task
     runtime: Runtime
     factory: Factory | None = None
+    victim: Path | None = None
 
     def external(self) -> Mapping[str, str]:
         """Digests and facts that can change a stage's result."""

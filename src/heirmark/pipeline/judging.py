@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heirmark.files import atomic_write_json, read_json
+from heirmark.files import atomic_write_bytes, atomic_write_json, read_bytes, read_json
 from heirmark.key import Key
 from heirmark.models.storage import load_model
 from heirmark.pipeline.context import Context, context_of
 from heirmark.pipeline.stage import Job, Stage
-from heirmark.runtime import Runtime
 from heirmark.training import accuracy
+from heirmark.pipeline.folders import read_training_triggers
+from heirmark.runtime import predict
 from heirmark.verification.suspects import Suspect
-from heirmark.verification.verify import Calibration, Verdict, calibrate, verify
+from heirmark.verification.verdict import Calibration, Verdict
+from heirmark.verification.verify import calibrate, verify
 
 CALIBRATION = "calibration.json"
-VERDICT = "verdict.json"
+JUDGED = "judged.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,19 +50,22 @@ def verify_stage(suspect: Stage, marked: Stage, calibration: Stage, context: Con
 def run_calibrate(job: Job) -> Mapping[str, Any]:
     """Query unmarked models with a key and write ``calibration.json``."""
     context = context_of(job)
-    key = read_key(job.inputs["marked"].folder)
-    suspects = []
-    for name, found in sorted(job.inputs.items()):
-        if name != "marked":
-            model, spec = load_model(found.folder, factory=context.factory)
-            suspects.append(Suspect.from_module(model, classes=spec.classes, runtime=context.runtime))
-    calibration = calibrate(suspects, key)
-    atomic_write_json(job.folder / CALIBRATION, calibration.to_json())
-    return {"models": len(suspects)}
+    folders = [found.folder for name, found in sorted(job.inputs.items()) if name != "marked"]
+    calibration = calibrate(
+        [load_model(folder, factory=context.factory)[0] for folder in folders],
+        read_key(job.inputs["marked"].folder),
+        note=f"{len(folders)} models trained on {context.task.name} without a watermark",
+        runtime=context.runtime,
+    )
+    atomic_write_bytes(job.folder / CALIBRATION, calibration.to_json().encode())
+    return {"models": len(folders)}
 
 
 def run_verify(job: Job) -> Mapping[str, Any]:
-    """Verify a suspect, measure its accuracy on the test split, and write ``verdict.json``."""
+    """Verify a suspect, measure its accuracy on the test split, and write ``judged.json``.
+
+    The WSR on the trigger samples that trained stands beside the verdict, which never rests on them.
+    """
     context, judgement = context_of(job), job.config
     model, spec = load_model(job.inputs["suspect"].folder, factory=context.factory)
     measured = accuracy(model, context.task.test, runtime=context.runtime)
@@ -68,30 +74,54 @@ def run_verify(job: Job) -> Mapping[str, Any]:
         read_key(job.inputs["marked"].folder),
         calibration=read_calibration(job.inputs["calibration"].folder / CALIBRATION),
         level=judgement.level,
+        accuracy=measured,
     )
-    atomic_write_json(job.folder / VERDICT, {"accuracy": measured, "verdict": verdict.to_json()})
+    trained = read_training_triggers(job.inputs["marked"].folder)
+    training_wsr = None
+    if trained is not None:
+        hits = predict(model, trained[0], runtime=context.runtime).argmax(1) == trained[1]
+        training_wsr = float(hits.double().mean())
+    atomic_write_json(
+        job.folder / JUDGED, {"accuracy": measured, "training_wsr": training_wsr, "verdict": verdict.to_dict()}
+    )
     return {"accuracy": measured, "outcome": verdict.outcome, "wsr": verdict.wsr}
 
 
-def read_verdict(folder: Path) -> tuple[float, Verdict]:
-    """Accuracy and verdict that :func:`run_verify` wrote."""
-    record = read_json(folder / VERDICT)
-    return float(record["accuracy"]), Verdict.from_json(record["verdict"])
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What :func:`run_verify` found.
+
+    Attributes:
+        accuracy: on the test split, in [0, 1].
+        training_wsr: share of the trigger samples that trained which the suspect answers as marked; None without any.
+        verdict: on the key's held-out samples.
+    """
+
+    accuracy: float
+    training_wsr: float | None
+    verdict: Verdict
+
+
+def read_judged(folder: Path) -> Judged:
+    """What :func:`run_verify` wrote."""
+    record = read_json(folder / JUDGED)
+    return Judged(
+        accuracy=record["accuracy"],
+        training_wsr=record["training_wsr"],
+        verdict=Verdict.from_json(json.dumps(record["verdict"])),
+    )
 
 
 def read_calibration(path: Path) -> Calibration:
-    """A calibration from its file."""
-    return Calibration.from_json(read_json(path))
+    """A calibration from its file.
+
+    Raises:
+        BadArtifact: when it is missing or foreign.
+    """
+    return Calibration.from_json(read_bytes(path, max_bytes=1 << 20))
 
 
 def read_key(folder: Path) -> Key:
     """The key in ``folder`` or in ``folder/key``, so that a user may name either."""
     inner = folder / "key"
     return Key.load(inner if (inner / "key.json").is_file() else folder)
-
-
-def judge(folder: Path, key: Key, calibration: Calibration | None, *, level: float, runtime: Runtime, **options: Any) -> Verdict:
-    """Verify the model in a folder; ``options`` go to :func:`heirmark.models.storage.load_model`."""
-    model, spec = load_model(folder, **options)
-    suspect = Suspect.from_module(model, classes=spec.classes, runtime=runtime)
-    return verify(suspect, key, calibration=calibration, level=level)

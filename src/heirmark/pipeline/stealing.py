@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
 from heirmark.attacks.base import Extraction
@@ -38,35 +37,27 @@ class Theft:
             raise BadConfig(f"unknown answers {self.answers!r}: choose probabilities, top-k or label")
 
 
-def steal_stage(theft: Theft, victim: Stage, context: Context, *, seed: int) -> Stage:
-    """The theft of the model of another stage with the adversary's split."""
-    return Stage(
-        kind="steal", run=run_steal, config=theft, inputs={"victim": victim}, seed=seed, external=context.external()
-    )
+def steal_stage(theft: Theft, victim: Stage | str, context: Context, *, seed: int) -> Stage:
+    """A theft with the adversary's split.
+
+    Args:
+        theft: attack and answers.
+        victim: the stage that makes the victim, or the digest of the folder that ``context.victim`` names.
+        context: data and hardware.
+        seed: of the attack.
+    """
+    inputs = {"victim": victim} if isinstance(victim, Stage) else {}
+    external = context.external() if isinstance(victim, Stage) else {**context.external(), "victim": victim}
+    return Stage(kind="steal", run=run_steal, config=theft, inputs=inputs, seed=seed, external=external)
 
 
 def run_steal(job: Job) -> Mapping[str, Any]:
     """Run an attack on a victim behind a black box and write the stolen model."""
     context, theft = context_of(job), job.config
-    (found,) = job.inputs.values()
-    return steal_from(found.folder, theft, context, job.folder, seed=job.seed)
-
-
-def steal_from(victim: Path, theft: Theft, context: Context, folder: Path, *, seed: int) -> Mapping[str, Any]:
-    """Steal the model in one folder into another.
-
-    Args:
-        victim: folder of the victim's model.
-        theft: attack and answers.
-        context: whose adversary split is queried.
-        folder: the stolen model goes here.
-        seed: of the attack.
-
-    Raises:
-        ShapeMismatch: when the victim is not for this task.
-        BudgetExhausted: when the attack asks more than the budget.
-    """
-    model, spec = load_model(victim, factory=context.factory)
+    folder = job.inputs["victim"].folder if job.inputs else context.victim
+    if folder is None:
+        raise TypeError("a theft needs a victim: a stage, or a folder in the context")
+    model, spec = load_model(folder, factory=context.factory)
     task = context.task
     if spec.input_shape != task.input_shape or spec.classes != len(task.classes):
         raise ShapeMismatch(
@@ -82,6 +73,6 @@ def steal_from(victim: Path, theft: Theft, context: Context, folder: Path, *, se
         budget=theft.budget,
         runtime=context.runtime,
     )
-    stolen = theft.attack(box, task.adversary, seed=seed, runtime=context.runtime)
-    save_model(stolen.model, stolen.spec, folder)
+    stolen = theft.attack(box, task.adversary, seed=job.seed, runtime=context.runtime)
+    save_model(stolen.model, stolen.spec, job.folder)
     return {"queries": box.queries_used}

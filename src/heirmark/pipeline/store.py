@@ -21,6 +21,7 @@ import secrets
 import shutil
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -35,6 +36,8 @@ from heirmark.pipeline.stage import Artifact, Job, Stage
 RECORD = "record.json"
 STALE_HOURS = 7 * 24
 """Age at which work in progress of another machine is taken for abandoned."""
+ATTEMPTS = 3
+"""How often one call computes a stage whose artifact will not stay whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +88,7 @@ class Store:
             BadArtifact: when a stage writes anything but plain files, or artifacts keep going bad.
             BaseException: whatever a stage's function raises; its files are removed and nothing is kept of it.
         """
-        pending, computed, told = [stage], set[str](), set[str]()
+        pending, computed, told = [stage], Counter[str](), set[str]()
         while True:
             current = pending[-1]
             artifact = self._find_and_tell(current, told)
@@ -97,12 +100,12 @@ class Store:
                 if waiting:
                     pending.extend(reversed(waiting))
                     continue
-                if current.name in computed:
+                if computed[current.name] == ATTEMPTS:
                     raise BadArtifact(
                         f"{current.name} was computed but is gone or damaged again: check the disk of {self.root}"
                     )
                 artifact = self._compute(current, inputs, context)
-                computed.add(current.name)
+                computed[current.name] += 1
                 told.add(current.name)
             pending.pop()
             if not pending:
@@ -300,7 +303,7 @@ def _sync_folders(folder: Path, *, deep: bool = True) -> None:
     """Make names in a folder last through a power cut, where the system allows a folder to be flushed."""
     if os.name != "posix":
         return
-    for path in [folder, *(item for item in folder.rglob("*") if deep and item.is_dir())]:
+    for path in [folder, *(item for item in folder.rglob("*") if item.is_dir())] if deep else [folder]:
         descriptor = os.open(path, os.O_RDONLY)
         try:
             os.fsync(descriptor)

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from heirmark.errors import BadConfig
 from heirmark.rehearsal.combine import norm
 from heirmark.rehearsal.passes import Manner, copies, gradients, leaves, run
+from heirmark.rehearsal.rules import FastRules
 from heirmark.rehearsal.student import Student, chunks, theft_manner
 from heirmark.runtime import Runtime
 
@@ -36,7 +37,7 @@ def along(
 ) -> Tensor:
     """Directional derivative of a student's logits, run as in its distillation pass.
 
-    Differences step by ε = c ‖θ‖ / ‖v‖ with c = ½ r^(2/3) for a relative round-off of r (c = 1e-5 in float32). Rounding
+    Differences step by ε = c ‖θ‖ / ‖v‖ with c = r^(2/3) for a relative round-off of r (c = 2e-5 in float32). Rounding
     errs as r/c; a net with kinks (ReLU, max-pool) as √c, as some of its units change sides, and a smooth one as c.
     On a trained ReLU network this leaves about 1 % of error in float32. Under autocast the logits at hand are too coarse
     for a difference: it is then taken in the parameters' own precision, with two forward passes.
@@ -145,7 +146,7 @@ def _in_chunks(
         _load_rules()
         manner = replace(manner, math_attention=True)  # the fused kernels have no forward-mode rule
     for index, chunk in enumerate(chunks(inputs, micro_batch)):
-        with torch.no_grad(), forward_ad.dual_level():
+        with torch.no_grad(), forward_ad.dual_level(), FastRules():
             parameters = dict(student.parameters) if tangents is None else _duals(student.parameters, tangents)
             logits = run(skeleton, {**parameters, **student.frozen}, buffers, chunk, manner.part("theft", index))
             if tangents is not None:
@@ -169,4 +170,4 @@ def _load_rules() -> None:
 
 def _relative_step(student: Student) -> float:
     coarsest = max(torch.finfo(p.dtype).eps for p in student.parameters.values())
-    return float(0.5 * coarsest ** (2 / 3))
+    return float(coarsest ** (2 / 3))

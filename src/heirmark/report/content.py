@@ -40,6 +40,7 @@ class Row:
         queries: how many inputs the suspect was asked.
         inherits: the truth, whether it should be called marked; None when nobody knows.
         flags: warnings of the verification.
+        training_wsr: the success rate on the trigger samples that trained, 0..1, or NaN; no verdict rests on it.
 
     Raises:
         BadConfig: for an unknown outcome, or a rate outside 0..1.
@@ -59,6 +60,7 @@ class Row:
     queries: int
     inherits: bool | None
     flags: tuple[str, ...] = ()
+    training_wsr: float = math.nan
 
     def __post_init__(self) -> None:
         if self.outcome not in OUTCOMES:

@@ -1,0 +1,215 @@
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from heirmark.blackbox import BlackBox, ModelFault, QueryRecord
+from heirmark.errors import BadConfig, BudgetExhausted, ShapeMismatch
+from heirmark.runtime import Runtime
+
+RUNTIME = Runtime(device="cpu", precision="float32")
+
+
+def net(classes=6):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(4, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, classes)
+        )
+
+
+def images(count=9):
+    return torch.rand(count, 1, 2, 2, generator=torch.Generator().manual_seed(1))
+
+
+def box(model=None, **options):
+    return BlackBox(model or net(), **{"classes": 6, "runtime": RUNTIME} | options)
+
+
+def test_a_module_answers_in_eval_mode_and_keeps_its_own():
+    model = net().train()
+    model[1].eval()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    black_box = box(model)
+    answers = black_box.query(images())
+    assert answers.kind == "probabilities"
+    assert torch.equal(answers.probabilities, black_box.query(images()).probabilities)  # no dropout
+    assert model.training
+    assert not model[1].training
+    assert model[2].training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    with torch.no_grad():
+        logits = model.eval()(images())
+    torch.testing.assert_close(answers.probabilities, logits.softmax(1))
+    assert torch.equal(answers.labels, logits.argmax(1))
+    assert answers.labels.dtype == torch.int64
+
+
+def test_bytes_and_floats_of_one_image_get_one_answer():
+    pixels = (images() * 255).round().to(torch.uint8)
+    black_box = box()
+    assert torch.equal(black_box.query(pixels).probabilities, black_box.query(pixels / 255).probabilities)
+
+
+def test_labels_come_alone():
+    answers = box(answers="label").query(images())
+    assert answers.kind == "label"
+    assert answers.probabilities is None
+    assert torch.equal(answers.labels, box().query(images()).labels)
+
+
+@given(k=st.integers(1, 6), decimals=st.one_of(st.none(), st.integers(0, 7)))
+def test_top_k_keeps_the_largest_then_rounds(k, decimals):
+    full = box().query(images()).probabilities
+    shown = box(answers="top-k", k=k, decimals=decimals).query(images()).probabilities
+    # The slow reference, one row at a time.
+    for whole, part in zip(full.tolist(), shown.tolist(), strict=True):
+        top = sorted(whole, reverse=True)[:k]
+        expected = [p if p in top else 0.0 for p in whole]
+        if decimals is not None:
+            expected = [round(p, decimals) for p in expected]
+        assert part == pytest.approx(expected, abs=1e-7)
+
+
+def test_rounding_does_not_move_the_label():
+    probabilities = torch.tensor([[0.34, 0.36, 0.30]])
+    answers = BlackBox(lambda x: probabilities, classes=3, decimals=0).query(images(1))
+    assert answers.probabilities.tolist() == [[0, 0, 0]]
+    assert answers.labels.tolist() == [1]
+
+
+def test_a_callable_gets_floats_in_batches_and_gives_probabilities():
+    sizes = []
+
+    def answer(inputs):
+        assert inputs.dtype == torch.float32
+        assert float(inputs.max()) <= 1
+        sizes.append(len(inputs))
+        return torch.full((len(inputs), 6), 1 / 6, dtype=torch.float64, requires_grad=True)
+
+    answers = box(answer).query((images(2500) * 255).to(torch.uint8))
+    assert sizes == [1000, 1000, 500]
+    assert answers.probabilities.shape == (2500, 6)
+    assert answers.probabilities.dtype == torch.float32
+    assert not answers.probabilities.requires_grad
+
+
+def test_the_budget_holds_and_a_refusal_costs_nothing():
+    asked = []
+
+    def answer(inputs):
+        asked.append(len(inputs))
+        return torch.full((len(inputs), 6), 1 / 6)
+
+    black_box = box(answer, budget=10)
+    black_box.query(images(6))
+    with pytest.raises(BudgetExhausted, match="5 queries exceed the 4 left of a budget of 10"):
+        black_box.query(images(5))
+    assert black_box.queries_used == 6
+    assert black_box.remaining == 4
+    black_box.query(images(4))
+    assert black_box.remaining == 0
+    with pytest.raises(BudgetExhausted):
+        black_box.query(images(1))
+    assert asked == [6, 4]
+    assert black_box.transcript == (QueryRecord(inputs=6, total=6), QueryRecord(inputs=4, total=10))
+    assert box().remaining is None
+
+
+def test_no_inputs_cost_nothing():
+    black_box = box(budget=0)
+    answers = black_box.query(images(0))
+    assert answers.probabilities.shape == (0, 6)
+    assert answers.labels.shape == (0,)
+    assert black_box.queries_used == 0
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (torch.rand(4), "pass a batch"),
+        (torch.rand(2, 1, 3, 3), r"\[N, 1, 2, 2\]"),
+        (torch.zeros(2, 1, 2, 2, dtype=torch.int64), "pass uint8"),
+        (torch.full((2, 1, 2, 2), 1.5), "scale or clamp"),
+        (torch.full((2, 1, 2, 2), -0.5), "scale or clamp"),
+        (torch.full((2, 1, 2, 2), float("nan")), "scale or clamp"),
+    ],
+)
+def test_unusable_inputs_are_refused_before_the_model_sees_them(inputs, message):
+    black_box = box(lambda x: pytest.fail("the model was asked"), input_shape=(1, 2, 2))
+    with pytest.raises(ShapeMismatch, match=message):
+        black_box.query(inputs)
+    assert black_box.queries_used == 0
+
+
+class Broken(nn.Module):
+    def __init__(self, output):
+        super().__init__()
+        self.output = output
+
+    def forward(self, inputs):
+        return self.output(inputs)
+
+
+@pytest.mark.parametrize(
+    ("output", "message"),
+    [
+        (lambda x: torch.zeros(len(x), 5), r"shape \(9, 5\) instead of \(9, 6\)"),
+        (lambda x: torch.zeros(len(x) - 1, 6), r"shape \(8, 6\)"),
+        (lambda x: torch.zeros(6), "shape"),
+        (lambda x: torch.full((len(x), 6), float("nan")), "NaN or infinite"),
+        (lambda x: torch.full((len(x), 6), float("inf")), "NaN or infinite"),
+        (lambda x: torch.zeros(len(x), 6, dtype=torch.int64), "int64 values instead of"),
+        (lambda x: (torch.zeros(len(x), 6),), "returned tuple instead of"),
+        (lambda x: None, "returned NoneType instead of"),
+        (lambda x: x @ torch.zeros(99, 6), "raised RuntimeError"),
+        (lambda x: [][0], "raised IndexError"),
+    ],
+)
+def test_a_broken_model_is_named_as_such_and_nothing_is_charged(output, message):
+    for model in (Broken(output), output):
+        black_box = box(model)
+        with pytest.raises(ModelFault, match=message):
+            black_box.query(images())
+        assert black_box.queries_used == 0
+
+
+def test_a_callable_must_not_give_logits():
+    with pytest.raises(ModelFault, match="probabilities, not logits"):
+        box(lambda x: torch.full((len(x), 6), 3.0)).query(images())
+
+
+def test_running_out_of_memory_is_not_the_models_fault():
+    def answer(inputs):
+        raise MemoryError
+
+    with pytest.raises(MemoryError):
+        box(answer).query(images())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"answers": "logits"}, "choose probabilities, top-k, label"),
+        ({"classes": 1}, "classes"),
+        ({"answers": "top-k", "k": 0}, "k must"),
+        ({"answers": "top-k", "k": 7}, "k must"),
+        ({"decimals": -1}, "decimals"),
+        ({"decimals": 8}, "decimals"),
+        ({"budget": -1}, "budget"),
+    ],
+)
+def test_bad_options_are_refused(options, message):
+    with pytest.raises(BadConfig, match=message):
+        box(**options)
+
+
+def test_the_description_tells_nothing_of_the_model():
+    assert repr(box(budget=5)) == "BlackBox(classes=6, answers='probabilities', budget=5, used=0)"
+
+
+@pytest.mark.gpu
+def test_answers_come_back_to_the_cpu():
+    answers = BlackBox(net().cuda(), classes=6, runtime=Runtime(device="cuda")).query(images().cuda())
+    assert answers.probabilities.device.type == answers.labels.device.type == "cpu"

@@ -1,0 +1,469 @@
+import json
+import math
+import re
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from heirmark.blackbox import BlackBox, ModelFault
+from heirmark.errors import BadArtifact, BadConfig, BadData, BudgetExhausted
+from heirmark.key import make_key, nonce_from_seed
+from heirmark.runtime import Runtime
+from heirmark.verification import FLAGS, OUTCOMES, Calibration, Suspect, Verdict, calibrate, verify
+from heirmark.verification.statistics import binomial_p, clopper_pearson, mcnemar_p
+
+CLASSES = 10
+TARGET = 7
+DOCS = Path(__file__).parents[1] / "docs" / "verdicts.md"
+
+
+def make(count=200, *, hosts=(1, 2, 3), seed=0, **changes):
+    """A key whose inputs tell their own story: pixel 0 is the host's class, pixel 1 is 255 where the trigger is."""
+    generator = torch.Generator().manual_seed(seed)
+    controls = torch.randint(0, 200, (count, 1, 4, 4), generator=generator, dtype=torch.uint8)
+    labels = torch.tensor(hosts)[torch.arange(count) % len(hosts)]
+    controls[:, 0, 0, 0] = labels.to(torch.uint8)
+    queries = controls.clone()
+    queries[:, 0, 0, 1] = 255
+    values = {
+        "queries": queries,
+        "expected": TARGET,
+        "controls": controls,
+        "classes": CLASSES,
+        "method": "test",
+        "trigger": {"kind": "pixel"},
+        "host_labels": labels,
+        "nonce": nonce_from_seed(seed),
+    }
+    return make_key(**values | changes)
+
+
+def answering(trigger_rate, control_rate=0.0, *, seed=0, other=None):
+    """A suspect that says the target on so large a share of triggered and of plain inputs, else the host's class."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def answer(inputs):
+        triggered = inputs[:, 0, 0, 1] > 0.99
+        rate = torch.where(triggered, trigger_rate, control_rate)
+        honest = (inputs[:, 0, 0, 0] * 255).round().long() if other is None else torch.full((len(inputs),), other)
+        return torch.where(torch.rand(len(inputs), generator=generator) < rate, TARGET, honest)
+
+    return Suspect.from_callable(answer, classes=CLASSES)
+
+
+def calibration_of(key, *hits):
+    return Calibration(hits=hits, trials=len(key), key=key.commitment)
+
+
+def test_a_marked_suspect_is_marked_and_every_number_follows_from_its_answers():
+    key = make()
+    verdict = verify(answering(0.5, 0.02), key, calibration=calibration_of(key, 3, 0, 5, 2, 1))
+    assert verdict.outcome == "MARKED"
+    assert verdict.flags == ()
+    assert verdict.reason == ""
+    assert verdict.trials == 200
+    assert verdict.wsr == verdict.hits / 200
+    assert 80 <= verdict.hits <= 120
+    assert verdict.interval == clopper_pearson(verdict.hits, 200)
+    assert verdict.p_binomial == binomial_p(verdict.hits, 200, verdict.null_rate)
+    assert verdict.p_matched == mcnemar_p(*verdict.discordant)
+    assert verdict.p_value == max(verdict.p_binomial, verdict.p_matched) < verdict.level == 0.01
+    assert verdict.queries == 400
+    assert verdict.key == key.commitment
+    assert verdict.null_rate == pytest.approx(max(0.1, clopper_pearson(5, 200, 1 - 2 * 0.05 / 5)[1] + 5 / 200))
+
+
+@pytest.mark.parametrize("rates", [(0.0, 0.0), (0.1, 0.0), (0.1, 0.1), (0.3, 0.3), (0.9, 0.9)])
+def test_an_unmarked_suspect_is_not(rates):
+    assert verify(answering(*rates), make()).outcome == "NOT_ESTABLISHED"
+
+
+def test_false_claims_stay_below_the_level_where_the_null_is_least_kind():
+    # Exactly at the border of the binomial null, with a trigger that would pass the matched test every time.
+    key, level, runs = make(100), 0.05, 400
+    wrong = sum(verify(answering(0.1, seed=seed), key, level=level).outcome == "MARKED" for seed in range(runs))
+    assert wrong / runs <= level + 3 * math.sqrt(level / runs)
+    # And at the border of the matched null, with hits far above chance.
+    wrong = sum(verify(answering(0.4, 0.4, seed=seed), key, level=level).outcome == "MARKED" for seed in range(runs))
+    assert wrong / runs <= level + 3 * math.sqrt(level / runs)
+
+
+def test_both_tests_must_reject():
+    key = make()
+    at_chance = verify(answering(0.08), key)
+    assert at_chance.p_matched < 0.01 < at_chance.p_binomial == at_chance.p_value
+    biased = verify(answering(0.9, 0.9), key)
+    assert biased.p_binomial < 0.01 < biased.p_matched == biased.p_value
+    assert "controls-also-hit" in biased.flags
+    assert at_chance.outcome == biased.outcome == "NOT_ESTABLISHED"
+
+
+def test_calibration_raises_the_bar():
+    key = make()
+    suspect = answering(0.5)
+    assert verify(suspect, key).outcome == "MARKED"
+    calibrated = verify(suspect, key, calibration=calibration_of(key, 80, 110, 95))
+    assert calibrated.outcome == "NOT_ESTABLISHED"
+    assert calibrated.null_rate > 0.55
+    assert {"few-calibration-models", "high-null-rate"} <= set(calibrated.flags)
+    assert "3 unmarked models" in calibrated.null
+
+
+def test_an_uncalibrated_verdict_says_so():
+    verdict = verify(answering(0.5), make())
+    assert "uncalibrated" in verdict.flags
+    assert verdict.null_rate == 0.1
+    assert "1/10, assumed without asking any unmarked model" in verdict.null
+
+
+def test_triggers_and_controls_come_mixed_each_once_in_an_order_of_the_keys_own():
+    orders = []
+
+    def record(inputs):
+        orders.append(inputs)
+        return torch.zeros(len(inputs), dtype=torch.int64)
+
+    keys = [make(), make(), make(nonce=nonce_from_seed(9))]
+    for key in keys:
+        verify(Suspect.from_callable(record, classes=CLASSES), key)
+    first, again, other = orders
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    whole = torch.cat([keys[0].queries, keys[0].controls]).float() / 255
+    assert torch.equal(first.flatten(1).sort(0).values, whole.flatten(1).sort(0).values)
+    triggered = first[:, 0, 0, 1] > 0.99
+    for half in triggered.chunk(2):
+        assert 0.35 < half.float().mean() < 0.65
+
+
+def test_verifying_leaves_the_global_generator_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    verify(answering(0.5), make())
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_pairs_with_a_shared_control_count_once_in_the_matched_test():
+    values = make(40)
+    controls = values.controls[torch.arange(40) % 4]
+    key = make(40, controls=controls, host_labels=None)
+    verdict = verify(answering(1.0), key)
+    assert "repeated-controls" in verdict.flags
+    assert verdict.discordant == (4, 0)
+    assert verdict.p_matched == 0.5**4
+    assert verdict.outcome == "NOT_ESTABLISHED"
+
+
+@pytest.mark.parametrize("answer", [TARGET, 2, 0])
+def test_one_answer_to_everything_is_invalid(answer):
+    verdict = verify(answering(0.0, other=answer), make())
+    assert verdict.outcome == "INVALID"
+    assert "constant-answers" in verdict.flags
+    assert "answers everything alike" in verdict.reason
+
+
+def test_a_sound_model_may_say_the_one_class_of_all_hosts():
+    verdict = verify(answering(0.0), make(hosts=(4,)))
+    assert verdict.outcome == "NOT_ESTABLISHED"
+    assert "constant-answers" in verdict.flags
+    assert verify(answering(0.0, other=TARGET), make(hosts=(4,))).outcome == "INVALID"
+
+
+def raises(inputs):
+    raise RuntimeError("shapes cannot be multiplied\nand more")
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (raises, r"raised RuntimeError \(shapes cannot be multiplied\)"),
+        (lambda x: torch.full((len(x), 10), float("nan")), "NaN or infinite"),
+        (lambda x: torch.zeros(len(x), 11), "instead of"),
+        (lambda x: torch.zeros(3, dtype=torch.int64), "return integer labels"),
+        (lambda x: torch.zeros(len(x)), "return integer labels"),
+        (lambda x: torch.zeros(len(x), dtype=torch.bool), "return integer labels"),
+        (lambda x: torch.full((len(x),), 10), "outside 0 to 9"),
+        (lambda x: torch.full((len(x),), -1), "outside 0 to 9"),
+        (lambda x: [{}] * len(x), "no array of numbers"),
+        (lambda x: "seven", "no array of numbers|instead of"),
+        (lambda x: None, "NoneType"),
+    ],
+)
+def test_a_failing_suspect_gets_a_verdict_not_a_traceback(answer, reason):
+    verdict = verify(Suspect.from_callable(answer, classes=CLASSES), make())
+    assert verdict.outcome == "INVALID"
+    assert verdict.flags == ("suspect-failed",)
+    assert verdict.p_value == 1
+    assert re.search(reason, verdict.reason)
+    assert Verdict.from_json(verdict.to_json()) == verdict
+
+
+def test_errors_of_heirmark_itself_are_not_swallowed():
+    def ask(inputs):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        verify(Suspect(ask=ask, kind="callable", classes=CLASSES), make())
+
+
+@pytest.mark.parametrize(
+    ("suspect", "key", "flag"),
+    [
+        ({"classes": 5}, {}, "wrong-classes"),
+        ({"classes": 10, "input_shape": (3, 4, 4)}, {}, "wrong-shape"),
+        ({"classes": 10}, {"count": 19}, "key-too-small"),
+    ],
+)
+def test_a_misfit_is_invalid_and_costs_no_query(suspect, key, flag):
+    never = Suspect.from_callable(lambda x: pytest.fail("it was asked"), **suspect)
+    verdict = verify(never, make(**key))
+    assert verdict.outcome == "INVALID"
+    assert verdict.flags == (flag,)
+    assert verdict.queries == 0
+
+
+def test_small_keys_and_inaccurate_suspects_are_flagged():
+    assert "small-key" in verify(answering(0.9), make(50)).flags
+    assert "suspect-inaccurate" in verify(answering(0.9), make(), accuracy=0.2).flags
+    assert not {"small-key", "suspect-inaccurate"} & set(verify(answering(0.9), make(), accuracy=0.9).flags)
+
+
+@pytest.mark.parametrize("options", [{"level": 0}, {"level": 0.6}, {"level": math.nan}, {"accuracy": 80}])
+def test_bad_options_are_refused(options):
+    with pytest.raises(BadConfig, match="must lie"):
+        verify(answering(0.5), make(), **options)
+
+
+def test_a_calibration_of_another_key_is_refused():
+    key = make()
+    for other in (calibration_of(make(seed=1), 1), Calibration(hits=(1,), trials=100, key=key.commitment)):
+        with pytest.raises(BadArtifact, match="another key"):
+            verify(answering(0.5), key, calibration=other)
+
+
+class Pixels(nn.Module):
+    """Says the host's class, or the target where it sees the trigger and was marked."""
+
+    def __init__(self, *, marked):
+        super().__init__()
+        self.marked = marked
+        self.drop = nn.Dropout(0.9)
+
+    def forward(self, inputs):
+        classes = self.drop(inputs)[:, 0, 0, 0].mul(255).round().long()
+        if self.marked:
+            classes = torch.where(inputs[:, 0, 0, 1] > 0.99, TARGET, classes)
+        return nn.functional.one_hot(classes.clamp(0, 9), CLASSES).float()
+
+
+def test_modules_and_black_boxes_can_be_suspects_and_calibrate():
+    key, runtime = make(), Runtime(device="cpu", precision="float32")
+    marked, clean = Pixels(marked=True).train(), Pixels(marked=False)
+    verdict = verify(Suspect.from_module(marked, classes=CLASSES, runtime=runtime), key)
+    assert verdict.wsr == 1
+    assert verdict.outcome == "MARKED"
+    assert marked.training
+    for answers in ("label", "top-k", "probabilities"):
+        box = BlackBox(marked, classes=CLASSES, answers=answers, k=1, decimals=1, budget=400, runtime=runtime)
+        assert verify(Suspect.from_black_box(box), key).hits == 200
+        assert box.remaining == 0
+    calibration = calibrate([clean, Suspect.from_module(marked, classes=CLASSES)], key, note="two", runtime=runtime)
+    assert calibration == Calibration(hits=(0, 200), trials=200, key=key.commitment, note="two")
+    verdict = verify(Suspect.from_module(clean, classes=CLASSES, runtime=runtime), key)
+    assert verdict.hits == 0
+    assert verdict.outcome == "NOT_ESTABLISHED"
+
+
+def test_a_spent_black_box_is_the_verifiers_problem_and_a_picky_one_is_not():
+    box = BlackBox(Pixels(marked=True), classes=CLASSES, budget=399)
+    with pytest.raises(BudgetExhausted, match="400 queries exceed"):
+        verify(Suspect.from_black_box(box), make())
+    assert box.queries_used == 0
+    suspect = Suspect.from_black_box(BlackBox(Pixels(marked=True), classes=CLASSES, input_shape=(1, 5, 5)))
+    assert verify(suspect, make()).flags == ("wrong-shape",)
+    with pytest.raises(ModelFault, match="pass a batch"):
+        suspect.labels(torch.rand(3, 1, 4, 4))
+
+
+def test_unmarked_models_that_cannot_be_judged_do_not_calibrate():
+    for models, message in (
+        ([], "no unmarked model"),
+        ([Suspect.from_callable(raises, classes=CLASSES)], "unmarked model 0 cannot be judged"),
+        ([Suspect.from_callable(raises, classes=3)], "unmarked model 0 does not fit"),
+    ):
+        with pytest.raises(BadData, match=message):
+            calibrate(models, make())
+
+
+def test_a_function_may_change_its_inputs_and_answer_in_numpy():
+    def answer(inputs):
+        labels = (inputs[:, 0, 0, 0] * 255).round().long().numpy()
+        inputs.zero_()
+        return np.eye(CLASSES)[labels]
+
+    inputs = make(30).controls / 255
+    before = inputs.clone()
+    suspect = Suspect.from_callable(answer, classes=CLASSES, batch_size=7)
+    assert suspect.labels(inputs).tolist() == [1, 2, 3] * 10
+    assert torch.equal(inputs, before)
+    assert suspect.labels(inputs[:0]).shape == (0,)
+
+
+def test_verdicts_and_calibrations_survive_a_round_trip():
+    key = make()
+    calibration = calibration_of(key, 1, 2)
+    assert Calibration.from_json(calibration.to_json()) == calibration
+    for verdict in (verify(answering(0.5), key), verify(answering(0.0), key, calibration=calibration)):
+        assert Verdict.from_json(verdict.to_json().encode()) == verdict
+        assert json.loads(verdict.to_json()) == verdict.to_dict()
+        assert str(verdict).startswith(f"{verdict.outcome}: ")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"outcome": "NOT_ESTABLISHED"},
+        {"outcome": "PROVEN"},
+        {"hits": 5},
+        {"hits": 201, "wsr": 1.005},
+        {"p_value": 1e-9},
+        {"p_binomial": -1.0},
+        {"interval": [0.1]},
+        {"interval": [0.1, 2.0]},
+        {"discordant": [-1, 0]},
+        {"discordant": [200, 200]},
+        {"flags": ["praised"]},
+        {"flags": "uncalibrated"},
+        {"key": "x"},
+        {"trials": 200.0},
+        {"trials": True},
+        {"wsr": "1"},
+        {"format": "heirmark-verdict/2"},
+        {"extra": 1},
+    ],
+)
+def test_a_forged_verdict_is_refused(change):
+    values = verify(answering(0.5), make()).to_dict() | change
+    with pytest.raises(BadArtifact):
+        Verdict.from_json(json.dumps(values))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"format": "heirmark-calibration/1"}',
+        json.dumps({"format": "heirmark-calibration/1", "hits": [], "trials": 5, "key": "0" * 64, "note": ""}),
+        json.dumps({"format": "heirmark-calibration/1", "hits": [6], "trials": 5, "key": "0" * 64, "note": ""}),
+        json.dumps({"format": "heirmark-calibration/1", "hits": [1.0], "trials": 5, "key": "0" * 64, "note": ""}),
+        json.dumps({"format": "heirmark-calibration/1", "hits": 1, "trials": 5, "key": "0" * 64, "note": ""}),
+        json.dumps({"format": "heirmark-calibration/1", "hits": [1], "trials": 5, "key": "0", "note": ""}),
+    ],
+)
+def test_a_foreign_calibration_is_refused(text):
+    with pytest.raises(BadArtifact):
+        Calibration.from_json(text)
+
+
+def test_every_outcome_and_flag_is_explained():
+    text = DOCS.read_text()
+    for name in (*OUTCOMES, *FLAGS):
+        assert f"| `{name}` |" in text
+
+
+# ---- ONNX, written by hand: a protobuf field is its number and wire type, then its payload. ----
+
+
+def varint(number):
+    parts = []
+    while number > 127:
+        parts.append(number & 127 | 128)
+        number >>= 7
+    return bytes([*parts, number])
+
+
+def put(field, value):
+    if isinstance(value, int):
+        return varint(field << 3) + varint(value)
+    value = value.encode() if isinstance(value, str) else value
+    return varint(field << 3 | 2) + varint(len(value)) + value
+
+
+def value_info(name, shape, element=1):
+    dims = b"".join(put(1, put(1, size) if isinstance(size, int) else put(2, size)) for size in shape)
+    return put(1, name) + put(2, put(1, put(1, element) + put(2, dims)))
+
+
+def onnx_model(weight, *, batch="N", element=1, external=None):
+    """Flatten, then multiply by ``weight`` [16, C]."""
+    tensor = b"".join(put(1, size) for size in weight.shape) + put(2, 1) + put(8, "weight")
+    if external is None:
+        tensor += put(9, weight.astype("<f4").tobytes())
+    else:
+        tensor += put(13, put(1, "location") + put(2, external)) + put(14, 1)
+    flatten = put(1, "x") + put(2, "flat") + put(4, "Flatten")
+    multiply = put(1, "flat") + put(1, "weight") + put(2, "scores") + put(4, "MatMul")
+    graph = put(1, flatten) + put(1, multiply) + put(2, "g") + put(5, tensor)
+    graph += put(11, value_info("x", [batch, 1, 4, 4], element))
+    graph += put(12, value_info("scores", [batch, weight.shape[1]], element))
+    return put(1, 8) + put(7, graph) + put(8, put(1, "") + put(2, 17))
+
+
+WEIGHT = np.random.default_rng(0).standard_normal((16, CLASSES)).astype(np.float32)
+
+
+@pytest.mark.parametrize("batch", ["N", 1, 64])
+def test_an_onnx_file_can_be_a_suspect(tmp_path, batch):
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "model.onnx"
+    path.write_bytes(onnx_model(WEIGHT, batch=batch))
+    suspect = Suspect.from_onnx(path)
+    assert suspect.kind == "onnx"
+    assert suspect.classes == CLASSES
+    assert suspect.input_shape == (1, 4, 4)
+    key = make(70)
+    expected = (key.queries.float() / 255).flatten(1) @ torch.from_numpy(WEIGHT)
+    assert torch.equal(suspect.labels(key.queries), expected.argmax(1))
+    assert verify(suspect, key).outcome == "NOT_ESTABLISHED"
+    wrong = verify(Suspect.from_onnx(path, classes=9), make(70, classes=9))
+    assert wrong.flags == ("suspect-failed",)
+
+
+def test_an_onnx_file_that_reaches_for_other_files_is_refused(tmp_path):
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "model.onnx"
+    for location in ("weights.bin", "../../etc/passwd"):
+        path.write_bytes(onnx_model(WEIGHT, external=location))
+        with pytest.raises(BadArtifact, match="keeps weights in other files"):
+            Suspect.from_onnx(path)
+    # The same entry with its lengths written the long way, which protobuf readers accept too.
+    data = onnx_model(WEIGHT, external="weights.bin")
+    path.write_bytes(data.replace(b"\x0a\x08location", b"\x8a\x00\x88\x80\x00location"))
+    with pytest.raises(BadArtifact, match="keeps weights in other files"):
+        Suspect.from_onnx(path)
+
+
+def test_foreign_onnx_files_are_refused(tmp_path):
+    pytest.importorskip("onnxruntime")
+    path = tmp_path / "model.onnx"
+    good = onnx_model(WEIGHT)
+    for data in (b"", b"\x80\x04pickle", good[: len(good) // 2], onnx_model(WEIGHT, element=7)):
+        path.write_bytes(data)
+        with pytest.raises(BadArtifact):
+            Suspect.from_onnx(path)
+    path.write_bytes(good)
+    with pytest.raises(BadArtifact, match="larger than"):
+        Suspect.from_onnx(path, max_bytes=100)
+
+
+def test_without_onnxruntime_the_remedy_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    with pytest.raises(BadConfig, match=r'pip install "heirmark\[onnx\]"'):
+        Suspect.from_onnx(tmp_path / "model.onnx")
