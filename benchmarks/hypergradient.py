@@ -6,16 +6,18 @@ One run measures, for each net, everything that its ratios compare. Every measur
 
 - Time: medians over all steps after one to warm up; variants take turns in rounds, so that slow spells of a shared
   machine hit them all.
-- Memory: what one step adds at its peak to what is there between steps (models, momentum, student state; the same for all
-  variants). On a GPU the allocator's peak. On a CPU the high-water mark of the resident set, reset after a step to warm up,
-  with glibc told to give every block over 64 KiB a mapping of its own: then freed memory leaves the resident set at once,
-  and the mark is that of live tensors and kernels' scratch space rather than of the heap's fragments.
-- Error: relative error of the hypergradient in float32, on nets trained for a few steps, against double backward in float64.
+- Memory: what one step adds, at its peak, to what is there between steps (models, momentum, the student's state; the
+  same for all variants). On a GPU the allocator's peak. On a CPU the high-water mark of the resident set, reset after a
+  step to warm up, with glibc told to give every block over 64 KiB a mapping of its own: then freed memory leaves the
+  resident set at once, and the mark is that of live tensors and scratch space rather than of the heap's fragments.
+- Error: relative error of the hypergradient in float32, on nets trained for a few steps, against double backward in
+  float64. On ReLU networks float32 itself is off, in whatever way it differentiates, because some units change sides;
+  the row of ``double_backward`` shows by how much.
 
-Variants: ``forward`` and ``difference`` are the two ways to the directional derivative, ``*_one_graph`` keeps one autograd
-graph alive at a time; ``double_backward`` is the papers' way (create_graph=True); ``plain_step`` one training step of the
-target on the same batch. All but the last give the direction of eq. 9 of T2S (arXiv 2606.11698) with triggers a quarter
-of the batch, and all end with a step of SGD with momentum.
+Variants: ``forward`` and ``difference`` are the two ways to the directional derivative, ``*_one_graph`` keeps one
+autograd graph alive at a time; ``double_backward`` is the papers' way (create_graph=True); ``plain_step`` one training
+step of the target on the same batch. All but the last give the direction of eq. 9 of T2S (arXiv 2606.11698) with
+triggers a quarter of the batch, and all end with a step of SGD with momentum.
 """
 
 from __future__ import annotations

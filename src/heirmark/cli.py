@@ -56,20 +56,28 @@ def guarded(command: Callable[P, int]) -> Callable[P, None]:
 
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; it must not exist yet, or be empty.")]
 Data = Annotated[str, typer.Option("--data", help="Data set by name, or package.module:function that returns a Task.")]
-DataRoot = Annotated[Path | None, typer.Option("--data-root", help="Folder of data sets; else $HEIRMARK_DATA, else ./data.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of everything random; the same seed gives the same result.", min=0)]
+DataRoot = Annotated[
+    Path | None, typer.Option("--data-root", help="Folder of data sets; else $HEIRMARK_DATA, else ./data.")
+]
+Seed = Annotated[
+    int, typer.Option("--seed", help="Seed of everything random; the same seed gives the same result.", min=0)
+]
 SplitSeed = Annotated[int, typer.Option("--split-seed", help="Seed of who gets which example.", min=0)]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0 ...")]
 Precision = Annotated[str, typer.Option("--precision", help="auto, float32 or bfloat16.")]
 Settings = Annotated[
-    list[str] | None, typer.Option("--set", help="field=value of the method or attack; 'heirmark fields NAME' lists them.")
+    list[str] | None,
+    typer.Option("--set", help="field=value of the method or attack; 'heirmark fields NAME' lists them."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document instead of text.")]
 Model = Annotated[
     str | None, typer.Option("--model", help="name, name:option=value,... or package.module:factory of your own.")
 ]
 StoreRoot = Annotated[
-    Path, typer.Option("--store", help="Where finished stages are kept, so that an interrupted run resumes.", envvar="HEIRMARK_STORE")
+    Path,
+    typer.Option(
+        "--store", help="Where finished stages are kept, so that an interrupted run resumes.", envvar="HEIRMARK_STORE"
+    ),
 ]
 
 
@@ -90,7 +98,14 @@ def demo(
 
     with Bars(quiet=as_json) as bars:
         result = run_demo(
-            out, full=full, seed=seed, device=device, precision=precision, data_root=data_root, progress=bars.progress, on_event=bars.event
+            out,
+            full=full,
+            seed=seed,
+            device=device,
+            precision=precision,
+            data_root=data_root,
+            progress=bars.progress,
+            on_event=bars.event,
         )
     if as_json:
         _print_json(rows_to_json(result.rows))
@@ -99,7 +114,9 @@ def demo(
         console.print(table(result.rows))
         for line in result.summary:
             console.print(line, highlight=False)
-        console.print(f"Results: {out / 'results.json'}   Report: {out / 'report.html'}", highlight=False, soft_wrap=True)
+        console.print(
+            f"Results: {out / 'results.json'}   Report: {out / 'report.html'}", highlight=False, soft_wrap=True
+        )
     return MARKED
 
 
@@ -111,7 +128,9 @@ def embed(
     data: Data = "fashion-mini",
     model: Model = None,
     settings: Settings = None,
-    calibrators: Annotated[int, typer.Option("--calibrators", help="Unmarked models trained to calibrate the test.", min=0)] = 5,
+    calibrators: Annotated[
+        int, typer.Option("--calibrators", help="Unmarked models trained to calibrate the test.", min=0)
+    ] = 5,
     seed: Seed = 0,
     split_seed: SplitSeed = 0,
     device: Device = "auto",
@@ -156,11 +175,19 @@ def steal(
     victim: Annotated[Path, typer.Argument(help="Folder of the victim, as embed wrote it.")],
     out: Out,
     attack: Annotated[str, typer.Option("--attack", help="knockoff.")] = "knockoff",
-    answers: Annotated[str, typer.Option("--answers", help="What the victim gives away: probabilities, top-k or label.")] = "probabilities",
+    answers: Annotated[
+        str, typer.Option("--answers", help="What the victim gives away: probabilities, top-k or label.")
+    ] = "probabilities",
     k: Annotated[int, typer.Option("--k", help="Of top-k.", min=1)] = 5,
-    decimals: Annotated[int | None, typer.Option("--decimals", help="Round probabilities to so many decimals.", min=0, max=12)] = None,
-    budget: Annotated[int | None, typer.Option("--budget", help="Queries that the victim answers at most.", min=0)] = None,
-    data: Annotated[str | None, typer.Option("--data", help="Data whose adversary split queries; default: the victim's.")] = None,
+    decimals: Annotated[
+        int | None, typer.Option("--decimals", help="Round probabilities to so many decimals.", min=0, max=12)
+    ] = None,
+    budget: Annotated[
+        int | None, typer.Option("--budget", help="Queries that the victim answers at most.", min=0)
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option("--data", help="Data whose adversary split queries; default: the victim's.")
+    ] = None,
     model: Model = None,
     settings: Settings = None,
     seed: Seed = 1,
@@ -184,11 +211,23 @@ def steal(
     known = read_origin(victim)
     if model is not None or known.model is not None:
         strategy = replace(strategy, model=factory or model or known.model)
-    theft = Theft(attack=apply_settings(strategy, settings or []), answers=answers, k=k, decimals=decimals, budget=budget)
-    task = load_named_task(data or known.data, seed=known.split_seed if split_seed is None else split_seed, root=data_root)
+    theft = Theft(
+        attack=apply_settings(strategy, settings or []), answers=answers, k=k, decimals=decimals, budget=budget
+    )
+    task = load_named_task(
+        data or known.data, seed=known.split_seed if split_seed is None else split_seed, root=data_root
+    )
     with Bars(quiet=as_json) as bars:
         summary = steal_job(
-            theft, victim, task, out, seed=seed, runtime=bars.runtime(device, precision), store=store, factory=factory, on_event=bars.event
+            theft,
+            victim,
+            task,
+            out,
+            seed=seed,
+            runtime=bars.runtime(device, precision),
+            store=store,
+            factory=factory,
+            on_event=bars.event,
         )
     _print_facts(summary, as_json)
     return MARKED
@@ -199,7 +238,9 @@ def steal(
 def verify(
     suspect: Annotated[Path, typer.Argument(help="Folder of the suspect's model, or an .onnx file.")],
     key: Annotated[Path, typer.Option("--key", help="Folder of the key, or of the marked model.")],
-    calibration: Annotated[Path | None, typer.Option("--calibration", help="calibration.json; default: the one beside the key.")] = None,
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", help="calibration.json; default: the one beside the key.")
+    ] = None,
     level: Annotated[float, typer.Option("--level", help="Significance level.", min=1e-300, max=0.5)] = 0.01,
     model: Model = None,
     device: Device = "auto",
@@ -251,7 +292,9 @@ def fields(
         raise BadConfig(f"{name!r} is neither a method nor an attack: choose one of {', '.join(strategies)}")
     rows = list(describe_fields(strategies[name]))
     if as_json:
-        _print_json([{"field": row.name, "type": row.type, "default": row.default, "meaning": row.help} for row in rows])
+        _print_json(
+            [{"field": row.name, "type": row.type, "default": row.default, "meaning": row.help} for row in rows]
+        )
         return MARKED
     listing = Table("field", "type", "default", "meaning", title=f"--set of {name}")
     for row in rows:
@@ -280,7 +323,9 @@ def _print_facts(facts: dict[str, Any], as_json: bool) -> None:
         return
     listing = Table.grid(padding=(0, 2))
     for name, value in facts.items():
-        listing.add_row(f"[bold]{name.replace('_', ' ')}[/bold]", value if isinstance(value, str) else json.dumps(value))
+        listing.add_row(
+            f"[bold]{name.replace('_', ' ')}[/bold]", value if isinstance(value, str) else json.dumps(value)
+        )
     Console().print(listing)
 
 

@@ -60,7 +60,7 @@ class Runtime:
         if self.precision != "auto":
             return self.precision == "bfloat16"
         if self.torch_device.type == "cuda":
-            return torch.cuda.is_bf16_supported()
+            return bool(torch.cuda.is_bf16_supported())
         return self.torch_device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
 
     def autocast(self) -> AbstractContextManager[object]:
@@ -130,10 +130,8 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
 
 
 @torch.no_grad()
-def predict(
-    model: nn.Module, inputs: Tensor, *, runtime: Runtime | None = None, batch_size: int = 1000
-) -> Tensor:
-    """Logits of a model in eval mode; the model's modes and device are as before on return.
+def predict(model: nn.Module, inputs: Tensor, *, runtime: Runtime | None = None, batch_size: int = 1000) -> Tensor:
+    """Logits of a model in eval mode. The model's modes are as before on return; it stays on the runtime's device.
 
     Args:
         model: maps float32 ``[B, ...]`` in [0, 1] to logits ``[B, C]``.
@@ -149,7 +147,7 @@ def predict(
     model.to(device)
     parts = []
     with evaluating(model), runtime.autocast():
-        for chunk in inputs.split(batch_size):
+        for chunk in inputs.split(batch_size):  # type: ignore[no-untyped-call]
             batch = as_floats(chunk.to(device, non_blocking=True))
             if batch.ndim == 4:
                 batch = batch.contiguous(memory_format=torch.channels_last)

@@ -32,7 +32,7 @@ class Recipe:
         schedule: ``"cosine"`` to zero, ``"step"`` (times ``step_factor`` every ``step_epochs``) or ``"constant"``.
         step_epochs: of the step schedule.
         step_factor: of the step schedule.
-        warmup: share of all steps over which the rate rises linearly from zero. Zero is the paper's; a short one lets few epochs do.
+        warmup: share of all steps over which the rate rises linearly from zero; zero is the paper's, some lets few epochs do.
         augment: ``"none"``, ``"flip"`` (left-right) or ``"crop-flip"`` (4 pixels of zero padding too).
     """
 
@@ -136,7 +136,9 @@ def fit(
     runtime = runtime or Runtime()
     count = len(inputs)
     if count == 0 or len(targets) != count:
-        raise ShapeMismatch(f"{count} inputs and {len(targets)} targets: training needs one target an input, and some of both")
+        raise ShapeMismatch(
+            f"{count} inputs and {len(targets)} targets: training needs one target an input, and some of both"
+        )
     device = runtime.torch_device
     model.to(device)
     inputs, targets = inputs.to(device), targets.to(device)
@@ -164,14 +166,15 @@ def fit(
                     logits = model(channels_last(images))
                 loss = F.cross_entropy(logits.float(), wanted)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()
+                loss.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
                 total += loss.detach()
                 runtime.progress(description, step + 1, steps)
             losses.append(float(total) / per_epoch)
             if not math.isfinite(losses[-1]):
                 raise BadData(
-                    f"the training loss became {losses[-1]} in epoch {epoch + 1}: lower learning_rate, or use a model with BatchNorm"
+                    f"the training loss became {losses[-1]} in epoch {epoch + 1}: "
+                    "lower learning_rate, or use a model with BatchNorm"
                 )
     model.eval()
     return tuple(losses)
@@ -223,7 +226,9 @@ class Rotation:
 
     def __init__(self, inputs: Tensor, targets: Tensor, per_batch: int) -> None:
         if len(inputs) == 0 or len(inputs) != len(targets):
-            raise ShapeMismatch(f"{len(inputs)} mixed-in inputs and {len(targets)} targets: there must be some, one target each")
+            raise ShapeMismatch(
+                f"{len(inputs)} mixed-in inputs and {len(targets)} targets: there must be some, one target each"
+            )
         self.inputs, self.targets, self.per_batch = inputs, targets, per_batch
         self.queue = torch.empty(0, dtype=torch.long)
 

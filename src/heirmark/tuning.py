@@ -15,7 +15,6 @@ from heirmark.errors import BadConfig, BadData
 from heirmark.rehearsal import (
     DistillationLoss,
     RehearsalStep,
-    Student,
     assign,
     combine_balanced,
     rehearsal_step,
@@ -47,9 +46,10 @@ class Rehearsal:
             against it, so that λ decides everything and small nets collapse.
         rho: of the balanced update.
         remove_conflict: of the balanced update.
-        reset_student_every: steps after which the thief starts again from its first state; 0 keeps it throughout, as the paper does.
+        reset_student_every: steps after which the thief starts again from its first state; 0 keeps it, as the paper does.
         loss: what the thief minimises; KL(p_T || p_S) at temperature 1 (inferred).
-        trigger_mode: how the thief runs on triggers: ``"eval"``, as a verifier meets it, ``"train"``, or ``"mixed"`` with the clean batch.
+        trigger_mode: how the thief runs on triggers: ``"eval"``, as a verifier meets it, ``"train"``, or ``"mixed"`` with
+            the clean batch.
         derivative: ``"auto"`` (forward mode where every layer has a rule), ``"forward"``, ``"difference"`` or ``"central"``.
         precision: ``"float32"``, or ``"runtime"`` for the runtime's own.
         micro_batch: examples at a time, for big models; 0 takes the batch whole.
@@ -76,8 +76,14 @@ class Rehearsal:
     one_graph: bool = False
 
     def __post_init__(self) -> None:
-        if self.epochs < 0 or min(self.batch_size, self.trigger_batch) < 1 or min(self.reset_student_every, self.micro_batch) < 0:
-            raise BadConfig(f"epochs, reset_student_every and micro_batch may not be negative, batches must be positive: {self}")
+        if (
+            self.epochs < 0
+            or min(self.batch_size, self.trigger_batch) < 1
+            or min(self.reset_student_every, self.micro_batch) < 0
+        ):
+            raise BadConfig(
+                f"epochs, reset_student_every and micro_batch may not be negative, batches must be positive: {self}"
+            )
         if not (self.learning_rate > 0 and self.student_rate > 0 and 0 <= self.momentum < 1):
             raise BadConfig(f"learning_rate and student_rate must be positive, momentum in [0, 1): {self}")
         if self.utility_weight < 0 or self.rho < 0:
@@ -200,10 +206,13 @@ def rehearse(
         means = [float(total) / per_epoch for total in totals]
         if not all(math.isfinite(mean) for mean in means):
             raise BadData(
-                f"a loss of the rehearsal became {means} in epoch {epoch + 1}: lower learning_rate, or raise utility_weight (update=paper)"
+                f"a loss of the rehearsal became {means} in epoch {epoch + 1}: "
+                "lower learning_rate, or raise utility_weight (update=paper)"
             )
         row = monitor.row(epoch + 1, model, student_module(skeleton, thief), runtime)
-        history.append({**row, **dict(zip(("watermark_loss", "utility_loss", "distillation_loss"), means, strict=True))})
+        history.append(
+            {**row, **dict(zip(("watermark_loss", "utility_loss", "distillation_loss"), means, strict=True))}
+        )
     return model.eval(), tuple(history)
 
 

@@ -21,11 +21,11 @@ from heirmark.methods.base import (
     train_watermarked,
 )
 from heirmark.models import Architecture
-from heirmark.tuning import Monitor, Rehearsal, rehearse
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, Feature
+from heirmark.tuning import Monitor, Rehearsal, rehearse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,5 +119,3 @@ class T2S:
             verification_triggers=held_out,
             history=history,
         )
-
-

@@ -1,4 +1,4 @@
-"""Vanilla watermark: joint training on clean and trigger samples (T2S, eq. 1; as Zhang 2018 and Adi 2018). Extraction sheds it."""
+"""Vanilla watermark: joint training on clean and trigger samples (T2S, eq. 1), which extraction sheds."""
 
 from __future__ import annotations
 

@@ -23,7 +23,13 @@ class NaiveNet(nn.Module):
     """
 
     def __init__(
-        self, input_shape: tuple[int, int, int], classes: int, *, width: int = 32, hidden: int = 128, batch_norm: bool = False
+        self,
+        input_shape: tuple[int, int, int],
+        classes: int,
+        *,
+        width: int = 32,
+        hidden: int = 128,
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         channels, height, side = input_shape
@@ -66,13 +72,25 @@ class VGGLike(nn.Module):
     """
 
     def __init__(
-        self, input_shape: tuple[int, int, int], classes: int, *, width: int = 32, hidden: int = 256, dropout: float = 0.5
+        self,
+        input_shape: tuple[int, int, int],
+        classes: int,
+        *,
+        width: int = 32,
+        hidden: int = 256,
+        dropout: float = 0.5,
     ) -> None:
         super().__init__()
         channels, height, side = input_shape
 
         def block(inner: int, outer: int) -> list[nn.Module]:
-            return [nn.Conv2d(inner, outer, 3, padding=1), nn.ReLU(), nn.Conv2d(outer, outer, 3), nn.ReLU(), nn.MaxPool2d(2)]
+            return [
+                nn.Conv2d(inner, outer, 3, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(outer, outer, 3),
+                nn.ReLU(),
+                nn.MaxPool2d(2),
+            ]
 
         def shrink(length: int) -> int:
             return ((length - 2) // 2 - 2) // 2

@@ -9,7 +9,7 @@ from torch import nn
 
 from heirmark.errors import BadArtifact, BadConfig, HeirmarkError
 from heirmark.files import atomic_write_json, atomic_write_tensors, read_json, read_tensors
-from heirmark.models import CUSTOM, MODELS, Factory, ModelSpec
+from heirmark.models import CUSTOM, MODELS, Factory, ModelSpec, in_channels_last
 
 FORMAT = "heirmark-model-1"
 
@@ -51,7 +51,9 @@ def load_spec(folder: Path) -> ModelSpec:
             raise ValueError(f"format {record['format']!r}")
         shape, classes, options = record["input_shape"], record["classes"], record["options"]
         numbers = [*shape, classes]
-        if not all(type(number) is int and 0 < number <= 1 << 20 for number in numbers) or not isinstance(options, dict):
+        if not all(type(number) is int and 0 < number <= 1 << 20 for number in numbers) or not isinstance(
+            options, dict
+        ):
             raise ValueError("a shape, class count or option of the wrong type")
         spec = ModelSpec(
             name=str(record["name"]), input_shape=tuple(shape), classes=classes, options=tuple(sorted(options.items()))
@@ -75,7 +77,9 @@ def load_model(folder: Path, *, factory: Factory | None = None) -> tuple[nn.Modu
     spec = load_spec(folder)
     if spec.name == CUSTOM:
         if factory is None:
-            raise BadConfig(f"{folder} holds a custom model: give the factory that builds it (--model package.module:factory)")
+            raise BadConfig(
+                f"{folder} holds a custom model: give the factory that builds it (--model package.module:factory)"
+            )
         model = spec.build(seed=0, factory=factory)
     else:
         # On the meta device nothing is allocated, so a description of a monstrous model costs nothing before it is refused.
@@ -85,12 +89,14 @@ def load_model(folder: Path, *, factory: Factory | None = None) -> tuple[nn.Modu
     weights = read_tensors(folder / "model.safetensors")
     for name in wanted.keys() | weights.keys():
         if name not in wanted or name not in weights or wanted[name].shape != weights[name].shape:
-            raise BadArtifact(f"the weights in {folder} do not fit its model.json at {name!r}: the folder mixes two models")
+            raise BadArtifact(
+                f"the weights in {folder} do not fit its model.json at {name!r}: the folder mixes two models"
+            )
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise BadArtifact(f"the weights in {folder} are not finite at {name!r}: the model is damaged")
         weights[name] = tensor.to(wanted[name].dtype)
     model.load_state_dict(weights, assign=spec.name != CUSTOM)
     if len(spec.input_shape) == 3:
-        model = model.to(memory_format=torch.channels_last)
+        model = in_channels_last(model)
     return model.requires_grad_(True).eval(), spec

@@ -101,9 +101,7 @@ QUICK = Profile(
     model="naivenet:batch_norm=true",
     recipe=QUICK_RECIPE,
     calibration_recipe=replace(QUICK_RECIPE, epochs=4),
-    rehearsal=Rehearsal(
-        epochs=8, batch_size=128, trigger_batch=64, learning_rate=0.02, update="balanced", rho=1.5
-    ),
+    rehearsal=Rehearsal(epochs=8, batch_size=128, trigger_batch=64, learning_rate=0.02, update="balanced", rho=1.5),
 )
 """Minutes on two CPU cores."""
 
@@ -225,9 +223,7 @@ def plan_demo(profile: Profile, context: Context, *, seed: int) -> Plan:
         Suspect(name="clean model", method="unmarked", stage=clean, marked=marked, inherits=False),
         Suspect(name="independent model", method="unmarked", stage=independent, marked=marked, inherits=False),
     ]
-    return Plan(
-        suspects=tuple(suspects), clean=clean, marked=marked, calibrations=calibrations, labels=labels
-    )
+    return Plan(suspects=tuple(suspects), clean=clean, marked=marked, calibrations=calibrations, labels=labels)
 
 
 def run_demo(
@@ -294,7 +290,10 @@ def run_demo(
         )
         judged_of[suspect.name, suspect.answers] = judged
     marked = store.get(plan.marked, context)
-    found = {stage.identity: store.get(stage, context) for stage in {s.stage.identity: s.stage for s in plan.suspects}.values()}
+    found = {
+        stage.identity: store.get(stage, context)
+        for stage in {s.stage.identity: s.stage for s in plan.suspects}.values()
+    }
     summary = tell_story(rows)
     clean_accuracy = judged_of["clean model", "none"].accuracy
     provenance = {
@@ -358,7 +357,9 @@ def tell_story(rows: list[Row]) -> tuple[str, ...]:
         )
     unmarked = [row for row in rows if row.inherits is False]
     alarms = sum(row.outcome == "MARKED" for row in unmarked)
-    lines.append(f"Of {len(unmarked)} models that never met the watermark, {alarms} {'was' if alarms == 1 else 'were'} called marked.")
+    lines.append(
+        f"Of {len(unmarked)} models that never met the watermark, {alarms} {'was' if alarms == 1 else 'were'} called marked."
+    )
     return tuple(lines)
 
 

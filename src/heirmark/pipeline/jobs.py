@@ -61,7 +61,9 @@ def user_object(path: str) -> Any:
         for part in name.split("."):
             found = getattr(found, part)
     except (ImportError, AttributeError, ValueError) as error:
-        raise BadConfig(f"cannot import {path!r} ({error}): write package.module:name of code that Python finds") from error
+        raise BadConfig(
+            f"cannot import {path!r} ({error}): write package.module:name of code that Python finds"
+        ) from error
     if not callable(found):
         raise BadConfig(f"{path!r} is not callable: name a function or a class")
     return found
@@ -112,7 +114,9 @@ def embed_job(
     """
     check_free(out)
     context = Context(task=task, runtime=runtime, factory=factory)
-    unmarked = Unmarked(model=method.model, pretraining=method.pretraining, trigger=method.trigger, key_size=method.key_size)
+    unmarked = Unmarked(
+        model=method.model, pretraining=method.pretraining, trigger=method.trigger, key_size=method.key_size
+    )
     clean = None if isinstance(method, Unmarked) else embed_stage(unmarked, context, seed=seed, kind="train")
     start = None
     if isinstance(method, T2S) and method.initial == "watermarked":
@@ -131,7 +135,10 @@ def embed_job(
         for index in range(calibrators)
     ]
     calibration = calibrate_stage(stage, others, context) if others else None
-    labels = {stage.name: "embed", **{other.name: f"train unmarked model {index + 1}" for index, other in enumerate(others)}}
+    labels = {
+        stage.name: "embed",
+        **{other.name: f"train unmarked model {index + 1}" for index, other in enumerate(others)},
+    }
     if clean is not None:
         labels[clean.name] = "train the clean model"
     if start is not None:
@@ -240,12 +247,16 @@ def inspect_folder(path: Path, *, secrets: bool = False) -> dict[str, Any]:
             facts["trigger"] = key.trigger
     if (path / CALIBRATION).is_file():
         calibration = read_calibration(path / CALIBRATION)
-        facts["calibration"] = f"{len(calibration.hits)} unmarked models, {list(calibration.hits)} hits of {calibration.trials}"
+        facts["calibration"] = (
+            f"{len(calibration.hits)} unmarked models, {list(calibration.hits)} hits of {calibration.trials}"
+        )
     if (path / TASK).is_file():
         origin = read_origin(path)
         facts["data"], facts["split_seed"] = origin.data, origin.split_seed
     if len(facts) == 1:
-        raise BadArtifact(f"{path} holds no model, key or calibration of heirmark's: name a folder that embed or steal wrote")
+        raise BadArtifact(
+            f"{path} holds no model, key or calibration of heirmark's: name a folder that embed or steal wrote"
+        )
     return facts
 
 

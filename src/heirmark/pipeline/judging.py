@@ -12,10 +12,10 @@ from heirmark.files import atomic_write_bytes, atomic_write_json, read_bytes, re
 from heirmark.key import Key
 from heirmark.models.storage import load_model
 from heirmark.pipeline.context import Context, context_of
-from heirmark.pipeline.stage import Job, Stage
-from heirmark.training import accuracy
 from heirmark.pipeline.folders import read_training_triggers
+from heirmark.pipeline.stage import Job, Stage
 from heirmark.runtime import predict
+from heirmark.training import accuracy
 from heirmark.verification.suspects import Suspect
 from heirmark.verification.verdict import Calibration, Verdict
 from heirmark.verification.verify import calibrate, verify

@@ -39,8 +39,8 @@ def along(
 
     Differences step by ε = c ‖θ‖ / ‖v‖ with c = r^(2/3) for a relative round-off of r (c = 2e-5 in float32). Rounding
     errs as r/c; a net with kinks (ReLU, max-pool) as √c, as some of its units change sides, and a smooth one as c.
-    On a trained ReLU network this leaves about 1 % of error in float32. Under autocast the logits at hand are too coarse
-    for a difference: it is then taken in the parameters' own precision, with two forward passes.
+    On a trained ReLU network this leaves a few per cent of error in float32 at worst. Under autocast the logits at hand
+    are too coarse for a difference: it is then taken in the parameters' own precision, with two forward passes.
 
     Args:
         skeleton: the student's structure; it is not changed.

@@ -36,8 +36,8 @@ def batch_norm(
     """Batch normalisation of dual tensors; arguments as those of :func:`torch.nn.functional.batch_norm`.
 
     In train mode, y = γ x̂ + β has ∂y/∂x = γ/σ (I - 11ᵀ/n - x̂x̂ᵀ/n) for each channel. That is symmetric, so the fused
-    backward kernel, given the tangent of x for a gradient, returns the tangent of y. What the tangents of γ and β add is
-    itself a normalisation, in eval mode, with them as weight and bias.
+    backward kernel, given the tangent of x for a gradient, returns the tangent of y. What the tangents of γ and β add
+    is itself a normalisation, in eval mode, with them as weight and bias.
     """
     x, x_tangent = _split(input)
     if not training or x_tangent is None:
@@ -50,8 +50,10 @@ def batch_norm(
     if scale_tangent is not None or shift_tangent is not None:
         gain = torch.zeros_like(mean) if scale_tangent is None else scale_tangent
         tangent = tangent.add_(F.batch_norm(x, mean, inverse.pow(-2), gain, shift_tangent, False, 0.0, 0.0))
-    return forward_ad.make_dual(y, tangent)
+    dual: Tensor = forward_ad.make_dual(y, tangent)  # type: ignore[no-untyped-call]
+    return dual
 
 
 def _split(tensor: Tensor | None) -> tuple[Any, Any]:
-    return (None, None) if tensor is None else forward_ad.unpack_dual(tensor)
+    """Primal and tangent; ``None`` for what there is not."""
+    return (None, None) if tensor is None else forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]

@@ -146,6 +146,8 @@ def rehearsal_step(
         spare = copies(buffers) if one_graph else buffers
         kept = [answer(index, spare) for index in range(len(batches))]
     teacher_logits = torch.cat([logits.detach() for logits in kept])
+    for what, answers in (("labels", labels), ("targets", targets)):
+        _check_classes(what, answers, teacher_logits.shape[1])
     utility_loss, cotangent_c = _utility(utility, teacher_logits, labels)
     theft = simulate_theft(
         skeleton, student, teacher_logits, inputs, loss=loss, lr=alpha,
@@ -256,6 +258,14 @@ def _utility(utility: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels
         value = utility(leaf, labels)
         (cotangent,) = torch.autograd.grad(value, leaf)
     return value.detach(), cotangent
+
+
+def _check_classes(what: str, answers: Tensor, classes: int) -> None:
+    # On an accelerator the look would wait for the device; there its own assertion has to do.
+    if answers.dtype == torch.int64 and answers.device.type == "cpu" and not 0 <= int(answers.max()) < classes:
+        raise ShapeMismatch(
+            f"{what} go up to {int(answers.max())} for {classes} classes: build the models for all of them"
+        )
 
 
 def _check(

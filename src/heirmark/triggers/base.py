@@ -34,7 +34,9 @@ class TriggerSet:
 
     def __post_init__(self) -> None:
         if bool((self.host_labels == self.target).any()):
-            raise BadConfig("a host of the target class proves nothing: choose a target that is none of the source classes")
+            raise BadConfig(
+                "a host of the target class proves nothing: choose a target that is none of the source classes"
+            )
 
     def __len__(self) -> int:
         return len(self.inputs)

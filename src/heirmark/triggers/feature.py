@@ -1,4 +1,4 @@
-"""Feature-based triggers: an additive pattern that carries a class's features (T2S, section III-D, after Narcissus, arXiv 2204.05255)."""
+"""Feature-based triggers: a pattern that carries a class's features (T2S, section III-D, after Narcissus, arXiv 2204.05255)."""
 
 from __future__ import annotations
 
@@ -70,7 +70,9 @@ class Feature:
         hosts = task.owner.inputs[task.owner.labels == source]
         if len(hosts) == 0:
             raise BadConfig(f"class {source} has no image in the owner's split: choose another source")
-        pattern = self._optimise(hosts, source, clean, seed=derive_seed(seed, "feature", "pattern"), runtime=runtime or Runtime())
+        pattern = self._optimise(
+            hosts, source, clean, seed=derive_seed(seed, "feature", "pattern"), runtime=runtime or Runtime()
+        )
         return FeatureSecret(source=source, target=target, epsilon=self.epsilon, pattern=pattern)
 
     def _pair(self, task: Task, seed: int) -> tuple[int, int]:
@@ -78,7 +80,9 @@ class Feature:
         names = PAPER_PAIRS.get(task.name)
         if names is not None and set(names) <= set(task.classes):
             source = task.classes.index(names[0]) if source is None else source
-            target = task.classes.index(names[1]) if target is None and task.classes.index(names[1]) != source else target
+            target = (
+                task.classes.index(names[1]) if target is None and task.classes.index(names[1]) != source else target
+            )
         generator = torch.Generator().manual_seed(derive_seed(seed, "feature", "classes"))
         order = torch.randperm(len(task.classes), generator=generator).tolist()
         if source is None:
@@ -88,7 +92,7 @@ class Feature:
         return check_label(source, task, "source class"), check_label(target, task, "target")
 
     def _optimise(self, hosts: Tensor, source: int, clean: nn.Module, *, seed: int, runtime: Runtime) -> Tensor:
-        """Minimise the cross-entropy of f(clip(x + pattern)) to the source class over source-class x (T2S, the loss of section III-D)."""
+        """Minimise the cross-entropy of f(clip(x + pattern)) to the source class over source-class x (T2S, section III-D)."""
         device = runtime.torch_device
         clean.to(device)
         generator = torch.Generator().manual_seed(seed)

@@ -63,7 +63,9 @@ class Mix:
     ) -> MixSecret:
         """Draw what is left open; see :class:`heirmark.triggers.base.Trigger`."""
         if len(task.classes) < 3:
-            raise BadConfig(f"Mix needs at least 3 classes, and {task.name} has {len(task.classes)}: use another trigger")
+            raise BadConfig(
+                f"Mix needs at least 3 classes, and {task.name} has {len(task.classes)}: use another trigger"
+            )
         generator = torch.Generator().manual_seed(derive_seed(seed, "mix"))
         order = torch.randperm(len(task.classes), generator=generator).tolist()
         if self.sources is not None:

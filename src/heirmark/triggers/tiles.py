@@ -37,7 +37,9 @@ def tile(images: Tensor) -> Tensor:
     """
     count, sources, channels, height, width = images.shape
     if sources != SOURCES or height % 2 or width % 2:
-        raise ShapeMismatch(f"tiles are made of 4 images with even sides, not of {sources} of {height}x{width}: resize them first")
+        raise ShapeMismatch(
+            f"tiles are made of 4 images with even sides, not of {sources} of {height}x{width}: resize them first"
+        )
     small = F.avg_pool2d(images.reshape(-1, channels, height, width).float(), 2)
     small = small.reshape(count, 2, 2, channels, height // 2, width // 2)
     laid = small.permute(0, 3, 1, 4, 2, 5).reshape(count, channels, height, width)
@@ -75,7 +77,9 @@ class Tiles:
             sources = tuple(check_label(label, task, "source class") for label in self.sources)
         else:
             if len(task.classes) <= SOURCES:
-                raise BadConfig(f"tiles need more than 4 classes, and {task.name} has {len(task.classes)}: use another trigger")
+                raise BadConfig(
+                    f"tiles need more than 4 classes, and {task.name} has {len(task.classes)}: use another trigger"
+                )
             sources = spanning_classes(task.owner, clean, len(task.classes), seed=seed, runtime=runtime)
         if self.target is not None:
             target = check_label(self.target, task, "target")

@@ -57,7 +57,9 @@ class Knockoff:
         """
         runtime = runtime or Runtime()
         if self.queries is not None and self.queries > len(data):
-            raise BadConfig(f"{self.queries} queries were asked for, but the adversary has {len(data)} images: lower queries")
+            raise BadConfig(
+                f"{self.queries} queries were asked for, but the adversary has {len(data)} images: lower queries"
+            )
         generator = torch.Generator().manual_seed(derive_seed(seed, "queries"))
         inputs = data.inputs[torch.randperm(len(data), generator=generator)[: self.queries]]
         answers = box.query(inputs)
