@@ -728,7 +728,7 @@ def test_mistakes_name_their_remedy() -> None:
         (ShapeMismatch, "at least one", lambda: attempt(x, y, t[:0], u[:0])),
         (ShapeMismatch, "at least one", lambda: attempt(x, y[:2], t, u)),
         (ShapeMismatch, "logits", lambda: attempt(model=nn.Sequential(nn.Conv2d(2, 4, 3, dtype=torch.float64)))),
-        (ShapeMismatch, "for all classes", lambda: attempt(x, y, t, u + CLASSES)),
+        (ShapeMismatch, "for all of them", lambda: attempt(x, y, t, u + CLASSES)),
         (ShapeMismatch, "a scalar", lambda: attempt(loss=lambda a, b: (a - b).square())),
         (BadConfig, "learning rate", lambda: attempt(alpha=0.0)),
         (BadConfig, "micro_batch", lambda: attempt(micro_batch=0)),

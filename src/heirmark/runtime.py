@@ -61,7 +61,9 @@ class Runtime:
             return self.precision == "bfloat16"
         if self.torch_device.type == "cuda":
             return bool(torch.cuda.is_bf16_supported())
-        return self.torch_device.type == "cpu" and bool(torch.cpu._is_avx512_bf16_supported())
+        # Not in every release that heirmark supports; without it float32 is right, only slower.
+        native = getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+        return self.torch_device.type == "cpu" and bool(native())
 
     def autocast(self) -> AbstractContextManager[object]:
         """Context under which forward passes run."""
