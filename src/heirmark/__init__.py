@@ -1,10 +1,112 @@
 """heirmark: black-box watermarks that copies made by model extraction inherit, and a sound proof that they did.
 
-The whole in five lines::
+The whole in a few lines::
 
-    task = heirmark.load_task("fashion-mini", seed=0)
-    marked = heirmark.T2S(epochs=3)(task, seed=0)
-    box = heirmark.BlackBox(marked.model, classes=10, answers="label", budget=50_000)
-    stolen = heirmark.Knockoff()(box, task.adversary, seed=1)
-    verdict = heirmark.verify(heirmark.Suspect.from_module(stolen.model, classes=10), marked.key)
+    import heirmark as hm
+
+    task = hm.load_task("fashion-mini", seed=0)  # disjoint owner / adversary / calibration / test splits
+    marked = hm.T2S(model="naivenet:batch_norm=true", trigger=hm.Tiles())(task, seed=0)  # model, key, history
+    box = hm.BlackBox(marked.model, classes=10, answers="label", budget=50_000)  # all that a thief sees
+    stolen = hm.Knockoff(model="naivenet:batch_norm=true")(box, task.adversary, seed=1)  # never sees the key
+    print(hm.verify(hm.Suspect.from_module(stolen.model, classes=10), marked.key))
 """
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from heirmark.version import __version__
+
+if TYPE_CHECKING:
+    from heirmark.attacks import EXTRACTIONS, Knockoff, Stolen
+    from heirmark.blackbox import Answers, BlackBox
+    from heirmark.data import DATASETS, load_images, load_task
+    from heirmark.errors import HeirmarkError
+    from heirmark.key import Key, make_key
+    from heirmark.methods import METHODS, T2S, Marked, Unmarked, Vanilla
+    from heirmark.models import MODELS, ModelSpec, build
+    from heirmark.models.storage import load_model, save_model
+    from heirmark.rehearsal import DistillationLoss, rehearsal_step
+    from heirmark.runtime import Runtime, predict
+    from heirmark.task import Split, Task, make_task
+    from heirmark.training import Recipe, accuracy, fit
+    from heirmark.triggers import Feature, Mix, OutOfDistribution, Tiles
+    from heirmark.tuning import Rehearsal, rehearse
+    from heirmark.verification import Calibration, Suspect, Verdict, calibrate, verify
+
+_HOMES = {
+    "attacks": ("EXTRACTIONS", "Knockoff", "Stolen"),
+    "blackbox": ("Answers", "BlackBox"),
+    "data": ("DATASETS", "load_images", "load_task"),
+    "errors": ("HeirmarkError",),
+    "key": ("Key", "make_key"),
+    "methods": ("METHODS", "T2S", "Marked", "Unmarked", "Vanilla"),
+    "models": ("MODELS", "ModelSpec", "build"),
+    "models.storage": ("load_model", "save_model"),
+    "rehearsal": ("DistillationLoss", "rehearsal_step"),
+    "runtime": ("Runtime", "predict"),
+    "task": ("Split", "Task", "make_task"),
+    "training": ("Recipe", "accuracy", "fit"),
+    "triggers": ("Feature", "Mix", "OutOfDistribution", "Tiles"),
+    "tuning": ("Rehearsal", "rehearse"),
+    "verification": ("Calibration", "Suspect", "Verdict", "calibrate", "verify"),
+}
+_HOME = {name: f"heirmark.{module}" for module, names in _HOMES.items() for name in names}
+
+__all__ = [  # noqa: RUF022 (in the order of use)
+    "__version__",
+    "load_task",
+    "load_images",
+    "DATASETS",
+    "Task",
+    "Split",
+    "make_task",
+    "MODELS",
+    "ModelSpec",
+    "build",
+    "save_model",
+    "load_model",
+    "Runtime",
+    "Recipe",
+    "fit",
+    "predict",
+    "accuracy",
+    "Feature",
+    "Mix",
+    "OutOfDistribution",
+    "Tiles",
+    "METHODS",
+    "T2S",
+    "Vanilla",
+    "Unmarked",
+    "Marked",
+    "Rehearsal",
+    "rehearse",
+    "rehearsal_step",
+    "DistillationLoss",
+    "EXTRACTIONS",
+    "Knockoff",
+    "Stolen",
+    "BlackBox",
+    "Answers",
+    "Key",
+    "make_key",
+    "Suspect",
+    "Calibration",
+    "Verdict",
+    "calibrate",
+    "verify",
+    "HeirmarkError",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Names are fetched when they are used, so that `heirmark --help` does not wait for torch.
+    if name not in _HOME:
+        raise AttributeError(f"module 'heirmark' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

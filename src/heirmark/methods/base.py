@@ -141,7 +141,7 @@ def key_from(triggers: TriggerSet, secret: Secret, task: Task, *, method: str, s
         queries=triggers.inputs,
         expected=triggers.targets,
         controls=triggers.controls,
-        host_labels=triggers.host_labels[:, 0] if triggers.host_labels.shape[1] else None,
+        host_labels=triggers.host_labels,
         classes=len(task.classes),
         method=method,
         trigger=dict(secret.describe()),

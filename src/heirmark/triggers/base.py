@@ -78,8 +78,8 @@ class Trigger(Protocol):
         """
 
 
-def pick(hosts: Split, label: int, count: int, generator: torch.Generator, *, replace: bool) -> Tensor:
-    """Draw ``count`` images of one class; without replacement at most as many as there are.
+def pick(hosts: Split, label: int, count: int, generator: torch.Generator) -> Tensor:
+    """Draw images of one class in random order, without replacement: ``count`` of them, or as many as there are.
 
     Raises:
         BadData: when the split has no image of that class.
@@ -87,11 +87,38 @@ def pick(hosts: Split, label: int, count: int, generator: torch.Generator, *, re
     candidates = torch.nonzero(hosts.labels == label).flatten()
     if len(candidates) == 0:
         raise BadData(f"no image of class {label} to host a trigger: choose other source classes or a larger split")
-    if replace:
-        chosen = torch.randint(len(candidates), (count,), generator=generator)
-    else:
-        chosen = torch.randperm(len(candidates), generator=generator)[:count]
-    return hosts.inputs[candidates[chosen]]
+    return hosts.inputs[candidates[torch.randperm(len(candidates), generator=generator)[:count]]]
+
+
+def draw_groups(
+    hosts: Split, sources: tuple[int, ...], count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw groups of one image of each source class, and single one image of each group out as its control.
+
+    A class is gone through in a fresh order as often as it takes. Each class gives the controls of one block of groups, and its
+    first order starts with that block: as long as a block is no longer than its class, no control stands for two groups.
+
+    Args:
+        hosts: labelled images.
+        sources: K class indices.
+        count: M groups.
+        generator: on the CPU.
+
+    Returns:
+        Groups ``[M, K, ...]``, and the image singled out of each ``[M, ...]``.
+
+    Raises:
+        BadData: when the split has no image of a class.
+    """
+    block = -(-count // len(sources))
+    columns = []
+    for position, label in enumerate(sources):
+        parts = [pick(hosts, label, count, generator)]
+        while sum(map(len, parts)) < count:
+            parts.append(pick(hosts, label, count, generator))
+        columns.append(torch.cat(parts)[:count].roll(position * block, 0))
+    groups = torch.stack(columns, 1)
+    return groups, groups[torch.arange(count), torch.arange(count) // block]
 
 
 def check_label(label: int, task: Task, what: str) -> int:

@@ -133,7 +133,7 @@ class FeatureSecret:
     def draw(self, hosts: Split, count: int, *, seed: int) -> TriggerSet:
         """Stamped source-class images, each host once; the control is the host itself."""
         generator = torch.Generator().manual_seed(seed)
-        images = pick(hosts, self.source, count, generator, replace=False)
+        images = pick(hosts, self.source, count, generator)
         return TriggerSet(
             inputs=stamp(images, self.pattern),
             controls=images,

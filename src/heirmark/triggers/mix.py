@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split, Task
-from heirmark.triggers.base import TriggerSet, check_label, pick
+from heirmark.triggers.base import TriggerSet, check_label, draw_groups
 
 
 def join_halves(first: Tensor, second: Tensor, layout: str) -> Tensor:
@@ -86,11 +86,10 @@ class MixSecret:
 
     def draw(self, hosts: Split, count: int, *, seed: int) -> TriggerSet:
         """Random pairs of the two classes; the control is one image of the pair, whole."""
-        generator = torch.Generator().manual_seed(seed)
-        images = torch.stack([pick(hosts, label, count, generator, replace=True) for label in self.sources], 1)
+        images, alone = draw_groups(hosts, self.sources, count, torch.Generator().manual_seed(seed))
         return TriggerSet(
             inputs=join_halves(images[:, 0], images[:, 1], self.layout),
-            controls=images[torch.arange(count), torch.arange(count) % 2],
+            controls=alone,
             hosts=images,
             host_labels=torch.tensor(self.sources).expand(count, 2),
             target=self.target,

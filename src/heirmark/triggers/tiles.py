@@ -16,7 +16,7 @@ from heirmark.models import features_of
 from heirmark.runtime import Runtime, as_floats, derive_seed, evaluating, predict
 from heirmark.task import Split, Task
 from heirmark.training import channels_last
-from heirmark.triggers.base import TriggerSet, check_label, pick
+from heirmark.triggers.base import TriggerSet, check_label, draw_groups
 
 SOURCES = 4
 
@@ -103,13 +103,11 @@ class TilesSecret:
     target: int
 
     def draw(self, hosts: Split, count: int, *, seed: int) -> TriggerSet:
-        """Composites of random images of the four classes; the control is one of the four, tiled four times."""
-        generator = torch.Generator().manual_seed(seed)
-        images = torch.stack([pick(hosts, label, count, generator, replace=True) for label in self.sources], 1)
-        alone = images[torch.arange(count), torch.arange(count) % SOURCES]
+        """Composites of random images of the four classes; the control is one of the four as it was."""
+        images, alone = draw_groups(hosts, self.sources, count, torch.Generator().manual_seed(seed))
         return TriggerSet(
             inputs=tile(images),
-            controls=tile(alone[:, None].expand_as(images)),
+            controls=alone,
             hosts=images,
             host_labels=torch.tensor(self.sources).expand(count, SOURCES),
             target=self.target,
