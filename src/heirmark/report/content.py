@@ -205,10 +205,10 @@ def p_text(p_value: float) -> str:
 
 
 def tidy(text: str) -> str:
-    """Untrusted text made fit to show: white space becomes a space; control, bidi and lone surrogate characters a mark.
+    r"""Untrusted text made fit to show: white space becomes a space; control, bidi and lone surrogate characters a mark.
 
     Example:
-        >>> tidy("model\\n\\u202egpj.exe")
+        >>> tidy("model\n\u202egpj.exe")
         'model �gpj.exe'
     """
     return "".join(char if char.isprintable() else " " if char.isspace() else "\ufffd" for char in text)

@@ -13,6 +13,8 @@ import re
 import struct
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -66,7 +68,7 @@ LINES = (
 
 
 def wsr_bars(rows: Sequence[Row]) -> Markup:
-    """Watermark success rate of every suspect, with its confidence interval and the null rate as a dashed line."""
+    """Watermark success rate of every suspect, with its confidence interval and the null rate as a line."""
     with _style():
         figure, axes = _bar_panel(len(rows))
         for place, row in enumerate(rows):
@@ -77,11 +79,13 @@ def wsr_bars(rows: Sequence[Row]) -> Markup:
                 axes.vlines([low, high], place - 0.11, place + 0.11, color=INK, linewidth=1.3, zorder=4)
         for first, last, rate in _runs([row.null_rate for row in rows]):
             _reference(axes, rate, first, last)
-        return _svg(figure, "wsr", "Bars: watermark success rate of each suspect; the table holds the same numbers.", rows)
+        return _svg(
+            figure, "wsr", "Bars: watermark success rate of each suspect; the table holds the same numbers.", rows
+        )
 
 
 def accuracy_bars(rows: Sequence[Row], clean_accuracy: float | None) -> Markup:
-    """Clean accuracy of every suspect; the dashed line is the accuracy of the unmarked twin, when it is known."""
+    """Clean accuracy of every suspect; the line is the accuracy of the unmarked twin, when it is known."""
     with _style():
         figure, axes = _bar_panel(len(rows))
         for place, row in enumerate(rows):
@@ -132,7 +136,9 @@ def rehearsal_curve(
             least = min(value for line, *_ in series for _, value in line)
             low = max(0.0, min(80.0, 10 * math.floor(10 * least)))
             if clean_accuracy is not None:
-                axes.axhline(100 * clean_accuracy, color=MUTED, linewidth=1.2, linestyle=(0, (2, 2)), label="clean model")
+                axes.axhline(
+                    100 * clean_accuracy, color=MUTED, linewidth=1.2, linestyle=(0, (2, 2)), label="clean model"
+                )
         axes.set_ylim(low, 100)
         axes.margins(x=0.03)
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
@@ -179,9 +185,10 @@ def png_uri(image: NDArray[np.uint8]) -> str:
     return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + body).decode()
 
 
-def _style() -> matplotlib.style.context:  # type: ignore[name-defined]
+def _style() -> AbstractContextManager[None]:
     # Start from matplotlib's own defaults: a user's matplotlibrc must not change a report.
-    return matplotlib.style.context(["default", STYLE])
+    context: AbstractContextManager[None] = matplotlib.style.context(["default", STYLE])
+    return context
 
 
 def _panel(height: float, *, left: float, right: float, top: float, bottom: float) -> tuple[Figure, Axes]:
@@ -209,7 +216,7 @@ def _bar_panel(rows: int) -> tuple[Figure, Axes]:
 
 def _bar(axes: Axes, place: int, rate: float, outcome: str | None) -> None:
     """One suspect: its name (put in later, see _svg) over its bar, the value at the right edge."""
-    looks = {
+    looks: Mapping[str | None, Mapping[str, Any]] = {
         "MARKED": {"facecolor": BLUE, "edgecolor": BLUE},
         "NOT_ESTABLISHED": {"facecolor": PAPER, "edgecolor": BLUE},
         "INVALID": {"facecolor": PAPER, "edgecolor": ALERT, "hatch": "////"},
@@ -223,11 +230,11 @@ def _bar(axes: Axes, place: int, rate: float, outcome: str | None) -> None:
 
 
 def _reference(axes: Axes, rate: float, first: int, last: int) -> None:
-    """A dashed vertical line at a rate, across the rows first..last."""
+    """A vertical line at a rate, beside the bars first..last."""
     if math.isfinite(rate):
-        axes.vlines(
-            100 * rate, first - 0.5, last + 0.4, color=ORANGE, linewidth=1.6, linestyle=(0, (3, 2)), zorder=3
-        )
+        # In pieces beside the bars, so that it crosses out no name.
+        places = np.arange(first, last + 1)
+        axes.vlines(np.full(len(places), 100 * rate), places - 0.2, places + 0.2, color=ORANGE, linewidth=1.8, zorder=3)
 
 
 def _runs(values: Sequence[float]) -> list[tuple[int, int, float]]:

@@ -19,6 +19,8 @@ from heirmark.report.content import DASH, OUTCOMES, UNSAID, Report, Row, p_text,
 BASELINES = ("vanilla",)
 """Methods that are there to be compared with: a mark with no provision against theft."""
 
+CAPTION = "ACC: accuracy on test data. WSR: share of held-out triggers answered as the key says."
+
 UNMARKED = UNSAID | {"unmarked", "clean"}
 """Methods that embed nothing."""
 
@@ -47,47 +49,49 @@ def render(report: Report) -> str:
     from heirmark.report import figures
 
     history = report.history
-    return _environment().from_string(files(__package__).joinpath("page.html").read_text(encoding="utf-8")).render(
-        report=report,
-        palette=figures.PALETTE,
-        outcomes=OUTCOMES,
-        tiles=_tiles(report),
-        wsr_bars=figures.wsr_bars(report.rows) if report.rows else None,
-        accuracy_bars=figures.accuracy_bars(report.rows, report.clean_accuracy) if report.rows else None,
-        curves=[
-            (title, panel)
-            for title, panel in (
-                ("Watermark success rate", figures.rehearsal_curve(history, "wsr")),
-                ("Clean accuracy", figures.rehearsal_curve(history, "accuracy", report.clean_accuracy)),
-            )
-            if panel is not None
-        ],
-        columns=[
-            (f"{prefix}_{measure}", f"{name} {short}")
-            for measure, short in (("wsr", "WSR"), ("accuracy", "ACC"))
-            for prefix, name, *_ in figures.LINES
-            if figures.curve(history, f"{prefix}_{measure}")
-        ],
-        one_null_rate=len({row.null_rate for row in report.rows}) == 1,
-        png=figures.png_uri,
+    return (
+        _environment()
+        .from_string(files(__package__).joinpath("page.html").read_text(encoding="utf-8"))
+        .render(
+            report=report,
+            palette=figures.PALETTE,
+            outcomes=OUTCOMES,
+            tiles=_tiles(report),
+            wsr_bars=figures.wsr_bars(report.rows) if report.rows else None,
+            accuracy_bars=figures.accuracy_bars(report.rows, report.clean_accuracy) if report.rows else None,
+            curves=[
+                (title, panel)
+                for title, panel in (
+                    ("Watermark success rate", figures.rehearsal_curve(history, "wsr")),
+                    ("Clean accuracy", figures.rehearsal_curve(history, "accuracy", report.clean_accuracy)),
+                )
+                if panel is not None
+            ],
+            columns=[
+                (f"{prefix}_{measure}", f"{name} {short}")
+                for measure, short in (("wsr", "WSR"), ("accuracy", "ACC"))
+                for prefix, name, *_ in figures.LINES
+                if figures.curve(history, f"{prefix}_{measure}")
+            ],
+            one_null_rate=len({row.null_rate for row in report.rows}) == 1,
+            png=figures.png_uri,
+        )
     )
 
 
 def table(rows: Sequence[Row]) -> Table:
-    """The suspects for the terminal: model, method, attack, answers, ACC, WSR, p-value, verdict."""
-    result = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for name in ("model", "method", "attack", "answers"):
-        result.add_column(name, overflow="fold")
+    """The suspects for the terminal, readable at 80 columns: model, ACC, WSR on held-out triggers, p-value, verdict."""
+    result = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, caption=CAPTION, caption_justify="left")
+    result.add_column("model", overflow="fold")
     for name in ("ACC", "WSR", "p-value"):
         result.add_column(name, justify="right", no_wrap=True)
     result.add_column("verdict", no_wrap=True)
     styles = {"MARKED": "bold", "NOT_ESTABLISHED": "", "INVALID": "dim"}
     for row in rows:
-        names = (row.suspect, row.method, row.attack, row.answers)
         verdict = OUTCOMES[row.outcome] + (f" ({row.judgement})" if row.judgement in ("false alarm", "missed") else "")
         result.add_row(
             # Text, not str: a name in square brackets is a name and no markup.
-            *(Text(DASH if name in UNSAID else tidy(name)) for name in names),
+            Text(tidy(row.label)),
             percent(row.accuracy),
             percent(row.wsr),
             p_text(row.p_value),
@@ -100,7 +104,12 @@ def _environment() -> Environment:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
     )
-    environment.filters |= {"percent": percent, "p_text": p_text, "number": _number, "unsaid": lambda x: x in UNSAID}
+    environment.filters |= {
+        "percent": percent,
+        "p_text": p_text,
+        "number": _number,
+        "unsaid": lambda text: str(text) in UNSAID,
+    }
     return environment
 
 
@@ -141,7 +150,9 @@ def _tiles(report: Report) -> list[_Tile]:
     elif rows:
         found = sum(row.outcome == "MARKED" for row in rows)
         least = min((row.p_value for row in rows if math.isfinite(row.p_value)), default=math.nan)
-        tiles.append(_Tile(name="Called marked", value=f"{found} of {len(rows)}", against=f"smallest p-value {p_text(least)}"))
+        tiles.append(
+            _Tile(name="Called marked", value=f"{found} of {len(rows)}", against=f"smallest p-value {p_text(least)}")
+        )
     return tiles
 
 
