@@ -19,7 +19,7 @@ from heirmark.report.content import DASH, OUTCOMES, UNSAID, Report, Row, p_text,
 BASELINES = ("vanilla",)
 """Methods that are there to be compared with: a mark with no provision against theft."""
 
-CAPTION = "ACC: accuracy on test data. WSR: share of held-out triggers answered as the key says."
+CAPTION = "ACC: test accuracy. WSR: held-out triggers answered as the key says."
 
 UNMARKED = UNSAID | {"unmarked", "clean"}
 """Methods that embed nothing."""
@@ -88,7 +88,7 @@ def table(rows: Sequence[Row]) -> Table:
     result.add_column("verdict", no_wrap=True)
     styles = {"MARKED": "bold", "NOT_ESTABLISHED": "", "INVALID": "dim"}
     for row in rows:
-        verdict = OUTCOMES[row.outcome] + (f" ({row.judgement})" if row.judgement in ("false alarm", "missed") else "")
+        verdict = OUTCOMES[row.outcome] + (", wrongly" if row.judgement == "false alarm" else "")
         result.add_row(
             # Text, not str: a name in square brackets is a name and no markup.
             Text(tidy(row.label)),
