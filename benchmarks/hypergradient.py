@@ -275,7 +275,7 @@ def measure_net(net: str, args: argparse.Namespace) -> dict[str, Any]:
         name: in_child({**place, "what": "memory", "variant": name, "batch_size": args.batch}, args.threads)
         for name in names
     }
-    errors = in_child({**place, "what": "error", "batch_size": min(args.batch, 32)}, args.threads)
+    errors = in_child({**place, "what": "error", "batch_size": min(args.batch, 16)}, args.threads)
     middle = {name: statistics.median(times) for name, times in seconds.items()}
     rows = {
         name: {
@@ -305,7 +305,7 @@ def provenance(args: argparse.Namespace) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "batch": args.batch,
         "triggers": args.batch // 4,
-        "error_batch": min(args.batch, 32),
+        "error_batch": min(args.batch, 16),
         "repeats": args.repeats,
         "seed": SEED,
         "alpha": ALPHA,

@@ -31,6 +31,7 @@ from heirmark.rehearsal import (
     student_state,
     transfer_loss,
 )
+from heirmark.rehearsal.derivative import _load_rules
 from heirmark.rehearsal.rules import FastRules
 from heirmark.runtime import Runtime
 
@@ -458,9 +459,12 @@ def test_every_pass_of_the_student_draws_the_same_masks(packed: bool) -> None:
     assert distance(step_of(teacher, student, make_batch(), seed=8).hypergradient, exact.hypergradient) > 1e-2
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("shape", [(6, 5), (6, 5, 4), (6, 5, 4, 3)])
 @pytest.mark.parametrize("options", [{}, {"affine": False}, {"momentum": None}, {"track_running_stats": False}])
-def test_the_batchnorm_rule_is_the_built_in_one(shape: tuple[int, ...], options: dict[str, Any]) -> None:
+def test_the_batchnorm_rule_is_the_built_in_one(
+    shape: tuple[int, ...], layout: torch.memory_format, options: dict[str, Any]
+) -> None:
     import torch.autograd.forward_ad as forward_ad
 
     kind = nn.BatchNorm2d if len(shape) == 4 else nn.BatchNorm1d
@@ -470,7 +474,10 @@ def test_the_batchnorm_rule_is_the_built_in_one(shape: tuple[int, ...], options:
     def draw(like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=generator, dtype=torch.float64)
 
+    _load_rules()
     x = draw(torch.empty(shape))
+    if len(shape) == 4:
+        x = x.to(memory_format=layout)
     parameters = {name: draw(p) for name, p in layer.named_parameters()}
     for varied in ([], ["weight"], ["bias"], ["weight", "bias"]):
         varied = [name for name in varied if name in parameters]

@@ -1,17 +1,22 @@
 from __future__ import annotations
 
+import base64
+import io
 import json
 import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import matplotlib
+import matplotlib.image
 import numpy as np
 import pytest
 from rich.console import Console
 
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.report import Example, Report, Row, render, rows_to_json, table
+from heirmark.report.figures import png_uri
 
 ROW = Row(
     suspect="stolen from T2S model",
@@ -135,12 +140,55 @@ def test_hostile_names_are_shown_and_not_obeyed(name: str) -> None:
         {"clean_accuracy": None},
         {"rows": (INVALID,)},
         {"history": ({"epoch": 0.0, "target_wsr": math.nan},)},
+        {"history": ({"target_wsr": 1.0}, {"epoch": 0.5, "target_wsr": 1.0})},
+        {"history": ({"epoch": 0.0, "student_accuracy": 0.0},), "clean_accuracy": None},
         {"examples": (replace(EXAMPLE, control=None, hosts=(), host_labels=()),)},
         {"examples": (replace(EXAMPLE, trigger=np.zeros((3, 32, 32), np.uint8)),)},
     ],
 )
 def test_parts_may_be_missing(change: dict[str, object]) -> None:
     Page(render(replace(REPORT, **change)))
+
+
+def test_matplotlib_settings_neither_matter_nor_change() -> None:
+    before = render(REPORT)
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.fonttype": "path"}):
+        settings = dict(matplotlib.rcParams)
+        assert render(REPORT) == before
+        assert dict(matplotlib.rcParams) == settings
+
+
+def test_figures_take_the_colours_of_the_page() -> None:
+    text = render(REPORT)
+    for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+        assert "var(--" in svg
+        assert not re.findall(r"#[0-9a-f]{6}\b", svg)
+    names = re.findall(r'\bid="([^"]*)"', text)
+    assert len(names) == len(set(names))
+    assert set(re.findall(r"url\(#([^)]*)\)", text)) <= set(names)
+
+
+def test_tiles_tell_only_what_is_known() -> None:
+    assert "0 of 1" in render(REPORT)
+    false_alarm = replace(INNOCENT, outcome="MARKED")
+    text = render(replace(REPORT, rows=(false_alarm, replace(ROW, outcome="NOT_ESTABLISHED"))))
+    assert "1 of 1" in text
+    assert "false alarm" in text
+    assert "missed" in text
+    audit = render(replace(REPORT, rows=(replace(ROW, inherits=None),)))
+    assert "Called marked" in audit
+    assert "stolen copies" not in audit
+    assert "alse alarm" not in audit
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, "L"), (3, "RGB"), (5, "RGB")])
+def test_pictures_survive_the_way_to_png(channels: int, mode: str) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (channels, 5, 7)).astype(np.uint8)
+    kind, data = png_uri(image).split(",")
+    assert kind == "data:image/png;base64"
+    read = matplotlib.image.imread(io.BytesIO(base64.b64decode(data)), format="png")
+    expected = image[0] if mode == "L" else image[:3].transpose(1, 2, 0)
+    np.testing.assert_array_equal(np.rint(read * 255), expected)
 
 
 def test_rows_as_json() -> None:

@@ -166,10 +166,9 @@ def rehearsal_step(
     }
     transfer.gradient.clear()  # as large as the student, and done with
     cotangent_h = -alpha * feedback(loss, teacher_logits, theft.logits, u)
-    if weights is None:
-        cotangents = [cotangent_h, cotangent_c]
-    else:
-        cotangents = [weights[0] * cotangent_h + weights[1] * cotangent_c]
+    cotangents = (
+        [cotangent_h, cotangent_c] if weights is None else [weights[0] * cotangent_h + weights[1] * cotangent_c]
+    )
     totals: list[Tensors] = [{} for _ in cotangents]
     pieces = [chunks(cotangent, micro_batch) for cotangent in cotangents]
     for index in range(len(batches)):

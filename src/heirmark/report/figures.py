@@ -75,8 +75,10 @@ def wsr_bars(rows: Sequence[Row]) -> Markup:
             _bar(axes, place, row.wsr, row.outcome)
             low, high = (100 * end for end in row.interval)
             if math.isfinite(low) and math.isfinite(high):
-                axes.hlines(place, low, high, color=INK, linewidth=1.3, zorder=4)
-                axes.vlines([low, high], place - 0.11, place + 0.11, color=INK, linewidth=1.3, zorder=4)
+                # Twice, wide in the paper's colour first, so that a whisker shows on its bar too.
+                for colour, width in ((PAPER, 3.3), (INK, 1.3)):
+                    axes.hlines(place, low, high, color=colour, linewidth=width, zorder=4)
+                    axes.vlines([low, high], place - 0.11, place + 0.11, color=colour, linewidth=width, zorder=4)
         for first, last, rate in _runs([row.null_rate for row in rows]):
             _reference(axes, rate, first, last)
         return _svg(
@@ -114,7 +116,7 @@ def rehearsal_curve(
     if not series:
         return None
     with _style():
-        figure, axes = _panel(270, left=44, right=14, top=34, bottom=42)
+        figure, axes = _panel(288, left=44, right=14, top=52, bottom=42)
         for line, name, colour, dashes, marker in series:
             x, y = zip(*line, strict=True)
             axes.plot(
@@ -130,16 +132,18 @@ def rehearsal_curve(
                 clip_on=False,
                 zorder=3,
             )
-        low = 0.0
+        low, high = 0.0, 100.0
         if measure == "accuracy":
             # A line, unlike a bar, needs no zero: the few points that a mark costs must be visible.
-            least = min(value for line, *_ in series for _, value in line)
-            low = max(0.0, min(80.0, 10 * math.floor(10 * least)))
+            values = [value for line, *_ in series for _, value in line]
+            values += [] if clean_accuracy is None else [clean_accuracy]
+            low, high = 5 * math.floor(20 * min(values)), 5 * math.ceil(20 * max(values))
+            low, high = max(0, min(low, high - 10)), max(high, 10)
             if clean_accuracy is not None:
                 axes.axhline(
                     100 * clean_accuracy, color=MUTED, linewidth=1.2, linestyle=(0, (2, 2)), label="clean model"
                 )
-        axes.set_ylim(low, 100)
+        axes.set_ylim(low, high)
         axes.margins(x=0.03)
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
@@ -148,13 +152,12 @@ def rehearsal_curve(
         axes.set_xlabel("epoch of rehearsal", labelpad=6)
         axes.legend(
             loc="lower left",
-            bbox_to_anchor=(-0.02, 1.0),
-            ncols=4,
-            handlelength=2.1,
-            handletextpad=0.5,
-            columnspacing=1.1,
+            bbox_to_anchor=(-0.02, 1.03),
+            ncols=2,
+            handlelength=2.6,
+            columnspacing=2.5,
             borderpad=0.2,
-            fontsize=10,
+            fontsize=11,
         )
         name = {"wsr": "watermark success rate", "accuracy": "clean accuracy"}[measure]
         alt = f"Lines: {name} per epoch of rehearsal; the numbers follow below the figure."
@@ -204,11 +207,12 @@ def _panel(height: float, *, left: float, right: float, top: float, bottom: floa
 
 
 def _bar_panel(rows: int) -> tuple[Figure, Axes]:
-    figure, axes = _panel(40 * rows + 40, left=12, right=56, top=8, bottom=32)
+    figure, axes = _panel(40 * rows + 36, left=1, right=56, top=4, bottom=32)
     axes.set_xlim(0, 100)
     axes.set_ylim(rows - 0.6, -0.6)
     axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100%"])
     axes.set_yticks([])
+    axes.get_xticklabels()[0].set_horizontalalignment("left")
     axes.grid(axis="x", color=LINE, linewidth=1)
     axes.set_axisbelow(True)
     return figure, axes
@@ -222,7 +226,7 @@ def _bar(axes: Axes, place: int, rate: float, outcome: str | None) -> None:
         "INVALID": {"facecolor": PAPER, "edgecolor": ALERT, "hatch": "////"},
         None: {"facecolor": STONE, "edgecolor": STONE},
     }
-    axes.text(0, place - 0.24, f"@{place}@", va="baseline", fontsize=11.5)
+    axes.text(0, place - 0.24, f"@{place}@", va="baseline", fontsize=11.5, zorder=6)
     value = percent(rate) if outcome != "INVALID" else "invalid"
     axes.text(116.5, place, value, ha="right", va="center_baseline", fontsize=11.5, color=INK)
     if math.isfinite(rate):

@@ -58,7 +58,9 @@ def render(report: Report) -> str:
             outcomes=OUTCOMES,
             tiles=_tiles(report),
             wsr_bars=figures.wsr_bars(report.rows) if report.rows else None,
-            accuracy_bars=figures.accuracy_bars(report.rows, report.clean_accuracy) if report.rows else None,
+            accuracy_bars=figures.accuracy_bars(report.rows, report.clean_accuracy)
+            if any(math.isfinite(row.accuracy) for row in report.rows)
+            else None,
             curves=[
                 (title, panel)
                 for title, panel in (
@@ -73,7 +75,6 @@ def render(report: Report) -> str:
                 for prefix, name, *_ in figures.LINES
                 if figures.curve(history, f"{prefix}_{measure}")
             ],
-            one_null_rate=len({row.null_rate for row in report.rows}) == 1,
             png=figures.png_uri,
         )
     )
@@ -104,12 +105,7 @@ def _environment() -> Environment:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, finalize=_finalize
     )
-    environment.filters |= {
-        "percent": percent,
-        "p_text": p_text,
-        "number": _number,
-        "unsaid": lambda text: str(text) in UNSAID,
-    }
+    environment.filters |= {"percent": percent, "p_text": p_text, "number": _number}
     return environment
 
 
@@ -118,15 +114,18 @@ def _finalize(value: Any) -> Any:
     return tidy(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
-def _number(value: float) -> str:
-    """A count or an epoch: thousands set apart by a thin space, no trailing zeros."""
-    return f"{value:,.10g}".replace(",", "\u202f") if math.isfinite(value) else DASH
+def _number(value: float | None) -> Markup:
+    """A count or an epoch: thousands set apart by a narrow space, no trailing zeros; a dash when there is none."""
+    if value is None or not math.isfinite(value):
+        return Markup(DASH)
+    return Markup(f"{value:,.10g}".replace(",", "&#8239;"))
 
 
 def _tiles(report: Report) -> list[_Tile]:
     """The headline: what the mark costs, what survives a theft, how often an alarm is false. Only what the rows tell."""
     rows = report.rows
-    marked = [row for row in rows if row.method not in UNMARKED and row.inherits is not False]
+    # Only where the truth is known: a suspect under audit is nobody's stolen copy yet.
+    marked = [row for row in rows if row.method not in UNMARKED and row.inherits]
     # The method on show is the first that is no baseline; a report of baselines only shows the first of them.
     shown = next((row.method for row in sorted(marked, key=lambda row: row.method in BASELINES)), None)
     victim = next((row for row in marked if row.method == shown and not row.attacked), None)
@@ -145,8 +144,8 @@ def _tiles(report: Report) -> list[_Tile]:
     if free or heirs:
         alarms = sum(row.outcome == "MARKED" for row in free)
         missed = sum(row.outcome != "MARKED" for row in heirs)
-        against = f"and {missed} of {len(heirs)} marked models or copies missed"
-        tiles.append(_Tile(name="False alarms", value=f"{alarms} of {len(free)}", against=against if heirs else ""))
+        against = f"models without the mark called marked; {missed} of {len(heirs)} with it, or copied from one, missed"
+        tiles.append(_Tile(name="False alarms", value=f"{alarms} of {len(free)}", against=against))
     elif rows:
         found = sum(row.outcome == "MARKED" for row in rows)
         least = min((row.p_value for row in rows if math.isfinite(row.p_value)), default=math.nan)
