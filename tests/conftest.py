@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -117,3 +119,23 @@ def _unchanged_globals() -> Iterator[None]:
 def unchanged_globals() -> Callable[[], AbstractContextManager[None]]:
     """A context that fails when generators, dtype, grad mode or thread count differ afterwards."""
     return _unchanged_globals
+
+
+def _settings_of(config: Any, default: Any, path: str = "") -> Iterator[str]:
+    for field in dataclasses.fields(config):
+        value, usual = getattr(config, field.name), getattr(default, field.name)
+        if dataclasses.is_dataclass(value):
+            if type(value) is not type(usual):
+                yield f"{path}{field.name}={type(value).__name__.lower()}"
+                usual = type(value)()
+            yield from _settings_of(value, usual, f"{path}{field.name}.")
+        elif isinstance(value, tuple):
+            yield f"{path}{field.name}={','.join(map(str, value))}"
+        else:
+            yield f"{path}{field.name}={str(value).lower() if value is None or isinstance(value, bool) else value}"
+
+
+@pytest.fixture(scope="session")
+def settings_of() -> Callable[[Any, Any], Iterator[str]]:
+    """Gives all that a configuration says as text that turns a default one into it: ``settings_of(config, default)``."""
+    return _settings_of

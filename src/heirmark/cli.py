@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,10 +16,10 @@ from typing import Annotated, Any, ParamSpec
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
-from heirmark.console import Bars, error_line
+from heirmark.console import Bars, error_line, show
 from heirmark.errors import BadConfig, HeirmarkError
+from heirmark.version import __version__
 
 MARKED, FAILURE, USAGE, NOT_ESTABLISHED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -41,13 +42,20 @@ def guarded(command: Callable[P, int]) -> Callable[P, None]:
         try:
             code = command(*args, **options)
         except KeyboardInterrupt:
-            error_line("interrupted; run the same command again and it resumes")
+            error_line("interrupted; what was finished is kept: run the same command again to go on")
             code = INTERRUPTED
         except HeirmarkError as error:
             error_line(str(error))
             code = USAGE if isinstance(error, BadConfig) else FAILURE
+        except BrokenPipeError:
+            raise  # the reader has gone, as in `heirmark fields t2s | head`: typer ends quietly
         except OSError as error:
             error_line(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
+            code = FAILURE
+        except Exception as error:
+            if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # torch's own
+                raise
+            error_line("out of memory: choose a smaller model or batch (--set rehearsal.micro_batch=..., for t2s)")
             code = FAILURE
         raise typer.Exit(code)
 
@@ -73,12 +81,30 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document inst
 Model = Annotated[
     str | None, typer.Option("--model", help="name, name:option=value,... or package.module:factory of your own.")
 ]
+Custom = Annotated[
+    str | None, typer.Option("--model", help="package.module:factory that builds it, if it is a model of your own.")
+]
 StoreRoot = Annotated[
     Path,
     typer.Option(
         "--store", help="Where finished stages are kept, so that an interrupted run resumes.", envvar="HEIRMARK_STORE"
     ),
 ]
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        print(f"heirmark {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Take what stands before the command."""
 
 
 @app.command()
@@ -96,7 +122,7 @@ def demo(
     from heirmark.pipeline.demo import run_demo
     from heirmark.report import rows_to_json, table
 
-    with Bars(quiet=as_json) as bars:
+    with _bars(as_json) as bars:
         result = run_demo(
             out,
             full=full,
@@ -110,13 +136,10 @@ def demo(
     if as_json:
         _print_json(rows_to_json(result.rows))
     else:
-        console = Console()
-        console.print(table(result.rows))
+        Console().print(table(result.rows))
         for line in result.summary:
-            console.print(line, highlight=False)
-        console.print(
-            f"Results: {out / 'results.json'}   Report: {out / 'report.html'}", highlight=False, soft_wrap=True
-        )
+            show(line)
+        show(f"Results: {out / 'results.json'}   Report: {out / 'report.html'}")
     return MARKED
 
 
@@ -140,29 +163,23 @@ def embed(
     as_json: Json = False,
 ) -> int:
     """Train a model with a watermark; write the model, its secret key and a calibration of the test."""
-    from heirmark.configuration import apply_settings
     from heirmark.methods import METHODS
-    from heirmark.pipeline.jobs import Origin, architecture_name, embed_job, load_named_task, user_object
+    from heirmark.pipeline.jobs import Origin, embed_job
+    from heirmark.pipeline.named import check_known, load_named_task
 
-    if method not in METHODS:
-        raise BadConfig(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
-    config: Any = METHODS[method]()
-    factory = user_object(model) if model is not None and _is_import(model) else None
-    if model is not None:
-        config = replace(config, model=factory or model)
-    config = apply_settings(config, settings or [])
-    task = load_named_task(data, seed=split_seed, root=data_root)
-    with Bars(quiet=as_json) as bars:
+    check_known("method", method, METHODS)
+    config: Any = _configured(METHODS[method](), model, settings)
+    with _bars(as_json) as bars:
+        bars.progress("load the data", 0, 1)
         summary = embed_job(
             config,
-            task,
+            load_named_task(data, seed=split_seed, root=data_root),
             out,
             seed=seed,
             runtime=bars.runtime(device, precision),
             store=store,
-            factory=factory,
             calibrators=calibrators,
-            origin=Origin(data=data, split_seed=split_seed, model=architecture_name(config.model)),
+            origin=Origin(data=data, split_seed=split_seed),
             on_event=bars.event,
         )
     _print_facts(summary, as_json)
@@ -180,7 +197,7 @@ def steal(
     ] = "probabilities",
     k: Annotated[int, typer.Option("--k", help="Of top-k.", min=1)] = 5,
     decimals: Annotated[
-        int | None, typer.Option("--decimals", help="Round probabilities to so many decimals.", min=0, max=12)
+        int | None, typer.Option("--decimals", help="Round probabilities to so many decimals.", min=0, max=7)
     ] = None,
     budget: Annotated[
         int | None, typer.Option("--budget", help="Queries that the victim answers at most.", min=0)
@@ -188,7 +205,13 @@ def steal(
     data: Annotated[
         str | None, typer.Option("--data", help="Data whose adversary split queries; default: the victim's.")
     ] = None,
-    model: Model = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="The thief's, written as embed's --model; default: the victim's.")
+    ] = None,
+    victim_model: Annotated[
+        str | None,
+        typer.Option("--victim-model", help="package.module:factory that builds the victim, if it is one of your own."),
+    ] = None,
     settings: Settings = None,
     seed: Seed = 1,
     split_seed: Annotated[int | None, typer.Option("--split-seed", help="Default: the victim's.", min=0)] = None,
@@ -200,24 +223,23 @@ def steal(
 ) -> int:
     """Attack a model through its answers alone, with the adversary's data; write the stolen model."""
     from heirmark.attacks import EXTRACTIONS
-    from heirmark.configuration import apply_settings
-    from heirmark.pipeline.jobs import load_named_task, read_origin, steal_job, user_object
+    from heirmark.pipeline.jobs import load_victims_task, steal_job, victims_architecture
+    from heirmark.pipeline.named import check_known, user_factory
     from heirmark.pipeline.stealing import Theft
 
-    if attack not in EXTRACTIONS:
-        raise BadConfig(f"unknown attack {attack!r}: choose one of {', '.join(EXTRACTIONS)}")
-    strategy = EXTRACTIONS[attack]()
-    factory = user_object(model) if model is not None and _is_import(model) else None
-    known = read_origin(victim)
-    if model is not None or known.model is not None:
-        strategy = replace(strategy, model=factory or model or known.model)
+    check_known("attack", attack, EXTRACTIONS)
+    factory = None if victim_model is None else user_factory(victim_model)
+    strategy = replace(EXTRACTIONS[attack](), model=victims_architecture(victim, factory))
     theft = Theft(
-        attack=apply_settings(strategy, settings or []), answers=answers, k=k, decimals=decimals, budget=budget
+        attack=_configured(strategy, model, settings),
+        answers=answers,  # type: ignore[arg-type]  # checked there
+        k=k,
+        decimals=decimals,
+        budget=budget,
     )
-    task = load_named_task(
-        data or known.data, seed=known.split_seed if split_seed is None else split_seed, root=data_root
-    )
-    with Bars(quiet=as_json) as bars:
+    with _bars(as_json) as bars:
+        bars.progress("load the data", 0, 1)
+        task, origin = load_victims_task(victim, data, split_seed=split_seed, root=data_root)
         summary = steal_job(
             theft,
             victim,
@@ -226,6 +248,7 @@ def steal(
             seed=seed,
             runtime=bars.runtime(device, precision),
             store=store,
+            origin=origin,
             factory=factory,
             on_event=bars.event,
         )
@@ -242,23 +265,24 @@ def verify(
         Path | None, typer.Option("--calibration", help="calibration.json; default: the one beside the key.")
     ] = None,
     level: Annotated[float, typer.Option("--level", help="Significance level.", min=1e-300, max=0.5)] = 0.01,
-    model: Model = None,
+    model: Custom = None,
     device: Device = "auto",
-    precision: Precision = "auto",
     as_json: Json = False,
 ) -> int:
     """Judge a suspect with a key, by queries alone. Exit code 0: MARKED; 3: not established; 1: INVALID."""
-    from heirmark.pipeline.jobs import user_object, verify_job
-    from heirmark.runtime import Runtime
+    from heirmark.pipeline.jobs import verify_job
+    from heirmark.pipeline.named import user_factory
 
-    factory = user_object(model) if model is not None and _is_import(model) else None
-    verdict = verify_job(
-        suspect, key, calibration, level=level, runtime=Runtime(device=device, precision=precision), factory=factory
-    )
+    factory = None if model is None else user_factory(model)
+    with _bars(as_json) as bars:
+        bars.progress("ask the suspect", 0, 1)
+        verdict = verify_job(
+            suspect, key, calibration, level=level, runtime=bars.runtime(device, "float32"), factory=factory
+        )
     if as_json:
-        _print_json(verdict.to_json())
+        _print_json(verdict.to_dict())
     else:
-        _print_verdict(verdict)
+        show(str(verdict))
     return {"MARKED": MARKED, "NOT_ESTABLISHED": NOT_ESTABLISHED}.get(verdict.outcome, FAILURE)
 
 
@@ -267,12 +291,15 @@ def verify(
 def inspect(
     path: Annotated[Path, typer.Argument(help="Folder of a model, a key, or both.")],
     secrets: Annotated[bool, typer.Option("--secrets", help="Show the trigger too.")] = False,
+    model: Custom = None,
     as_json: Json = False,
 ) -> int:
     """Say what a folder holds and check that it is whole; a key's secrets stay hidden unless asked for."""
     from heirmark.pipeline.jobs import inspect_folder
+    from heirmark.pipeline.named import user_factory
 
-    _print_facts(inspect_folder(path, secrets=secrets), as_json)
+    factory = None if model is None else user_factory(model)
+    _print_facts(inspect_folder(path, secrets=secrets, factory=factory), as_json)
     return MARKED
 
 
@@ -286,20 +313,32 @@ def fields(
     from heirmark.attacks import EXTRACTIONS
     from heirmark.configuration import describe_fields
     from heirmark.methods import METHODS
+    from heirmark.pipeline.named import check_known
 
     strategies: dict[str, type] = {**METHODS, **EXTRACTIONS}
-    if name not in strategies:
-        raise BadConfig(f"{name!r} is neither a method nor an attack: choose one of {', '.join(strategies)}")
-    rows = list(describe_fields(strategies[name]))
+    check_known("method or attack", name, strategies)
+    rows = [
+        {
+            "field": row.name,
+            "of": row.owner.lower(),
+            "type": row.type,
+            "default": row.default,
+            "meaning": row.help.replace("``", ""),
+        }
+        for row in describe_fields(strategies[name])
+    ]
     if as_json:
-        _print_json(
-            [{"field": row.name, "type": row.type, "default": row.default, "meaning": row.help} for row in rows]
-        )
+        _print_json(rows)
         return MARKED
-    listing = Table("field", "type", "default", "meaning", title=f"--set of {name}")
+    owners: dict[str, set[str]] = {}
     for row in rows:
-        listing.add_row(row.name, row.type, row.default or "", row.help)
-    Console().print(listing)
+        owners.setdefault(str(row["field"]).rpartition(".")[0], set()).add(str(row["of"]))
+    for row in rows:
+        place = str(row["field"]).rpartition(".")[0]
+        # Of several kinds of trigger, say, each has fields of its own.
+        kind = f"  (with {place}={row['of']})" if len(owners[place]) > 1 else ""
+        show(f"{row['field']}={row['default']}  {row['type']}{kind}")
+        show(f"    {row['meaning']}")
     return MARKED
 
 
@@ -308,33 +347,35 @@ def main() -> None:
     app()
 
 
-def _is_import(model: str) -> bool:
-    module, colon, name = model.partition(":")
-    return bool(colon) and "." in module + "." and "=" not in name
+def _configured(config: Any, model: str | None, settings: list[str] | None) -> Any:
+    """A method or attack with its ``--set`` and ``--model``; ``--set model=...`` is another way to write ``--model``."""
+    from heirmark.configuration import apply_settings
+    from heirmark.pipeline.named import named_architecture
+
+    config = apply_settings(config, settings or [])
+    if model is not None:
+        if any(setting.partition("=")[0].strip() == "model" for setting in settings or []):
+            raise BadConfig("--model and --set model=... name the same thing: give one of them")
+        config = replace(config, model=model)
+    return replace(config, model=named_architecture(config.model)) if isinstance(config.model, str) else config
+
+
+def _bars(as_json: bool) -> Bars:
+    """Progress; with ``--json`` only for somebody who watches, so that a program reads nothing but the document."""
+    return Bars(quiet=as_json and not sys.stderr.isatty())
 
 
 def _print_json(value: object) -> None:
-    print(json.dumps(value, indent=2))
+    print(json.dumps(value, indent=2, allow_nan=False))
 
 
 def _print_facts(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         _print_json(facts)
         return
-    listing = Table.grid(padding=(0, 2))
+    width = max(map(len, facts))
     for name, value in facts.items():
-        listing.add_row(
-            f"[bold]{name.replace('_', ' ')}[/bold]", value if isinstance(value, str) else json.dumps(value)
-        )
-    Console().print(listing)
-
-
-def _print_verdict(verdict: Any) -> None:
-    from heirmark.console import verdict_lines
-
-    console = Console()
-    for line in verdict_lines(verdict):
-        console.print(line, highlight=False)
+        show(f"{name.replace('_', ' '):<{width}}  {value if isinstance(value, str) else json.dumps(value)}")
 
 
 if __name__ == "__main__":

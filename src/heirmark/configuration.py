@@ -297,19 +297,20 @@ class FieldHelp:
     help: str
 
 
-def describe_fields(kind: type, *, prefix: str = "") -> Iterator[FieldHelp]:
+def describe_fields(kind: type, *, prefix: str = "", base: object = None) -> Iterator[FieldHelp]:
     """The fields of a dataclass for a help page; those of nested dataclasses follow the field that holds them.
 
     Args:
         kind: a dataclass whose docstring has an ``Attributes:`` section.
         prefix: put before each name.
+        base: an instance whose values are the defaults; None for the class' own.
     """
     hints, texts = _hints(kind), _attribute_texts(kind)
     for field in _fields(kind):
         if not field.compare:
             continue
-        required = field.default is MISSING and field.default_factory is MISSING
-        default = _default(kind, field.name)
+        required = base is None and field.default is MISSING and field.default_factory is MISSING
+        default = _default(kind, field.name) if base is None else getattr(base, field.name)
         yield FieldHelp(
             name=prefix + field.name,
             owner=kind.__name__,
@@ -319,7 +320,8 @@ def describe_fields(kind: type, *, prefix: str = "") -> Iterator[FieldHelp]:
         )
         for member in _members(hints[field.name]):
             if _is_config(member):
-                yield from describe_fields(member, prefix=f"{prefix}{field.name}.")
+                held = default if type(default) is member else None  # a holder may have defaults of its own
+                yield from describe_fields(member, prefix=f"{prefix}{field.name}.", base=held)
 
 
 def _attribute_texts(kind: type) -> dict[str, str]:

@@ -52,10 +52,14 @@ class Recipe:
     def __post_init__(self) -> None:
         if self.epochs < 0 or self.batch_size < 1 or self.step_epochs < 1:
             raise BadConfig(f"epochs may not be negative, batch_size and step_epochs must be positive: {self}")
-        if not (self.learning_rate > 0 and 0 <= self.momentum < 1 and self.weight_decay >= 0 and 0 <= self.warmup < 1):
+        rates = 0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf
+        if not (rates and 0 <= self.momentum < 1 and 0 <= self.warmup < 1):
             raise BadConfig(
-                f"learning_rate must be positive, momentum and warmup in [0, 1), weight_decay not negative: {self}"
+                "learning_rate must be positive, weight_decay not negative, both finite, "
+                f"momentum and warmup in [0, 1): {self}"
             )
+        if not 0 < self.step_factor < math.inf:
+            raise BadConfig(f"step_factor must be positive and finite, not {self.step_factor}")
         for name, value, known in (
             ("optimizer", self.optimizer, ("sgd", "adam")),
             ("schedule", self.schedule, ("cosine", "step", "constant")),

@@ -84,10 +84,11 @@ class Rehearsal:
             raise BadConfig(
                 f"epochs, reset_student_every and micro_batch may not be negative, batches must be positive: {self}"
             )
-        if not (self.learning_rate > 0 and self.student_rate > 0 and 0 <= self.momentum < 1):
-            raise BadConfig(f"learning_rate and student_rate must be positive, momentum in [0, 1): {self}")
-        if self.utility_weight < 0 or self.rho < 0:
-            raise BadConfig(f"utility_weight and rho may not be negative: {self}")
+        rates = 0 < self.learning_rate < math.inf and 0 < self.student_rate < math.inf
+        if not (rates and 0 <= self.momentum < 1):
+            raise BadConfig(f"learning_rate and student_rate must be positive and finite, momentum in [0, 1): {self}")
+        if not (0 <= self.utility_weight < math.inf and 0 <= self.rho < math.inf):
+            raise BadConfig(f"utility_weight and rho may not be negative, and must be finite: {self}")
         for name, value, known in (
             ("update", self.update, ("paper", "balanced")),
             ("schedule", self.schedule, ("cosine", "constant")),

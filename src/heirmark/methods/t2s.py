@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -88,17 +89,20 @@ class T2S:
         training = draw_training(secret, task, self.triggers, seed=seed)
         held_out = draw_verification(secret, task, self.key_size, seed=seed)
         if self.initial == "watermarked":
-            start = watermarked or train_watermarked(
-                task, self.model, self.pretraining, training, self.trigger_batch, seed=seed, runtime=runtime
-            )
+            if watermarked is None:
+                watermarked = train_watermarked(
+                    task, self.model, self.pretraining, training, self.trigger_batch, seed=seed, runtime=runtime
+                )
+            start = watermarked
         elif self.initial == "clean":
             start = clean
         else:
             start = new_model(task, self.model, seed=derive_seed(seed, "target"))
         student = new_model(task, self.model, seed=derive_seed(seed, "student")) if self.initial == "scratch" else clean
-        model: nn.Module = start
         history: tuple[Mapping[str, float], ...] = ()
-        if self.rehearse:
+        if not self.rehearse:
+            model = copy.deepcopy(start).eval()  # a model that was handed in stays the caller's
+        else:
             seen = secret.draw(task.calibration, self.key_size, seed=derive_seed(seed, "triggers", "monitor"))
             model, history = rehearse(
                 start,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -44,7 +45,7 @@ class Unmarked:
         secret = settle(self.trigger, task, clean, seed=seed, runtime=runtime)
         held_out = draw_verification(secret, task, self.key_size, seed=seed)
         return Marked(
-            model=clean,
+            model=copy.deepcopy(clean).eval(),  # a model that was handed in stays the caller's
             spec=spec_for(task, self.model),
             key=key_from(held_out, secret, task, method="unmarked", seed=seed),
             training_triggers=None,

@@ -78,10 +78,14 @@ class ModelSpec:
             if option not in allowed:
                 raise BadConfig(f"model {self.name!r} has no option {option!r}: choose from {', '.join(allowed)}")
             wanted = type(known[option].default)
-            if not (isinstance(value, wanted) or (wanted is float and type(value) is int)):
+            # The exact type, because a bool is an int to Python, and no width to torch.
+            if not (type(value) is wanted or (wanted is float and type(value) is int)):
                 raise BadConfig(f"option {option!r} of model {self.name!r} is a {wanted.__name__}, not {value!r}")
-            if not isinstance(value, bool) and not 0 <= value <= 4096:
-                raise BadConfig(f"option {option!r} of model {self.name!r} must lie between 0 and 4096, not {value!r}")
+            least = 1 if wanted is int else 0
+            if not isinstance(value, bool) and not least <= value <= 4096:
+                raise BadConfig(
+                    f"option {option!r} of model {self.name!r} must lie between {least} and 4096, not {value!r}"
+                )
 
     def build(self, *, seed: int, factory: Factory | None = None) -> nn.Module:
         """A freshly initialised model; the global generator is untouched.

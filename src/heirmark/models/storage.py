@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from heirmark.errors import BadArtifact, BadConfig, HeirmarkError
 from heirmark.files import atomic_write_json, atomic_write_tensors, read_json, read_tensors
@@ -83,20 +83,30 @@ def load_model(folder: Path, *, factory: Factory | None = None) -> tuple[nn.Modu
         model = spec.build(seed=0, factory=factory)
     else:
         # On the meta device nothing is allocated, so a description of a monstrous model costs nothing before it is refused.
-        with torch.device("meta"):
-            model = MODELS[spec.name](spec.input_shape, spec.classes, **dict(spec.options))
+        try:
+            with torch.device("meta"):
+                model = MODELS[spec.name](spec.input_shape, spec.classes, **dict(spec.options))
+        except (ValueError, RuntimeError) as error:
+            raise BadArtifact(f"{folder / 'model.json'} describes a model that cannot be built: {error}") from error
     wanted = model.state_dict()
     weights = read_tensors(folder / "model.safetensors")
-    for name in wanted.keys() | weights.keys():
-        if name not in wanted or name not in weights or wanted[name].shape != weights[name].shape:
+    for name in sorted(wanted.keys() | weights.keys()):
+        if name not in wanted or name not in weights or not _fits(weights[name], wanted[name]):
             raise BadArtifact(
                 f"the weights in {folder} do not fit its model.json at {name!r}: the folder mixes two models"
             )
     for name, tensor in weights.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise BadArtifact(f"the weights in {folder} are not finite at {name!r}: the model is damaged")
+        # Looked at after the conversion: what float64 holds may be infinite in float32.
         weights[name] = tensor.to(wanted[name].dtype)
+        if not bool(torch.isfinite(weights[name]).all()):
+            raise BadArtifact(f"the weights in {folder} are not finite at {name!r}: the model is damaged")
     model.load_state_dict(weights, assign=spec.name != CUSTOM)
     if len(spec.input_shape) == 3:
         model = in_channels_last(model)
     return model.requires_grad_(True).eval(), spec
+
+
+def _fits(tensor: Tensor, wanted: Tensor) -> bool:
+    """Same shape, and the same kind of numbers; of these the width may differ."""
+    kinds = [(t.is_floating_point(), t.is_complex(), t.dtype == torch.bool) for t in (tensor, wanted)]
+    return tensor.shape == wanted.shape and kinds[0] == kinds[1]

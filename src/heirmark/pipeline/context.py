@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from heirmark.configuration import qualified_name
 from heirmark.models import Factory
+from heirmark.pipeline.code_version import code_version
 from heirmark.pipeline.stage import Job
 from heirmark.runtime import Runtime
 from heirmark.task import Task
@@ -30,7 +32,11 @@ class Context:
 
     def external(self) -> Mapping[str, str]:
         """Digests and facts that can change a stage's result."""
-        return {"task": self.task.digest(), **self.runtime.facts()}
+        # The name too, which the digest leaves out: methods look up a paper's own choices by it.
+        facts = {"task": self.task.digest(), "task name": self.task.name, **self.runtime.facts()}
+        if self.factory is not None:
+            facts["factory"] = f"{qualified_name(self.factory, 'factory')} {code_version(self.factory)}"
+        return facts
 
 
 def context_of(job: Job) -> Context:
@@ -38,3 +44,8 @@ def context_of(job: Job) -> Context:
     if not isinstance(job.context, Context):
         raise TypeError("this stage runs with a heirmark.pipeline.context.Context")
     return job.context
+
+
+def exact(runtime: Runtime) -> Runtime:
+    """The runtime that figures are measured with: float32, whatever a model was trained in, so that figures compare."""
+    return replace(runtime, precision="float32")

@@ -1,4 +1,4 @@
-"""Folders that hold what a method or an attack returned. They are read as a stranger's: safetensors and JSON, bounded, checked."""
+"""Folders that hold what a method or an attack returned, read as a stranger's: safetensors and JSON, bounded, checked."""
 
 from __future__ import annotations
 

@@ -2,81 +2,27 @@
 
 from __future__ import annotations
 
-import hashlib
-import importlib
-import shutil
-import sys
-import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heirmark.data import load_task
-from heirmark.errors import BadArtifact, BadConfig, HeirmarkError
-from heirmark.files import atomic_write_json, read_bytes, read_json
+from heirmark.errors import BadArtifact, BadConfig, BadData
 from heirmark.methods import T2S, Unmarked, Vanilla
-from heirmark.models import Architecture, Factory
-from heirmark.models.storage import load_model
-from heirmark.pipeline.context import Context
+from heirmark.models import CUSTOM, Architecture, Factory, ModelSpec, factory_of
+from heirmark.models.storage import load_model, load_spec
+from heirmark.pipeline.context import Context, exact
 from heirmark.pipeline.embedding import embed_stage
+from heirmark.pipeline.exporting import TASK, Origin, check_free, export_folder, folder_digest, read_origin
 from heirmark.pipeline.judging import CALIBRATION, calibrate_stage, read_calibration, read_key
-from heirmark.pipeline.stage import Artifact
+from heirmark.pipeline.named import check_architecture, check_factory, load_named_task
 from heirmark.pipeline.stealing import Theft, steal_stage
 from heirmark.pipeline.store import Event, Store
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
 from heirmark.verification import Calibration, Suspect, Verdict, verify
+from heirmark.verification.verify import LEAST_QUERIES
 
-TASK = "task.json"
 OnEvent = Callable[[Event, str], None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Where a model of :func:`embed_job` comes from, as its folder says.
-
-    Attributes:
-        data: name of the data set, or ``module:function``.
-        split_seed: of who got which example.
-        model: architecture by name; None for a user's own.
-    """
-
-    data: str = "fashion-mini"
-    split_seed: int = 0
-    model: str | None = None
-
-
-def user_object(path: str) -> Any:
-    """Import ``package.module:name`` of the user's own code; the current folder is searched first.
-
-    Raises:
-        BadConfig: when it cannot be imported.
-    """
-    module, _, name = path.partition(":")
-    if "" not in sys.path and str(Path.cwd()) not in sys.path:
-        sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: Any = importlib.import_module(module)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise BadConfig(
-            f"cannot import {path!r} ({error}): write package.module:name of code that Python finds"
-        ) from error
-    if not callable(found):
-        raise BadConfig(f"{path!r} is not callable: name a function or a class")
-    return found
-
-
-def load_named_task(data: str, *, seed: int, root: Path | None) -> Task:
-    """A built-in data set's task by name, or the task that a user's function ``package.module:function`` returns."""
-    if ":" not in data:
-        return load_task(data, seed=seed, root=root)
-    task = user_object(data)()
-    if not isinstance(task, Task):
-        raise BadConfig(f"{data!r} returned {type(task).__name__}: return a heirmark.Task")
-    return task
 
 
 def embed_job(
@@ -88,7 +34,6 @@ def embed_job(
     runtime: Runtime,
     store: Path,
     origin: Origin,
-    factory: Factory | None = None,
     calibrators: int = 5,
     on_event: OnEvent | None = None,
 ) -> dict[str, Any]:
@@ -102,7 +47,6 @@ def embed_job(
         runtime: device, precision, progress.
         store: where finished stages are kept.
         origin: of the data, for ``task.json``.
-        factory: of a custom model.
         calibrators: how many unmarked models calibrate the key.
         on_event: told of every stage.
 
@@ -110,10 +54,16 @@ def embed_job(
         Facts to show.
 
     Raises:
-        BadConfig: when ``out`` is not empty.
+        BadConfig: when ``out`` is not free, the model does not fit the task, or the key could never be judged.
+        BadData: when the data give too few triggers for a key.
     """
     check_free(out)
-    context = Context(task=task, runtime=runtime, factory=factory)
+    check_architecture(method.model, input_shape=task.input_shape, classes=task.num_classes)
+    if method.key_size < LEAST_QUERIES:
+        raise BadConfig(
+            f"no verdict can rest on a key of {method.key_size} queries: set key_size to {LEAST_QUERIES} or more"
+        )
+    context = Context(task=task, runtime=runtime, factory=factory_of(method.model))
     unmarked = Unmarked(
         model=method.model, pretraining=method.pretraining, trigger=method.trigger, key_size=method.key_size
     )
@@ -147,15 +97,13 @@ def embed_job(
         labels[calibration.name] = "calibrate the key"
     kept = _store(store, labels, on_event)
     made = kept.get(stage, context)
+    if made.summary["key_size"] < LEAST_QUERIES:
+        raise BadData(
+            f"the calibration split gave only {made.summary['key_size']} different triggers, and no verdict can rest on "
+            f"fewer than {LEAST_QUERIES}: give it more images of the source classes"
+        )
     extra = {} if calibration is None else {CALIBRATION: kept.get(calibration, context).folder / CALIBRATION}
-    facts = {
-        "data": origin.data,
-        "split_seed": origin.split_seed,
-        "model": origin.model,
-        "digest": task.digest(),
-        "classes": list(task.classes),
-    }
-    export_folder(made, out, extra=extra, task=facts)
+    export_folder(made, out, task=task, origin=origin, extra=extra)
     return {
         "model": str(out),
         "key": str(out / "key"),
@@ -175,20 +123,39 @@ def steal_job(
     seed: int,
     runtime: Runtime,
     store: Path,
+    origin: Origin,
     factory: Factory | None = None,
     on_event: OnEvent | None = None,
 ) -> dict[str, Any]:
     """Steal the model in a folder and write the copy to another.
 
+    Args:
+        theft: attack and answers.
+        victim: folder of the model.
+        task: whose adversary split queries.
+        out: gets ``model.*`` and ``task.json``.
+        seed: of the attack.
+        runtime: device, precision, progress.
+        store: where finished stages are kept.
+        origin: of the data, for ``task.json``.
+        factory: of the victim, when it is a custom model.
+        on_event: told of every stage.
+
+    Returns:
+        Facts to show.
+
     Raises:
-        BadConfig: when ``out`` is not empty.
+        BadConfig: when ``out`` is not free, or a model does not fit.
         BudgetExhausted: when the attack asks more than the budget.
     """
     check_free(out)
+    model = getattr(theft.attack, "model", None)
+    if model is not None:
+        check_architecture(model, input_shape=task.input_shape, classes=load_spec(victim).classes)
     context = Context(task=task, runtime=runtime, factory=factory, victim=victim)
     stage = steal_stage(theft, folder_digest(victim), context, seed=seed)
     made = _store(store, {stage.name: "steal"}, on_event).get(stage, context)
-    export_folder(made, out)
+    export_folder(made, out, task=task, origin=origin)
     return {"model": str(out), "queries": made.summary["queries"], "seconds": made.record["seconds"]}
 
 
@@ -213,33 +180,45 @@ def verify_job(
     """
     key = read_key(key_folder)
     if calibration is None:
-        beside = [folder / CALIBRATION for folder in (key_folder, key_folder.absolute().parent)]
-        calibration = next((path for path in beside if path.is_file()), None)
+        # Above a folder named key lies what embed wrote with it; above any other, somebody else's calibration perhaps.
+        folders = [key_folder, *([key_folder.absolute().parent] if key_folder.absolute().name == "key" else [])]
+        calibration = next((folder / CALIBRATION for folder in folders if (folder / CALIBRATION).is_file()), None)
     measured: Calibration | None = None if calibration is None else read_calibration(calibration)
-    if suspect.suffix == ".onnx":
+    if suspect.suffix.lower() == ".onnx":
         asked = Suspect.from_onnx(suspect, classes=key.classes)
     else:
+        check_given(load_spec(suspect), factory, suspect)
         model, spec = load_model(suspect, factory=factory)
-        asked = Suspect.from_module(model, classes=spec.classes, input_shape=spec.input_shape, runtime=runtime)
+        asked = Suspect.from_module(model, classes=spec.classes, input_shape=spec.input_shape, runtime=exact(runtime))
     return verify(asked, key, calibration=measured, level=level)
 
 
-def inspect_folder(path: Path, *, secrets: bool = False) -> dict[str, Any]:
+def describe_model(spec: ModelSpec) -> str:
+    """A model's name and options, as ``--model`` takes them."""
+    options = ",".join(f"{name}={str(value).lower()}" for name, value in spec.options)
+    return f"{spec.name}:{options}" if options else spec.name
+
+
+def inspect_folder(path: Path, *, secrets: bool = False, factory: Factory | None = None) -> dict[str, Any]:
     """What a folder holds, read through the same checks as any use of it.
+
+    Args:
+        path: folder of a model, a key, or both.
+        secrets: tell the trigger too.
+        factory: of a custom model, whose weights are read only with it.
 
     Raises:
         BadArtifact: when it holds nothing of heirmark's, or something damaged.
     """
     facts: dict[str, Any] = {"folder": str(path)}
     if (path / "model.json").is_file():
-        from heirmark.models.storage import load_spec
-
         spec = load_spec(path)
-        facts["model"] = spec.name + ("" if not spec.options else f" {dict(spec.options)}")
-        facts["input_shape"], facts["classes"] = list(spec.input_shape), spec.classes
-        if spec.name != "custom":
-            model, _ = load_model(path)
+        facts |= {"model": describe_model(spec), "input_shape": list(spec.input_shape), "classes": spec.classes}
+        if spec.name != CUSTOM or factory is not None:
+            check_given(spec, factory, path)
+            model, _ = load_model(path, factory=factory)
             facts["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    key = None
     if (path / "key.json").is_file() or (path / "key" / "key.json").is_file():
         key = read_key(path)
         facts |= {"method": key.method, "queries": len(key), "key_classes": key.classes, "commitment": key.commitment}
@@ -247,75 +226,85 @@ def inspect_folder(path: Path, *, secrets: bool = False) -> dict[str, Any]:
             facts["trigger"] = key.trigger
     if (path / CALIBRATION).is_file():
         calibration = read_calibration(path / CALIBRATION)
+        if key is not None and calibration.key != key.commitment:
+            raise BadArtifact(f"{path / CALIBRATION} belongs to another key than the one beside it: remove it")
         facts["calibration"] = (
             f"{len(calibration.hits)} unmarked models, {list(calibration.hits)} hits of {calibration.trials}"
         )
-    if (path / TASK).is_file():
-        origin = read_origin(path)
-        facts["data"], facts["split_seed"] = origin.data, origin.split_seed
+    origin = read_origin(path)
     if len(facts) == 1:
         raise BadArtifact(
             f"{path} holds no model, key or calibration of heirmark's: name a folder that embed or steal wrote"
         )
+    if origin is not None:
+        facts["data"], facts["split_seed"] = origin.data, origin.split_seed
     return facts
 
 
-def read_origin(folder: Path) -> Origin:
-    """What ``task.json`` says; the default where there is none."""
-    path = folder / TASK
-    if not path.is_file():
-        return Origin()
-    record = read_json(path, max_bytes=1 << 20)
-    try:
-        data, split_seed, model = record["data"], record["split_seed"], record["model"]
-        if not (isinstance(data, str) and isinstance(split_seed, int) and (model is None or isinstance(model, str))):
-            raise TypeError("a field of the wrong type")
-    except (KeyError, TypeError) as error:
-        raise BadArtifact(f"{path} is foreign or damaged ({error}): name the data yourself with --data") from error
-    return Origin(data=data, split_seed=split_seed, model=model)
-
-
-def folder_digest(folder: Path) -> str:
-    """SHA-256 over a model's two files."""
-    digest = hashlib.sha256()
-    for name in ("model.json", "model.safetensors"):
-        path = folder / name
-        if not path.is_file():
-            raise BadArtifact(f"{folder} holds no model (no {name}): name a folder that heirmark embed or steal wrote")
-        digest.update(hashlib.sha256(read_bytes(path, max_bytes=1 << 33)).digest())
-    return digest.hexdigest()
-
-
-def check_free(out: Path) -> None:
-    """Refuse to write where something is, before hours of work.
+def check_given(spec: ModelSpec, factory: Factory | None, folder: Path, *, option: str = "--model") -> None:
+    """Make sure that a custom model comes with a factory that builds it.
 
     Raises:
-        BadConfig: when ``out`` is a file or a folder that is not empty.
+        BadConfig: when it does not.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadConfig(f"{out} is not empty: choose another --out, or remove it yourself")
+    if spec.name != CUSTOM:
+        return
+    if factory is None:
+        raise BadConfig(
+            f"{folder} holds a custom model: name the factory that builds it with {option} package.module:factory"
+        )
+    check_factory(factory, spec)
 
 
-def export_folder(
-    artifact: Artifact, out: Path, *, extra: Mapping[str, Path] | None = None, task: Mapping[str, Any] | None = None
-) -> None:
-    """Copy an artifact's files to a new folder that appears whole or not at all."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{out.name}-", dir=out.parent))
-    try:
-        for name in artifact.record["files"]:
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(artifact.folder / name, partial / name)
-        for name, source in (extra or {}).items():
-            shutil.copy2(source, partial / name)
-        if task is not None:
-            atomic_write_json(partial / TASK, dict(task))
-        partial.chmod(0o755)
-        partial.replace(out)
-    except OSError as error:
-        raise HeirmarkError(f"cannot write {out} ({error}): choose another --out") from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+def victims_architecture(victim: Path, factory: Factory | None) -> Architecture:
+    """The architecture of the model in a folder, which is a thief's when no other is asked for.
+
+    Args:
+        victim: folder of the model.
+        factory: that builds it, when it is a custom model.
+
+    Raises:
+        BadArtifact: when the folder holds no model.
+        BadConfig: when it holds a custom model and the factory is missing or fails.
+    """
+    spec = load_spec(victim)
+    check_given(spec, factory, victim, option="--victim-model")
+    return factory if factory is not None and spec.name == CUSTOM else describe_model(spec)
+
+
+def load_victims_task(
+    victim: Path, data: str | None, *, split_seed: int | None, root: Path | None
+) -> tuple[Task, Origin]:
+    """The data that a thief of the model in a folder has: the victim's task, unless another is named.
+
+    Args:
+        victim: folder of the model.
+        data: name, or ``module:function``; None takes what the folder says.
+        split_seed: None takes what the folder says.
+        root: where data sets lie.
+
+    Raises:
+        BadConfig: when nothing says what the data are; or when only the folder does and it names code, which may be a
+            stranger's and is not run.
+        BadData: when data of the same name and seed have changed, so that the thief may hold the owner's examples.
+    """
+    known = read_origin(victim)
+    if data is None:
+        if known is None:
+            raise BadConfig(f"{victim} does not say which data it is for (no {TASK}): name them with --data")
+        if ":" in known.data:
+            raise BadConfig(
+                f"the data of {victim} come from code ({known.data}): if it is yours, say --data {known.data}"
+            )
+    name = known.data if data is None and known is not None else str(data)
+    seed = split_seed if split_seed is not None else 0 if known is None else known.split_seed
+    task = load_named_task(name, seed=seed, root=root)
+    if known is not None and (name, seed) == (known.data, known.split_seed) and task.digest() != known.digest:
+        raise BadData(
+            f"{name} is no longer what {victim} was made with, so the thief could hold the owner's images: "
+            "restore the data, or take others with --data"
+        )
+    return task, Origin(data=name, split_seed=seed)
 
 
 def _store(root: Path, labels: Mapping[str, str], on_event: OnEvent | None) -> Store:
@@ -323,19 +312,12 @@ def _store(root: Path, labels: Mapping[str, str], on_event: OnEvent | None) -> S
     return Store(root, on_event=lambda event: tell(event, labels.get(event.name, "")))
 
 
-def architecture_name(architecture: Architecture) -> str | None:
-    """The name of a built-in architecture; None for a user's own."""
-    return architecture if isinstance(architecture, str) else None
-
-
 __all__ = [
     "Origin",
-    "architecture_name",
     "embed_job",
     "inspect_folder",
-    "load_named_task",
-    "read_origin",
+    "load_victims_task",
     "steal_job",
-    "user_object",
     "verify_job",
+    "victims_architecture",
 ]

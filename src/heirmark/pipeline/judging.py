@@ -11,7 +11,7 @@ from typing import Any
 from heirmark.files import atomic_write_bytes, atomic_write_json, read_bytes, read_json
 from heirmark.key import Key
 from heirmark.models.storage import load_model
-from heirmark.pipeline.context import Context, context_of
+from heirmark.pipeline.context import Context, context_of, exact
 from heirmark.pipeline.folders import read_training_triggers
 from heirmark.pipeline.stage import Job, Stage
 from heirmark.runtime import predict
@@ -55,7 +55,7 @@ def run_calibrate(job: Job) -> Mapping[str, Any]:
         [load_model(folder, factory=context.factory)[0] for folder in folders],
         read_key(job.inputs["marked"].folder),
         note=f"{len(folders)} models trained on {context.task.name} without a watermark",
-        runtime=context.runtime,
+        runtime=exact(context.runtime),
     )
     atomic_write_bytes(job.folder / CALIBRATION, calibration.to_json().encode())
     return {"models": len(folders)}
@@ -67,10 +67,11 @@ def run_verify(job: Job) -> Mapping[str, Any]:
     The WSR on the trigger samples that trained stands beside the verdict, which never rests on them.
     """
     context, judgement = context_of(job), job.config
+    runtime = exact(context.runtime)
     model, spec = load_model(job.inputs["suspect"].folder, factory=context.factory)
-    measured = accuracy(model, context.task.test, runtime=context.runtime)
+    measured = accuracy(model, context.task.test, runtime=runtime)
     verdict = verify(
-        Suspect.from_module(model, classes=spec.classes, runtime=context.runtime),
+        Suspect.from_module(model, classes=spec.classes, input_shape=spec.input_shape, runtime=runtime),
         read_key(job.inputs["marked"].folder),
         calibration=read_calibration(job.inputs["calibration"].folder / CALIBRATION),
         level=judgement.level,
@@ -79,7 +80,7 @@ def run_verify(job: Job) -> Mapping[str, Any]:
     trained = read_training_triggers(job.inputs["marked"].folder)
     training_wsr = None
     if trained is not None:
-        hits = predict(model, trained[0], runtime=context.runtime).argmax(1) == trained[1]
+        hits = predict(model, trained[0], runtime=runtime).argmax(1) == trained[1]
         training_wsr = float(hits.double().mean())
     atomic_write_json(
         job.folder / JUDGED, {"accuracy": measured, "training_wsr": training_wsr, "verdict": verdict.to_dict()}

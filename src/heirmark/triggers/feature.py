@@ -79,10 +79,10 @@ class Feature:
         source, target = self.source, self.target
         names = PAPER_PAIRS.get(task.name)
         if names is not None and set(names) <= set(task.classes):
-            source = task.classes.index(names[0]) if source is None else source
-            target = (
-                task.classes.index(names[1]) if target is None and task.classes.index(names[1]) != source else target
-            )
+            first, second = (task.classes.index(name) for name in names)
+            # One that the user's choice has taken already is drawn instead.
+            source = first if source is None and first != target else source
+            target = second if target is None and second != source else target
         generator = torch.Generator().manual_seed(derive_seed(seed, "feature", "classes"))
         order = torch.randperm(len(task.classes), generator=generator).tolist()
         if source is None:

@@ -62,6 +62,8 @@ class Mix:
         self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None, foreign: Split | None = None
     ) -> MixSecret:
         """Draw what is left open; see :class:`heirmark.triggers.base.Trigger`."""
+        if len(task.input_shape) != 3:
+            raise BadConfig(f"Mix joins halves of images, and {task.name} has none: use another trigger")
         if len(task.classes) < 3:
             raise BadConfig(
                 f"Mix needs at least 3 classes, and {task.name} has {len(task.classes)}: use another trigger"

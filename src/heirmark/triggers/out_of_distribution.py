@@ -65,6 +65,11 @@ class OutOfDistribution:
         if target is None:
             target = int(torch.randint(len(task.classes), (), generator=generator))
         images = fit_shape(foreign.inputs[foreign.labels == self.source], task.input_shape)
+        # Of images that are alike one remains, or it could both train and verify.
+        rows = Split(inputs=images, labels=torch.zeros(len(images), dtype=torch.long)).row_digests
+        images = images[sorted({digest: row for row, digest in enumerate(rows)}.values())]
+        if task.owner.inputs.is_floating_point():
+            images = as_floats(images)
         images = images[torch.randperm(len(images), generator=generator)]
         permutation = torch.randperm(task.input_shape[1] * task.input_shape[2], generator=generator)
         return OutOfDistributionSecret(
@@ -86,8 +91,8 @@ class OutOfDistributionSecret:
         dataset: name of the other data set.
         source: its class.
         target: the label.
-        training: ``[N, C, H, W]`` uint8 images that the owner may train on.
-        held_out: ``[N, C, H, W]`` uint8 images kept for verification.
+        training: ``[N, C, H, W]`` images of the task's dtype that the owner may train on.
+        held_out: ``[N, C, H, W]`` images kept for verification, none of which is in ``training``.
         permutation: of the pixels, makes the controls.
         owner: the split whose draws take from ``training``; every other draw takes from ``held_out``.
     """

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
-from heirmark.errors import BadConfig, ShapeMismatch
+from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.models import features_of
 from heirmark.runtime import Runtime, as_floats, derive_seed, evaluating, predict
 from heirmark.task import Split, Task
@@ -73,6 +73,8 @@ class Tiles:
     ) -> TilesSecret:
         """Choose source classes and target; see :class:`heirmark.triggers.base.Trigger`."""
         runtime = runtime or Runtime()
+        if len(task.input_shape) != 3:
+            raise BadConfig(f"tiles are made of images, and {task.name} has none: use another trigger")
         if self.sources is not None:
             sources = tuple(check_label(label, task, "source class") for label in self.sources)
         else:
@@ -129,6 +131,10 @@ def spanning_classes(split: Split, model: nn.Module, classes: int, *, seed: int,
         classes: how many there are.
         seed: of K-Means' starting points.
         runtime: device and precision.
+
+    Raises:
+        BadConfig: when a class has no image, or the model has no features.
+        BadData: when the features are not finite.
     """
     extract = features_of(model)
     device = runtime.torch_device
@@ -141,6 +147,8 @@ def spanning_classes(split: Split, model: nn.Module, classes: int, *, seed: int,
                 raise BadConfig(f"class {label} has no image in the owner's split: give the source classes yourself")
             centroids.append(extract(channels_last(as_floats(members.to(device)))).float().flatten(1).mean(0).cpu())
     points = torch.stack(centroids).double()
+    if not bool(points.isfinite().all()):
+        raise BadData("the clean model's features are not finite: train it anew, or give the source classes yourself")
     means = KMeans(SOURCES, n_init=10, random_state=seed % 2**32).fit(points.numpy()).cluster_centers_
     free = list(range(classes))
     chosen = []

@@ -1,0 +1,228 @@
+"""The demo's graph of stages: who is trained, marked, robbed and judged, and with what settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+from heirmark.attacks.extraction.knockoff import Knockoff
+from heirmark.methods.t2s import T2S
+from heirmark.methods.unmarked import Unmarked
+from heirmark.methods.vanilla import Vanilla
+from heirmark.pipeline.context import Context
+from heirmark.pipeline.embedding import embed_stage
+from heirmark.pipeline.judging import Judgement, calibrate_stage, verify_stage
+from heirmark.pipeline.stage import Stage, lineage
+from heirmark.pipeline.stealing import Theft, steal_stage
+from heirmark.runtime import derive_seed
+from heirmark.training import Recipe
+from heirmark.triggers.tiles import Tiles
+from heirmark.tuning import Rehearsal
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """The settings of a demo.
+
+    Attributes:
+        data: name of the data set.
+        model: architecture of owner, thief and competitor alike.
+        recipe: of every training from scratch.
+        rehearsal: T2S' second phase: balanced, where the paper's update would cost a small net its accuracy.
+        triggers: samples that train.
+        key_size: samples that verify.
+        calibrators: unmarked models that calibrate the test.
+        calibration_recipe: how those are trained.
+    """
+
+    data: str
+    model: str
+    recipe: Recipe
+    rehearsal: Rehearsal
+    triggers: int = 1000
+    key_size: int = 500
+    calibrators: int = 5
+    calibration_recipe: Recipe
+
+    def t2s(self) -> T2S:
+        """T2S on DeepTracer's tiles with the balanced update."""
+        return T2S(
+            model=self.model,
+            trigger=Tiles(),
+            triggers=self.triggers,
+            key_size=self.key_size,
+            pretraining=self.recipe,
+            trigger_batch=16,
+            rehearsal=self.rehearsal,
+        )
+
+    def vanilla(self) -> Vanilla:
+        """The same without rehearsal."""
+        t2s = self.t2s()
+        return Vanilla(
+            model=t2s.model,
+            trigger=t2s.trigger,
+            triggers=t2s.triggers,
+            key_size=t2s.key_size,
+            pretraining=t2s.pretraining,
+            trigger_batch=t2s.trigger_batch,
+        )
+
+    def unmarked(self) -> Unmarked:
+        """The same without a watermark."""
+        return Unmarked(model=self.model, pretraining=self.recipe, trigger=Tiles(), key_size=self.key_size)
+
+    def knockoff(self) -> Knockoff:
+        """The thief: the victim's architecture and training, every image of the adversary's split asked once."""
+        return Knockoff(model=self.model, recipe=self.recipe)
+
+
+QUICK_RECIPE = Recipe(epochs=8, batch_size=128, nesterov=True, warmup=0.15)
+QUICK = Profile(
+    data="fashion-mini",
+    model="naivenet:batch_norm=true",
+    recipe=QUICK_RECIPE,
+    calibration_recipe=replace(QUICK_RECIPE, epochs=4),
+    rehearsal=Rehearsal(epochs=8, batch_size=128, trigger_batch=64, learning_rate=0.02, update="balanced", rho=1.5),
+)
+"""Minutes on two CPU cores."""
+
+FULL_RECIPE = replace(QUICK_RECIPE, epochs=15)
+FULL = replace(
+    QUICK,
+    data="fashion-mnist",
+    recipe=FULL_RECIPE,
+    calibration_recipe=FULL_RECIPE,
+    rehearsal=replace(QUICK.rehearsal, epochs=6),
+)
+"""Full Fashion-MNIST."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suspect:
+    """One row of the demo: a stage whose model is judged.
+
+    Attributes:
+        name: for people.
+        method: watermark of the model or of its victim.
+        attack: how it was stolen; ``"none"`` when it was not.
+        answers: what the thief was given; ``"none"`` when it was not stolen.
+        stage: makes the model.
+        marked: the stage whose key judges it.
+        verification: judges it.
+        inherits: whether it descends from a marked model.
+    """
+
+    name: str
+    method: str
+    attack: str = "none"
+    answers: str = "none"
+    stage: Stage
+    marked: Stage
+    verification: Stage
+    inherits: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The demo's graph of stages.
+
+    Attributes:
+        suspects: in the order of the table.
+        stages: all of them, in the order in which they tell the story: train, mark, calibrate, steal, verify.
+        marked: embeds T2S.
+        calibration: of its key.
+        labels: what the stages are called for people, by stage name.
+    """
+
+    suspects: tuple[Suspect, ...]
+    stages: tuple[Stage, ...]
+    marked: Stage
+    calibration: Stage
+    labels: Mapping[str, str] = field(repr=False)
+
+
+def plan_demo(profile: Profile, context: Context, *, seed: int) -> Plan:
+    """Lay out the stages.
+
+    The clean model chooses the key's target, so it calibrates nothing. The models that calibrate are reported nowhere.
+    """
+    clean = embed_stage(profile.unmarked(), context, seed=seed, kind="train")
+    vanilla = embed_stage(profile.vanilla(), context, seed=seed, clean=clean)
+    marked = embed_stage(profile.t2s(), context, seed=seed, clean=clean, watermarked=vanilla)
+    calibrators = [
+        embed_stage(
+            replace(profile.unmarked(), pretraining=profile.calibration_recipe),
+            context,
+            seed=derive_seed(seed, "calibrator", index),
+            kind="train",
+        )
+        for index in range(profile.calibrators)
+    ]
+    calibrations = {key.name: calibrate_stage(key, calibrators, context) for key in (marked, vanilla)}
+    competitor = replace(profile.unmarked(), data="adversary")
+    independent = embed_stage(competitor, context, seed=derive_seed(seed, "independent"), kind="train")
+    labels = {
+        clean.name: "train the clean model",
+        vanilla.name: "embed the vanilla watermark",
+        marked.name: "embed T2S: rehearse the theft",
+        **{stage.name: f"train unmarked model {index + 1} to calibrate" for index, stage in enumerate(calibrators)},
+        calibrations[marked.name].name: "calibrate the T2S key",
+        calibrations[vanilla.name].name: "calibrate the vanilla key",
+        independent.name: "train an independent model",
+    }
+
+    def suspect(
+        name: str, stage: Stage, key: Stage, method: str, *, attack: str = "none", answers: str = "none"
+    ) -> Suspect:
+        verification = verify_stage(stage, key, calibrations[key.name], context, Judgement())
+        labels[verification.name] = f"verify: {name}" + ("" if answers == "none" else f" ({answers})")
+        return Suspect(
+            name=name,
+            method=method,
+            attack=attack,
+            answers=answers,
+            stage=stage,
+            marked=key,
+            verification=verification,
+            inherits=method != "unmarked",
+        )
+
+    suspects = [
+        suspect("T2S model", marked, marked, "t2s"),
+        suspect("vanilla model", vanilla, vanilla, "vanilla"),
+    ]
+    channels: tuple[tuple[Literal["probabilities", "label"], str], ...] = (
+        ("probabilities", "soft"),
+        ("label", "label"),
+    )
+    for name, victim, key, method in (
+        ("T2S", marked, marked, "t2s"),
+        ("vanilla", vanilla, vanilla, "vanilla"),
+        ("clean", clean, marked, "unmarked"),
+    ):
+        for number, (answers, short) in enumerate(channels):
+            theft = Theft(attack=profile.knockoff(), answers=answers)
+            stage = steal_stage(theft, victim, context, seed=derive_seed(seed, "thief", number))
+            labels[stage.name] = f"steal the {name} model ({short})"
+            suspects.append(suspect(f"stolen from {name} model", stage, key, method, attack="knockoff", answers=short))
+    suspects += [
+        suspect("clean model", clean, marked, "unmarked"),
+        suspect("independent model", independent, marked, "unmarked"),
+    ]
+    stages = lineage(
+        clean,
+        vanilla,
+        marked,
+        *calibrations.values(),
+        *(found.stage for found in suspects),
+        *(found.verification for found in suspects),
+    )
+    return Plan(
+        suspects=tuple(suspects),
+        stages=tuple(stages),
+        marked=marked,
+        calibration=calibrations[marked.name],
+        labels=labels,
+    )

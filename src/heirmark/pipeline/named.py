@@ -1,0 +1,150 @@
+"""What users name: a data set, an architecture; built-in, or code of their own, checked before hours of work rest on it."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import sys
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from heirmark.blackbox import BlackBox, ModelFault
+from heirmark.data import DATASETS, load_task
+from heirmark.errors import BadConfig, HeirmarkError
+from heirmark.models import MODELS, Architecture, Factory, ModelSpec, specify
+from heirmark.runtime import Runtime, seeded
+from heirmark.task import Task
+
+
+def check_known(what: str, name: str, known: Iterable[str]) -> None:
+    """Refuse a name that is not among those known, and say which was meant.
+
+    Raises:
+        BadConfig: when it is not.
+    """
+    names = list(known)
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise BadConfig(f"unknown {what} {name!r}: {hint}choose one of {', '.join(names)}")
+
+
+def user_object(path: str) -> Any:
+    """Import ``package.module:name`` of the user's own code; the current folder is searched first.
+
+    Raises:
+        BadConfig: when it cannot be imported, or is not callable.
+    """
+    module, _, name = path.partition(":")
+    if "" not in sys.path and str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = importlib.import_module(module)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (Exception, SystemExit) as error:  # it runs whatever the user wrote
+        raise BadConfig(
+            f"cannot import {path!r} ({_told(error)}): write package.module:name of code that Python finds"
+        ) from error
+    if not callable(found):
+        raise BadConfig(f"{path!r} is not callable: name a function or a class")
+    return found
+
+
+def load_named_task(data: str, *, seed: int, root: Path | None) -> Task:
+    """A built-in data set's task by name, or the task that a user's function ``package.module:function`` returns.
+
+    Raises:
+        BadConfig: for an unknown name, or a function that cannot be called or returns no task.
+    """
+    if ":" not in data:
+        check_known("data set", data, DATASETS)
+        return load_task(data, seed=seed, root=root)
+    function = user_object(data)
+    try:
+        task = function()
+    except HeirmarkError:
+        raise
+    except Exception as error:
+        raise BadConfig(f"{data!r} failed ({_told(error)}): it is called without arguments") from error
+    if not isinstance(task, Task):
+        raise BadConfig(f"{data!r} returned {type(task).__name__}: return a heirmark.Task")
+    return task
+
+
+def named_architecture(text: str) -> Architecture:
+    """An architecture from ``"name"``, ``"name:option=value,..."`` or ``"package.module:factory"``; built-in names first.
+
+    Raises:
+        BadConfig: for an unknown name, or a factory that cannot be imported.
+    """
+    name, colon, _ = text.partition(":")
+    if colon and name not in MODELS:
+        return user_factory(text)
+    check_known("model", name, [*MODELS, "package.module:factory of your own"])
+    return text
+
+
+def user_factory(path: str) -> Factory:
+    """A user's own model factory by ``package.module:name``.
+
+    Raises:
+        BadConfig: when it cannot be imported.
+    """
+    name, colon, _ = path.partition(":")
+    if not colon or name in MODELS:
+        raise BadConfig(f"{path!r} is no package.module:factory: only a model of your own needs one")
+    factory: Factory = user_object(path)
+    return factory
+
+
+def check_architecture(architecture: Architecture, *, input_shape: tuple[int, ...], classes: int) -> None:
+    """Make sure that an architecture can be built for a task; a user's own is built and asked once.
+
+    Raises:
+        BadConfig: when it cannot, or a user's factory gives anything but a fresh module of the right shapes.
+        ShapeMismatch: when a built-in model cannot take the inputs.
+    """
+    spec = specify(architecture, input_shape=input_shape, classes=classes)
+    if not isinstance(architecture, str):
+        check_factory(architecture, spec)
+
+
+def check_factory(factory: Factory, spec: ModelSpec) -> None:
+    """Build a user's model and ask it about two blank inputs.
+
+    Raises:
+        BadConfig: when that fails.
+    """
+    name = getattr(factory, "__qualname__", repr(factory))
+    remedy = "it gets a heirmark.ModelSpec and returns a fresh nn.Module"
+    try:
+        with seeded(0):
+            model, another = factory(spec), factory(spec)
+    except Exception as error:
+        raise BadConfig(f"the model factory {name} failed ({_told(error)}): {remedy}") from error
+    if not isinstance(model, nn.Module) or model is another:
+        made = "the same module twice" if model is another else type(model).__name__
+        raise BadConfig(f"the model factory {name} returned {made}: {remedy}")
+    box = BlackBox(model, classes=spec.classes, runtime=Runtime(device="cpu", precision="float32"))
+    try:
+        box.query(torch.zeros(2, *spec.input_shape))
+    except ModelFault as error:
+        raise BadConfig(f"the model of {name} does not fit the task: {error}") from error
+
+
+def _told(error: BaseException) -> str:
+    """What went wrong in a user's code, and where."""
+    words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    foreign = ("<frozen", "importlib", "site-packages", __file__)
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if not any(part in frame.filename for part in foreign)
+    ]
+    return words if not frames else f"{words}, {Path(frames[-1].filename).name} line {frames[-1].lineno}"

@@ -1,0 +1,319 @@
+"""What every registered extraction attack promises, run for each of them with each kind of answer.
+
+An attack that is added to ``EXTRACTIONS`` is picked up by itself; it needs a tiny configuration in ``CONFIGS``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from heirmark.attacks import EXTRACTIONS, Knockoff, Stolen
+from heirmark.blackbox import Answers, BlackBox
+from heirmark.configuration import apply_settings, describe_fields, from_json, to_json
+from heirmark.errors import BadConfig, BudgetExhausted
+from heirmark.methods.base import train_clean
+from heirmark.models.storage import load_model, save_model
+from heirmark.runtime import Runtime, predict
+from heirmark.task import Split, Task
+from heirmark.training import Recipe
+
+MODEL = "naivenet:width=4,hidden=16,batch_norm=true"
+RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=0.02, optimizer="adam")
+
+# The tiny configurations of every attack, by name.
+CONFIGS: dict[str, dict[str, Any]] = {
+    "knockoff": {
+        "everything": Knockoff(model=MODEL, recipe=RECIPE),
+        "some": Knockoff(model=MODEL, recipe=RECIPE, queries=200),
+        "another-net": Knockoff(model="vgg-like:width=4,hidden=32,dropout=0.1", recipe=RECIPE),
+    },
+}
+ANSWERS: dict[str, dict[str, Any]] = {
+    "probabilities": {"answers": "probabilities"},
+    "rounded": {"answers": "probabilities", "decimals": 1},
+    "top-2": {"answers": "top-k", "k": 2},
+    "label": {"answers": "label"},
+}
+EVERY = [(name, variant) for name in EXTRACTIONS for variant in CONFIGS.get(name, {"": None})]
+NAMES = [f"{name}-{variant}" for name, variant in EVERY]
+SEED = 3
+SettingsOf = Callable[[Any, Any], Iterator[str]]
+
+
+@pytest.fixture(params=EVERY, ids=NAMES)
+def case(request: pytest.FixtureRequest) -> tuple[str, str]:
+    name, variant = request.param
+    if name not in CONFIGS:
+        pytest.fail(f"the attack {name!r} has no tiny configuration: add one to CONFIGS in {Path(__file__).name}")
+    return name, variant
+
+
+@pytest.fixture
+def config(case: tuple[str, str]) -> Any:
+    return CONFIGS[case[0]][case[1]]
+
+
+@pytest.fixture(scope="module")
+def victim(tiny_task: Task, cpu: Runtime) -> nn.Module:
+    return train_clean(tiny_task, MODEL, dataclasses.replace(RECIPE, epochs=6), seed=0, runtime=cpu)
+
+
+@pytest.fixture(scope="module")
+def box(victim: nn.Module, cpu: Runtime) -> Callable[..., BlackBox]:
+    """Makes a fresh box around the victim."""
+
+    def make(answers: str = "probabilities", **options: Any) -> BlackBox:
+        return BlackBox(victim, classes=6, runtime=cpu, **ANSWERS[answers], **options)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_task: Task, cpu: Runtime, box: Callable[..., BlackBox]) -> Callable[..., Stolen]:
+    """Runs a configuration once and keeps the result, which no test may change."""
+    kept: dict[tuple[str, str, str], Stolen] = {}
+
+    def run(name: str, variant: str, answers: str = "probabilities") -> Stolen:
+        if (name, variant, answers) not in kept:
+            kept[name, variant, answers] = CONFIGS[name][variant](
+                box(answers), tiny_task.adversary, seed=SEED, runtime=cpu
+            )
+        return kept[name, variant, answers]
+
+    return run
+
+
+def weights(model: nn.Module) -> dict[str, bytes]:
+    return {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
+
+
+def agreement(one: nn.Module, other: nn.Module, inputs: Tensor, runtime: Runtime) -> float:
+    answers = [predict(model, inputs, runtime=runtime).argmax(1) for model in (one, other)]
+    return float((answers[0] == answers[1]).double().mean())
+
+
+# ---------------------------------------------------------------- the configuration
+
+
+def test_every_attack_has_a_configuration_here(case: tuple[str, str], config: Any) -> None:
+    assert type(config) is EXTRACTIONS[case[0]]
+
+
+@pytest.mark.parametrize("name", EXTRACTIONS)
+def test_a_configuration_is_frozen_and_keyword_only(name: str) -> None:
+    kind = EXTRACTIONS[name]
+    assert dataclasses.is_dataclass(kind)
+    assert all(field.kw_only for field in dataclasses.fields(kind))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(kind(), dataclasses.fields(kind)[0].name, None)
+    assert kind() == kind()
+    assert hash(kind()) == hash(kind())
+
+
+def test_a_configuration_goes_to_json_and_back(config: Any) -> None:
+    kinds: dict[str, Any] = {kind.__name__: kind for kind in EXTRACTIONS.values()}
+    for one in (config, type(config)()):
+        again = from_json(kinds, json.loads(json.dumps(to_json(one), allow_nan=False)))
+        assert again == one
+        assert type(again) is type(one)
+
+
+def test_every_setting_can_be_given_as_text_and_has_a_help(config: Any, settings_of: SettingsOf) -> None:
+    default = type(config)()
+    assert apply_settings(default, settings_of(config, default)) == config
+    assert [row.name for row in describe_fields(type(config)) if not row.help] == []
+
+
+@pytest.mark.parametrize("name", EXTRACTIONS)
+def test_an_attack_has_no_way_to_be_given_a_key(name: str) -> None:
+    accepted = inspect.signature(EXTRACTIONS[name]()).parameters
+    assert list(accepted) == ["box", "data", "seed", "runtime"]
+    assert all(accepted[word].kind is inspect.Parameter.KEYWORD_ONLY for word in ("seed", "runtime"))
+
+
+# ---------------------------------------------------------------- the result
+
+
+@pytest.mark.parametrize("answers", ANSWERS)
+def test_a_copy_agrees_with_its_victim(
+    answers: str, case: tuple[str, str], runs: Callable[..., Stolen], victim: nn.Module, tiny_task: Task, cpu: Runtime,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    stolen = runs(*case, answers)
+    assert not any(part.training for part in stolen.model.modules())
+    assert stolen.spec.input_shape == tiny_task.input_shape
+    assert stolen.spec.classes == 6
+    assert agreement(stolen.model, victim, tiny_task.test.inputs, cpu) > 0.6
+    save_model(stolen.model, stolen.spec, tmp_path)
+    loaded, spec = load_model(tmp_path)
+    assert spec == stolen.spec
+    assert weights(loaded) == weights(stolen.model)
+
+
+# ---------------------------------------------------------------- randomness and side effects
+
+
+@pytest.mark.parametrize("answers", ["probabilities", "label"])
+def test_one_seed_gives_one_copy_and_leaves_no_trace(
+    answers: str, case: tuple[str, str], config: Any, runs: Callable[..., Stolen], box: Callable[..., BlackBox],
+    victim: nn.Module, tiny_task: Task, cpu: Runtime, unchanged_globals: Callable[[], Any],
+) -> None:  # fmt: skip
+    first, data = runs(*case, answers), tiny_task.adversary
+    given_inputs, given_labels, before = data.inputs.clone(), data.labels.clone(), weights(victim)
+    victim.train()
+    try:
+        random.seed(5)
+        np.random.seed(5)  # noqa: NPY002 - the global generator must not matter
+        torch.manual_seed(5)
+        with unchanged_globals():
+            second = config(box(answers), data, seed=SEED, runtime=cpu)
+        assert all(part.training for part in victim.modules()), "the victim's mode was changed"
+    finally:
+        victim.eval()
+    assert weights(second.model) == weights(first.model)
+    assert (second.queries, second.spec) == (first.queries, first.spec)
+    assert weights(victim) == before
+    assert all(p.requires_grad for p in victim.parameters())
+    assert torch.equal(data.inputs, given_inputs)
+    assert torch.equal(data.labels, given_labels)
+    other = config(box(answers), data, seed=SEED + 1, runtime=cpu)
+    assert weights(other.model) != weights(first.model)
+
+
+@pytest.mark.parametrize("answers", ["probabilities", "label"])
+def test_true_labels_are_not_looked_at(
+    answers: str, case: tuple[str, str], config: Any, runs: Callable[..., Stolen], box: Callable[..., BlackBox],
+    tiny_task: Task, cpu: Runtime,
+) -> None:  # fmt: skip
+    data = tiny_task.adversary
+    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(0))
+    for labels in (data.labels[order], torch.zeros_like(data.labels)):
+        blind = Split(inputs=data.inputs, labels=labels)
+        assert weights(config(box(answers), blind, seed=SEED, runtime=cpu).model) == weights(runs(*case, answers).model)
+
+
+class Window:
+    """The part of a black box that its clients may see, and nothing else."""
+
+    def __init__(self, box: BlackBox) -> None:
+        self._ask = box.query
+        self._box = lambda name: getattr(box, name)
+
+    def query(self, inputs: Tensor) -> Answers:
+        return self._ask(inputs)
+
+    def __getattr__(self, name: str) -> Any:
+        assert not name.startswith("_"), f"the attack reached into the box for {name!r}"
+        return self._box(name)
+
+
+def test_only_the_front_of_the_box_is_used(
+    case: tuple[str, str], config: Any, runs: Callable[..., Stolen], box: Callable[..., BlackBox], tiny_task: Task,
+    cpu: Runtime,
+) -> None:  # fmt: skip
+    stolen = config(Window(box()), tiny_task.adversary, seed=SEED, runtime=cpu)
+    assert weights(stolen.model) == weights(runs(*case).model)
+
+
+def test_a_function_is_as_good_a_victim_as_a_module(
+    case: tuple[str, str], config: Any, runs: Callable[..., Stolen], victim: nn.Module, tiny_task: Task, cpu: Runtime
+) -> None:
+    far = BlackBox(lambda inputs: predict(victim, inputs, runtime=cpu).softmax(1), classes=6, runtime=cpu)
+    stolen = config(far, tiny_task.adversary, seed=SEED, runtime=cpu)
+    assert weights(stolen.model) == weights(runs(*case).model)
+
+
+# ---------------------------------------------------------------- the budget
+
+
+def test_queries_are_counted_and_a_budget_that_suffices_changes_nothing(
+    case: tuple[str, str], config: Any, runs: Callable[..., Stolen], box: Callable[..., BlackBox], tiny_task: Task,
+    cpu: Runtime,
+) -> None:  # fmt: skip
+    needed = runs(*case).queries
+    assert needed > 0
+    exact = box(budget=needed)
+    stolen = config(exact, tiny_task.adversary, seed=SEED, runtime=cpu)
+    assert exact.queries_used == stolen.queries == needed
+    assert exact.remaining == 0
+    assert weights(stolen.model) == weights(runs(*case).model)
+
+
+@pytest.mark.parametrize("short", [1, 50, 10_000])
+def test_a_budget_that_does_not_suffice_ends_the_attack_and_charges_nothing(
+    short: int, case: tuple[str, str], config: Any, runs: Callable[..., Stolen], box: Callable[..., BlackBox],
+    tiny_task: Task, cpu: Runtime,
+) -> None:  # fmt: skip
+    budget = max(0, runs(*case).queries - short)
+    poor = box(budget=budget)
+    with pytest.raises(BudgetExhausted, match="ask fewer or raise the budget"):
+        config(poor, tiny_task.adversary, seed=SEED, runtime=cpu)
+    assert poor.queries_used == 0
+    assert poor.remaining == budget
+    assert poor.transcript == ()
+
+
+# ---------------------------------------------------------------- Knockoff's own
+
+
+class Listener:
+    """A victim that keeps what it is asked and answers as it is told."""
+
+    def __init__(self, answer: Callable[[Tensor], Tensor]) -> None:
+        self.answer, self.asked = answer, list[Tensor]()
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        self.asked.append(inputs.clone())
+        return self.answer(inputs)
+
+
+def test_knockoff_asks_about_each_image_once(tiny_task: Task, cpu: Runtime) -> None:
+    data = tiny_task.adversary
+    for queries in (None, 1, 60, len(data)):
+        listener = Listener(lambda inputs: torch.full((len(inputs), 6), 1 / 6))
+        attack = Knockoff(model=MODEL, recipe=dataclasses.replace(RECIPE, epochs=0), queries=queries)
+        stolen = attack(BlackBox(listener, classes=6), data, seed=0, runtime=cpu)
+        asked = [row.numpy().tobytes() for batch in listener.asked for row in batch]
+        known = {row.numpy().tobytes() for row in data.floats()}
+        assert len(asked) == len(set(asked)) == stolen.queries == (queries or len(data))
+        assert set(asked) <= known
+
+
+def test_knockoff_learns_nothing_from_rows_of_zeros(tiny_task: Task, cpu: Runtime) -> None:
+    """Rounding may leave nothing of an answer; then all classes are alike, and the loss stays a number."""
+    silent = BlackBox(Listener(lambda inputs: torch.zeros(len(inputs), 6)), classes=6)
+    stolen = Knockoff(model=MODEL, recipe=RECIPE)(silent, tiny_task.adversary, seed=0, runtime=cpu)
+    probabilities = predict(stolen.model, tiny_task.test.inputs, runtime=cpu).softmax(1)
+    assert bool(probabilities.isfinite().all())
+    assert float(probabilities.max()) < 0.5
+
+
+def test_knockoff_scales_top_k_answers_to_a_sum_of_one(tiny_task: Task, cpu: Runtime) -> None:
+    """Two classes at 0.2 and 0.1, the others hidden, are learned as 2/3 and 1/3."""
+    shown = torch.tensor([0.2, 0.1, 0.0, 0.0, 0.0, 0.0])
+    box = BlackBox(Listener(lambda inputs: shown.expand(len(inputs), 6)), classes=6, answers="top-k", k=2)
+    stolen = Knockoff(model=MODEL, recipe=dataclasses.replace(RECIPE, epochs=6))(
+        box, tiny_task.adversary, seed=0, runtime=cpu
+    )
+    mean = predict(stolen.model, tiny_task.test.inputs, runtime=cpu).softmax(1).mean(0)
+    assert mean.tolist() == pytest.approx([2 / 3, 1 / 3, 0, 0, 0, 0], abs=0.05)
+
+
+def test_knockoff_refuses_more_queries_than_images(tiny_task: Task, cpu: Runtime, box: Callable[..., BlackBox]) -> None:
+    with pytest.raises(BadConfig, match="queries must be positive, not 0"):
+        Knockoff(queries=0)
+    poor = box()
+    with pytest.raises(BadConfig, match=r"289 queries .* the adversary has 288 images: lower queries"):
+        Knockoff(model=MODEL, queries=289)(poor, tiny_task.adversary, seed=0, runtime=cpu)
+    assert poor.queries_used == 0

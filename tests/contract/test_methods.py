@@ -1,0 +1,431 @@
+"""What every registered watermarking method promises, run for each of them with each kind of trigger.
+
+A method that is added to ``METHODS`` is picked up by itself; it needs tiny configurations in ``CONFIGS``.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import heirmark.methods.base
+from heirmark.configuration import apply_settings, canonical_json, describe_fields, from_json, to_json
+from heirmark.errors import BadConfig
+from heirmark.key import Key
+from heirmark.methods import METHODS, T2S, Marked, Unmarked, Vanilla
+from heirmark.methods.base import train_clean, train_watermarked
+from heirmark.models.storage import load_model, save_model
+from heirmark.runtime import Runtime, predict
+from heirmark.task import Split, Task
+from heirmark.training import Recipe
+from heirmark.triggers import AnyTrigger, Feature, Mix, OutOfDistribution, Tiles
+from heirmark.tuning import Rehearsal
+from heirmark.verification import Suspect, calibrate, verify
+
+TRIGGERS: dict[str, AnyTrigger] = {
+    "feature": Feature(steps=10),
+    "mix": Mix(),
+    "tiles": Tiles(samples=60),
+    "out-of-distribution": OutOfDistribution(source=1),
+}
+COMMON: dict[str, Any] = {
+    "model": "naivenet:width=4,hidden=16,batch_norm=true",
+    "pretraining": Recipe(epochs=3, batch_size=16, learning_rate=0.02, optimizer="adam"),
+    "key_size": 40,
+}
+MARKING: dict[str, Any] = {**COMMON, "triggers": 60, "trigger_batch": 8}
+# Classes that unmarked models of the tiny task never confuse in this way: with six classes drawn at random a good share of
+# the keys is hit by chance, and rightly proves nothing.
+PROVABLE = Mix(sources=(1, 3), target=0)
+PAPER = Rehearsal(epochs=1, batch_size=48, trigger_batch=16, learning_rate=1e-3, utility_weight=50.0)
+BALANCED = dataclasses.replace(PAPER, update="balanced", learning_rate=0.01, reset_student_every=3)
+
+# The tiny configurations of every method, by name. The first of a method is the one that has to be proved.
+CONFIGS: dict[str, dict[str, Any]] = {
+    "t2s": {
+        "provable": T2S(**MARKING, trigger=PROVABLE, rehearsal=BALANCED),
+        **{
+            f"balanced-{kind}": T2S(**MARKING, trigger=trigger, rehearsal=BALANCED)
+            for kind, trigger in TRIGGERS.items()
+        },
+        "paper": T2S(**MARKING, trigger=TRIGGERS["tiles"], rehearsal=PAPER),
+        "from-clean": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearsal=BALANCED, initial="clean"),
+        "from-scratch": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearsal=BALANCED, initial="scratch"),
+        "without-rehearsal": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearse=False),
+        "without-rehearsal-from-clean": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearse=False, initial="clean"),
+    },
+    "vanilla": {
+        "provable": Vanilla(**MARKING, trigger=PROVABLE),
+        **{kind: Vanilla(**MARKING, trigger=trigger) for kind, trigger in TRIGGERS.items()},
+    },
+    "unmarked": {
+        "provable": Unmarked(**COMMON, trigger=PROVABLE),
+        **{kind: Unmarked(**COMMON, trigger=trigger) for kind, trigger in TRIGGERS.items()},
+        "competitor": Unmarked(**COMMON, trigger=TRIGGERS["tiles"], data="adversary"),
+    },
+}
+EVERY = [(name, variant) for name in METHODS for variant in CONFIGS.get(name, {"": None})]
+NAMES = [f"{name}-{variant}" for name, variant in EVERY]
+SEED = 3
+SettingsOf = Callable[[Any, Any], Iterator[str]]
+
+
+@pytest.fixture(autouse=True)
+def no_download(monkeypatch: pytest.MonkeyPatch, foreign_images: Split) -> None:
+    monkeypatch.setattr(heirmark.methods.base, "load_images", lambda name: (foreign_images, foreign_images, ("a", "b")))
+
+
+@pytest.fixture(params=EVERY, ids=NAMES)
+def case(request: pytest.FixtureRequest) -> tuple[str, str]:
+    name, variant = request.param
+    return name, variant or first_of(name)
+
+
+def first_of(name: str) -> str:
+    if name not in CONFIGS:
+        pytest.fail(f"the method {name!r} has no tiny configuration: add one to CONFIGS in {Path(__file__).name}")
+    return next(iter(CONFIGS[name]))
+
+
+@pytest.fixture
+def config(case: tuple[str, str]) -> Any:
+    return CONFIGS[case[0]][case[1]]
+
+
+def digest(marked: Marked) -> dict[str, Any]:
+    """All of a result, to be compared for equality."""
+    sets = {"training": marked.training_triggers, "verification": marked.verification_triggers}
+    return {
+        "weights": {name: tensor.numpy().tobytes() for name, tensor in marked.model.state_dict().items()},
+        "key": marked.key.commitment,
+        "history": [dict(row) for row in marked.history],
+        "spec": marked.spec,
+        **{
+            name: None if drawn is None else [getattr(drawn, part).numpy().tobytes() for part in ("inputs", "controls")]
+            for name, drawn in sets.items()
+        },
+    }
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_task: Task, cpu: Runtime) -> Callable[..., Marked]:
+    """Runs a configuration once a seed and keeps the result, which no test may change."""
+    kept: dict[tuple[str, str, int], Marked] = {}
+
+    def run(name: str, variant: str, seed: int = SEED) -> Marked:
+        if (name, variant, seed) not in kept:
+            kept[name, variant, seed] = CONFIGS[name][variant](tiny_task, seed=seed, runtime=cpu)
+        return kept[name, variant, seed]
+
+    return run
+
+
+@pytest.fixture
+def marked(case: tuple[str, str], runs: Callable[..., Marked]) -> Marked:
+    return runs(*case)
+
+
+@pytest.fixture(scope="module")
+def unmarked_models(tiny_task: Task, cpu: Runtime) -> list[nn.Module]:
+    """Five models that never met a watermark and choose nothing."""
+    return [
+        train_clean(tiny_task, COMMON["model"], COMMON["pretraining"], seed=1000 + number, runtime=cpu)
+        for number in range(5)
+    ]
+
+
+# ---------------------------------------------------------------- the configuration
+
+
+def test_every_method_has_a_configuration_here(case: tuple[str, str]) -> None:
+    name, variant = case
+    assert type(CONFIGS[name][variant]) is METHODS[name]
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_configuration_is_frozen_and_keyword_only(name: str) -> None:
+    kind = METHODS[name]
+    default = kind()
+    assert dataclasses.is_dataclass(kind)
+    assert all(field.kw_only for field in dataclasses.fields(kind))
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(default, dataclasses.fields(kind)[0].name, None)
+    assert hash(default) == hash(kind())
+    assert default == kind()
+
+
+def test_a_configuration_goes_to_json_and_back(case: tuple[str, str], config: Any) -> None:
+    kinds: Mapping[str, Any] = {kind.__name__: kind for kind in METHODS.values()}
+    for one in (config, METHODS[case[0]]()):
+        text = json.dumps(to_json(one), allow_nan=False)
+        again = from_json(kinds, json.loads(text))
+        assert again == one
+        assert type(again) is type(one)
+        assert canonical_json(again) == canonical_json(one)
+
+
+def test_every_setting_can_be_given_as_text_and_has_a_help(config: Any, settings_of: SettingsOf) -> None:
+    default = type(config)()
+    assert apply_settings(default, settings_of(config, default)) == config
+    assert apply_settings(default, []) == default
+    rows = list(describe_fields(type(config)))
+    assert {row.name for row in rows} >= {field.name for field in dataclasses.fields(config)}
+    assert [row.name for row in rows if not row.help] == []
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_mistyped_setting_is_an_error(name: str) -> None:
+    for setting in ("epoch=3", "model", "key_size=many", "pretraining.epochs=1.5"):
+        with pytest.raises(BadConfig):
+            apply_settings(METHODS[name](), [setting])
+
+
+# ---------------------------------------------------------------- the result
+
+
+def test_a_result_is_whole(marked: Marked, tiny_task: Task, cpu: Runtime, tmp_path: Path) -> None:
+    assert not any(part.training for part in marked.model.modules())
+    assert marked.spec.input_shape == tiny_task.input_shape
+    assert marked.spec.classes == tiny_task.num_classes
+    logits = predict(marked.model, tiny_task.test.inputs, runtime=cpu)
+    assert logits.shape == (120, 6)
+    assert bool(torch.isfinite(logits).all())
+    assert marked.model.state_dict().keys() == marked.spec.build(seed=0).state_dict().keys()
+    save_model(marked.model, marked.spec, tmp_path / "model")
+    loaded, _ = load_model(tmp_path / "model")
+    assert torch.equal(predict(loaded, tiny_task.test.inputs, runtime=cpu), logits)
+    marked.key.save(tmp_path / "key")
+    assert Key.load(tmp_path / "key").commitment == marked.key.commitment
+    json.dumps([dict(row) for row in marked.history], allow_nan=False)
+
+
+def test_the_key_is_of_this_task_and_method(case: tuple[str, str], marked: Marked, tiny_task: Task) -> None:
+    key, drawn = marked.key, marked.verification_triggers
+    assert key.method == case[0]
+    assert key.classes == tiny_task.num_classes
+    assert key.input_shape == tiny_task.input_shape
+    assert 20 <= len(key) <= COMMON["key_size"]
+    assert key.trigger["target"] == drawn.target
+    assert key.expected.tolist() == [drawn.target] * len(key)
+    shown = dict(zip(rows(drawn.inputs), rows(drawn.controls), strict=True))
+    assert [shown[row] for row in rows(key.queries)] == rows(key.controls)
+
+
+def rows(inputs: Tensor) -> list[bytes]:
+    return [row.contiguous().numpy().tobytes() for row in inputs]
+
+
+def test_nothing_that_trained_verifies(marked: Marked, tiny_task: Task) -> None:
+    key, trained = marked.key, marked.training_triggers
+    assert key.disjoint_from(tiny_task.owner.inputs)
+    assert key.disjoint_from(tiny_task.adversary.inputs)
+    owned = set(rows(tiny_task.owner.inputs))
+    assert owned.isdisjoint(rows(key.controls))
+    hosts = marked.verification_triggers.hosts.flatten(0, 1)
+    assert owned.isdisjoint(rows(hosts))
+    assert set(rows(hosts)) <= set(rows(tiny_task.calibration.inputs)), "verification hosts come from calibration"
+    if trained is not None:
+        assert key.disjoint_from(trained.inputs)
+        assert set(rows(trained.hosts.flatten(0, 1))) <= owned, "training hosts come from the owner's split"
+        assert set(rows(trained.controls)).isdisjoint(rows(key.controls))
+
+
+# ---------------------------------------------------------------- randomness and side effects
+
+
+def test_one_seed_gives_one_result_and_leaves_no_trace(
+    case: tuple[str, str], config: Any, runs: Callable[..., Marked], tiny_task: Task, cpu: Runtime,
+    unchanged_globals: Callable[[], Any],
+) -> None:  # fmt: skip
+    first = digest(runs(*case))
+    splits = {role: (s.inputs.clone(), s.labels.clone()) for role, s in tiny_task.splits.items()}
+    random.seed(17)
+    np.random.seed(17)  # noqa: NPY002 - the global generator must not matter
+    torch.manual_seed(17)
+    with unchanged_globals():
+        second = config(tiny_task, seed=SEED, runtime=cpu)
+    assert digest(second) == first
+    for role, (inputs, labels) in splits.items():
+        assert torch.equal(tiny_task.splits[role].inputs, inputs)
+        assert torch.equal(tiny_task.splits[role].labels, labels)
+
+
+def test_another_seed_gives_another_key(
+    case: tuple[str, str], runs: Callable[..., Marked], config: Any, tiny_task: Task, cpu: Runtime
+) -> None:
+    first, other = runs(*case), config(tiny_task, seed=SEED + 1, runtime=cpu)
+    assert other.key.commitment != first.key.commitment
+    assert other.key.nonce != first.key.nonce
+    assert not torch.equal(other.key.queries[:20], first.key.queries[:20])
+    assert digest(other)["weights"] != digest(first)["weights"]
+
+
+class Untouchable:
+    """Stands where nobody may look."""
+
+    def __init__(self, role: str) -> None:
+        object.__setattr__(self, "role", role)
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("__class__", "__dict__"):
+            return object.__getattribute__(self, name)
+        raise AssertionError(f"the method looked at {name!r} of the {object.__getattribute__(self, 'role')} split")
+
+    def __len__(self) -> int:
+        raise AssertionError(f"the method looked at the length of the {object.__getattribute__(self, 'role')} split")
+
+
+def test_the_adversarys_and_the_test_split_are_not_looked_at(
+    case: tuple[str, str], config: Any, runs: Callable[..., Marked], tiny_task: Task, cpu: Runtime
+) -> None:
+    hidden = {"test"} if getattr(config, "data", "owner") == "adversary" else {"adversary", "test"}
+    blind = copy.copy(tiny_task)
+    for role in hidden:
+        object.__setattr__(blind, role, Untouchable(role))
+    told: list[tuple[str, int, int]] = []
+    listening = dataclasses.replace(cpu, progress=lambda *words: told.append(words))
+    assert digest(config(blind, seed=SEED, runtime=listening)) == digest(runs(*case))
+    assert told, "long work has to report its progress"
+    assert all(0 < done <= total for _, done, total in told)
+
+
+def test_the_calibration_split_does_not_train(
+    case: tuple[str, str], config: Any, runs: Callable[..., Marked], tiny_task: Task, cpu: Runtime
+) -> None:
+    """Whatever the images behind the key are, the model is the same."""
+    shuffled = copy.copy(tiny_task)
+    other = Split(inputs=tiny_task.calibration.inputs.flip(3), labels=tiny_task.calibration.labels)
+    object.__setattr__(shuffled, "calibration", other)
+    result = config(shuffled, seed=SEED, runtime=cpu)
+    assert digest(result)["weights"] == digest(runs(*case))["weights"]
+    assert result.key.trigger == runs(*case).key.trigger, "the secret is settled without the calibration split"
+
+
+def test_models_that_are_handed_in_save_time_and_nothing_else(
+    case: tuple[str, str], config: Any, runs: Callable[..., Marked], tiny_task: Task, cpu: Runtime,
+    unchanged_globals: Callable[[], Any],
+) -> None:  # fmt: skip
+    result = runs(*case)
+    accepted = inspect.signature(config).parameters
+    data = tiny_task.adversary if getattr(config, "data", "owner") == "adversary" else tiny_task.owner
+    handed: dict[str, nn.Module] = {}
+    if "clean" in accepted:
+        handed["clean"] = train_clean(
+            tiny_task, config.model, config.pretraining, seed=SEED, runtime=cpu, data=data
+        ).train()
+    if "watermarked" in accepted:
+        assert result.training_triggers is not None
+        handed["watermarked"] = train_watermarked(
+            tiny_task, config.model, config.pretraining, result.training_triggers, config.trigger_batch,
+            seed=SEED, runtime=cpu,
+        ).train()  # fmt: skip
+    assert set(accepted) - {"task", "seed", "runtime"} == set(handed), "make the model that this method accepts here"
+    before = {name: state_of(model) for name, model in handed.items()}
+    with unchanged_globals():
+        again = config(tiny_task, seed=SEED, runtime=cpu, **handed)
+    assert digest(again) == digest(result)
+    assert not any(part.training for part in again.model.modules())
+    for name, model in handed.items():
+        assert state_of(model) == before[name], f"the {name} model was changed"
+        assert again.model is not model, f"the result is the {name} model itself, which belongs to the caller"
+
+
+def state_of(model: nn.Module) -> dict[str, Any]:
+    """All that may be changed by accident."""
+    return {
+        "tensors": {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()},
+        "requires_grad": {name: p.requires_grad for name, p in model.named_parameters()},
+        "grads": {name: None if p.grad is None else p.grad.numpy().tobytes() for name, p in model.named_parameters()},
+        "modes": {name: part.training for name, part in model.named_modules()},
+        "hooks": [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in model.modules()],
+    }
+
+
+ELSEWHERE = """
+import json, sys
+sys.path[:0] = {folders!r}
+import conftest, test_methods
+from heirmark.runtime import Runtime
+runtime = Runtime(device="cpu", precision="float32")
+found = {{}}
+for name in test_methods.METHODS:
+    variant = test_methods.first_of(name)
+    marked = test_methods.CONFIGS[name][variant](conftest.make_tiny_task(), seed=test_methods.SEED, runtime=runtime)
+    found[name] = [variant, marked.key.commitment, test_methods.fingerprint(marked.model)]
+print(json.dumps(found))
+"""
+
+
+def fingerprint(model: nn.Module) -> list[str]:
+    return [tensor.numpy().tobytes().hex() for tensor in model.state_dict().values()]
+
+
+def test_another_process_gives_the_same_result(runs: Callable[..., Marked]) -> None:
+    here = Path(__file__).parent
+    folders = [str(here.parent), str(here), *filter(None, sys.path)]
+    result = subprocess.run(
+        [sys.executable, "-c", ELSEWHERE.format(folders=folders)],
+        capture_output=True, text=True, check=True, timeout=120,
+        env={**os.environ, "PYTHONHASHSEED": "4711", "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    for name, (variant, commitment, weights) in json.loads(result.stdout).items():
+        assert runs(name, variant).key.commitment == commitment
+        assert fingerprint(runs(name, variant).model) == weights
+
+
+# ---------------------------------------------------------------- what can be proved
+
+
+def judged(model: nn.Module, key: Key, unmarked: list[nn.Module], runtime: Runtime) -> Any:
+    calibration = calibrate(unmarked, key, runtime=runtime)
+    return verify(Suspect.from_module(model, classes=key.classes, runtime=runtime), key, calibration=calibration)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_marked_model_is_proved_and_unmarked_ones_are_not(
+    name: str, runs: Callable[..., Marked], unmarked_models: list[nn.Module], tiny_task: Task, cpu: Runtime
+) -> None:
+    variant = first_of(name)
+    result = runs(name, variant)
+    verdict = judged(result.model, result.key, unmarked_models, cpu)
+    if result.training_triggers is None:
+        assert verdict.outcome != "MARKED"
+        assert verdict.p_value > 0.05
+    else:
+        assert verdict.outcome == "MARKED"
+        assert verdict.wsr > 0.9
+        assert verdict.control_rate < 0.5
+    competitor = train_clean(
+        tiny_task, COMMON["model"], COMMON["pretraining"], seed=77, runtime=cpu, data=tiny_task.adversary
+    )
+    assert judged(competitor, result.key, unmarked_models, cpu).p_value > 0.05
+
+
+def test_the_unmarked_arm_has_no_small_p_values(
+    unmarked_models: list[nn.Module], tiny_task: Task, cpu: Runtime
+) -> None:
+    """Of keys drawn at random a few may be hit by chance, as models differ by more than the five that calibrate show."""
+    verdicts = {
+        (kind, seed): judged(marked.model, marked.key, unmarked_models, cpu)
+        for kind, trigger in TRIGGERS.items()
+        for seed in range(3)
+        for marked in [Unmarked(**COMMON, trigger=trigger)(tiny_task, seed=seed, runtime=cpu)]
+    }
+    small = {case: verdict.p_value for case, verdict in verdicts.items() if verdict.p_value < 0.05}
+    assert len(small) <= 2, small
+    marked = [case for case, verdict in verdicts.items() if verdict.outcome == "MARKED"]
+    assert len(marked) <= 1, marked

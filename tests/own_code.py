@@ -1,0 +1,151 @@
+"""What a user brings: a task and a model of their own. Named on the command line as ``own_code:make_task`` and the like."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from heirmark.data import load_task
+from heirmark.models import ModelSpec
+from heirmark.pipeline.demo import Profile
+from heirmark.task import Split, Task
+from heirmark.task import make_task as split_task
+from heirmark.training import Recipe
+from heirmark.tuning import Rehearsal
+
+CLASSES = 5
+
+
+def touch_and_sleep() -> None:
+    """Tell another process that this one is at work, and stay at it."""
+    Path(os.environ["OWN_CODE_READY"]).touch()
+    time.sleep(60)
+
+
+pause: Callable[[], None] | None = touch_and_sleep if "OWN_CODE_READY" in os.environ else None
+"""Called when a :class:`Net` trains on batches with triggers in them."""
+PAUSE_AT = 40
+
+
+def images(count: int, *, classes: int = CLASSES, seed: int) -> Split:
+    """Noisy 1x16x16 images of a pattern a class."""
+    patterns = torch.rand(classes, 1, 4, 4, generator=torch.Generator().manual_seed(77))
+    patterns = F.interpolate(patterns, size=(16, 16), mode="bilinear")
+    labels = torch.arange(count) % classes
+    noise = 0.1 * torch.randn(count, 1, 16, 16, generator=torch.Generator().manual_seed(seed))
+    return Split(inputs=(patterns[labels] + noise).clamp(0, 1).mul(255).round().to(torch.uint8), labels=labels)
+
+
+def make_task() -> Task:
+    """Five classes: owner 200, adversary 200, calibration 200, test 100."""
+    names = tuple(f"kind {number}" for number in range(CLASSES))
+    third = 1 / 3
+    return split_task(
+        "own", names, images(600, seed=1), images(100, seed=2), seed=0, owner=third, adversary=third, calibration=third
+    )
+
+
+def make_other_task() -> Task:
+    """The same kinds of images, other ones."""
+    task = make_task()
+    return Task(
+        name="own", classes=task.classes, owner=task.adversary, adversary=task.owner, calibration=task.test,
+        test=task.calibration,
+    )  # fmt: skip
+
+
+def make_task_of_seven() -> Task:
+    """Two more classes."""
+    names = tuple(f"kind {number}" for number in range(7))
+    return split_task("seven", names, images(420, classes=7, seed=1), images(70, classes=7, seed=2), seed=0)
+
+
+def make_nothing() -> int:
+    """No task."""
+    return 3
+
+
+def fail() -> Task:
+    """Raise what nobody expects."""
+    raise ZeroDivisionError("[red]no[/red]\nsecond line")
+
+
+not_callable = 3
+
+
+class Net(nn.Module):
+    """A perceptron with ``.features`` and ``.head``."""
+
+    def __init__(self, inputs: int, classes: int) -> None:
+        super().__init__()
+        self.features = nn.Sequential(nn.Flatten(), nn.Linear(inputs, 32), nn.ReLU())
+        self.head = nn.Linear(32, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if pause is not None and self.training and len(x) == PAUSE_AT:
+            pause()
+        logits: Tensor = self.head(self.features(x))
+        return logits
+
+
+def make_net(spec: ModelSpec) -> nn.Module:
+    """A model factory."""
+    return Net(math.prod(spec.input_shape), spec.classes)
+
+
+def make_wide_net(spec: ModelSpec) -> nn.Module:
+    """Another architecture."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(spec.input_shape), spec.classes))
+
+
+def make_wrong_net(spec: ModelSpec) -> nn.Module:
+    """One class too many."""
+    return Net(math.prod(spec.input_shape), spec.classes + 1)
+
+
+def make_no_net(spec: ModelSpec) -> nn.Module:
+    """Not a module."""
+    return torch.zeros(3)  # type: ignore[return-value]
+
+
+def make_without_spec() -> nn.Module:
+    """Takes no specification."""
+    return nn.Flatten()
+
+
+ONLY = nn.Flatten()
+
+
+def make_one_net(spec: ModelSpec) -> nn.Module:
+    """The same model every time."""
+    return ONLY
+
+
+def demo_task() -> Task:
+    """A little of the embedded data: owner 400, adversary 400, calibration 300, test 200."""
+    task = load_task("fashion-mini")
+    sizes = {"owner": 400, "adversary": 400, "calibration": 300, "test": 200}
+    return replace(task, **{name: task.splits[name].subset(torch.arange(size)) for name, size in sizes.items()})
+
+
+def demo_profile() -> Profile:
+    """A demo of seconds."""
+    recipe = Recipe(epochs=3, batch_size=32, learning_rate=0.05)
+    return Profile(
+        data="fashion-mini",
+        model="naivenet:width=4,hidden=32,batch_norm=true",
+        recipe=recipe,
+        calibration_recipe=replace(recipe, epochs=2),
+        rehearsal=Rehearsal(epochs=2, batch_size=32, trigger_batch=16, learning_rate=0.02, update="balanced"),
+        triggers=60,
+        key_size=60,
+        calibrators=2,
+    )

@@ -1,0 +1,732 @@
+"""The command line as a hostile newcomer meets it: happy paths, exit codes, one clear line for every mistake, no traces."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from typer.testing import CliRunner
+
+import heirmark.cli
+import own_code
+from heirmark.blackbox import BlackBox
+from heirmark.files import atomic_write_tensors, read_tensors
+from heirmark.key import Key
+from heirmark.methods import METHODS
+from heirmark.verification import Calibration, Verdict
+from heirmark.version import __version__
+
+CPU = ["--data", "own_code:make_task", "--device", "cpu", "--precision", "float32"]
+TRAINING = [
+    "--set",
+    "trigger=mix",
+    "--set",
+    "key_size=60",
+    "--set",
+    "pretraining.epochs=5",
+    "--set",
+    "pretraining.batch_size=32",
+    "--set",
+    "pretraining.learning_rate=0.05",
+]
+NET = "naivenet:width=4,hidden=16,batch_norm=true"
+UNMARKED = ["--method", "unmarked", *CPU, *TRAINING, "--calibrators", "2"]
+VANILLA = ["--method", "vanilla", *CPU, *TRAINING, "--calibrators", "2"]
+VANILLA += ["--set", "triggers=40", "--set", "trigger_batch=8"]
+RECIPE = [
+    "--set",
+    "recipe.epochs=5",
+    "--set",
+    "recipe.batch_size=32",
+    "--set",
+    "recipe.learning_rate=0.05",
+    "--set",
+    "recipe.momentum=0.9",
+]
+
+
+@dataclass(frozen=True)
+class Ran:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+def run(*arguments: str | Path) -> Ran:
+    """A command in this process; what it does not handle itself comes out as it is."""
+    result = CliRunner().invoke(heirmark.cli.app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    return Ran(result.exit_code, result.stdout, result.stderr)
+
+
+def refused(ran: Ran, code: int, *words: str) -> None:
+    """Assert that a command ended with a code and one line on standard error that says these words, and nothing else."""
+    assert ran.code == code, (ran.code, ran.err)
+    assert ran.out == ""
+    lines = [line for line in ran.err.splitlines() if not line.startswith("  ")]
+    assert len(lines) == 1, ran.err
+    assert lines[0].startswith("heirmark: ")
+    assert "Traceback" not in ran.err
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+@pytest.fixture(autouse=True)
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Work in an empty folder, and leave Python's search path alone."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    for name in ("HEIRMARK_DATA", "HEIRMARK_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    yield tmp_path
+    assert not list(tmp_path.glob(".*")), "something half-written was left"
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders ``marked`` (vanilla, with its key), ``stolen`` (a copy) and ``clean`` (unmarked)."""
+    folder = tmp_path_factory.mktemp("stage")
+    store = ["--store", folder / "store"]
+    assert run("embed", *VANILLA, "--model", NET, "--out", folder / "marked", *store).code == 0
+    assert run("steal", folder / "marked", *CPU, *RECIPE, "--out", folder / "stolen", *store).code == 0
+    assert run("embed", *UNMARKED, "--model", NET, "--seed", 5, "--out", folder / "clean", *store).code == 0
+    return folder
+
+
+@pytest.fixture
+def copy(stage: Path, tmp_path: Path) -> Path:
+    """The marked model's folder, to be spoiled."""
+    return Path(shutil.copytree(stage / "marked", tmp_path / "copy"))
+
+
+# What goes well
+
+
+def test_embed_writes_everything_and_says_so(here: Path) -> None:
+    ran = run("embed", *VANILLA, "--model", NET, "--out", "deep/down/marked")
+    assert ran.code == 0
+    for words in ("model", "key", "commitment", "calibration", "2 unmarked models"):
+        assert words in ran.out
+    out = here / "deep/down/marked"
+    names = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert names == {
+        "model.safetensors", "model.json", "key/key.safetensors", "key/key.json", "calibration.json", "task.json",
+        "history.json", "pictures.safetensors", "training.safetensors",
+    }  # fmt: skip
+    key, task = Key.load(out / "key"), own_code.make_task()
+    assert key.commitment in ran.out
+    assert len(key) == 60
+    assert key.disjoint_from(task.owner.inputs)
+    assert not (out / "key/key.json").stat().st_mode & 0o077
+    assert Calibration.from_json((out / "calibration.json").read_bytes()).key == key.commitment
+    assert json.loads((out / "task.json").read_text())["digest"] == task.digest()
+    # Standard error tells the story, a line a stage, in the order in which it happened.
+    assert [line.split("  ")[1] for line in ran.err.splitlines()] == [
+        "train the clean model", "embed", "train unmarked model 1", "train unmarked model 2", "calibrate the key",
+    ]  # fmt: skip
+
+
+def test_embed_again_reuses_all_and_gives_the_same_bytes(stage: Path, here: Path) -> None:
+    ran = run("embed", *VANILLA, "--model", NET, "--out", "again", "--store", stage / "store")
+    assert ran.code == 0
+    assert ran.err.split() == ["5", "finished", "stages", "reused"] or ran.err.split()[1:] == [
+        "finished",
+        "stages",
+        "reused",
+    ]
+    fresh = run("embed", *VANILLA, "--model", NET, "--out", "fresh")
+    assert fresh.code == 0
+    for name in ("model.safetensors", "model.json", "key/key.safetensors", "key/key.json", "calibration.json"):
+        assert (here / "fresh" / name).read_bytes() == (stage / "marked" / name).read_bytes(), name
+        assert (here / "again" / name).read_bytes() == (stage / "marked" / name).read_bytes(), name
+
+
+def test_another_seed_gives_another_key_and_model(stage: Path, here: Path) -> None:
+    assert run("embed", *VANILLA, "--model", NET, "--seed", 1, "--out", "other").code == 0
+    for name in ("model.safetensors", "key/key.json"):
+        assert (here / "other" / name).read_bytes() != (stage / "marked" / name).read_bytes()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_embeds_without_calibration(method: str) -> None:
+    options = (
+        ["--set", "rehearsal.epochs=1", "--set", "rehearsal.batch_size=32", "--set", "triggers=40"]
+        if method == "t2s"
+        else []
+    )
+    options += ["--calibrators", "0", "--json"]
+    ran = run("embed", "--method", method, *CPU, *TRAINING, *options, "--model", NET, "--out", "made")
+    assert ran.code == 0, ran.err
+    assert ran.err == ""  # a program that reads standard error too gets the document only
+    assert set(ran.json) == {"model", "key", "commitment", "key_size", "calibration", "seconds"}
+    assert ran.json["calibration"] == "none"
+    verdict = run("verify", "made", "--key", "made", "--json").json
+    assert "uncalibrated" in verdict["flags"]
+
+
+def test_steal_writes_a_model_and_counts_its_queries(stage: Path, here: Path) -> None:
+    ran = run("steal", stage / "marked", *CPU, *RECIPE, "--out", "copy", "--json", "--answers", "top-k", "--k", 2,
+              "--decimals", 3, "--set", "queries=150", "--budget", 150)  # fmt: skip
+    assert ran.code == 0, ran.err
+    assert set(ran.json) == {"model", "queries", "seconds"}
+    assert ran.json["queries"] == 150
+    names = {path.name for path in (here / "copy").iterdir()}
+    assert names == {"model.safetensors", "model.json", "task.json"}, "a thief has no key"
+    assert json.loads((here / "copy/model.json").read_text())["options"]["width"] == 4  # the victim's architecture
+
+
+def test_stolen_models_are_victims_too(stage: Path) -> None:
+    ran = run(
+        "steal", stage / "stolen", *CPU, *RECIPE, "--model", "naivenet:width=2", "--out", "again", "--answers", "label"
+    )
+    assert ran.code == 0, ran.err
+
+
+def test_verify_says_marked_not_established_or_invalid(stage: Path, copy: Path) -> None:
+    marked = run("verify", stage / "marked", "--key", stage / "marked")
+    assert marked.code == 0
+    assert marked.out.startswith("MARKED: ")
+    assert marked.err == ""
+    clean = run("verify", stage / "clean", "--key", stage / "marked/key")
+    assert clean.code == 3
+    assert clean.out.startswith("NOT_ESTABLISHED: ")
+    assert "uncalibrated" not in clean.out, "the calibration above the key folder was not found"
+    weights = read_tensors(copy / "model.safetensors")
+    atomic_write_tensors(copy / "model.safetensors", {name: torch.zeros_like(value) for name, value in weights.items()})
+    dead = run("verify", copy, "--key", stage / "marked")
+    assert dead.code in (1, 3)  # a constant answer; invalid when hosts are of several classes
+    assert "constant-answers" in dead.out
+
+
+def test_verify_json_is_the_verdict(stage: Path) -> None:
+    for suspect, code in (("marked", 0), ("clean", 3)):
+        ran = run("verify", stage / suspect, "--key", stage / "marked", "--json", "--level", 1e-6)
+        assert ran.code == code
+        verdict = Verdict.from_json(ran.out)
+        assert verdict.level == 1e-6
+        assert {"outcome", "wsr", "hits", "trials", "interval", "control_rate", "p_value", "null", "null_rate", "level",
+                "queries", "flags", "key", "reason", "format"} <= set(ran.json)  # fmt: skip
+
+
+def test_verify_does_not_take_the_calibration_of_a_neighbour(stage: Path, here: Path) -> None:
+    shutil.copytree(stage / "marked/key", here / "mine")
+    shutil.copy(stage / "clean/calibration.json", here / "calibration.json")
+    ran = run("verify", stage / "marked", "--key", "mine", "--json")
+    assert ran.code == 0, ran.err
+    assert ran.json["flags"][0] == "uncalibrated"
+
+
+def test_figures_are_measured_in_float32(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def watch(self: BlackBox, *args: Any, **options: Any) -> None:
+        seen.append(options["runtime"].precision)
+        original(self, *args, **options)
+
+    original = BlackBox.__init__
+    monkeypatch.setattr(BlackBox, "__init__", watch)
+    run("verify", stage / "marked", "--key", stage / "marked")
+    assert seen == ["float32"]
+
+
+def test_inspect_tells_what_is_there_but_no_secret(stage: Path) -> None:
+    ran = run("inspect", stage / "marked", "--json")
+    assert ran.code == 0
+    assert ran.json["model"] == "naivenet:batch_norm=true,hidden=16,width=4"
+    assert {"folder", "input_shape", "classes", "parameters", "method", "queries", "commitment", "calibration", "data",
+            "split_seed"} <= set(ran.json)  # fmt: skip
+    assert "trigger" not in ran.json
+    trigger = run("inspect", stage / "marked", "--secrets", "--json").json["trigger"]
+    assert trigger["kind"] == "mix"
+    text = run("inspect", stage / "marked").out
+    assert ran.json["commitment"] in text
+    assert "sources" not in text
+    assert run("inspect", stage / "marked/key", "--json").json["queries"] == 60
+    assert run("inspect", stage / "stolen", "--json").json["data"] == "own_code:make_task"
+
+
+def test_fields_say_every_default_as_it_is() -> None:
+    for name in (*METHODS, "knockoff"):
+        ran = run("fields", name, "--json")
+        assert ran.code == 0
+        assert all(set(row) == {"field", "of", "type", "default", "meaning"} for row in ran.json)
+    defaults = {row["field"]: row["default"] for row in run("fields", "knockoff", "--json").json}
+    assert defaults["recipe.epochs"] == "100"  # Knockoff's own recipe, not the default one
+    text = run("fields", "t2s").out
+    assert "rehearsal.reset_student_every=0  int" in text
+    assert "(with trigger=mix)" in text
+    assert "..." not in text.replace("int,...", "")
+    assert "``" not in text
+
+
+def test_version_and_help() -> None:
+    assert run("--version").out == f"heirmark {__version__}\n"
+    for command in ("demo", "embed", "steal", "verify", "inspect", "fields"):
+        assert run(command, "--help").code == 0
+
+
+# The user's own code
+
+
+def test_own_model_from_embedding_to_inspection(stage: Path, here: Path) -> None:
+    own = ["--model", "own_code:make_net"]
+    assert run("embed", *VANILLA, *own, "--out", "mine").code == 0
+    refused(run("steal", "mine", *CPU, *RECIPE, "--out", "copy"), 2, "--victim-model")
+    victim = ["--victim-model", "own_code:make_net"]
+    assert run("steal", "mine", *CPU, *RECIPE, *victim, "--out", "copy").code == 0  # the thief's is the victim's
+    assert run("steal", "mine", *CPU, *RECIPE, *victim, "--model", NET, "--out", "built-in").code == 0
+    assert (
+        run("steal", "mine", *CPU, *RECIPE, *victim, "--set", "model=own_code:make_wide_net", "--out", "wide").code == 0
+    )
+    refused(run("verify", "mine", "--key", "mine"), 2, "--model package.module:factory")
+    assert run("verify", "mine", "--key", "mine", *own).code == 0
+    assert run("verify", "copy", "--key", "mine", *own).code in (0, 3)
+    assert run("verify", "wide", "--key", "mine", "--model", "own_code:make_wide_net").code in (0, 3)
+    assert run("verify", "built-in", "--key", "mine").code in (0, 3)
+    refused(run("verify", "copy", "--key", "mine", "--model", "own_code:make_wide_net"), 1, "do not fit")
+    facts = run("inspect", "mine", *own, "--json").json
+    assert (facts["model"], facts["parameters"]) == ("custom", 256 * 32 + 32 + 32 * 5 + 5)
+    assert "parameters" not in run("inspect", "mine", "--json").json
+
+
+def test_own_model_of_a_thief_with_a_built_in_victim(stage: Path) -> None:
+    ran = run("steal", stage / "marked", *CPU, *RECIPE, "--model", "own_code:make_net", "--out", "copy")
+    assert ran.code == 0, ran.err
+    assert run("verify", "copy", "--key", stage / "marked", "--model", "own_code:make_net").code in (0, 3)
+
+
+def test_set_model_is_another_way_to_write_model(stage: Path, here: Path) -> None:
+    store = ["--store", stage / "store"]
+    assert run("embed", *VANILLA, "--set", f"model={NET}", "--out", "again", *store).code == 0
+    assert (here / "again/model.safetensors").read_bytes() == (stage / "marked/model.safetensors").read_bytes()
+    ran = run("embed", *VANILLA, "--set", f"model={NET}", "--model", "own_code:make_net", "--out", "x")
+    refused(ran, 2, "--model", "--set model=", "one of them")
+
+
+def test_module_in_the_current_folder_is_found(here: Path) -> None:
+    (here / "just_here.py").write_text("import own_code\nmake = own_code.make_task\nnet = own_code.make_net\n")
+    options = ["--data", "just_here:make", "--model", "just_here:net"]
+    assert run("embed", *VANILLA, *options, "--calibrators", 0, "--out", "made").code == 0
+    sys.modules.pop("just_here")
+
+
+# Mistakes, each found before any work is done
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--method", "t2S"], ["unknown method 't2S'", "did you mean 't2s'", "vanilla"]),
+        (["--method", "vanila"], ["did you mean 'vanilla'"]),
+        (
+            ["--data", "fashion-mnst"],
+            ["unknown data set 'fashion-mnst'", "did you mean 'fashion-mnist'", "fashion-mini"],
+        ),
+        (["--data", "no_such_module:task"], ["cannot import 'no_such_module:task'", "No module named"]),
+        (["--data", "own_code:no_such"], ["cannot import", "no attribute 'no_such'"]),
+        (["--data", "own_code:not_callable"], ["is not callable"]),
+        (["--data", "own_code:make_nothing"], ["returned int", "heirmark.Task"]),
+        (
+            ["--data", "own_code:fail"],
+            ["'own_code:fail' failed (ZeroDivisionError: [red]no[/red] second line, own_code.py"],
+        ),
+        (["--data", "own_code:images"], ["failed (TypeError", "without arguments"]),
+        (["--data", ":"], ["cannot import"]),
+        (["--data", "..:x"], ["cannot import"]),
+        (["--data", ""], ["unknown data set ''"]),
+        (["--model", "naivnet"], ["unknown model 'naivnet'", "did you mean 'naivenet'"]),
+        (["--model", "naivenet:make_net"], ["naivenet" if False else "model option 'make_net' has no value"]),
+        (["--model", "naivenet:width=big"], ["'big'"]),
+        (["--model", "naivenet:wdth=4"], ["no option 'wdth'"]),
+        (["--model", "naivenet:width=-4"], ["width"]),
+        (["--model", "vgg:width=4"], ["cannot import 'vgg:width=4'"]),
+        (["--model", "own_code:nothing"], ["cannot import"]),
+        (["--model", "own_code:make_no_net"], ["make_no_net returned Tensor", "fresh nn.Module"]),
+        (["--model", "own_code:make_one_net"], ["the same module twice"]),
+        (["--model", "own_code:make_without_spec"], ["make_without_spec failed (TypeError"]),
+        (["--model", "own_code:make_wrong_net"], ["make_wrong_net does not fit the task", "(2, 6)"]),
+        (["--set", "pretraining.epoch=3"], ["no field 'epoch'", "did you mean 'epochs'"]),
+        (["--set", "pretrainig.epochs=3"], ["no field 'pretrainig'", "did you mean 'pretraining'"]),
+        (["--set", "pretraining.epochs=many"], ["expected int", "pretraining.epochs=5" if False else "'many'"]),
+        (["--set", "pretraining.epochs=3.5"], ["expected int"]),
+        (["--set", "pretraining.learning_rate=nan"], ["expected float"]),
+        (["--set", "pretraining.learning_rate=-1"], ["learning_rate must be positive"]),
+        (["--set", "pretraining.schedule=cosin"], ["cosine|step|constant"]),
+        (["--set", "pretraining"], ["write name=value"]),
+        (["--set", "=3"], ["write name=value"]),
+        (["--set", "trigger=patch"], ["feature|mix"]),
+        (["--set", "trigger.layout=diagonal"], ["left-right|top-bottom"]),
+        (["--set", "key_size=0"], ["20 or more" if False else "key_size"]),
+        (["--set", "key_size=19"], ["19 queries", "20 or more"]),
+        (["--set", "triggers=-1"], ["positive"]),
+        (["--device", "gpu"], ["unknown device 'gpu'"]),
+        (["--device", "cuda:99"], ["cuda"]),
+        (["--precision", "float16"], ["unknown precision 'float16'"]),
+    ],
+    ids=lambda item: " ".join(item) if item and item[0].startswith("--") else "",
+)
+def test_embed_refuses(here: Path, options: list[str], words: list[str]) -> None:
+    if options == ["--device", "cuda:99"] and torch.cuda.is_available():
+        pytest.skip("this machine has CUDA")
+    ran = run("embed", *VANILLA, "--model", NET, *options, "--out", "made/it")
+    refused(ran, 2, *words)
+    assert not (here / "made").exists()
+    assert not (here / "runs").exists(), "work was begun"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--seed", "-1"],
+        ["--seed", "one"],
+        ["--split-seed", "-1"],
+        ["--calibrators", "-1"],
+        ["--colour", "red"],
+        ["--set"],
+        ["surplus"],
+    ],
+)
+def test_embed_refuses_usage(here: Path, options: list[str]) -> None:
+    ran = run("embed", *VANILLA, "--out", "made", *options)
+    assert ran.code == 2
+    assert options[0] in ran.err.replace("│", "")
+    assert "Traceback" not in ran.err
+    assert not (here / "made").exists()
+
+
+def test_embed_needs_an_out() -> None:
+    assert run("embed", *VANILLA).code == 2
+
+
+def test_data_set_that_is_not_there(here: Path) -> None:
+    ran = run("embed", "--data", "cifar10", "--data-root", here / "nowhere", "--out", "made")
+    refused(ran, 1, "nowhere", "data root")
+    refused(run("demo", "--full", "--data-root", here / "nowhere", "--out", "demo"), 1, "nowhere")
+    assert not (here / "made").exists()
+    assert not (here / "demo").exists()
+
+
+@pytest.mark.parametrize("command", ["embed", "steal"])
+def test_out_must_be_free(stage: Path, here: Path, command: str) -> None:
+    start = ["embed", *VANILLA, "--model", NET] if command == "embed" else ["steal", stage / "marked", *CPU]
+    (here / "full").mkdir()
+    (here / "full/thing").write_text("precious")
+    (here / "file").write_text("precious")
+    (here / "link").symlink_to(here / "full")
+    for out, words in (
+        ("full", "not empty"),
+        ("link", "not empty"),
+        (".", "not empty"),
+        ("file", "no folder"),
+        ("file/inside", "nothing can be written"),
+        ("/dev/null", "no folder"),
+        ("/dev/null/inside", "nothing can be written"),
+        ("/proc/heirmark", "nothing can be written"),
+        ("/", "mount point"),
+    ):
+        refused(run(*start, "--out", out), 2, words)
+    assert (here / "full/thing").read_text() == "precious"
+    assert sorted(path.name for path in here.iterdir()) == ["file", "full", "link"]
+
+
+def test_out_may_be_an_empty_folder_or_a_link_to_one(stage: Path, here: Path) -> None:
+    (here / "empty").mkdir()
+    (here / "real").mkdir()
+    (here / "link").symlink_to(here / "real")
+    for out in ("empty", "link"):
+        ran = run("embed", *VANILLA, "--model", NET, "--out", out, "--store", stage / "store")
+        assert ran.code == 0, ran.err
+        assert (here / out / "model.json").is_file()
+
+
+@pytest.mark.parametrize("store", ["file", "/dev/null", "/proc/heirmark"])
+def test_store_that_cannot_be(here: Path, store: str) -> None:
+    (here / "file").write_text("precious")
+    ran = run("embed", *VANILLA, "--model", NET, "--out", "made", "--store", store)
+    assert ran.code == 1
+    assert len(ran.err.splitlines()) == 1
+    assert not (here / "made").exists()
+    assert (here / "file").read_text() == "precious"
+
+
+def test_key_that_could_never_be_judged_is_said_before_the_calibrators_train(here: Path) -> None:
+    # 200 calibration images, 8 of each class after this: too few pairs of different halves.
+    (here / "few.py").write_text(
+        "import torch, own_code\nfrom dataclasses import replace\n\n\ndef make():\n    task = own_code.make_task()\n"
+        "    return replace(task, calibration=task.calibration.subset(torch.arange(10)))\n"
+    )
+    ran = run("embed", *VANILLA, "--data", "few:make", "--model", NET, "--out", "made")
+    refused(ran, 1, "different triggers", "more images")
+    assert not (here / "made").exists()
+    sys.modules.pop("few")
+
+
+def test_training_that_diverges_is_one_line(here: Path) -> None:
+    ran = run(
+        "embed", *VANILLA, "--model", "naivenet:width=4", "--set", "pretraining.learning_rate=1e30", "--out", "made"
+    )
+    refused(ran, 1, "loss became", "lower learning_rate")
+    assert not (here / "made").exists()
+    assert not list((here / "runs/store/.partial").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--attack", "knockof"], 2, ["unknown attack 'knockof'", "did you mean 'knockoff'"]),
+        (["--answers", "labels"], 2, ["unknown answers 'labels'", "label"]),
+        (["--budget", "10"], 1, ["200 queries exceed", "budget of 10"]),
+        (["--budget", "0"], 1, ["budget of 0"]),
+        (["--set", "queries=201"], 2, ["200 images", "lower queries"]),
+        (["--set", "queries=0"], 2, ["positive"]),
+        (["--set", "budget=3"], 2, ["no field 'budget'"]),
+        (["--data", "fashion-mini"], 1, ["(1, 16, 16)", "(1, 28, 28)", "--data"]),
+        (["--data", "own_code:make_task_of_seven"], 1, ["5 classes", "7"]),
+        (["--data", "own_code:make_other_task"], 0, []),  # other data, knowingly
+        (["--model", "own_code:make_wrong_net"], 2, ["make_wrong_net does not fit"]),
+        (["--victim-model", "naivenet"], 2, ["'naivenet' is no package.module:factory"]),
+        (["--device", "gpu"], 2, ["unknown device"]),
+    ],
+    ids=lambda item: " ".join(item) if isinstance(item, list) and item and item[0].startswith("--") else "",
+)
+def test_steal_refuses(stage: Path, here: Path, options: list[str], code: int, words: list[str]) -> None:
+    ran = run("steal", stage / "marked", *CPU, *RECIPE, *options, "--out", "copy")
+    if code == 0:
+        assert ran.code == 0
+        return
+    refused(ran, code, *words)
+    assert not (here / "copy").exists()
+
+
+@pytest.mark.parametrize("options", [["--seed", "-1"], ["--k", "0"], ["--budget", "-1"], ["--decimals", "8"]])
+def test_steal_refuses_usage(stage: Path, here: Path, options: list[str]) -> None:
+    assert run("steal", stage / "marked", *CPU, "--out", "copy", *options).code == 2
+    assert not (here / "copy").exists()
+
+
+def test_steal_runs_no_code_that_only_the_folder_names(stage: Path, here: Path, copy: Path) -> None:
+    refused(run("steal", stage / "marked", *RECIPE, "--out", "x"), 2, "come from code", "--data own_code:make_task")
+    facts = json.loads((copy / "task.json").read_text())
+    (here / "evil.py").write_text("from pathlib import Path\nPath('pwned').touch()\n")
+    (copy / "task.json").write_text(json.dumps({**facts, "data": "evil:main"}))
+    refused(run("steal", copy, *RECIPE, "--out", "x"), 2, "evil:main")
+    assert not (here / "pwned").exists()
+
+
+def test_steal_notices_that_the_data_have_changed(copy: Path, here: Path) -> None:
+    facts = json.loads((copy / "task.json").read_text())
+    (copy / "task.json").write_text(json.dumps({**facts, "digest": "0" * 64}))
+    refused(run("steal", copy, *CPU, *RECIPE, "--out", "x"), 1, "no longer what")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"data": 3, "split_seed": 0, "digest": ""}', "\x00\x01", "null"]
+)
+def test_steal_refuses_a_foreign_task_file(copy: Path, text: str) -> None:
+    (copy / "task.json").write_text(text)
+    refused(run("steal", copy, *RECIPE, "--out", "x"), 1, "task.json")
+
+
+def test_steal_from_what_is_no_model(stage: Path, here: Path) -> None:
+    (here / "empty").mkdir()
+    (here / "file").write_text("x")
+    for victim in ("nowhere", "empty", "file", "/dev/null", stage / "marked/key"):
+        refused(run("steal", victim, *CPU, "--out", "copy"), 1, "holds no model")
+    assert not (here / "copy").exists()
+
+
+def test_steal_without_saying_which_data(copy: Path) -> None:
+    (copy / "task.json").unlink()
+    refused(run("steal", copy, *RECIPE, "--out", "x"), 2, "does not say which data", "--data")
+
+
+# Files that are not what they claim
+
+
+def spoil(path: Path, how: str) -> None:
+    """Damage a file in one of the ways that happen."""
+    data = path.read_bytes()
+    path.unlink()
+    if how == "truncated":
+        path.write_bytes(data[: len(data) // 2])
+    elif how == "empty":
+        path.touch()
+    elif how == "garbage":
+        path.write_bytes(bytes(range(256)) * 8)
+    elif how == "foreign":
+        path.write_bytes(b'{"version": 3, "layers": []}')
+    elif how == "folder":
+        path.mkdir()
+    elif how == "pickle":
+        path.write_bytes(b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x08builtins")
+    elif how == "pipe":
+        os.mkfifo(path)
+    assert how == "missing" or path.exists()
+
+
+DAMAGES = ("truncated", "empty", "garbage", "foreign", "folder", "pickle", "pipe", "missing")
+
+
+@pytest.mark.parametrize("how", DAMAGES)
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "model.json", "key/key.safetensors", "key/key.json", "calibration.json"]
+)
+def test_spoiled_files_are_told_in_one_line(copy: Path, name: str, how: str) -> None:
+    spoil(copy / name, how)
+    if how in ("missing", "folder", "pipe") and name == "calibration.json":
+        # Not there, so not looked for unless it is named.
+        assert "uncalibrated" in run("verify", copy, "--key", copy).out
+        if how == "missing":
+            refused(run("verify", copy, "--key", copy, "--calibration", copy / name), 1, "calibration.json")
+        return
+    refused(run("verify", copy, "--key", copy), 1)
+    if (name, how) not in {(name, "missing"), (name, "folder"), (name, "pipe")}:
+        refused(run("inspect", copy), 1)
+    if name.startswith("model"):
+        refused(run("steal", copy, *CPU, *RECIPE, "--out", "x"), 1)
+        assert not (copy.parent / "x").exists()
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(copy: Path, value: float) -> None:
+    weights = read_tensors(copy / "model.safetensors")
+    name = next(iter(weights))
+    weights[name] = torch.full_like(weights[name], value)
+    atomic_write_tensors(copy / "model.safetensors", weights)
+    refused(run("verify", copy, "--key", copy), 1, "not finite")
+
+
+def test_verify_refuses_what_is_not_there(stage: Path, here: Path) -> None:
+    (here / "file").write_text("x")
+    (here / "empty").mkdir()
+    for place in ("nowhere", "file", "empty", "/dev/null"):
+        refused(run("verify", place, "--key", stage / "marked"), 1)
+        refused(run("verify", stage / "marked", "--key", place), 1)
+        refused(run("verify", stage / "marked", "--key", stage / "marked", "--calibration", place), 1)
+        refused(run("inspect", place), 1)
+    assert run("verify", stage / "marked").code == 2
+    for level in ("0", "1", "-1", "x", "nan"):
+        assert run("verify", stage / "marked", "--key", stage / "marked", "--level", level).code == 2
+
+
+def test_unreadable_folder(stage: Path, copy: Path) -> None:
+    if os.geteuid() == 0:
+        pytest.skip("root reads everything")
+    (copy / "model.safetensors").chmod(0)
+    refused(run("verify", copy, "--key", stage / "marked"), 1, "model.safetensors")
+
+
+def test_calibration_of_another_key(stage: Path, copy: Path) -> None:
+    other = stage / "clean/calibration.json"
+    refused(run("verify", copy, "--key", copy, "--calibration", other), 1, "another key")
+    shutil.copy(other, copy / "calibration.json")
+    refused(run("verify", copy, "--key", copy), 1, "another key")
+    refused(run("inspect", copy), 1, "another key")
+
+
+def test_key_and_suspect_that_do_not_fit_are_invalid(stage: Path, here: Path) -> None:
+    seven = [*UNMARKED, "--data", "own_code:make_task_of_seven", "--calibrators", "0", "--set", "key_size=20"]
+    assert run("embed", *seven, "--model", NET, "--out", "seven").code == 0
+    ran = run("verify", "seven", "--key", stage / "marked")
+    assert ran.code == 1
+    assert ran.out.startswith("INVALID: the suspect has 7 classes, the key 5")
+    assert run("verify", "seven", "--key", stage / "marked", "--json").json["outcome"] == "INVALID"
+
+
+def test_names_are_never_taken_for_markup(here: Path, copy: Path) -> None:
+    odd = copy.rename(here / "[red]copy[/red] \x1b[31m[link=x]")
+    ran = run("inspect", odd)
+    assert "[red]copy[/red] \ufffd[31m[link=x]" in ran.out
+    assert "\x1b" not in ran.out
+    ran = run("verify", odd / "no", "--key", odd)
+    assert "[red]copy[/red] \ufffd[31m[link=x]/no" in ran.err
+    assert "\x1b" not in ran.err
+    assert json.loads(run("inspect", odd, "--json").out)["folder"] == str(odd)
+
+
+# ONNX
+
+
+def onnx_of(module: nn.Module, path: Path, shape: tuple[int, ...]) -> None:
+    """Write an ONNX file; skip where torch cannot."""
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    torch.onnx.export(
+        module, (torch.zeros(1, *shape),), str(path), dynamo=False, dynamic_axes={"x": {0: "n"}}, input_names=["x"]
+    )
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", bytes(range(256)) * 16, b"\x08\x07\x12\x04test"])
+def test_onnx_garbage(stage: Path, here: Path, content: bytes) -> None:
+    pytest.importorskip("onnxruntime")
+    for name in ("suspect.onnx", "SUSPECT.ONNX"):
+        (here / name).write_bytes(content)
+        refused(run("verify", name, "--key", stage / "marked"), 1, name, "no ONNX model")
+
+
+def test_onnx_that_is_not_there(stage: Path, here: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    (here / "folder.onnx").mkdir()
+    for name in ("nowhere.onnx", "folder.onnx"):
+        refused(run("verify", name, "--key", stage / "marked"), 1, name)
+
+
+# Interruption
+
+
+def test_interrupted_command_ends_with_130_and_resumes(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    command = ["embed", *VANILLA, "--model", "own_code:make_net", "--out", "made"]
+    monkeypatch.setattr(own_code, "pause", interrupt)
+    refused(run(*command), 130, "interrupted")
+    assert not (here / "made").exists()
+    assert not list((here / "runs/store/.partial").iterdir())
+    monkeypatch.setattr(own_code, "pause", None)
+    ran = run(*command)
+    assert ran.code == 0
+    assert ran.err.splitlines()[0].strip() == "1 finished stage reused"
+    assert "clean" not in ran.err
+
+
+def test_signal_ends_a_real_process_cleanly(here: Path) -> None:
+    source, tests = Path(heirmark.cli.__file__).parents[1], Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{tests}", "OMP_NUM_THREADS": "1"}
+    command = ["embed", *VANILLA, "--model", "own_code:make_net", "--out", "made"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "heirmark.cli", *command],
+        env={**environment, "OWN_CODE_READY": str(here / "ready")},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        deadline = time.monotonic() + 60
+        while not (here / "ready").exists() and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    assert process.returncode == 130, err
+    assert out == ""
+    assert err.splitlines()[-1].startswith("heirmark: interrupted")
+    assert "Traceback" not in err
+    assert not (here / "made").exists()
+    assert not list((here / "runs/store/.partial").iterdir())
+    assert "1 finished stage reused" in run(*command).err

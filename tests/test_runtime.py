@@ -1,0 +1,197 @@
+"""Seeds, modes and precision: what the runtime promises to leave as it was."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from heirmark.errors import BadConfig
+from heirmark.models import build
+from heirmark.runtime import Runtime, as_floats, derive_seed, evaluating, no_progress, predict, seeded
+
+
+def net(**options: Any) -> nn.Module:
+    return build("naivenet", input_shape=(1, 16, 16), classes=3, width=3, hidden=6, batch_norm=True, **options)
+
+
+def images(count: int, dtype: torch.dtype = torch.uint8) -> Tensor:
+    pixels = torch.randint(256, (count, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return pixels if dtype == torch.uint8 else as_floats(pixels).to(dtype)
+
+
+# ---------------------------------------------------------------- Runtime
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"precision": "float16"}, "unknown precision 'float16': choose auto, float32 or bfloat16"),
+        ({"device": "tpu3000"}, "unknown device 'tpu3000': choose auto, cpu"),
+        ({"device": ""}, "unknown device"),
+    ],
+)
+def test_a_runtime_refuses_what_it_does_not_know(options: dict[str, str], words: str) -> None:
+    with pytest.raises(BadConfig, match=words):
+        Runtime(**options)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_cuda_is_refused_where_there_is_none() -> None:
+    with pytest.raises(BadConfig, match="no CUDA here: choose cpu or auto"):
+        Runtime(device="cuda")
+    assert Runtime().torch_device == torch.device("cpu")
+
+
+def test_progress_takes_no_part_in_equality() -> None:
+    assert Runtime(progress=lambda *_: None) == Runtime()
+    assert hash(Runtime(progress=lambda *_: None)) == hash(Runtime())
+    assert Runtime(precision="float32") != Runtime(precision="bfloat16")
+    no_progress("nothing", 1, 2)
+
+
+@pytest.mark.parametrize(("precision", "lowered"), [("float32", False), ("bfloat16", True)])
+def test_precision_decides_about_autocast(precision: str, lowered: bool) -> None:
+    runtime = Runtime(device="cpu", precision=precision)
+    with runtime.autocast():
+        assert torch.is_autocast_enabled("cpu") is lowered
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == (torch.bfloat16 if lowered else torch.float32)
+    assert not torch.is_autocast_enabled("cpu")
+    assert runtime.facts() == {"device": "cpu", "precision": precision, "torch": torch.__version__}
+
+
+def test_a_float32_runtime_does_not_switch_off_the_callers_autocast_elsewhere() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        with Runtime(device="cpu", precision="float32").autocast():
+            pass
+        assert torch.is_autocast_enabled("cpu")
+
+
+# ---------------------------------------------------------------- seeds
+
+
+purposes = st.lists(st.text(max_size=8) | st.integers(0, 99), max_size=4).map(tuple)
+
+
+@settings(max_examples=50)
+@given(st.integers(0, 2**63 - 1), purposes, purposes)
+def test_derived_seeds_are_usable_and_depend_on_every_part(seed: int, one: Any, other: Any) -> None:
+    derived = derive_seed(seed, *one)
+    assert 0 <= derived < 2**63
+    torch.Generator().manual_seed(derived)
+    assert derived == derive_seed(seed, *one)
+    assert derived != derive_seed(seed + 1, *one)
+    if [str(part) for part in one] != [str(part) for part in other]:
+        assert derived != derive_seed(seed, *other)
+
+
+def test_parts_of_a_purpose_do_not_run_together() -> None:
+    assert len({derive_seed(1, "ab"), derive_seed(1, "a", "b"), derive_seed(1, "b", "a"), derive_seed(11, "b")}) == 4
+
+
+def test_seeded_draws_afresh_and_puts_the_generator_back(unchanged_globals: Callable[[], Any]) -> None:
+    with unchanged_globals():
+        with seeded(5):
+            first = torch.rand(3)
+        with seeded(5):
+            assert torch.equal(torch.rand(3), first)
+        with contextlib.suppress(ZeroDivisionError), seeded(5):
+            raise ZeroDivisionError
+
+
+# ---------------------------------------------------------------- inputs
+
+
+def test_bytes_become_shares_of_255_and_the_stored_tensor_stays() -> None:
+    stored = torch.arange(256, dtype=torch.uint8)
+    before = stored.clone()
+    floats = as_floats(stored)
+    assert floats.dtype == torch.float32
+    assert torch.equal(floats, torch.tensor([value / 255 for value in range(256)]))
+    assert torch.equal(stored, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_floats_keep_their_values(dtype: torch.dtype) -> None:
+    stored = torch.tensor([0.0, 0.25, 1.0], dtype=dtype)
+    assert as_floats(stored).dtype == torch.float32
+    assert as_floats(stored).tolist() == [0.0, 0.25, 1.0]
+
+
+@given(st.binary(min_size=1, max_size=50))
+def test_bytes_survive_the_way_to_floats_and_back(raw: bytes) -> None:
+    stored = torch.frombuffer(bytearray(raw), dtype=torch.uint8)
+    assert torch.equal(as_floats(stored).mul(255).round().to(torch.uint8), stored)
+
+
+# ---------------------------------------------------------------- modes and predictions
+
+
+def modes(model: nn.Module) -> list[bool]:
+    return [part.training for part in model.modules()]
+
+
+def test_evaluating_gives_every_part_its_own_mode_back() -> None:
+    model = net().train()
+    next(part for part in model.modules() if isinstance(part, nn.BatchNorm2d)).eval()  # frozen statistics, say
+    before = modes(model)
+    with contextlib.suppress(ZeroDivisionError), evaluating(model) as same:
+        assert same is model
+        assert not any(modes(model))
+        raise ZeroDivisionError
+    assert modes(model) == before
+
+
+def test_predicting_changes_nothing(cpu: Runtime, unchanged_globals: Callable[[], Any]) -> None:
+    model, batch = net().train(), images(20)
+    state, given_batch, before = (
+        {n: t.clone() for n, t in model.state_dict().items()},
+        batch.clone(),
+        modes(model),
+    )
+    with unchanged_globals():
+        logits = predict(model, batch, runtime=cpu)
+    assert logits.shape == (20, 3)
+    assert logits.dtype == torch.float32
+    assert not logits.requires_grad
+    assert modes(model) == before
+    assert torch.equal(batch, given_batch)
+    assert all(torch.equal(tensor, state[name]) for name, tensor in model.state_dict().items())
+    assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("size", [1, 7, 20, 1000])
+def test_the_batch_size_of_predictions_does_not_matter(size: int, cpu: Runtime) -> None:
+    model = net()
+    with torch.no_grad():
+        wanted = torch.cat([model.eval()(as_floats(image[None])) for image in images(20)])
+    torch.testing.assert_close(predict(model, images(20), runtime=cpu, batch_size=size), wanted)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_bytes_and_floats_of_one_image_get_one_answer(dtype: torch.dtype, cpu: Runtime) -> None:
+    model = net()
+    torch.testing.assert_close(
+        predict(model, images(5), runtime=cpu), predict(model, images(5, dtype), runtime=cpu), rtol=1e-6, atol=1e-6
+    )
+
+
+def test_predictions_take_inputs_that_are_no_images(cpu: Runtime) -> None:
+    assert predict(nn.Linear(4, 2), torch.rand(3, 4), runtime=cpu).shape == (3, 2)
+
+
+def test_bfloat16_predictions_come_out_as_float32_and_near() -> None:
+    model = net()
+    exact, coarse = (
+        predict(model, images(20), runtime=Runtime(device="cpu", precision=p)) for p in ("float32", "bfloat16")
+    )
+    assert coarse.dtype == torch.float32
+    assert not torch.equal(exact, coarse)
+    torch.testing.assert_close(exact, coarse, rtol=0.1, atol=0.1)
