@@ -68,6 +68,13 @@ def make_task_of_seven() -> Task:
     return split_task("seven", names, images(420, classes=7, seed=1), images(70, classes=7, seed=2), seed=0)
 
 
+def make_task_of_few() -> Task:
+    """With two images of each class for a key."""
+    task = make_task()
+    keep = torch.cat([torch.nonzero(task.calibration.labels == label).flatten()[:2] for label in range(CLASSES)])
+    return replace(task, calibration=task.calibration.subset(keep))
+
+
 def make_nothing() -> int:
     """No task."""
     return 3

@@ -28,33 +28,20 @@ from heirmark.methods import METHODS
 from heirmark.verification import Calibration, Verdict
 from heirmark.version import __version__
 
+
+def settings(**values: object) -> list[str]:
+    """``--set`` for each of these; ``__`` stands for a dot."""
+    return [word for name, value in values.items() for word in ("--set", f"{name.replace('__', '.')}={value}")]
+
+
 CPU = ["--data", "own_code:make_task", "--device", "cpu", "--precision", "float32"]
-TRAINING = [
-    "--set",
-    "trigger=mix",
-    "--set",
-    "key_size=60",
-    "--set",
-    "pretraining.epochs=5",
-    "--set",
-    "pretraining.batch_size=32",
-    "--set",
-    "pretraining.learning_rate=0.05",
-]
+TRAINING = settings(
+    trigger="mix", key_size=60, pretraining__epochs=5, pretraining__batch_size=32, pretraining__learning_rate=0.05
+)
 NET = "naivenet:width=4,hidden=16,batch_norm=true"
 UNMARKED = ["--method", "unmarked", *CPU, *TRAINING, "--calibrators", "2"]
-VANILLA = ["--method", "vanilla", *CPU, *TRAINING, "--calibrators", "2"]
-VANILLA += ["--set", "triggers=40", "--set", "trigger_batch=8"]
-RECIPE = [
-    "--set",
-    "recipe.epochs=5",
-    "--set",
-    "recipe.batch_size=32",
-    "--set",
-    "recipe.learning_rate=0.05",
-    "--set",
-    "recipe.momentum=0.9",
-]
+VANILLA = ["--method", "vanilla", *CPU, *TRAINING, "--calibrators", "2", *settings(triggers=40, trigger_batch=8)]
+RECIPE = settings(recipe__epochs=5, recipe__batch_size=32, recipe__learning_rate=0.05, recipe__momentum=0.9)
 
 
 @dataclass(frozen=True)
@@ -146,11 +133,7 @@ def test_embed_writes_everything_and_says_so(here: Path) -> None:
 def test_embed_again_reuses_all_and_gives_the_same_bytes(stage: Path, here: Path) -> None:
     ran = run("embed", *VANILLA, "--model", NET, "--out", "again", "--store", stage / "store")
     assert ran.code == 0
-    assert ran.err.split() == ["5", "finished", "stages", "reused"] or ran.err.split()[1:] == [
-        "finished",
-        "stages",
-        "reused",
-    ]
+    assert ran.err.split()[1:] == ["finished", "stages", "reused"], "one line, however many there are"
     fresh = run("embed", *VANILLA, "--model", NET, "--out", "fresh")
     assert fresh.code == 0
     for name in ("model.safetensors", "model.json", "key/key.safetensors", "key/key.json", "calibration.json"):
@@ -166,11 +149,7 @@ def test_another_seed_gives_another_key_and_model(stage: Path, here: Path) -> No
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_embeds_without_calibration(method: str) -> None:
-    options = (
-        ["--set", "rehearsal.epochs=1", "--set", "rehearsal.batch_size=32", "--set", "triggers=40"]
-        if method == "t2s"
-        else []
-    )
+    options = settings(rehearsal__epochs=1, rehearsal__batch_size=32, triggers=40) if method == "t2s" else []
     options += ["--calibrators", "0", "--json"]
     ran = run("embed", "--method", method, *CPU, *TRAINING, *options, "--model", NET, "--out", "made")
     assert ran.code == 0, ran.err
@@ -352,7 +331,7 @@ def test_module_in_the_current_folder_is_found(here: Path) -> None:
         (["--data", "..:x"], ["cannot import"]),
         (["--data", ""], ["unknown data set ''"]),
         (["--model", "naivnet"], ["unknown model 'naivnet'", "did you mean 'naivenet'"]),
-        (["--model", "naivenet:make_net"], ["naivenet" if False else "model option 'make_net' has no value"]),
+        (["--model", "naivenet:make_net"], ["model option 'make_net' has no value"]),
         (["--model", "naivenet:width=big"], ["'big'"]),
         (["--model", "naivenet:wdth=4"], ["no option 'wdth'"]),
         (["--model", "naivenet:width=-4"], ["width"]),
@@ -364,7 +343,7 @@ def test_module_in_the_current_folder_is_found(here: Path) -> None:
         (["--model", "own_code:make_wrong_net"], ["make_wrong_net does not fit the task", "(2, 6)"]),
         (["--set", "pretraining.epoch=3"], ["no field 'epoch'", "did you mean 'epochs'"]),
         (["--set", "pretrainig.epochs=3"], ["no field 'pretrainig'", "did you mean 'pretraining'"]),
-        (["--set", "pretraining.epochs=many"], ["expected int", "pretraining.epochs=5" if False else "'many'"]),
+        (["--set", "pretraining.epochs=many"], ["expected int", "'many'"]),
         (["--set", "pretraining.epochs=3.5"], ["expected int"]),
         (["--set", "pretraining.learning_rate=nan"], ["expected float"]),
         (["--set", "pretraining.learning_rate=-1"], ["learning_rate must be positive"]),
@@ -373,7 +352,7 @@ def test_module_in_the_current_folder_is_found(here: Path) -> None:
         (["--set", "=3"], ["write name=value"]),
         (["--set", "trigger=patch"], ["feature|mix"]),
         (["--set", "trigger.layout=diagonal"], ["left-right|top-bottom"]),
-        (["--set", "key_size=0"], ["20 or more" if False else "key_size"]),
+        (["--set", "key_size=0"], ["key_size"]),
         (["--set", "key_size=19"], ["19 queries", "20 or more"]),
         (["--set", "triggers=-1"], ["positive"]),
         (["--device", "gpu"], ["unknown device 'gpu'"]),
@@ -418,9 +397,7 @@ def test_embed_needs_an_out() -> None:
 def test_data_set_that_is_not_there(here: Path) -> None:
     ran = run("embed", "--data", "cifar10", "--data-root", here / "nowhere", "--out", "made")
     refused(ran, 1, "nowhere", "data root")
-    refused(run("demo", "--full", "--data-root", here / "nowhere", "--out", "demo"), 1, "nowhere")
     assert not (here / "made").exists()
-    assert not (here / "demo").exists()
 
 
 @pytest.mark.parametrize("command", ["embed", "steal"])
@@ -467,15 +444,10 @@ def test_store_that_cannot_be(here: Path, store: str) -> None:
 
 
 def test_key_that_could_never_be_judged_is_said_before_the_calibrators_train(here: Path) -> None:
-    # 200 calibration images, 8 of each class after this: too few pairs of different halves.
-    (here / "few.py").write_text(
-        "import torch, own_code\nfrom dataclasses import replace\n\n\ndef make():\n    task = own_code.make_task()\n"
-        "    return replace(task, calibration=task.calibration.subset(torch.arange(10)))\n"
-    )
-    ran = run("embed", *VANILLA, "--data", "few:make", "--model", NET, "--out", "made")
-    refused(ran, 1, "different triggers", "more images")
+    ran = run("embed", *VANILLA, "--data", "own_code:make_task_of_few", "--model", NET, "--out", "made")
+    refused(ran, 1, "only 4 different triggers", "more images")
+    assert "unmarked" not in ran.err
     assert not (here / "made").exists()
-    sys.modules.pop("few")
 
 
 def test_training_that_diverges_is_one_line(here: Path) -> None:
@@ -607,7 +579,7 @@ def test_spoiled_files_are_told_in_one_line(copy: Path, name: str, how: str) -> 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_no_numbers(copy: Path, value: float) -> None:
     weights = read_tensors(copy / "model.safetensors")
-    name = next(iter(weights))
+    name = next(name for name, weight in weights.items() if weight.is_floating_point())
     weights[name] = torch.full_like(weights[name], value)
     atomic_write_tensors(copy / "model.safetensors", weights)
     refused(run("verify", copy, "--key", copy), 1, "not finite")
@@ -642,7 +614,7 @@ def test_calibration_of_another_key(stage: Path, copy: Path) -> None:
 
 
 def test_key_and_suspect_that_do_not_fit_are_invalid(stage: Path, here: Path) -> None:
-    seven = [*UNMARKED, "--data", "own_code:make_task_of_seven", "--calibrators", "0", "--set", "key_size=20"]
+    seven = [*UNMARKED, "--data", "own_code:make_task_of_seven", "--calibrators", "0"]
     assert run("embed", *seven, "--model", NET, "--out", "seven").code == 0
     ran = run("verify", "seven", "--key", stage / "marked")
     assert ran.code == 1
@@ -651,12 +623,12 @@ def test_key_and_suspect_that_do_not_fit_are_invalid(stage: Path, here: Path) ->
 
 
 def test_names_are_never_taken_for_markup(here: Path, copy: Path) -> None:
-    odd = copy.rename(here / "[red]copy[/red] \x1b[31m[link=x]")
+    odd = copy.rename(here / "[red]copy[bold] \x1b[31m[link=x]")
     ran = run("inspect", odd)
-    assert "[red]copy[/red] \ufffd[31m[link=x]" in ran.out
+    assert "[red]copy[bold] \ufffd[31m[link=x]" in ran.out
     assert "\x1b" not in ran.out
     ran = run("verify", odd / "no", "--key", odd)
-    assert "[red]copy[/red] \ufffd[31m[link=x]/no" in ran.err
+    assert "[red]copy[bold] \ufffd[31m[link=x]/no" in ran.err
     assert "\x1b" not in ran.err
     assert json.loads(run("inspect", odd, "--json").out)["folder"] == str(odd)
 
