@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor
 from typer.testing import CliRunner
 
 import heirmark.cli
@@ -636,13 +636,49 @@ def test_names_are_never_taken_for_markup(here: Path, copy: Path) -> None:
 # ONNX
 
 
-def onnx_of(module: nn.Module, path: Path, shape: tuple[int, ...]) -> None:
-    """Write an ONNX file; skip where torch cannot."""
-    pytest.importorskip("onnx")
+def field(number: int, value: int | bytes | str) -> bytes:
+    """One field of a protobuf message."""
+
+    def varint(rest: int) -> bytes:
+        return bytes([rest]) if rest < 128 else bytes([rest & 127 | 128]) + varint(rest >> 7)
+
+    if isinstance(value, int):
+        return varint(number << 3) + varint(value)
+    data = value.encode() if isinstance(value, str) else value
+    return varint(number << 3 | 2) + varint(len(data)) + data
+
+
+def onnx_of(weight: Tensor, bias: Tensor) -> bytes:
+    """An ONNX file of ``weight @ x.flatten() + bias`` for inputs 1x16x16."""
+
+    def tensor(name: str, values: Tensor) -> bytes:
+        data = field(9, values.numpy().astype("<f4").tobytes())
+        return b"".join(field(1, size) for size in values.shape) + field(2, 1) + field(8, name) + data
+
+    def end(name: str, shape: list[int]) -> bytes:
+        sizes = b"".join(field(1, field(1, size)) for size in shape)
+        return field(1, name) + field(2, field(1, field(1, 1) + field(2, field(1, field(2, "N")) + sizes)))
+
+    def node(inputs: str, output: str, kind: str) -> bytes:
+        return b"".join(field(1, name) for name in inputs.split()) + field(2, output) + field(4, kind)
+
+    nodes = (node("x", "flat", "Flatten"), node("flat weight", "product", "MatMul"), node("product bias", "y", "Add"))
+    graph = b"".join(field(1, item) for item in nodes) + field(2, "g")
+    graph += field(5, tensor("weight", weight.T.contiguous())) + field(5, tensor("bias", bias))
+    graph += field(11, end("x", [1, 16, 16])) + field(12, end("y", [len(bias)]))
+    return field(1, 8) + field(7, graph) + field(8, field(1, "") + field(2, 17))
+
+
+def test_onnx_suspect_is_judged_as_the_model_it_is(here: Path) -> None:
     pytest.importorskip("onnxruntime")
-    torch.onnx.export(
-        module, (torch.zeros(1, *shape),), str(path), dynamo=False, dynamic_axes={"x": {0: "n"}}, input_names=["x"]
-    )
+    assert run("embed", *VANILLA, "--model", "own_code:make_wide_net", "--out", "mine").code == 0
+    weights = read_tensors(here / "mine/model.safetensors")
+    (here / "mine.onnx").write_bytes(onnx_of(weights["1.weight"], weights["1.bias"]))
+    module = run("verify", "mine", "--key", "mine", "--model", "own_code:make_wide_net", "--json")
+    file = run("verify", "mine.onnx", "--key", "mine", "--json")
+    assert (file.code, file.json) == (module.code, module.json)
+    (here / "cut.onnx").write_bytes((here / "mine.onnx").read_bytes()[:-100])
+    refused(run("verify", "cut.onnx", "--key", "mine"), 1, "cut.onnx")
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", bytes(range(256)) * 16, b"\x08\x07\x12\x04test"])

@@ -406,3 +406,57 @@ def test_models_and_data_have_to_fit() -> None:
 def test_wrong_settings_are_named(options: dict[str, Any], words: str) -> None:
     with pytest.raises(BadConfig, match=words):
         Rehearsal(**options)
+
+
+# ---------------------------------------------------------------- what it is for
+
+
+def test_feedback_lowers_the_loss_of_the_thief_on_triggers(tiny_task: Task, tiny_model: str, cpu: Runtime) -> None:
+    """Against the same rehearsal without feedback (rho of 0), in which the target only learns its own task on."""
+    recipe = Recipe(epochs=3, batch_size=16, learning_rate=0.02, optimizer="adam")
+    shares = []
+    for seed in range(2):
+        losses = []
+        for rho in (0.0, 2.0):
+            rehearsal = Rehearsal(
+                epochs=3, batch_size=32, trigger_batch=16, learning_rate=0.02, update="balanced", rho=rho
+            )
+            method = T2S(
+                model=tiny_model, trigger=Tiles(samples=60), triggers=60, key_size=40, trigger_batch=8,
+                pretraining=recipe, rehearsal=rehearsal,
+            )  # fmt: skip
+            history = method(tiny_task, seed=seed, runtime=cpu).history
+            assert history[-1]["target_accuracy"] > 0.8
+            losses.append(history[-1]["watermark_loss"])
+        shares.append(losses[1] / losses[0])
+    assert max(shares) < 0.98
+    assert sum(shares) / 2 < 0.9
+
+
+@pytest.mark.slow
+def test_a_rehearsed_mark_outlives_a_theft_that_a_vanilla_one_does_not(cpu: Runtime) -> None:
+    """Half a minute: soft-label Knockoff by a thief with images of its own, on a small part of Fashion-MNIST."""
+    whole = load_task("fashion-mini", seed=0)
+    sizes = {"owner": 1500, "adversary": 1500, "calibration": 1000, "test": 1000}
+    task = replace(whole, **{role: whole.splits[role].subset(torch.arange(size)) for role, size in sizes.items()})
+    model = "naivenet:width=8,hidden=64,batch_norm=true"
+    recipe = Recipe(epochs=6, batch_size=64, nesterov=True, warmup=0.15)
+    common: dict[str, Any] = {
+        "model": model, "trigger": Tiles(), "triggers": 500, "key_size": 200, "trigger_batch": 16, "pretraining": recipe,
+    }  # fmt: skip
+    rehearsal = Rehearsal(epochs=8, batch_size=64, learning_rate=0.02, update="balanced", rho=2.0)
+    vanilla = Vanilla(**common)(task, seed=1, runtime=cpu)
+    rehearsed = T2S(**common, rehearsal=rehearsal)(task, seed=1, runtime=cpu, watermarked=vanilla.model)
+    assert torch.equal(vanilla.key.queries, rehearsed.key.queries)
+
+    def stolen_rate(victim: nn.Module) -> float:
+        box = BlackBox(victim, classes=10, runtime=cpu)
+        copied = Knockoff(model=model, recipe=recipe)(box, task.adversary, seed=1, runtime=cpu).model
+        hits = predict(copied, vanilla.key.queries, runtime=cpu).argmax(1) == vanilla.key.expected
+        return float(hits.double().mean())
+
+    before, after = stolen_rate(vanilla.model), stolen_rate(rehearsed.model)
+    assert before < 0.1
+    assert after > 0.5
+    cost = accuracy(vanilla.model, task.test, runtime=cpu) - accuracy(rehearsed.model, task.test, runtime=cpu)
+    assert cost < 0.1

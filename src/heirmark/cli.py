@@ -84,6 +84,12 @@ Model = Annotated[
 Custom = Annotated[
     str | None, typer.Option("--model", help="package.module:factory that builds it, if it is a model of your own.")
 ]
+Quick = Annotated[
+    bool,
+    typer.Option(
+        "--quick", help="Start from the demo's settings, not the paper's: minutes on a CPU, for small images."
+    ),
+]
 StoreRoot = Annotated[
     Path,
     typer.Option(
@@ -149,6 +155,7 @@ def embed(
     out: Out,
     method: Annotated[str, typer.Option("--method", help="t2s, vanilla or unmarked.")] = "t2s",
     data: Data = "fashion-mini",
+    quick: Quick = False,
     model: Model = None,
     settings: Settings = None,
     calibrators: Annotated[
@@ -164,11 +171,13 @@ def embed(
 ) -> int:
     """Train a model with a watermark; write the model, its secret key and a calibration of the test."""
     from heirmark.methods import METHODS
+    from heirmark.pipeline.demo_plan import QUICK
     from heirmark.pipeline.jobs import Origin, embed_job
     from heirmark.pipeline.named import check_known, load_named_task
 
     check_known("method", method, METHODS)
-    config: Any = _configured(METHODS[method](), model, settings)
+    start = {"t2s": QUICK.t2s(), "vanilla": QUICK.vanilla(), "unmarked": QUICK.unmarked()} if quick else {}
+    config: Any = _configured(start.get(method) or METHODS[method](), model, settings)
     with _bars(as_json) as bars:
         bars.progress("load the data", 0, 1)
         summary = embed_job(
@@ -212,6 +221,7 @@ def steal(
         str | None,
         typer.Option("--victim-model", help="package.module:factory that builds the victim, if it is one of your own."),
     ] = None,
+    quick: Quick = False,
     settings: Settings = None,
     seed: Seed = 1,
     split_seed: Annotated[int | None, typer.Option("--split-seed", help="Default: the victim's.", min=0)] = None,
@@ -223,13 +233,15 @@ def steal(
 ) -> int:
     """Attack a model through its answers alone, with the adversary's data; write the stolen model."""
     from heirmark.attacks import EXTRACTIONS
+    from heirmark.pipeline.demo_plan import QUICK
     from heirmark.pipeline.jobs import load_victims_task, steal_job, victims_architecture
     from heirmark.pipeline.named import check_known, user_factory
     from heirmark.pipeline.stealing import Theft
 
     check_known("attack", attack, EXTRACTIONS)
     factory = None if victim_model is None else user_factory(victim_model)
-    strategy = replace(EXTRACTIONS[attack](), model=victims_architecture(victim, factory))
+    start = {"knockoff": QUICK.knockoff()} if quick else {}
+    strategy = replace(start.get(attack) or EXTRACTIONS[attack](), model=victims_architecture(victim, factory))
     theft = Theft(
         attack=_configured(strategy, model, settings),
         answers=answers,  # type: ignore[arg-type]  # checked there

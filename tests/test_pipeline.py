@@ -1,0 +1,479 @@
+"""What holds the stages together: identities, precision, users' own code and folders, and what is shown meanwhile."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+import heirmark.pipeline.exporting
+import own_code
+from heirmark.attacks import Knockoff
+from heirmark.console import Bars, error_line, show
+from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, ShapeMismatch
+from heirmark.methods import Unmarked, Vanilla
+from heirmark.models import ModelSpec
+from heirmark.pipeline import Event, Store
+from heirmark.pipeline.context import Context, exact
+from heirmark.pipeline.embedding import embed_stage
+from heirmark.pipeline.exporting import Origin, check_free, export_folder, folder_digest, read_origin
+from heirmark.pipeline.folders import read_history, read_pictures, read_training_triggers
+from heirmark.pipeline.jobs import embed_job, inspect_folder, load_victims_task, steal_job, verify_job
+from heirmark.pipeline.judging import Judgement, calibrate_stage, read_judged, verify_stage
+from heirmark.pipeline.named import (
+    check_architecture,
+    check_factory,
+    check_known,
+    load_named_task,
+    named_architecture,
+    user_factory,
+)
+from heirmark.pipeline.stealing import Theft, steal_stage
+from heirmark.runtime import Runtime
+from heirmark.task import Task
+from heirmark.training import Recipe
+from heirmark.triggers import Mix
+
+NET = "naivenet:width=4,hidden=16,batch_norm=true"
+RECIPE = Recipe(epochs=4, batch_size=32, learning_rate=0.05)
+VANILLA = Vanilla(model=NET, trigger=Mix(), triggers=40, key_size=60, trigger_batch=8, pretraining=RECIPE)
+UNMARKED = Unmarked(model=NET, trigger=Mix(), key_size=60, pretraining=RECIPE)
+THEFT = Theft(attack=Knockoff(model=NET, recipe=RECIPE))
+ORIGIN = Origin(data="own_code:make_task")
+CPU = Runtime(device="cpu", precision="float32")
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    return own_code.make_task()
+
+
+@pytest.fixture
+def search_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    loaded = set(sys.modules)
+    yield
+    for name in set(sys.modules) - loaded:
+        if getattr(sys.modules[name], "__file__", None) and "pytest-of" in str(sys.modules[name].__file__):
+            del sys.modules[name]
+
+
+# Identity
+
+
+def stage_name(context: Context) -> str:
+    return embed_stage(VANILLA, context, seed=0).name
+
+
+def test_identity_covers_data_name_precision_and_the_users_code_but_no_progress(task: Task) -> None:
+    base = Context(task=task, runtime=CPU)
+    same = [
+        Context(task=own_code.make_task(), runtime=CPU),
+        Context(task=task, runtime=replace(CPU, progress=print)),
+    ]
+    others = [
+        Context(task=own_code.make_other_task(), runtime=CPU),
+        # A method looks up the paper's own classes by the name of the data.
+        Context(task=replace(task, name="cifar10"), runtime=CPU),
+        Context(task=replace(task, classes=tuple("abcde")), runtime=CPU),
+        Context(task=task, runtime=replace(CPU, precision="bfloat16")),
+        Context(task=task, runtime=CPU, factory=own_code.make_net),
+        Context(task=task, runtime=CPU, factory=own_code.make_wide_net),
+    ]
+    assert {stage_name(context) for context in same} == {stage_name(base)}
+    assert len({stage_name(context) for context in [base, *others]}) == 1 + len(others)
+
+
+def test_one_pixel_makes_another_stage(task: Task) -> None:
+    inputs = task.adversary.inputs.clone()
+    inputs[0, 0, 0, 0] ^= 1
+    changed = replace(task, adversary=replace(task.adversary, inputs=inputs))
+    assert stage_name(Context(task=changed, runtime=CPU)) != stage_name(Context(task=task, runtime=CPU))
+
+
+def test_changed_code_of_a_victims_factory_makes_another_theft(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search_path: None
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    names = []
+    for width in (3, 4):
+        (tmp_path / "victims_net.py").write_text(
+            f"import own_code\n\nWIDTH = {width}\n\n\ndef make(spec):\n    return own_code.make_net(spec), WIDTH\n"
+        )
+        sys.modules.pop("victims_net", None)
+        factory = user_factory("victims_net:make")
+        names.append(steal_stage(THEFT, "0" * 64, Context(task=task, runtime=CPU, factory=factory), seed=0).name)
+    assert names[0] != names[1]
+
+
+def test_theft_depends_on_the_victims_bytes(task: Task, tmp_path: Path) -> None:
+    context = Context(task=task, runtime=CPU)
+    assert steal_stage(THEFT, "0" * 64, context, seed=0).name != steal_stage(THEFT, "1" * 64, context, seed=0).name
+    with pytest.raises(BadArtifact, match=r"no model.json"):
+        folder_digest(tmp_path)
+
+
+# Precision
+
+
+def test_figures_are_measured_in_float32_whatever_the_runtime(
+    task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = Context(task=task, runtime=Runtime(device="cpu", precision="bfloat16"))
+    marked = embed_stage(UNMARKED, context, seed=0)
+    calibration = calibrate_stage(marked, [embed_stage(UNMARKED, context, seed=1, kind="train")], context)
+    verification = verify_stage(marked, marked, calibration, context, Judgement())
+    store = Store(tmp_path)
+    for stage in calibration.inputs.values():
+        store.get(stage, context)
+    seen: list[str] = []
+    original = Runtime.autocast
+    monkeypatch.setattr(Runtime, "autocast", lambda self: seen.append(self.precision) or original(self))  # type: ignore[func-returns-value]
+    judged = read_judged(store.get(verification, context).folder)
+    assert seen
+    assert set(seen) == {"float32"}
+    assert judged.training_wsr is None
+    assert 0 <= judged.accuracy <= 1
+    assert exact(context.runtime).precision == "float32"
+    assert exact(context.runtime).device == "cpu"
+
+
+# Jobs, as a library calls them
+
+
+def embed(task: Task, out: Path, **changes: Any) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "seed": 0,
+        "runtime": CPU,
+        "store": out.parent / "store",
+        "origin": ORIGIN,
+        "calibrators": 1,
+    }
+    return embed_job(changes.pop("method", VANILLA), task, out, **{**options, **changes})
+
+
+@pytest.fixture(scope="module")
+def embedded(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("embedded") / "marked"
+    embed(task, out)
+    return out
+
+
+def test_same_seed_same_bytes_without_a_shared_store(task: Task, tmp_path: Path, embedded: Path) -> None:
+    embed(task, tmp_path / "again")
+    files = sorted(path.relative_to(embedded) for path in embedded.rglob("*") if path.is_file())
+    assert Path("key/key.safetensors") in files
+    for file in files:
+        assert (tmp_path / "again" / file).read_bytes() == (embedded / file).read_bytes(), file
+
+
+def test_global_generators_are_left_alone(
+    task: Task, tmp_path: Path, embedded: Path, unchanged_globals: Callable[[], Any]
+) -> None:
+    with unchanged_globals():
+        embed(task, tmp_path / "again", calibrators=0)
+        check_architecture(own_code.make_net, input_shape=task.input_shape, classes=5)
+        verify_job(embedded, embedded, None, level=0.01, runtime=CPU)
+
+
+def started(task: Task, out: Path, **changes: Any) -> list[str]:
+    """Labels of the stages that an embedding computed."""
+    labels: list[str] = []
+
+    def note(event: Event, label: str) -> None:
+        if event.what == "started":
+            labels.append(label)
+
+    embed(task, out, on_event=note, **changes)
+    return labels
+
+
+def test_a_changed_task_is_not_taken_for_the_old_one(task: Task, tmp_path: Path) -> None:
+    work = ["train the clean model", "embed"]
+    assert started(task, tmp_path / "one", calibrators=0) == work
+    assert started(own_code.make_other_task(), tmp_path / "two", calibrators=0) == work
+    assert started(task, tmp_path / "three", calibrators=0) == []
+    assert (tmp_path / "one/model.safetensors").read_bytes() != (tmp_path / "two/model.safetensors").read_bytes()
+
+
+def test_unmarked_method_is_its_own_clean_model(task: Task, tmp_path: Path) -> None:
+    assert started(task, tmp_path / "out", method=UNMARKED) == ["embed", "train unmarked model 1", "calibrate the key"]
+
+
+def test_steal_job_leaves_the_victim_as_it_was(task: Task, tmp_path: Path, embedded: Path) -> None:
+    before = {path: path.read_bytes() for path in embedded.rglob("*") if path.is_file()}
+    facts = steal_job(
+        THEFT, embedded, task, tmp_path / "copy", seed=1, runtime=CPU, store=tmp_path / "store", origin=ORIGIN
+    )
+    assert facts["queries"] == len(task.adversary)
+    assert {path: path.read_bytes() for path in embedded.rglob("*") if path.is_file()} == before
+    assert read_origin(tmp_path / "copy") == replace(ORIGIN, digest=task.digest())
+
+
+def test_keys_that_no_verdict_can_rest_on(task: Task, tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match="set key_size to 20"):
+        embed(task, tmp_path / "out", method=replace(VANILLA, key_size=19))
+    with pytest.raises(BadData, match="only 4 different triggers"):
+        embed(own_code.make_task_of_few(), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_model_that_cannot_take_the_data_is_refused_before_training(task: Task, tmp_path: Path) -> None:
+    small = replace(task, **{
+        name: replace(split, inputs=split.inputs[:, :, :11, :11]) for name, split in task.splits.items()
+    })  # fmt: skip
+    with pytest.raises(ShapeMismatch, match="sides of at least 16"):
+        embed(small, tmp_path / "out")
+    assert not (tmp_path / "store").exists()
+
+
+def test_victims_task(embedded: Path, task: Task, tmp_path: Path) -> None:
+    same, origin = load_victims_task(embedded, "own_code:make_task", split_seed=None, root=None)
+    assert (same.digest(), origin) == (task.digest(), ORIGIN)
+    other, origin = load_victims_task(embedded, "own_code:make_other_task", split_seed=3, root=None)
+    assert other.digest() != task.digest()
+    assert origin == Origin(data="own_code:make_other_task", split_seed=3)
+    with pytest.raises(BadConfig, match="come from code"):
+        load_victims_task(embedded, None, split_seed=None, root=None)
+    with pytest.raises(BadConfig, match="does not say which data"):
+        load_victims_task(tmp_path, None, split_seed=None, root=None)
+
+
+def test_inspection_reads_through_the_checks(embedded: Path, tmp_path: Path) -> None:
+    assert inspect_folder(embedded)["calibration"].startswith("1 unmarked models")
+    assert set(inspect_folder(embedded / "key")) == {"folder", "method", "queries", "key_classes", "commitment"}
+    copy = Path(shutil.copytree(embedded, tmp_path / "copy"))
+    record = json.loads((copy / "model.json").read_text())
+    (copy / "model.json").write_text(json.dumps({**record, "classes": 6}))
+    with pytest.raises(BadArtifact, match="do not fit"):
+        inspect_folder(copy)
+
+
+def test_folders_of_methods_are_read_with_care(embedded: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(embedded, tmp_path / "copy"))
+    triggers = read_training_triggers(copy)
+    assert triggers is not None
+    assert triggers[0].shape == (40, 1, 16, 16)
+    assert len(read_pictures(copy).inputs) == 12
+    assert read_history(copy) == ()
+    (copy / "history.json").write_text('{"epoch": 3}')
+    (copy / "pictures.safetensors").write_bytes((copy / "training.safetensors").read_bytes())
+    for read in (read_history, read_pictures):
+        with pytest.raises(BadArtifact):
+            read(copy)
+    assert read_training_triggers(tmp_path) is None
+
+
+# Folders of the user's
+
+
+def test_checking_a_folder_leaves_no_trace(tmp_path: Path) -> None:
+    check_free(tmp_path / "new")
+    check_free(tmp_path / "new/and/deep")
+    check_free(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_export_is_whole_or_not_there(
+    embedded: Path, task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context = Context(task=task, runtime=CPU)
+    artifact = Store(embedded.parent / "store").get(embed_stage(UNMARKED, context, seed=0, kind="train"), context)
+    calls = []
+
+    def full_disk(source: Path, goal: Path) -> None:
+        calls.append(goal)
+        if len(calls) == 3:
+            raise OSError(28, "No space left on device", str(goal))
+        shutil.copyfile(source, goal)
+
+    monkeypatch.setattr(heirmark.pipeline.exporting.shutil, "copy2", full_disk)
+    with pytest.raises(HeirmarkError, match="No space left"):
+        export_folder(artifact, tmp_path / "out", task=task, origin=ORIGIN)
+    assert list(tmp_path.iterdir()) == []
+    export_folder(artifact, tmp_path / "out", task=task, origin=ORIGIN)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+# The user's own code
+
+
+def test_built_in_names_come_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search_path: None) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "naivenet.py").write_text("raise SystemExit('imported')\n")
+    (tmp_path / "mine.py").write_text(
+        "from own_code import make_net\n\n\nclass Nets:\n    make = staticmethod(make_net)\n"
+    )
+    assert named_architecture("naivenet:width=4") == "naivenet:width=4"
+    assert named_architecture("naivenet:make") == "naivenet:make"  # refused later, as an option without a value
+    assert named_architecture("resnet18") == "resnet18"
+    assert named_architecture("mine:make_net") is own_code.make_net
+    assert named_architecture("mine:Nets.make") is own_code.make_net
+    with pytest.raises(BadConfig, match="did you mean 'resnet18'"):
+        named_architecture("resnet")
+    with pytest.raises(BadConfig, match="only a model of your own"):
+        user_factory("naivenet:width=4")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("def broken(:\n", "SyntaxError"),
+        ("raise SystemExit(0)\n", "SystemExit"),
+        ("1 / 0\n", "ZeroDivisionError: division by zero, broken_code.py line 1"),
+        ("import no_such_thing\n", "no_such_thing"),
+        ("", "has no attribute 'make'"),
+    ],
+)
+def test_broken_code_is_told_with_its_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search_path: None, source: str, words: str
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "broken_code.py").write_text(source)
+    for load in (lambda path: load_named_task(path, seed=0, root=None), named_architecture):
+        with pytest.raises(BadConfig, match=words):
+            load("broken_code:make")
+        sys.modules.pop("broken_code", None)
+
+
+@pytest.mark.parametrize(
+    ("factory", "words"),
+    [
+        (own_code.make_no_net, "returned Tensor"),
+        (own_code.make_one_net, "same module twice"),
+        (own_code.make_without_spec, "TypeError"),
+        (own_code.make_wrong_net, "does not fit the task"),
+        (own_code.fail, "TypeError"),
+    ],
+)
+def test_factories_are_tried_before_they_are_trusted(factory: Any, words: str) -> None:
+    spec = ModelSpec(name="custom", input_shape=(1, 16, 16), classes=5)
+    with pytest.raises(BadConfig, match=words):
+        check_factory(factory, spec)
+    check_factory(own_code.make_net, spec)
+
+
+def test_known_names() -> None:
+    check_known("method", "t2s", ["t2s"])
+    with pytest.raises(BadConfig, match=r"unknown method 'x': choose one of t2s, vanilla$"):
+        check_known("method", "x", ["t2s", "vanilla"])
+
+
+# What is shown
+
+
+def on_screen(*, terminal: bool = True, width: int = 80) -> tuple[Bars, io.StringIO]:
+    text = io.StringIO()
+    console = Console(file=text, force_terminal=terminal, width=width, color_system=None, legacy_windows=False)
+    return Bars(console=console), text
+
+
+def event(what: Any, name: str, **details: Any) -> Event:
+    return Event(what=what, name=name, folder=Path("somewhere"), **details)
+
+
+def test_reused_stages_are_one_line_and_computed_ones_a_line_each() -> None:
+    bars, text = on_screen(terminal=False)
+    with bars:
+        for _ in range(3):
+            for number in range(5):
+                bars.event(event("cached", f"train/{number}"), "train")
+        bars.event(event("started", "embed/1"), "embed [red]T2S[/red]")
+        bars.event(event("finished", "embed/1", seconds=1.25), "embed [red]T2S[/red]")
+        for _ in range(3):
+            bars.event(event("cached", "embed/1"))
+            bars.event(event("cached", "train/0"))
+        bars.event(event("failed", "embed/2", detail="ValueError: no", seconds=1.0))
+        bars.event(event("damaged", "embed/3", detail="model.safetensors is missing"))
+    assert text.getvalue().splitlines() == [
+        "  5 finished stages reused",
+        "  embed [red]T2S[/red]  done in 1.2 s",
+        "  embed/3  damaged: model.safetensors is missing",
+    ]
+
+
+def test_one_reused_stage_at_the_end() -> None:
+    bars, text = on_screen(terminal=False)
+    with bars:
+        bars.event(event("cached", "embed/1"), "embed")
+    assert text.getvalue() == "  1 finished stage reused\n"
+
+
+def test_terminal_has_a_labelled_bar_for_all_long_work() -> None:
+    bars, text = on_screen()
+
+    def shown() -> str:
+        text.seek(0)
+        text.truncate()
+        bars._bars.refresh()
+        return text.getvalue()
+
+    with bars:
+        bars.progress("load the data", 0, 1)
+        assert "load the data" in shown()
+        bars.event(event("started", "embed/1"), "embed [b]T2S")
+        assert "embed [b]T2S" in shown()  # before it reports anything, and never as markup
+        bars.progress("rehearsing", 1, 40)
+        bars.progress("rehearsing", 7, 40)
+        screen = shown()
+        assert "embed [b]T2S · rehearsing" in screen
+        assert "7/40" in screen
+        assert max(map(len, screen.replace("\x1b[2K", "").splitlines())) <= 100
+        bars.progress("rehearsing", 40, 40)
+        assert "40/40" not in shown()  # it pulses again: nobody knows what is left
+        bars.event(event("finished", "embed/1", seconds=1.0), "embed [b]T2S")
+        assert "rehearsing" not in shown()
+    for width in (20, 40):
+        narrow, text = on_screen(width=width)
+        with narrow:
+            narrow.event(event("started", "embed/1"), "a label that is much longer than the terminal is wide")
+            narrow.progress("training", 3, 1000)
+
+
+def test_quiet_is_quiet() -> None:
+    bars, text = on_screen(terminal=True)
+    quiet = Bars(quiet=True, console=bars.console)
+    with quiet:
+        quiet.progress("training", 3, 9)
+        quiet.event(event("cached", "embed/1"))
+        quiet.event(event("started", "embed/1"))
+        quiet.event(event("finished", "embed/1", seconds=1.0))
+    assert text.getvalue() == ""
+
+
+def test_runtime_of_bars_reports_and_equals_any_other() -> None:
+    bars, _ = on_screen()
+    assert bars.runtime("cpu", "float32") == CPU
+
+
+def test_text_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    long = "word " * 60
+    show(f"[red]{long}[/red]\n\x1b[31mred\udcff")
+    error_line("one\ntwo\t\x1b[31m three\u202e")
+    out, err = capsys.readouterr()
+    assert out == f"[red]{long}[/red]\n\ufffd[31mred\ufffd\n"
+    assert err == "heirmark: one two \ufffd[31m three\ufffd\n"
+
+
+def test_terminal_wraps_below_the_second_column(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setenv("COLUMNS", "40")
+    show("  flag      " + "word " * 12 + "\n" + "x" * 60 + "\n\nend")
+    lines = sys.stdout.getvalue().split("\n")  # type: ignore[attr-defined]
+    assert lines[0].startswith("  flag      word")
+    assert lines[1].startswith(" " * 12 + "word")
+    assert max(map(len, lines[:3])) <= 40
+    assert "x" * 60 in lines  # a path stays in one piece
+    assert lines[-3:] == ["", "end", ""]
