@@ -45,9 +45,6 @@ class Rehearsal:
             and takes out what conflicts with it: the raw hypergradient can be a thousand times the longer one and points
             against it, so that λ decides everything and small nets collapse.
         rho: of the balanced update.
-        rho_goal: the thief's trigger loss L_wm at which the ratio is ``rho``; above it the ratio grows in proportion, below it
-            shrinks, so that runs which are slow to transfer catch up and others get their accuracy back. 0 keeps ``rho`` fixed.
-        rho_most: where the growing ratio stops.
         remove_conflict: of the balanced update.
         reset_student_every: steps after which the thief starts again from its first state; 0 keeps it, as the paper does.
         loss: what the thief minimises; KL(p_T || p_S) at temperature 1 (inferred).
@@ -69,8 +66,6 @@ class Rehearsal:
     utility_weight: float = 50.0
     update: Literal["paper", "balanced"] = "paper"
     rho: float = 1.0
-    rho_goal: float = 0.0
-    rho_most: float = 3.0
     remove_conflict: bool = True
     reset_student_every: int = 0
     loss: DistillationLoss = field(default=DistillationLoss())
@@ -92,10 +87,8 @@ class Rehearsal:
         rates = 0 < self.learning_rate < math.inf and 0 < self.student_rate < math.inf
         if not (rates and 0 <= self.momentum < 1):
             raise BadConfig(f"learning_rate and student_rate must be positive and finite, momentum in [0, 1): {self}")
-        if not all(0 <= value < math.inf for value in (self.utility_weight, self.rho, self.rho_goal, self.rho_most)):
-            raise BadConfig(
-                f"utility_weight, rho, rho_goal and rho_most may not be negative, and must be finite: {self}"
-            )
+        if not (0 <= self.utility_weight < math.inf and 0 <= self.rho < math.inf):
+            raise BadConfig(f"utility_weight and rho may not be negative, and must be finite: {self}")
         for name, value, known in (
             ("update", self.update, ("paper", "balanced")),
             ("schedule", self.schedule, ("cosine", "constant")),
@@ -224,23 +217,6 @@ def rehearse(
     return model.eval(), tuple(history)
 
 
-def balance_ratio(config: Rehearsal, watermark_loss: float) -> float:
-    """The ratio of the balanced update's two gradients at a step.
-
-    Args:
-        config: whose ``rho``, ``rho_goal`` and ``rho_most`` say it.
-        watermark_loss: the thief's trigger loss at that step.
-
-    Example:
-        >>> adaptive = Rehearsal(rho=1.5, rho_goal=0.5, rho_most=3.0)
-        >>> [balance_ratio(adaptive, loss) for loss in (0.25, 0.5, 5.0)]
-        [0.75, 1.5, 3.0]
-    """
-    if config.rho_goal == 0:
-        return config.rho
-    return min(config.rho * watermark_loss / config.rho_goal, config.rho_most)
-
-
 def _descend(
     model: nn.Module, optimizer: torch.optim.Optimizer, result: RehearsalStep, config: Rehearsal, progress: float
 ) -> None:
@@ -248,10 +224,7 @@ def _descend(
     direction = result.direction
     if config.update == "balanced":
         direction = combine_balanced(
-            result.hypergradient,
-            result.utility_gradient,
-            balance_ratio(config, float(result.watermark_loss)),
-            remove_conflict=config.remove_conflict,
+            result.hypergradient, result.utility_gradient, config.rho, remove_conflict=config.remove_conflict
         )
     for group in optimizer.param_groups:
         group["lr"] = config.learning_rate
