@@ -453,6 +453,14 @@ def test_spanning_classes_are_distinct_whatever_the_model(seed: int, tiny_task: 
     assert chosen == spanning_classes(tiny_task.owner, model, 6, seed=seed, runtime=cpu)
 
 
+@pytest.mark.filterwarnings("ignore:Number of distinct clusters")
+def test_spanning_classes_are_distinct_for_a_model_that_tells_none_apart(cpu: Runtime) -> None:
+    task = brightness_task([0, 40, 80, 120, 160, 200])
+    model = Painted([0.0] * 6)
+    model.features = lambda inputs: torch.zeros(len(inputs), 3)  # type: ignore[method-assign]
+    assert len(set(spanning_classes(task.owner, model, 6, seed=0, runtime=cpu))) == 4
+
+
 def test_a_model_without_features_or_with_broken_ones_is_named(tiny_task: Task, cpu: Runtime) -> None:
     plain = nn.Sequential(nn.Flatten(), nn.Linear(256, 6))
     with pytest.raises(BadConfig, match=r"no callable \.features.*choose the trigger's classes yourself"):

@@ -23,7 +23,7 @@ from heirmark.rehearsal import (
 )
 from heirmark.runtime import Runtime, as_floats, derive_seed, predict
 from heirmark.task import Split
-from heirmark.training import Rotation, channels_last
+from heirmark.training import Rotation, augment, channels_last
 
 __all__ = ["Monitor", "Rehearsal", "rehearse"]
 
@@ -47,6 +47,8 @@ class Rehearsal:
         rho: of the balanced update.
         remove_conflict: of the balanced update.
         reset_student_every: steps after which the thief starts again from its first state; 0 keeps it, as the paper does.
+        augment: of the clean batch, for utility and theft alike: ``"none"`` (inferred), ``"flip"`` or ``"crop-flip"``. A target
+            answers images it has learned by heart more surely than those that a real thief will show it.
         loss: what the thief minimises; KL(p_T || p_S) at temperature 1 (inferred).
         trigger_mode: how the thief runs on triggers: ``"eval"``, as a verifier meets it, ``"train"``, or ``"mixed"`` with
             the clean batch.
@@ -68,6 +70,7 @@ class Rehearsal:
     rho: float = 1.0
     remove_conflict: bool = True
     reset_student_every: int = 0
+    augment: Literal["none", "flip", "crop-flip"] = "none"
     loss: DistillationLoss = field(default=DistillationLoss())
     trigger_mode: Literal["eval", "train", "mixed"] = "eval"
     derivative: Literal["auto", "forward", "difference", "central"] = "auto"
@@ -92,6 +95,7 @@ class Rehearsal:
         for name, value, known in (
             ("update", self.update, ("paper", "balanced")),
             ("schedule", self.schedule, ("cosine", "constant")),
+            ("augment", self.augment, ("none", "flip", "crop-flip")),
             ("trigger_mode", self.trigger_mode, ("eval", "train", "mixed")),
             ("derivative", self.derivative, ("auto", "forward", "difference", "central")),
             ("precision", self.precision, ("float32", "runtime")),
@@ -106,7 +110,7 @@ class Monitor:
 
     Attributes:
         clean: labelled samples that nothing trains on.
-        triggers: ``[M, ...]`` held-out trigger samples, other than the key's.
+        triggers: ``[M, ...]`` held-out trigger samples; where hosts are few, some are the key's.
         targets: ``[M]`` int64.
     """
 
@@ -186,7 +190,7 @@ def rehearse(
                 model,
                 skeleton,
                 thief,
-                channels_last(as_floats(inputs[chosen])),
+                channels_last(augment(as_floats(inputs[chosen]), config.augment, generator)),
                 labels[chosen],
                 channels_last(shown),
                 wanted,

@@ -324,16 +324,17 @@ def test_models_that_are_handed_in_save_time_and_nothing_else(
     data = tiny_task.adversary if getattr(config, "data", "owner") == "adversary" else tiny_task.owner
     handed: dict[str, nn.Module] = {}
     if "clean" in accepted:
-        handed["clean"] = train_clean(
-            tiny_task, config.model, config.pretraining, seed=SEED, runtime=cpu, data=data
-        ).train()
+        handed["clean"] = train_clean(tiny_task, config.model, config.pretraining, seed=SEED, runtime=cpu, data=data)
     if "watermarked" in accepted:
         assert result.training_triggers is not None
         handed["watermarked"] = train_watermarked(
             tiny_task, config.model, config.pretraining, result.training_triggers, config.trigger_batch,
             seed=SEED, runtime=cpu,
-        ).train()  # fmt: skip
+        )  # fmt: skip
     assert set(accepted) - {"task", "seed", "runtime"} == set(handed), "make the model that this method accepts here"
+    for model in handed.values():  # neither train nor eval mode throughout, so that setting either is noticed
+        for number, part in enumerate(model.modules()):
+            part.training = number % 2 == 0
     before = {name: state_of(model) for name, model in handed.items()}
     with unchanged_globals():
         again = config(tiny_task, seed=SEED, runtime=cpu, **handed)
