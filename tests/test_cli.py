@@ -171,6 +171,19 @@ def test_steal_writes_a_model_and_counts_its_queries(stage: Path, here: Path) ->
     assert json.loads((here / "copy/model.json").read_text())["options"]["width"] == 4  # the victim's architecture
 
 
+def test_quick_starts_from_the_demos_settings_and_yields_to_set(here: Path) -> None:
+    quick = ["embed", "--method", "vanilla", "--quick", *CPU, *settings(pretraining__epochs=1, trigger_batch=8)]
+    assert run(*quick, "--model", NET, "--calibrators", 0, "--out", "marked").code == 0
+    assert run("steal", "marked", "--quick", *CPU, *settings(recipe__epochs=1), "--out", "copy").code == 0
+    assert json.loads((here / "copy/model.json").read_text())["options"]["width"] == 4  # still the victim's
+    configs = [json.loads(path.read_text())["config"] for path in (here / "runs/store").glob("[es]*/*/record.json")]
+    marked = next(config for config in configs if config["type"] == "Vanilla")
+    stolen = next(config["attack"] for config in configs if config["type"] == "Theft")
+    assert (marked["trigger"]["type"], marked["trigger_batch"], marked["model"]) == ("Tiles", 8, NET)
+    for recipe in (marked["pretraining"], stolen["recipe"]):
+        assert (recipe["epochs"], recipe["nesterov"], recipe["batch_size"]) == (1, True, 128)
+
+
 def test_stolen_models_are_victims_too(stage: Path) -> None:
     ran = run(
         "steal", stage / "stolen", *CPU, *RECIPE, "--model", "naivenet:width=2", "--out", "again", "--answers", "label"

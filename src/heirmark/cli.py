@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import json
+import secrets as secrets_module
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -116,7 +117,10 @@ def root(
 @app.command()
 @guarded
 def demo(
-    out: Annotated[Path, typer.Option("--out", help="Folder of the results; run again to resume.")] = Path("runs/demo"),
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the results; run again to resume. Default: runs/demo[-full]."),
+    ] = None,
     full: Annotated[bool, typer.Option("--full", help="Full Fashion-MNIST, longer training.")] = False,
     seed: Seed = 0,
     device: Device = "auto",
@@ -128,6 +132,7 @@ def demo(
     from heirmark.pipeline.demo import run_demo
     from heirmark.report import rows_to_json, table
 
+    out = out or Path("runs/demo-full" if full else "runs/demo")
     with _bars(as_json) as bars:
         result = run_demo(
             out,
@@ -161,7 +166,12 @@ def embed(
     calibrators: Annotated[
         int, typer.Option("--calibrators", help="Unmarked models trained to calibrate the test.", min=0)
     ] = 5,
-    seed: Seed = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(
+            "--seed", help="Seed of everything, the secret key too; default: a random one. Keep it secret.", min=0
+        ),
+    ] = None,
     split_seed: SplitSeed = 0,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -176,6 +186,10 @@ def embed(
     from heirmark.pipeline.named import check_known, load_named_task
 
     check_known("method", method, METHODS)
+    if seed is None:
+        # A key drawn from seed 0 and public data is anybody's.
+        seed = secrets_module.randbits(63)
+        error_line(f"drawing with --seed {seed}: give it again to resume, and keep it as secret as the key")
     start = {"t2s": QUICK.t2s(), "vanilla": QUICK.vanilla(), "unmarked": QUICK.unmarked()} if quick else {}
     config: Any = _configured(start.get(method) or METHODS[method](), model, settings)
     with _bars(as_json) as bars:

@@ -124,7 +124,7 @@ class Task:
         modality: what an input is, ``"image"`` for ``[C, H, W]`` pixels.
         owner: what the owner trains on.
         adversary: what a thief can send as queries.
-        calibration: what unmarked models and thresholds are fitted on.
+        calibration: what the triggers that verify are made of; nothing trains on it.
         test: what only measures.
 
     Raises:

@@ -16,6 +16,7 @@ from heirmark.rehearsal import (
     DistillationLoss,
     RehearsalStep,
     assign,
+    choose_derivative,
     combine_balanced,
     rehearsal_step,
     student_module,
@@ -157,7 +158,8 @@ def rehearse(
         runtime: device, precision, progress.
 
     Returns:
-        The tuned target in eval mode, and one row an epoch: epoch, accuracy and WSR of target and thief, mean losses.
+        The tuned target in eval mode, and one row an epoch: epoch, accuracy and WSR of target and thief, mean losses, and
+        whether the hypergradient was ``exact`` (1: forward mode; 0: finite differences).
 
     Raises:
         BadData: when a loss is no longer finite.
@@ -176,6 +178,9 @@ def rehearse(
     per_epoch = len(inputs) // batch
     steps = config.epochs * per_epoch
     derivative = config.derivative
+    if derivative == "auto":
+        sample = channels_last(as_floats(inputs[:2]))
+        derivative, _ = choose_derivative(skeleton, thief, sample, seed=seed, runtime=exact)
     history = [monitor.row(0, model, student_module(skeleton, thief), runtime)]
     for epoch in range(config.epochs):
         order = torch.randperm(len(inputs), generator=generator).to(device)
@@ -204,7 +209,7 @@ def rehearse(
                 seed=derive_seed(seed, "step", step),
                 runtime=exact,
             )
-            derivative, thief = result.derivative, result.student
+            thief = result.student
             _descend(model, optimizer, result, config, step / steps)
             totals += torch.stack([result.watermark_loss, result.utility_loss, result.distillation_loss]).float()
             runtime.progress("rehearsing", step + 1, steps)
@@ -215,9 +220,8 @@ def rehearse(
                 "lower learning_rate, or raise utility_weight (update=paper)"
             )
         row = monitor.row(epoch + 1, model, student_module(skeleton, thief), runtime)
-        history.append(
-            {**row, **dict(zip(("watermark_loss", "utility_loss", "distillation_loss"), means, strict=True))}
-        )
+        losses = dict(zip(("watermark_loss", "utility_loss", "distillation_loss"), means, strict=True))
+        history.append({**row, **losses, "exact": float(derivative == "forward")})
     return model.eval(), tuple(history)
 
 

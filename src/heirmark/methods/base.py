@@ -9,6 +9,7 @@ from typing import Protocol
 from torch import nn
 
 from heirmark.data import load_images
+from heirmark.errors import BadData
 from heirmark.key import Key, make_key, nonce_from_seed
 from heirmark.models import Architecture, ModelSpec, factory_of, specify
 from heirmark.runtime import Runtime, derive_seed
@@ -132,12 +133,17 @@ def draw_verification(secret: Secret, task: Task, count: int, *, seed: int) -> T
     return secret.draw(task.calibration, count, seed=derive_seed(seed, "triggers", "verification"))
 
 
-def key_from(triggers: TriggerSet, secret: Secret, task: Task, *, method: str, seed: int) -> Key:
+def key_from(
+    triggers: TriggerSet, secret: Secret, task: Task, *, method: str, seed: int, trained: TriggerSet | None = None
+) -> Key:
     """The key of a set of held-out triggers.
+
+    Raises:
+        BadData: when a query stands among what trained: the owner's images, or the triggers in ``trained``.
 
     The nonce comes from the seed, so that the same seed gives the same key; it is as secret as the seed is.
     """
-    return make_key(
+    key = make_key(
         queries=triggers.inputs,
         expected=triggers.targets,
         controls=triggers.controls,
@@ -147,3 +153,7 @@ def key_from(triggers: TriggerSet, secret: Secret, task: Task, *, method: str, s
         trigger=dict(secret.describe()),
         nonce=nonce_from_seed(derive_seed(seed, "nonce")),
     )
+    for inputs in (task.owner.inputs, *(() if trained is None else (trained.inputs,))):
+        if not key.disjoint_from(inputs):
+            raise BadData("a query of the key stands among what trained: give the calibration split other images")
+    return key

@@ -118,7 +118,7 @@ class T2S:
         return Marked(
             model=model,
             spec=spec_for(task, self.model),
-            key=key_from(held_out, secret, task, method="t2s", seed=seed),
+            key=key_from(held_out, secret, task, method="t2s", seed=seed, trained=training),
             training_triggers=training,
             verification_triggers=held_out,
             history=history,

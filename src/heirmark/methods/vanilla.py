@@ -64,7 +64,7 @@ class Vanilla:
         return Marked(
             model=model,
             spec=spec_for(task, self.model),
-            key=key_from(held_out, secret, task, method="vanilla", seed=seed),
+            key=key_from(held_out, secret, task, method="vanilla", seed=seed, trained=training),
             training_triggers=training,
             verification_triggers=held_out,
         )

@@ -89,7 +89,9 @@ def load_model(folder: Path, *, factory: Factory | None = None) -> tuple[nn.Modu
         except (ValueError, RuntimeError) as error:
             raise BadArtifact(f"{folder / 'model.json'} describes a model that cannot be built: {error}") from error
     wanted = model.state_dict()
-    weights = read_tensors(folder / "model.safetensors")
+    # As many bytes as the description says, in float64 at most, and room for names: never what a stranger's file likes.
+    room = sum(tensor.numel() * 8 + 4096 for tensor in wanted.values()) + (1 << 20)
+    weights = read_tensors(folder / "model.safetensors", max_bytes=room)
     for name in sorted(wanted.keys() | weights.keys()):
         if name not in wanted or name not in weights or not _fits(weights[name], wanted[name]):
             raise BadArtifact(
@@ -103,7 +105,9 @@ def load_model(folder: Path, *, factory: Factory | None = None) -> tuple[nn.Modu
     model.load_state_dict(weights, assign=spec.name != CUSTOM)
     if len(spec.input_shape) == 3:
         model = in_channels_last(model)
-    return model.requires_grad_(True).eval(), spec
+    if spec.name != CUSTOM:
+        model.requires_grad_(True)  # tensors that were assigned came without
+    return model.eval(), spec
 
 
 def _fits(tensor: Tensor, wanted: Tensor) -> bool:

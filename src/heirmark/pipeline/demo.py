@@ -205,14 +205,13 @@ def export(out: Path, plan: Plan, found: Mapping[str, Artifact]) -> None:
         name = "-".join([*suspect.name.lower().split(), *([] if suspect.answers == "none" else [suspect.answers])])
         for file in ("model.safetensors", "model.json"):
             copy_file(found[suspect.stage.name].folder / file, out / "models" / name / file)
-    for file in ("key.safetensors", "key.json"):
-        copy_file(found[plan.marked.name].folder / "key" / file, out / "key" / file)
+    read_key(found[plan.marked.name].folder).save(out / "key")  # which never replaces another key
     copy_file(found[plan.calibration.name].folder / CALIBRATION, out / CALIBRATION)
 
 
 def copy_file(source: Path, goal: Path) -> None:
     """Copy a file so that the goal is whole or not there."""
-    atomic_write_bytes(goal, source.read_bytes(), private=source.parent.name == "key")
+    atomic_write_bytes(goal, source.read_bytes())
 
 
 __all__ = ["FULL", "QUICK", "DemoResult", "Plan", "Profile", "plan_demo", "run_demo"]

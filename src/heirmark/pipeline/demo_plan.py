@@ -34,6 +34,7 @@ class Profile:
         key_size: samples that verify.
         calibrators: unmarked models that calibrate the test.
         calibration_recipe: how those are trained.
+        calibration_models: their architectures in turn; none takes ``model``.
     """
 
     data: str
@@ -44,6 +45,7 @@ class Profile:
     key_size: int = 500
     calibrators: int = 5
     calibration_recipe: Recipe
+    calibration_models: tuple[str, ...] = ()
 
     def t2s(self) -> T2S:
         """T2S on DeepTracer's tiles with the balanced update."""
@@ -83,7 +85,8 @@ QUICK = Profile(
     data="fashion-mini",
     model="naivenet:batch_norm=true",
     recipe=QUICK_RECIPE,
-    calibration_recipe=replace(QUICK_RECIPE, epochs=4),
+    calibration_recipe=replace(QUICK_RECIPE, epochs=5),
+    calibration_models=tuple(f"naivenet:batch_norm=true,width={width}" for width in (32, 16, 48, 24)),
     rehearsal=Rehearsal(epochs=8, batch_size=128, trigger_batch=64, learning_rate=0.02, update="balanced", rho=1.5),
 )
 """Minutes on two CPU cores."""
@@ -146,24 +149,38 @@ class Plan:
 def plan_demo(profile: Profile, context: Context, *, seed: int) -> Plan:
     """Lay out the stages.
 
-    The clean model chooses the key's target, so it calibrates nothing. The models that calibrate are reported nowhere.
+    The model that chooses the key's classes neither calibrates nor is judged: it would look innocent by construction. The
+    unmarked model that is judged, and stolen, is another; and the models that calibrate are reported nowhere. They are of
+    several architectures where the profile names some, and the last of them is a theft of the first.
     """
-    clean = embed_stage(profile.unmarked(), context, seed=seed, kind="train")
-    vanilla = embed_stage(profile.vanilla(), context, seed=seed, clean=clean)
-    marked = embed_stage(profile.t2s(), context, seed=seed, clean=clean, watermarked=vanilla)
+    chooser = embed_stage(profile.unmarked(), context, seed=seed, kind="train")
+    vanilla = embed_stage(profile.vanilla(), context, seed=seed, clean=chooser)
+    marked = embed_stage(profile.t2s(), context, seed=seed, clean=chooser, watermarked=vanilla)
+    clean = embed_stage(profile.unmarked(), context, seed=derive_seed(seed, "clean"), kind="train")
+    architectures = profile.calibration_models or (profile.model,)
     calibrators = [
         embed_stage(
-            replace(profile.unmarked(), pretraining=profile.calibration_recipe),
+            replace(
+                profile.unmarked(),
+                model=architectures[index % len(architectures)],
+                pretraining=profile.calibration_recipe,
+            ),
             context,
             seed=derive_seed(seed, "calibrator", index),
             kind="train",
         )
-        for index in range(profile.calibrators)
+        for index in range(max(1, profile.calibrators - 1))
     ]
+    if profile.calibrators > 1:
+        by_label = Theft(attack=profile.knockoff(), answers="label")
+        calibrators.append(
+            steal_stage(by_label, calibrators[0], context, seed=derive_seed(seed, "calibrator", "thief"))
+        )
     calibrations = {key.name: calibrate_stage(key, calibrators, context) for key in (marked, vanilla)}
     competitor = replace(profile.unmarked(), data="adversary")
     independent = embed_stage(competitor, context, seed=derive_seed(seed, "independent"), kind="train")
     labels = {
+        chooser.name: "train the unmarked model that chooses the key's classes",
         clean.name: "train the clean model",
         vanilla.name: "embed the vanilla watermark",
         marked.name: "embed T2S: rehearse the theft",
@@ -212,7 +229,7 @@ def plan_demo(profile: Profile, context: Context, *, seed: int) -> Plan:
         suspect("independent model", independent, marked, "unmarked"),
     ]
     stages = lineage(
-        clean,
+        chooser,
         vanilla,
         marked,
         *calibrations.values(),

@@ -298,6 +298,11 @@ def load_victims_task(
             )
     name = known.data if data is None and known is not None else str(data)
     seed = split_seed if split_seed is not None else 0 if known is None else known.split_seed
+    if known is not None and name == known.data and seed != known.split_seed:
+        raise BadConfig(
+            f"with split seed {seed} the thief would hold images of the owner, who split {name} with {known.split_seed}: "
+            "leave --split-seed out, or take other data"
+        )
     task = load_named_task(name, seed=seed, root=root)
     if known is not None and (name, seed) == (known.data, known.split_seed) and task.digest() != known.digest:
         raise BadData(
