@@ -44,7 +44,7 @@ UPDATES: dict[str, Rehearsal | None] = {
     "eq. 9, lambda 50": EQ9,
     "eq. 9, lambda 5, eta 4e-3": replace(EQ9, utility_weight=5.0, learning_rate=4e-3),
     "eq. 9, lambda 2, eta 1e-2": replace(EQ9, utility_weight=2.0, learning_rate=1e-2),
-    "balanced, rho 1.5": BALANCED,
+    "balanced": BALANCED,
 }
 
 

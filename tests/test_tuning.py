@@ -212,7 +212,7 @@ def test_the_loss_of_the_thief_is_handed_on(kind: Any) -> None:
 def test_the_history_has_a_row_an_epoch_and_one_before_the_first() -> None:
     _, history = run(net(1), net(2), WHOLE)
     figures = {"epoch", "target_accuracy", "target_wsr", "student_accuracy", "student_wsr"}
-    losses = {"watermark_loss", "utility_loss", "distillation_loss"}
+    losses = {"watermark_loss", "utility_loss", "distillation_loss", "exact"}
     assert [row["epoch"] for row in history] == [0, 1, 2, 3]
     assert set(history[0]) == figures
     assert all(set(row) == figures | losses for row in history[1:])
