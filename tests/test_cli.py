@@ -39,8 +39,9 @@ TRAINING = settings(
     trigger="mix", key_size=60, pretraining__epochs=5, pretraining__batch_size=32, pretraining__learning_rate=0.05
 )
 NET = "naivenet:width=4,hidden=16,batch_norm=true"
-UNMARKED = ["--method", "unmarked", *CPU, *TRAINING, "--calibrators", "2"]
+UNMARKED = ["--method", "unmarked", *CPU, *TRAINING, "--calibrators", "2", "--seed", "0"]
 VANILLA = ["--method", "vanilla", *CPU, *TRAINING, "--calibrators", "2", *settings(triggers=40, trigger_batch=8)]
+VANILLA += ["--seed", "0"]
 RECIPE = settings(recipe__epochs=5, recipe__batch_size=32, recipe__learning_rate=0.05, recipe__momentum=0.9)
 
 
@@ -147,10 +148,24 @@ def test_another_seed_gives_another_key_and_model(stage: Path, here: Path) -> No
         assert (here / "other" / name).read_bytes() != (stage / "marked" / name).read_bytes()
 
 
+def test_without_a_seed_the_key_is_random_and_the_work_can_be_resumed(here: Path) -> None:
+    command = ["embed", *VANILLA[:-2], "--model", NET, "--calibrators", 0]
+    refused(run(*command, "--set", "triggers=0", "--out", "one"), 2, "triggers")  # and no word of a seed
+    one = run(*command, "--out", "one")
+    assert run(*command, "--out", "two").code == one.code == 0
+    assert Key.load(here / "one/key").commitment != Key.load(here / "two/key").commitment
+    seed = one.err.split("--seed ")[1].partition(":")[0]
+    assert one.err.count("--seed") == 1
+    assert seed not in one.out
+    again = run(*command, "--seed", seed, "--out", "again")
+    assert again.err == "  1 finished stage reused\n"
+    assert Key.load(here / "one/key").commitment == Key.load(here / "again/key").commitment
+
+
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_embeds_without_calibration(method: str) -> None:
     options = settings(rehearsal__epochs=1, rehearsal__batch_size=32, triggers=40) if method == "t2s" else []
-    options += ["--calibrators", "0", "--json"]
+    options += ["--calibrators", "0", "--seed", "0", "--json"]
     ran = run("embed", "--method", method, *CPU, *TRAINING, *options, "--model", NET, "--out", "made")
     assert ran.code == 0, ran.err
     assert ran.err == ""  # a program that reads standard error too gets the document only
@@ -408,7 +423,7 @@ def test_embed_needs_an_out() -> None:
 
 
 def test_data_set_that_is_not_there(here: Path) -> None:
-    ran = run("embed", "--data", "cifar10", "--data-root", here / "nowhere", "--out", "made")
+    ran = run("embed", "--data", "cifar10", "--seed", "0", "--data-root", here / "nowhere", "--out", "made")
     refused(ran, 1, "nowhere", "data root")
     assert not (here / "made").exists()
 

@@ -28,8 +28,15 @@ from heirmark.pipeline.demo import DemoResult, run_demo
 from heirmark.pipeline.judging import read_calibration
 from heirmark.pipeline.store import Event
 
-# Stages of the tiny profile: clean, vanilla, T2S, 2 calibrators, 2 calibrations, 6 thefts, 1 competitor, 10 verdicts.
-STAGES = 24
+START = [
+    "train the unmarked model that chooses the key's classes",
+    "embed the vanilla watermark",
+    "embed T2S: rehearse the theft",
+    "train unmarked model 1 to calibrate",
+    "steal unmarked model 2 to calibrate",
+]
+# And then 2 calibrations, 6 thefts, a clean model, a competitor, 10 verdicts.
+STAGES = 25
 
 
 @dataclass(frozen=True)
@@ -139,14 +146,12 @@ def test_stages_tell_the_story_in_order(ran: Ran) -> None:
         f"steal the {name} model ({answers})" for name in ("T2S", "vanilla", "clean") for answers in ("soft", "label")
     ]
     assert ran.labels("finished") == [
-        "train the clean model",
-        "embed the vanilla watermark",
-        "embed T2S: rehearse the theft",
-        "train unmarked model 1 to calibrate",
-        "train unmarked model 2 to calibrate",
+        *START,
         "calibrate the T2S key",
         "calibrate the vanilla key",
-        *thefts,
+        *thefts[:4],
+        "train the clean model",
+        *thefts[4:],
         "train an independent model",
         *(f"verify: {row.label}" for row in ran.result.rows),
     ]
@@ -228,11 +233,8 @@ def test_killed_process_loses_only_the_stage_it_was_at(ran: Ran, tmp_path: Path)
     assert not (out / "results.json").exists()
     assert list((out / "stages/.partial").iterdir()), "it was not killed at work"
     resumed = demo_in(out)
-    done = ["train the clean model", "embed the vanilla watermark", "embed T2S: rehearse the theft"]
-    done += [f"train unmarked model {number} to calibrate" for number in (1, 2)]
     assert len(resumed.labels("swept")) == 1
-    assert not set(done) & set(resumed.labels("started"))
-    assert resumed.labels("started") == ran.labels("started")[len(done) :]
+    assert resumed.labels("started") == ran.labels("started")[len(START) :]
     assert not list((out / "stages/.partial").iterdir())
     # Half of it in another process, and all the same to the last bit.
     for name in ("results.json", "models/t2s-model/model.safetensors", "key/key.json", "key/key.safetensors"):
@@ -254,20 +256,40 @@ def test_verdicts_of_the_demo_rest_on_no_stage_that_they_should_not(ran: Ran) ->
     }
     calibrators: set[str] = set()
     judged: set[str] = set()
+    choosers: set[str] = set()
     for record in records.values():
         inputs: dict[str, Any] = record["inputs"]
         if record["kind"] == "calibrate":
             calibrators |= {identity for name, identity in inputs.items() if name.startswith("unmarked")}
         if record["kind"] == "verify":
             judged.add(inputs["suspect"])
+        if record["kind"] == "embed":
+            choosers.add(inputs["clean"])
         if record["kind"] == "steal":
             assert set(inputs) == {"victim"}
             assert set(record["files"]) == {"model.json", "model.safetensors"}
     assert len(calibrators) == 2
     assert len(judged) == 10
     assert not calibrators & judged
+    assert len(choosers) == 1
+    assert not choosers & (calibrators | judged)  # it would look innocent by construction
     task, queries = own_code.demo_task(), read_tensors(ran.out / "key/key.safetensors")["queries"]
     assert queries.shape[1:] == task.input_shape
+
+
+def test_another_key_in_the_folder_is_kept(ran: Ran, tmp_path: Path) -> None:
+    out = Path(shutil.copytree(ran.out, tmp_path / "out"))
+    old = Key.load(out / "key")
+    other = replace(old, nonce="f" * 64)
+    shutil.rmtree(out / "key")
+    other.save(out / "key")
+    demo_in(out)
+    assert Key.load(out / "key").commitment == old.commitment
+    (kept,) = out.glob("key-until-*")
+    assert Key.load(kept).commitment == other.commitment
+    (out / "key/key.json").write_text("{")
+    demo_in(out)
+    assert Key.load(out / "key").commitment == old.commitment
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
 import typer
 from rich.console import Console
@@ -21,6 +21,9 @@ from rich.console import Console
 from heirmark.console import Bars, error_line, show
 from heirmark.errors import BadConfig, HeirmarkError
 from heirmark.version import __version__
+
+if TYPE_CHECKING:
+    from heirmark.pipeline.store import Event
 
 MARKED, FAILURE, USAGE, NOT_ESTABLISHED, INTERRUPTED = 0, 1, 2, 3, 130
 
@@ -43,7 +46,7 @@ def guarded(command: Callable[P, int]) -> Callable[P, None]:
         try:
             code = command(*args, **options)
         except KeyboardInterrupt:
-            error_line("interrupted; what was finished is kept: run the same command again to go on")
+            error_line("interrupted; what was finished is kept: run the same command with the same seed to go on")
             code = INTERRUPTED
         except HeirmarkError as error:
             error_line(str(error))
@@ -186,24 +189,31 @@ def embed(
     from heirmark.pipeline.named import check_known, load_named_task
 
     check_known("method", method, METHODS)
-    if seed is None:
-        # A key drawn from seed 0 and public data is anybody's.
-        seed = secrets_module.randbits(63)
-        error_line(f"drawing with --seed {seed}: give it again to resume, and keep it as secret as the key")
+    # A key drawn from seed 0 and public data is anybody's.
+    drawn = secrets_module.randbits(63)
+    told = seed is not None
     start = {"t2s": QUICK.t2s(), "vanilla": QUICK.vanilla(), "unmarked": QUICK.unmarked()} if quick else {}
     config: Any = _configured(start.get(method) or METHODS[method](), model, settings)
     with _bars(as_json) as bars:
+
+        def tell(event: Event, label: str) -> None:
+            nonlocal told
+            if event.what == "started" and not told:  # not before there is something to resume
+                told = True
+                error_line(f"drawing with --seed {drawn}: give it again to resume, and keep it as secret as the key")
+            bars.event(event, label)
+
         bars.progress("load the data", 0, 1)
         summary = embed_job(
             config,
             load_named_task(data, seed=split_seed, root=data_root),
             out,
-            seed=seed,
+            seed=drawn if seed is None else seed,
             runtime=bars.runtime(device, precision),
             store=store,
             calibrators=calibrators,
             origin=Origin(data=data, split_seed=split_seed),
-            on_event=bars.event,
+            on_event=tell,
         )
     _print_facts(summary, as_json)
     return MARKED

@@ -14,7 +14,9 @@ import torch
 
 from heirmark.configuration import to_json
 from heirmark.data import load_task
+from heirmark.errors import BadArtifact
 from heirmark.files import atomic_write_bytes, atomic_write_json
+from heirmark.key import Key
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.demo_plan import FULL, QUICK, Plan, Profile, Suspect, plan_demo
 from heirmark.pipeline.folders import read_history, read_pictures
@@ -31,7 +33,7 @@ NOTES = (
     "WSR is measured on held-out trigger samples: made of images on which nothing trained. "
     "The WSR on samples that trained stands in results.json as training_wsr.",
     "The models that calibrate the test are reported nowhere, "
-    "and the clean model, which chose the target class, calibrates nothing.",
+    "and the unmarked model that chose the key's classes neither calibrates nor is judged.",
 )
 
 
@@ -200,13 +202,26 @@ def examples_of(marked: Artifact, task: Task) -> tuple[Example, ...]:
 
 
 def export(out: Path, plan: Plan, found: Mapping[str, Artifact]) -> None:
-    """Copy the models, the key and its calibration out of the store under names for people."""
+    """Copy the models, the key and its calibration out of the store under names for people.
+
+    Another key that is there, of another seed say, is moved to a folder beside it.
+    """
+    key, goal = read_key(found[plan.marked.name].folder), out / "key"
+    if (goal / "key.json").exists() and not _holds(goal, key):
+        goal.rename(out / f"key-until-{datetime.now(UTC):%Y%m%dT%H%M%S%f}")
+    key.save(goal)
     for suspect in plan.suspects:
         name = "-".join([*suspect.name.lower().split(), *([] if suspect.answers == "none" else [suspect.answers])])
         for file in ("model.safetensors", "model.json"):
             copy_file(found[suspect.stage.name].folder / file, out / "models" / name / file)
-    read_key(found[plan.marked.name].folder).save(out / "key")  # which never replaces another key
     copy_file(found[plan.calibration.name].folder / CALIBRATION, out / CALIBRATION)
+
+
+def _holds(folder: Path, key: Key) -> bool:
+    try:
+        return Key.load(folder).commitment == key.commitment
+    except BadArtifact:
+        return False
 
 
 def copy_file(source: Path, goal: Path) -> None:

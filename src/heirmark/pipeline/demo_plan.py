@@ -184,7 +184,10 @@ def plan_demo(profile: Profile, context: Context, *, seed: int) -> Plan:
         clean.name: "train the clean model",
         vanilla.name: "embed the vanilla watermark",
         marked.name: "embed T2S: rehearse the theft",
-        **{stage.name: f"train unmarked model {index + 1} to calibrate" for index, stage in enumerate(calibrators)},
+        **{
+            stage.name: f"{'steal' if stage.kind == 'steal' else 'train'} unmarked model {index + 1} to calibrate"
+            for index, stage in enumerate(calibrators)
+        },
         calibrations[marked.name].name: "calibrate the T2S key",
         calibrations[vanilla.name].name: "calibrate the vanilla key",
         independent.name: "train an independent model",
