@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.errors import BadArtifact, BadConfig, HeirmarkError
-from heirmark.files import atomic_write_json, atomic_write_tensors, read_json, read_tensors
+from heirmark.files import GIB, atomic_write_json, atomic_write_tensors, read_json, read_tensors
 from heirmark.models import CUSTOM, MODELS, Factory, ModelSpec, in_channels_last
 
 FORMAT = "heirmark-model-1"
+LARGEST = 16 * GIB
+"""Weights larger than this are not read."""
 
 
 def save_model(model: nn.Module, spec: ModelSpec, folder: Path) -> None:
@@ -89,9 +91,9 @@ def load_model(folder: Path, *, factory: Factory | None = None) -> tuple[nn.Modu
         except (ValueError, RuntimeError) as error:
             raise BadArtifact(f"{folder / 'model.json'} describes a model that cannot be built: {error}") from error
     wanted = model.state_dict()
-    # As many bytes as the description says, in float64 at most, and room for names: never what a stranger's file likes.
-    room = sum(tensor.numel() * 8 + 4096 for tensor in wanted.values()) + (1 << 20)
-    weights = read_tensors(folder / "model.safetensors", max_bytes=room)
+    # A model that is described as larger than the usual bound may be, up to a hard one.
+    room = min(sum(tensor.numel() * 8 + 4096 for tensor in wanted.values()), LARGEST)
+    weights = read_tensors(folder / "model.safetensors", max_bytes=max(GIB, room))
     for name in sorted(wanted.keys() | weights.keys()):
         if name not in wanted or name not in weights or not _fits(weights[name], wanted[name]):
             raise BadArtifact(
