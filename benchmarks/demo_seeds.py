@@ -43,6 +43,7 @@ def summarise(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "answers": answers,
                 "seeds": len(members),
                 "accuracy_mean": round(statistics.mean(accuracy), 4),
+                "accuracy_worst": round(min(accuracy), 4),
                 "accuracy_spread": round(statistics.stdev(accuracy), 4) if len(members) > 1 else None,
                 "wsr_mean": round(statistics.mean(wsr), 4),
                 "wsr_spread": round(statistics.stdev(wsr), 4) if len(members) > 1 else None,
