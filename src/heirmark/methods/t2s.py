@@ -21,6 +21,7 @@ from heirmark.methods.base import (
     train_clean,
     train_watermarked,
 )
+from heirmark.methods.vanilla import Vanilla
 from heirmark.models import Architecture
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
@@ -63,6 +64,17 @@ class T2S:
             raise BadConfig(f"triggers, key_size and trigger_batch must be positive: {self}")
         if self.initial not in ("watermarked", "clean", "scratch"):
             raise BadConfig(f"unknown initial {self.initial!r}: choose watermarked, clean or scratch")
+
+    def vanilla(self) -> Vanilla:
+        """The method of the first phase alone; its model is what the rehearsal starts from."""
+        return Vanilla(
+            model=self.model,
+            trigger=self.trigger,
+            triggers=self.triggers,
+            key_size=self.key_size,
+            pretraining=self.pretraining,
+            trigger_batch=self.trigger_batch,
+        )
 
     def __call__(
         self,

@@ -61,15 +61,7 @@ class Profile:
 
     def vanilla(self) -> Vanilla:
         """The same without rehearsal."""
-        t2s = self.t2s()
-        return Vanilla(
-            model=t2s.model,
-            trigger=t2s.trigger,
-            triggers=t2s.triggers,
-            key_size=t2s.key_size,
-            pretraining=t2s.pretraining,
-            trigger_batch=t2s.trigger_batch,
-        )
+        return self.t2s().vanilla()
 
     def unmarked(self) -> Unmarked:
         """The same without a watermark."""

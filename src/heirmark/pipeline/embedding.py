@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from heirmark.methods.base import Method
+from heirmark.models.storage import load_model
 from heirmark.pipeline.context import Context, context_of
-from heirmark.pipeline.folders import read_model, save_marked
+from heirmark.pipeline.folders import save_marked
 from heirmark.pipeline.stage import Job, Stage
 
 
@@ -37,7 +38,7 @@ def embed_stage(
 def run_embed(job: Job) -> Mapping[str, Any]:
     """Run a method and write what it returns; see :func:`heirmark.pipeline.folders.save_marked`."""
     context = context_of(job)
-    given = {name: read_model(found.folder, factory=context.factory)[0] for name, found in job.inputs.items()}
+    given = {name: load_model(found.folder, factory=context.factory)[0] for name, found in job.inputs.items()}
     marked = job.config(context.task, seed=job.seed, runtime=context.runtime, **given)
     save_marked(marked, job.folder)
     return {"commitment": marked.key.commitment, "key_size": len(marked.key)}

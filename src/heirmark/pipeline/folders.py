@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from heirmark.errors import BadArtifact
 from heirmark.files import atomic_write_json, atomic_write_tensors, read_json, read_tensors
 from heirmark.methods.base import Marked
-from heirmark.models import Factory, ModelSpec
-from heirmark.models.storage import load_model, save_model
+from heirmark.models.storage import save_model
 
 EXAMPLES = 12
 """Trigger samples kept with their hosts, for the report's pictures."""
@@ -48,11 +47,6 @@ def save_marked(marked: Marked, folder: Path) -> None:
             folder / "training.safetensors", {"inputs": trained.inputs, "targets": trained.targets}, private=True
         )
     atomic_write_json(folder / "history.json", [dict(row) for row in marked.history])
-
-
-def read_model(folder: Path, *, factory: Factory | None = None) -> tuple[nn.Module, ModelSpec]:
-    """The model in a folder; see :func:`heirmark.models.storage.load_model`."""
-    return load_model(folder, factory=factory)
 
 
 def read_history(folder: Path) -> tuple[Mapping[str, float], ...]:

@@ -70,15 +70,7 @@ def embed_job(
     clean = None if isinstance(method, Unmarked) else embed_stage(unmarked, context, seed=seed, kind="train")
     start = None
     if isinstance(method, T2S) and method.initial == "watermarked":
-        vanilla = Vanilla(
-            model=method.model,
-            trigger=method.trigger,
-            triggers=method.triggers,
-            key_size=method.key_size,
-            pretraining=method.pretraining,
-            trigger_batch=method.trigger_batch,
-        )
-        start = embed_stage(vanilla, context, seed=seed, clean=clean)
+        start = embed_stage(method.vanilla(), context, seed=seed, clean=clean)
     stage = embed_stage(method, context, seed=seed, clean=clean, watermarked=start)
     others = [
         embed_stage(unmarked, context, seed=derive_seed(seed, "calibrator", index), kind="train")
