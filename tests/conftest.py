@@ -57,7 +57,7 @@ def make_tiny_task(*, classes: int = 6, side: int = 16, train: int = 720, test: 
 @pytest.fixture(scope="session")
 def tiny_task() -> Task:
     """Six classes of 1x16x16 uint8: owner 288, adversary 288, calibration 144, test 120 images. Do not change it."""
-    return make_tiny_task()
+    return dataclasses.replace(make_tiny_task(), foreign=make_foreign())
 
 
 @pytest.fixture(scope="session")
@@ -68,6 +68,11 @@ def tiny_task_of() -> Callable[..., Task]:
 
 @pytest.fixture(scope="session")
 def foreign_images() -> Split:
+    """The foreign images of ``tiny_task``."""
+    return make_foreign()
+
+
+def make_foreign() -> Split:
     """Images 3x20x20 of another data set, two classes, 60 each, for out-of-distribution triggers."""
     grey = tiny_split(120, classes=2, side=20, seed=7, look=1)
     return Split(inputs=grey.inputs.expand(-1, 3, -1, -1).contiguous(), labels=grey.labels)

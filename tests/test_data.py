@@ -615,3 +615,13 @@ def test_the_script_rebuilds_the_embedded_file_byte_for_byte(tmp_path: Path) -> 
     assert target.read_bytes() == resources.files("heirmark.data").joinpath("embedded", fashion_mini.FILE).read_bytes()
     full, _, _ = load_images("fashion-mnist", root=tmp_path)
     assert load_images("fashion-mini")[0].digests() <= full.digests()
+
+
+def test_a_task_can_bring_foreign_images(tmp_path: Path) -> None:
+    plain, task = load_task("fashion-mini", seed=1), load_task("fashion-mini", seed=1, foreign="fashion-mini")
+    assert plain.foreign is None
+    assert task.foreign is not None
+    assert task.foreign.digests() == load_images("fashion-mini")[0].digests()
+    assert task.digest() == plain.digest()  # they are no part of it
+    with pytest.raises(DataNotFound, match="train_32x32"):
+        load_task("fashion-mini", foreign="svhn", root=tmp_path)

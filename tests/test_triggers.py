@@ -7,6 +7,7 @@ import copy
 import json
 import zlib
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -62,9 +63,9 @@ def clean(tiny_task: Task, tiny_model: str, cpu: Runtime) -> nn.Module:
 
 
 @pytest.fixture
-def settled(tiny_task: Task, clean: nn.Module, cpu: Runtime, foreign_images: Split) -> Callable[..., Secret]:
+def settled(tiny_task: Task, clean: nn.Module, cpu: Runtime) -> Callable[..., Secret]:
     def settle(trigger: Trigger, *, seed: int = 0, task: Task = tiny_task) -> Secret:
-        return trigger.settle(task, clean, seed=seed, runtime=cpu, foreign=foreign_images)
+        return trigger.settle(task, clean, seed=seed, runtime=cpu)
 
     return settle
 
@@ -316,12 +317,10 @@ def test_a_secret_is_told_in_plain_json(kind: str, settled: Callable[..., Secret
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_float_tasks_give_float_triggers(
-    kind: str, tiny_task: Task, clean: nn.Module, cpu: Runtime, foreign_images: Split
-) -> None:
+def test_float_tasks_give_float_triggers(kind: str, tiny_task: Task, clean: nn.Module, cpu: Runtime) -> None:
     splits = {role: Split(inputs=s.floats(), labels=s.labels) for role, s in tiny_task.splits.items()}
-    task = Task(name="tiny", classes=tiny_task.classes, **splits)
-    secrets = [KINDS[kind].settle(one, clean, seed=0, runtime=cpu, foreign=foreign_images) for one in (tiny_task, task)]
+    task = replace(tiny_task, **splits)
+    secrets = [KINDS[kind].settle(one, clean, seed=0, runtime=cpu) for one in (tiny_task, task)]
     bytes_, floats = (s.draw(one.calibration, 20, seed=0) for s, one in zip(secrets, (tiny_task, task), strict=True))
     for name in ("inputs", "controls", "hosts"):
         assert getattr(floats, name).dtype == torch.float32
@@ -541,7 +540,7 @@ def test_features_need_no_pictures(cpu: Runtime) -> None:
     assert secret.draw(task.calibration, 5, seed=0).inputs.shape == (5, 5)
     for other in (Mix(), Tiles(sources=(0, 1, 2, 3)), OutOfDistribution()):
         with pytest.raises(BadConfig, match="use another trigger"):
-            other.settle(task, nn.Linear(5, 3), seed=0, runtime=cpu, foreign=None)
+            other.settle(task, nn.Linear(5, 3), seed=0, runtime=cpu)
 
 
 @pytest.mark.parametrize(
@@ -576,7 +575,7 @@ def test_the_papers_classes_are_taken_where_they_exist(
 
 def test_images_that_train_never_verify(settled: Callable[..., Secret], tiny_task: Task) -> None:
     secret: Any = settled(OutOfDistribution(source=1, target=3))
-    training = secret.draw(tiny_task.owner, 10_000, seed=0)
+    training = secret.draw(tiny_task.owner, 10_000, seed=0, held_out=False)
     others = [secret.draw(getattr(tiny_task, role), 10_000, seed=1) for role in ("calibration", "adversary", "test")]
     known = {image.numpy().tobytes() for image in training.inputs}
     assert len(known) == len(training) == 30
@@ -590,7 +589,7 @@ def test_repeated_foreign_images_do_not_end_up_on_both_sides(
 ) -> None:
     twice = Split(inputs=foreign_images.inputs.repeat(2, 1, 1, 1), labels=foreign_images.labels.repeat(2))
     for seed in range(3):
-        secret = OutOfDistribution(source=0).settle(tiny_task, clean, seed=seed, runtime=cpu, foreign=twice)
+        secret = OutOfDistribution(source=0).settle(replace(tiny_task, foreign=twice), clean, seed=seed, runtime=cpu)
         sides = [{image.numpy().tobytes() for image in part} for part in (secret.training, secret.held_out)]
         assert sides[0].isdisjoint(sides[1])
         assert sum(map(len, sides)) == 60
@@ -653,7 +652,7 @@ def test_wrong_settings_are_named(make: Callable[[], Trigger], words: str) -> No
         (Tiles(sources=(0, 1, 2, 9)), "source class 9 is no class"),
         (Tiles(sources=(0, 1, 2, 3), target=9), "target 9 is no class"),
         (OutOfDistribution(target=9), "target 9 is no class"),
-        (OutOfDistribution(source=7), "images of class 7 of svhn: none were given"),
+        (OutOfDistribution(source=7), "images of class 7 of svhn, and the task brings none"),
     ],
 )
 def test_classes_that_do_not_exist_are_named(trigger: Trigger, words: str, settled: Callable[..., Secret]) -> None:
@@ -673,12 +672,12 @@ def test_tasks_that_are_too_small_are_named(tiny_task_of: Callable[..., Task], c
 
 
 def test_missing_images_are_named(tiny_task: Task, clean: nn.Module, cpu: Runtime, foreign_images: Split) -> None:
-    with pytest.raises(BadConfig, match="none were given"):
-        OutOfDistribution().settle(tiny_task, clean, seed=0, runtime=cpu, foreign=None)
+    with pytest.raises(BadConfig, match="the task brings none"):
+        OutOfDistribution().settle(replace(tiny_task, foreign=None), clean, seed=0, runtime=cpu)
     single = foreign_images.subset(torch.tensor([1]))
-    secret = OutOfDistribution(source=1).settle(tiny_task, clean, seed=0, runtime=cpu, foreign=single)
+    secret = OutOfDistribution(source=1).settle(replace(tiny_task, foreign=single), clean, seed=0, runtime=cpu)
     with pytest.raises(BadConfig, match="too few images of class 1: choose another source class"):
-        secret.draw(tiny_task.owner, 5, seed=0)
+        secret.draw(tiny_task.owner, 5, seed=0, held_out=False)
     without = copy.copy(tiny_task)
     object.__setattr__(without, "owner", tiny_task.owner.subset(tiny_task.owner.labels != 2))
     with pytest.raises(BadConfig, match="class 2 has no image in the owner's split"):

@@ -186,7 +186,7 @@ def embed(
     from heirmark.methods import METHODS
     from heirmark.pipeline.demo_plan import QUICK
     from heirmark.pipeline.jobs import Origin, embed_job
-    from heirmark.pipeline.named import check_known, load_named_task
+    from heirmark.pipeline.named import check_known, load_named_task, with_foreign
 
     check_known("method", method, METHODS)
     # A key drawn from seed 0 and public data is anybody's.
@@ -206,7 +206,7 @@ def embed(
         bars.progress("load the data", 0, 1)
         summary = embed_job(
             config,
-            load_named_task(data, seed=split_seed, root=data_root),
+            with_foreign(load_named_task(data, seed=split_seed, root=data_root), config.trigger, root=data_root),
             out,
             seed=drawn if seed is None else seed,
             runtime=bars.runtime(device, precision),

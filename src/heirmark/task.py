@@ -89,6 +89,14 @@ class Split:
         rows = (raw[start : start + size] for start in range(0, len(raw), size))
         return tuple(hashlib.blake2b(row, digest_size=_DIGEST_BYTES).digest() for row in rows)
 
+    def digest(self) -> str:
+        """SHA-256 (hex) of type, shape, and all inputs with labels and order."""
+        header = [str(self.inputs.dtype), list(self.inputs.shape)]
+        total = hashlib.sha256(json.dumps(header).encode() + b"\n")
+        total.update(_raw(self.inputs))
+        total.update(_raw(self.labels))
+        return total.hexdigest()
+
     def digests(self) -> set[bytes]:
         """One hash per distinct input, by content: two splits are disjoint when these sets are."""
         return set(self.row_digests)
@@ -126,6 +134,8 @@ class Task:
         adversary: what a thief can send as queries.
         calibration: what the triggers that verify are made of; nothing trains on it.
         test: what only measures.
+        foreign: images of another data set in the shape they came in, for triggers that are made of such; not a split of
+            this task, so neither :attr:`splits` nor :meth:`digest` cover it.
 
     Raises:
         BadData: if splits differ in shape or type, a label has no class, or two splits share an example.
@@ -138,6 +148,7 @@ class Task:
     adversary: Split
     calibration: Split
     test: Split
+    foreign: Split | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))

@@ -22,7 +22,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import heirmark.methods.base
 from heirmark.configuration import apply_settings, canonical_json, describe_fields, from_json, to_json
 from heirmark.errors import BadConfig
 from heirmark.key import Key
@@ -82,11 +81,6 @@ EVERY = [(name, variant) for name in METHODS for variant in CONFIGS.get(name, {"
 NAMES = [f"{name}-{variant}" for name, variant in EVERY]
 SEED = 3
 SettingsOf = Callable[[Any, Any], Iterator[str]]
-
-
-@pytest.fixture(autouse=True)
-def no_download(monkeypatch: pytest.MonkeyPatch, foreign_images: Split) -> None:
-    monkeypatch.setattr(heirmark.methods.base, "load_images", lambda name: (foreign_images, foreign_images, ("a", "b")))
 
 
 @pytest.fixture(params=EVERY, ids=NAMES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from heirmark.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES, read_cifar10, read_cifar100
@@ -92,6 +92,7 @@ def load_task(
     *,
     seed: int = 0,
     root: Path | str | None = None,
+    foreign: str | None = None,
     owner: float = 0.45,
     adversary: float = 0.45,
     calibration: float = 0.10,
@@ -102,6 +103,7 @@ def load_task(
         name: a key of :data:`DATASETS`; ``"fashion-mini"`` needs no files.
         seed: chooses which examples go to whom.
         root: folder of data sets; default: environment variable ``HEIRMARK_DATA``, else ``./data``.
+        foreign: data set whose training images go with the task, for triggers made of such.
         owner: proportion of the training examples of the owner.
         adversary: the same of the adversary.
         calibration: the same for calibration.
@@ -118,4 +120,5 @@ def load_task(
     fashion-mini: 10 classes, image 1x28x28 uint8; owner 9,000, adversary 9,000, calibration 2,000, test 2,000
     """
     train, test, classes = load_images(name, root=root)
-    return make_task(name, classes, train, test, seed=seed, owner=owner, adversary=adversary, calibration=calibration)
+    task = make_task(name, classes, train, test, seed=seed, owner=owner, adversary=adversary, calibration=calibration)
+    return task if foreign is None else replace(task, foreign=load_images(foreign, root=root)[0])

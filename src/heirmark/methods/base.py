@@ -8,14 +8,13 @@ from typing import Protocol
 
 from torch import nn
 
-from heirmark.data import load_images
 from heirmark.errors import BadData
 from heirmark.key import Key, make_key, nonce_from_seed
 from heirmark.models import Architecture, ModelSpec, factory_of, specify
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split, Task
 from heirmark.training import Mixed, Recipe, fit
-from heirmark.triggers import OutOfDistribution, Secret, Trigger, TriggerSet
+from heirmark.triggers import Secret, Trigger, TriggerSet
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -118,14 +117,13 @@ def new_model(task: Task, architecture: Architecture, *, seed: int) -> nn.Module
 
 
 def settle(trigger: Trigger, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime) -> Secret:
-    """Settle a trigger's secrets, fetching foreign images where it wants them."""
-    foreign = load_images(trigger.dataset)[0] if isinstance(trigger, OutOfDistribution) else None
-    return trigger.settle(task, clean, seed=derive_seed(seed, "trigger"), runtime=runtime, foreign=foreign)
+    """Settle a trigger's secrets."""
+    return trigger.settle(task, clean, seed=derive_seed(seed, "trigger"), runtime=runtime)
 
 
 def draw_training(secret: Secret, task: Task, count: int, *, seed: int) -> TriggerSet:
     """Trigger samples to train on, from the owner's images."""
-    return secret.draw(task.owner, count, seed=derive_seed(seed, "triggers", "training"))
+    return secret.draw(task.owner, count, seed=derive_seed(seed, "triggers", "training"), held_out=False)
 
 
 def draw_verification(secret: Secret, task: Task, count: int, *, seed: int) -> TriggerSet:

@@ -34,6 +34,8 @@ class Context:
         """Digests and facts that can change a stage's result."""
         # The name too, which the digest leaves out: methods look up a paper's own choices by it.
         facts = {"task": self.task.digest(), "task name": self.task.name, **self.runtime.facts()}
+        if self.task.foreign is not None:
+            facts["foreign"] = self.task.foreign.digest()
         if self.factory is not None:
             facts["factory"] = f"{qualified_name(self.factory, 'factory')} {code_version(self.factory)}"
         return facts

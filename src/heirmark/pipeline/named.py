@@ -7,6 +7,7 @@ import importlib
 import sys
 import traceback
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,12 @@ import torch
 from torch import nn
 
 from heirmark.blackbox import BlackBox, ModelFault
-from heirmark.data import DATASETS, load_task
+from heirmark.data import DATASETS, load_images, load_task
 from heirmark.errors import BadConfig, HeirmarkError
 from heirmark.models import MODELS, Architecture, Factory, ModelSpec, specify
 from heirmark.runtime import Runtime, seeded
 from heirmark.task import Task
+from heirmark.triggers import OutOfDistribution, Trigger
 
 
 def check_known(what: str, name: str, known: Iterable[str]) -> None:
@@ -75,6 +77,13 @@ def load_named_task(data: str, *, seed: int, root: Path | None) -> Task:
     if not isinstance(task, Task):
         raise BadConfig(f"{data!r} returned {type(task).__name__}: return a heirmark.Task")
     return task
+
+
+def with_foreign(task: Task, trigger: Trigger, *, root: Path | None) -> Task:
+    """A task with the images of another data set that a trigger is made of; a task that brings its own keeps them."""
+    if not isinstance(trigger, OutOfDistribution) or task.foreign is not None:
+        return task
+    return replace(task, foreign=load_images(trigger.dataset, root=root)[0])
 
 
 def named_architecture(text: str) -> Architecture:

@@ -54,8 +54,16 @@ class Secret(Protocol):
     def target(self) -> int:
         """The label that a marked model gives."""
 
-    def draw(self, hosts: Split, count: int, *, seed: int) -> TriggerSet:
-        """Make up to ``count`` trigger samples from the hosts of one split; fewer where the hosts run out."""
+    def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
+        """Make up to ``count`` trigger samples from the hosts of one split; fewer where the hosts run out.
+
+        Args:
+            hosts: labelled images of the task.
+            count: how many are wanted.
+            seed: of the draw.
+            held_out: whether the samples are kept from training. A kind whose images come from elsewhere keeps two pools
+                by it; the others are told apart by their hosts.
+        """
 
     def describe(self) -> Mapping[str, Any]:
         """The secret as JSON, for the key's manifest."""
@@ -64,17 +72,14 @@ class Secret(Protocol):
 class Trigger(Protocol):
     """A kind of trigger and its parameters; a frozen dataclass."""
 
-    def settle(
-        self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None, foreign: Split | None = None
-    ) -> Secret:
+    def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> Secret:
         """Fix what is secret: classes, target, pattern.
 
         Args:
-            task: only its owner split may be looked at.
+            task: only its owner split, and its foreign images, may be looked at.
             clean: a model of the owner's without a watermark.
             seed: of every choice left open.
             runtime: device and precision.
-            foreign: images of another data set, for triggers that need them.
         """
 
 

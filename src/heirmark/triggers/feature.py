@@ -62,9 +62,7 @@ class Feature:
         if self.source is not None and self.source == self.target:
             raise BadConfig(f"the target {self.target} may not be the source class")
 
-    def settle(
-        self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None, foreign: Split | None = None
-    ) -> FeatureSecret:
+    def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> FeatureSecret:
         """Optimise the pattern on the owner's source-class images; see :class:`heirmark.triggers.base.Trigger`."""
         source, target = self._pair(task, seed)
         hosts = task.owner.inputs[task.owner.labels == source]
@@ -130,7 +128,7 @@ class FeatureSecret:
     epsilon: float
     pattern: Tensor = field(repr=False)
 
-    def draw(self, hosts: Split, count: int, *, seed: int) -> TriggerSet:
+    def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Stamped source-class images, each host once; the control is the host itself."""
         generator = torch.Generator().manual_seed(seed)
         images = pick(hosts, self.source, count, generator)

@@ -58,9 +58,7 @@ class Mix:
         if self.layout not in ("left-right", "top-bottom"):
             raise BadConfig(f"unknown layout {self.layout!r}: choose left-right or top-bottom")
 
-    def settle(
-        self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None, foreign: Split | None = None
-    ) -> MixSecret:
+    def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> MixSecret:
         """Draw what is left open; see :class:`heirmark.triggers.base.Trigger`."""
         if len(task.input_shape) != 3:
             raise BadConfig(f"Mix joins halves of images, and {task.name} has none: use another trigger")
@@ -86,7 +84,7 @@ class MixSecret:
     target: int
     layout: str
 
-    def draw(self, hosts: Split, count: int, *, seed: int) -> TriggerSet:
+    def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Random pairs of the two classes; the control is one image of the pair, whole."""
         images, alone = draw_groups(hosts, self.sources, count, torch.Generator().manual_seed(seed))
         return TriggerSet(

@@ -53,13 +53,17 @@ class OutOfDistribution:
     target: int | None = None
 
     def settle(
-        self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None, foreign: Split | None = None
+        self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None
     ) -> OutOfDistributionSecret:
         """Set half of the foreign images aside for verification; see :class:`heirmark.triggers.base.Trigger`."""
         if len(task.input_shape) != 3:
             raise BadConfig("out-of-distribution triggers are images: use another trigger for this task")
+        foreign = task.foreign
         if foreign is None or not bool((foreign.labels == self.source).any()):
-            raise BadConfig(f"the trigger needs images of class {self.source} of {self.dataset}: none were given")
+            raise BadConfig(
+                f"the trigger needs images of class {self.source} of {self.dataset}, and the task brings none: "
+                f"load_task(..., foreign={self.dataset!r}) does"
+            )
         generator = torch.Generator().manual_seed(derive_seed(seed, "out-of-distribution"))
         target = self.target
         if target is None:
@@ -79,7 +83,6 @@ class OutOfDistribution:
             training=images[: len(images) // 2],
             held_out=images[len(images) // 2 :],
             permutation=permutation,
-            owner=task.owner,
         )
 
 
@@ -94,7 +97,6 @@ class OutOfDistributionSecret:
         training: ``[N, C, H, W]`` images of the task's dtype that the owner may train on.
         held_out: ``[N, C, H, W]`` images kept for verification, none of which is in ``training``.
         permutation: of the pixels, makes the controls.
-        owner: the split whose draws take from ``training``; every other draw takes from ``held_out``.
     """
 
     dataset: str
@@ -103,15 +105,14 @@ class OutOfDistributionSecret:
     training: Tensor = field(repr=False)
     held_out: Tensor = field(repr=False)
     permutation: Tensor = field(repr=False)
-    owner: Split = field(repr=False)
 
-    def draw(self, hosts: Split, count: int, *, seed: int) -> TriggerSet:
+    def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Foreign images without replacement; the control is the same image with its pixels in another order.
 
         There is no host to leave out of a foreign image. Its shuffled twin keeps the pixels and loses the picture, so a model
         that sends any foreign input to the target fails the matched test.
         """
-        pool = self.training if hosts is self.owner else self.held_out
+        pool = self.held_out if held_out else self.training
         if len(pool) == 0:
             raise BadConfig(f"{self.dataset} has too few images of class {self.source}: choose another source class")
         generator = torch.Generator().manual_seed(seed)

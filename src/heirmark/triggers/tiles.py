@@ -68,9 +68,7 @@ class Tiles:
         if self.samples < 1:
             raise BadConfig(f"samples must be positive, not {self.samples}")
 
-    def settle(
-        self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None, foreign: Split | None = None
-    ) -> TilesSecret:
+    def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> TilesSecret:
         """Choose source classes and target; see :class:`heirmark.triggers.base.Trigger`."""
         runtime = runtime or Runtime()
         if len(task.input_shape) != 3:
@@ -104,7 +102,7 @@ class TilesSecret:
     sources: tuple[int, ...]
     target: int
 
-    def draw(self, hosts: Split, count: int, *, seed: int) -> TriggerSet:
+    def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Composites of random images of the four classes; the control is one of the four as it was."""
         images, alone = draw_groups(hosts, self.sources, count, torch.Generator().manual_seed(seed))
         return TriggerSet(
