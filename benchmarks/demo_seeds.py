@@ -11,21 +11,15 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import statistics
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from heirmark.console import Bars
 from heirmark.files import atomic_write_json
 from heirmark.pipeline.demo import run_demo
 from heirmark.report import rows_to_json
-from heirmark.runtime import Runtime
-from heirmark.version import __version__
+from provenance import provenance
 
 
 def summarise(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -73,11 +67,7 @@ def main() -> None:
             rows += [{"seed": seed, **row} for row in rows_to_json(result.rows)]
             seconds[str(seed)] = json.loads((folder / "run.json").read_text())["training_seconds"]
     record = {
-        "command": f"python benchmarks/demo_seeds.py{' --full' if options.full else ''} --seeds "
-        + " ".join(map(str, options.seeds)),
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": {"heirmark": __version__, "python": platform.python_version(), **Runtime().facts()},
-        "machine": f"{os.cpu_count()} cores {platform.machine()}, {torch.get_num_threads()} threads",
+        **provenance(),
         "training_seconds": seconds,
         "summary": summarise(rows),
         "rows": rows,

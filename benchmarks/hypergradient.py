@@ -23,7 +23,6 @@ triggers a quarter of the batch, and all end with a step of SGD with momentum.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import platform
@@ -43,6 +42,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from heirmark.models import build
 from heirmark.rehearsal import Student, assign, norm, rehearsal_step, student_state
+from heirmark.runtime import Runtime
+from provenance import provenance as common
 
 VARIANTS: dict[str, dict[str, Any]] = {
     "forward": {"derivative": "forward"},
@@ -296,13 +297,9 @@ def measure_net(net: str, args: argparse.Namespace) -> dict[str, Any]:
 def provenance(args: argparse.Namespace) -> dict[str, Any]:
     models = [line for line in _cpu_lines() if line.startswith("model name")]
     return {
-        "torch": torch.__version__,
-        "python": platform.python_version(),
+        **common(Runtime(device=args.device, precision="float32")),
         "cpu": models[0].split(":", 1)[1].strip() if models else platform.processor(),
-        "gpu": torch.cuda.get_device_name() if args.device == "cuda" else None,
-        "device": args.device,
         "threads": args.threads,
-        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "batch": args.batch,
         "triggers": args.batch // 4,
         "error_batch": min(args.batch, 16),

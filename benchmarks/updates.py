@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +31,7 @@ from heirmark.pipeline.store import Store
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.triggers import Feature, Mix, Tiles
 from heirmark.tuning import Rehearsal
-from heirmark.version import __version__
+from provenance import provenance
 
 TRIGGERS = {"tiles": Tiles(), "mix": Mix(), "feature": Feature()}
 BALANCED = QUICK.rehearsal
@@ -139,10 +136,7 @@ def main() -> None:
                 found.append(row)
                 bars.console.print(json.dumps(row), highlight=False, markup=False, soft_wrap=True)
     result = {
-        "command": f"python benchmarks/updates.py --seeds {' '.join(map(str, options.seeds))}",
-        "date": datetime.now(UTC).date().isoformat(),
-        "versions": {"heirmark": __version__, "python": platform.python_version(), **runtime.facts()},
-        "machine": f"{os.cpu_count()} cores {platform.machine()}, {torch.get_num_threads()} threads",
+        **provenance(runtime),
         "data": QUICK.data,
         "model": QUICK.model,
         "summary": summarise(found),

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.models import build
-from heirmark.runtime import Runtime, as_floats
+from heirmark.runtime import Runtime, as_floats, channels_last
 from heirmark.task import Split, Task
-from heirmark.training import Mixed, Recipe, Rotation, accuracy, augment, channels_last, fit
+from heirmark.training import Mixed, Recipe, Rotation, accuracy, augment, fit
 
 
 def net(task: Task, seed: int = 0, name: str = "naivenet", **options: Any) -> nn.Module:

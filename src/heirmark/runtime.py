@@ -44,6 +44,8 @@ class Runtime:
             device = self.torch_device
         except RuntimeError:
             raise BadConfig(f"unknown device {self.device!r}: choose auto, cpu, cuda or cuda:0") from None
+        if device.type == "meta":
+            raise BadConfig("the device meta holds no numbers: choose auto, cpu or cuda")
         if device.type == "cuda" and not torch.cuda.is_available():
             raise BadConfig(f"device {self.device!r} was asked for but torch sees no CUDA here: choose cpu or auto")
 
@@ -81,11 +83,22 @@ class Runtime:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Draw from the global generators as if they were freshly seeded, and afterwards give them their state back."""
-    devices = range(torch.cuda.device_count()) if torch.cuda.is_available() else ()
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Draw from the global generators as if they were freshly seeded, and afterwards give them their state back.
+
+    Args:
+        seed: of them.
+        device: the only one besides the CPU whose generator is meant; None means all.
+    """
+    if device is None:
+        devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    else:
+        devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
+        for each in devices:
+            with torch.cuda.device(each):
+                torch.cuda.manual_seed(seed)
         yield
 
 
@@ -117,6 +130,11 @@ def as_floats(inputs: Tensor) -> Tensor:
         ``[N, ...]`` float32.
     """
     return inputs.float().div_(255) if inputs.dtype == torch.uint8 else inputs.float()
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """Lay images out channels-last, in which convolutions run faster; other inputs pass."""
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
 @contextmanager
@@ -151,7 +169,5 @@ def predict(model: nn.Module, inputs: Tensor, *, runtime: Runtime | None = None,
     with evaluating(model), runtime.autocast():
         for chunk in inputs.split(batch_size):  # type: ignore[no-untyped-call]
             batch = as_floats(chunk.to(device, non_blocking=True))
-            if batch.ndim == 4:
-                batch = batch.contiguous(memory_format=torch.channels_last)
-            parts.append(model(batch).float().cpu())
+            parts.append(model(channels_last(batch)).float().cpu())
     return torch.cat(parts)

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
-from heirmark.runtime import Runtime, as_floats, predict, seeded
+from heirmark.runtime import Runtime, as_floats, channels_last, predict, seeded
 from heirmark.task import Split
 
-__all__ = ["Mixed", "Recipe", "Rotation", "accuracy", "augment", "channels_last", "fit"]
+__all__ = ["Mixed", "Recipe", "Rotation", "accuracy", "augment", "fit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,11 +218,6 @@ def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
     columns = corner[1][:, None] + torch.arange(width, device=images.device)
     index = torch.arange(count, device=images.device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-def channels_last(images: Tensor) -> Tensor:
-    """Lay images out channels-last, in which convolutions run faster; other inputs pass."""
-    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
 
 
 class Rotation:

@@ -22,9 +22,9 @@ from heirmark.rehearsal import (
     student_module,
     student_state,
 )
-from heirmark.runtime import Runtime, as_floats, derive_seed, predict
+from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, predict
 from heirmark.task import Split
-from heirmark.training import Rotation, augment, channels_last
+from heirmark.training import Rotation, augment
 
 __all__ = ["Monitor", "Rehearsal", "rehearse"]
 

@@ -13,7 +13,7 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from heirmark.errors import ShapeMismatch
-from heirmark.runtime import Runtime
+from heirmark.runtime import Runtime, seeded
 
 Tensors = dict[str, Tensor]
 
@@ -50,7 +50,7 @@ class Manner:
     def entered(self, device: torch.device) -> Iterator[None]:
         """Everything but the mode: seeded generators, precision, attention. All is put back on leaving."""
         with ExitStack() as stack:
-            stack.enter_context(_seeded(self.seed, device))
+            stack.enter_context(seeded(self.seed, device))
             if self.runtime is not None:
                 stack.enter_context(self.runtime.autocast())
             if self.full_precision:
@@ -139,15 +139,3 @@ def _no_fast_path() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
-
-
-@contextmanager
-def _seeded(seed: int, device: torch.device) -> Iterator[None]:
-    """Random layers draw from ``seed``; the global generators are put back afterwards."""
-    cuda = device.type == "cuda"
-    with torch.random.fork_rng(devices=[device] if cuda else []):
-        torch.default_generator.manual_seed(seed)
-        if cuda:
-            with torch.cuda.device(device):
-                torch.cuda.manual_seed(seed)
-        yield

@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig
-from heirmark.runtime import Runtime, as_floats, derive_seed, evaluating
+from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating
 from heirmark.task import Split, Task
-from heirmark.training import channels_last
 from heirmark.triggers.base import TriggerSet, check_label, pick
 
 PAPER_PAIRS = {"cifar10": ("truck", "frog"), "cifar100": ("apple", "willow_tree")}

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.models import features_of
-from heirmark.runtime import Runtime, as_floats, derive_seed, evaluating, predict
+from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating, predict
 from heirmark.task import Split, Task
-from heirmark.training import channels_last
 from heirmark.triggers.base import TriggerSet, check_label, draw_groups
 
 SOURCES = 4
