@@ -716,6 +716,25 @@ def test_vanishing_and_extreme_gradients_stay_finite(dtype: torch.dtype) -> None
     torch.testing.assert_close(combine_balanced(zero, zero), zero)
     huge, small = {"a": -1e15 * one["a"]}, {"a": 1e-15 * one["a"]}
     torch.testing.assert_close(combine_balanced(huge, small), small)
+    fixed = torch.tensor(2.0)
+    kept = combine_balanced(one, zero, 0.5, reference=fixed)  # then a vanishing utility gradient leaves the other
+    torch.testing.assert_close(norm(kept.values()), torch.tensor(1.0, dtype=dtype))
+    torch.testing.assert_close(combine_balanced(huge, zero, 0.0, reference=fixed), zero)
+
+
+@settings(max_examples=30, deadline=None)
+@given(vectors, st.floats(0.01, 10), st.floats(0.01, 1e3))
+def test_another_length_is_another_ratio(rows: list[tuple[float, float]], ratio: float, length: float) -> None:
+    hyper, utility = as_gradients(rows, 0), as_gradients(rows, 1)
+    own = float(norm(utility.values()))
+    if own < 1e-3:
+        return
+    for remove in (True, False):
+        found = combine_balanced(
+            hyper, utility, ratio, remove_conflict=remove, reference=torch.tensor(length, dtype=torch.float64)
+        )
+        wanted = combine_balanced(hyper, utility, ratio * length / own, remove_conflict=remove)
+        torch.testing.assert_close(found, wanted, rtol=1e-9, atol=1e-9)
 
 
 # ---------------------------------------------------------------- mistakes of the caller

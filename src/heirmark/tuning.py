@@ -46,6 +46,9 @@ class Rehearsal:
             and takes out what conflicts with it: the raw hypergradient can be a thousand times the longer one and points
             against it, so that λ decides everything and small nets collapse.
         rho: of the balanced update.
+        rho_of: which norm of the utility gradient ρ multiplies: that of this ``"step"``, or the ``"mean"`` of all steps so far
+            where this step's is shorter. As a target comes to know its data by heart the utility gradient vanishes, and with
+            it what ``"step"`` leaves of the hypergradient, so that the mark fades again.
         remove_conflict: of the balanced update.
         reset_student_every: steps after which the thief starts again from its first state; 0 keeps it, as the paper does.
         augment: of the clean batch, for utility and theft alike: ``"none"`` (inferred), ``"flip"`` or ``"crop-flip"``. A target
@@ -69,6 +72,7 @@ class Rehearsal:
     utility_weight: float = 50.0
     update: Literal["paper", "balanced"] = "paper"
     rho: float = 1.0
+    rho_of: Literal["step", "mean"] = "step"
     remove_conflict: bool = True
     reset_student_every: int = 0
     augment: Literal["none", "flip", "crop-flip"] = "none"
@@ -95,6 +99,7 @@ class Rehearsal:
             raise BadConfig(f"utility_weight and rho may not be negative, and must be finite: {self}")
         for name, value, known in (
             ("update", self.update, ("paper", "balanced")),
+            ("rho_of", self.rho_of, ("step", "mean")),
             ("schedule", self.schedule, ("cosine", "constant")),
             ("augment", self.augment, ("none", "flip", "crop-flip")),
             ("trigger_mode", self.trigger_mode, ("eval", "train", "mixed")),
@@ -181,6 +186,7 @@ def rehearse(
     if derivative == "auto":
         sample = channels_last(as_floats(inputs[:2]))
         derivative, _ = choose_derivative(skeleton, thief, sample, seed=seed, runtime=exact)
+    seen = torch.zeros(2, device=device)
     history = [monitor.row(0, model, student_module(skeleton, thief), runtime)]
     for epoch in range(config.epochs):
         order = torch.randperm(len(inputs), generator=generator).to(device)
@@ -210,7 +216,7 @@ def rehearse(
                 runtime=exact,
             )
             thief = result.student
-            _descend(model, optimizer, result, config, step / steps)
+            _descend(model, optimizer, result, config, seen, step / steps)
             totals += torch.stack([result.watermark_loss, result.utility_loss, result.distillation_loss]).float()
             runtime.progress("rehearsing", step + 1, steps)
         means = [float(total) / per_epoch for total in totals]
@@ -226,13 +232,27 @@ def rehearse(
 
 
 def _descend(
-    model: nn.Module, optimizer: torch.optim.Optimizer, result: RehearsalStep, config: Rehearsal, progress: float
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    result: RehearsalStep,
+    config: Rehearsal,
+    seen: Tensor,
+    progress: float,
 ) -> None:
-    """One step of the target's SGD along eq. 9 or its balanced form, and its running statistics."""
+    """One step of the target's SGD along eq. 9 or its balanced form, and its running statistics.
+
+    ``seen`` gathers the sum of the utility gradient's norms, and how many they are.
+    """
     direction = result.direction
     if config.update == "balanced":
+        length = result.diagnostics["utility_gradient_norm"]
+        seen += torch.stack([length, torch.ones_like(length)])
         direction = combine_balanced(
-            result.hypergradient, result.utility_gradient, config.rho, remove_conflict=config.remove_conflict
+            result.hypergradient,
+            result.utility_gradient,
+            config.rho,
+            remove_conflict=config.remove_conflict,
+            reference=torch.maximum(length, seen[0] / seen[1]) if config.rho_of == "mean" else None,
         )
     for group in optimizer.param_groups:
         group["lr"] = config.learning_rate

@@ -62,6 +62,7 @@ def combine_balanced(
     ratio: float = 1.0,
     *,
     remove_conflict: bool = True,
+    reference: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Utility first: the hypergradient at a set share of the utility gradient's norm, and never against it.
 
@@ -75,9 +76,10 @@ def combine_balanced(
         utility_gradient: g_c by parameter name.
         ratio: ρ >= 0.
         remove_conflict: whether the conflicting component is removed.
+        reference: scalar > 0, the length that ρ multiplies in place of ‖g_c‖.
 
     Returns:
-        ``g_c + g_h'`` by parameter name. A vanishing g_h leaves g_c; a vanishing g_c gives zero, as its norm is the
+        ``g_c + g_h'`` by parameter name. A vanishing g_h leaves g_c; a vanishing g_c gives zero where its norm is the
         scale.
 
     Raises:
@@ -89,11 +91,12 @@ def combine_balanced(
         raise BadConfig(f"the balance ratio is {ratio}: give a number from 0 up, 1 gives both gradients the same norm")
     norm_h, norm_c = norm(hypergradient.values()), norm(utility_gradient.values())
     # Tensors, not floats: on a GPU nothing here waits for the device.
-    scale = torch.where(norm_h > 0, ratio * norm_c / _at_least_tiny(norm_h), torch.zeros_like(norm_h))
+    length = ratio * (norm_c if reference is None else reference.to(norm_h))
+    scale = torch.where(norm_h > 0, length / _at_least_tiny(norm_h), torch.zeros_like(norm_h))
     share = torch.ones_like(scale)
     if remove_conflict:
-        # ρ‖c‖ĥ less its part along ĉ: with o = <ĥ, ĉ> < 0 that adds -ρ o of g_c.
-        share = share - ratio * cosine(hypergradient, utility_gradient).clamp_max(0)
+        # Of length l along ĥ, its part along ĉ is l o with o = <ĥ, ĉ>; where o < 0, taking it out adds -l o ĉ.
+        share = share - length / _at_least_tiny(norm_c) * cosine(hypergradient, utility_gradient).clamp_max(0)
     return {name: scale * g + share * utility_gradient[name] for name, g in hypergradient.items()}
 
 
