@@ -79,7 +79,16 @@ QUICK = Profile(
     recipe=QUICK_RECIPE,
     calibration_recipe=replace(QUICK_RECIPE, epochs=5),
     calibration_models=tuple(f"naivenet:batch_norm=true,width={width}" for width in (32, 16, 48, 24)),
-    rehearsal=Rehearsal(epochs=8, batch_size=128, trigger_batch=64, learning_rate=0.02, update="balanced", rho=1.75),
+    rehearsal=Rehearsal(
+        epochs=8,
+        batch_size=128,
+        trigger_batch=64,
+        learning_rate=0.02,
+        update="balanced",
+        rho=1.75,
+        rho_of="mean",
+        precision="runtime",
+    ),
 )
 """Minutes on two CPU cores."""
 
