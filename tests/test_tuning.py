@@ -131,6 +131,8 @@ def by_hand(target: nn.Module, student: nn.Module, config: Rehearsal) -> tuple[n
             norms.append(math.sqrt(sum(float(g.square().sum()) for g in clean.values())))
             longer = max(norms[-1], sum(norms) / len(norms)) if config.rho_of == "mean" else norms[-1]
             ratio = config.rho * longer / norms[-1]
+            if config.enough:
+                ratio *= min(1.0, float(mark) / config.enough)
             direction = combine_balanced(hyper, clean, ratio, remove_conflict=config.remove_conflict)
         rate = config.learning_rate
         if config.schedule == "cosine":
@@ -156,6 +158,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "balanced-momentum": {"update": "balanced", "momentum": 0.9},
     "balanced-with-conflict": {"update": "balanced", "remove_conflict": False},
     "balanced-mean": {"update": "balanced", "rho": 1.5, "rho_of": "mean", "epochs": 5},
+    "balanced-enough": {"update": "balanced", "rho": 1.5, "enough": 3.0},
     "triggers-in-train-mode": {"trigger_mode": "train"},
     "triggers-mixed": {"trigger_mode": "mixed"},
     "reset-every-step": {"reset_student_every": 1, "epochs": 4},

@@ -49,6 +49,8 @@ class Rehearsal:
         rho_of: which norm of the utility gradient ρ multiplies: that of this ``"step"``, or the ``"mean"`` of all steps so far
             where this step's is shorter. As a target comes to know its data by heart the utility gradient vanishes, and with
             it what ``"step"`` leaves of the hypergradient, so that the mark fades again.
+        enough: trigger loss of the simulated thief below which ρ shrinks in proportion to it; 0 never shrinks it. Scaled to ρ, the
+            hypergradient is as long when the thief has the mark already as when it has none, and costs as much accuracy.
         remove_conflict: of the balanced update.
         reset_student_every: steps after which the thief starts again from its first state; 0 keeps it, as the paper does.
         augment: of the clean batch, for utility and theft alike: ``"none"`` (inferred), ``"flip"`` or ``"crop-flip"``. A target
@@ -73,6 +75,7 @@ class Rehearsal:
     update: Literal["paper", "balanced"] = "paper"
     rho: float = 1.0
     rho_of: Literal["step", "mean"] = "step"
+    enough: float = 0.0
     remove_conflict: bool = True
     reset_student_every: int = 0
     augment: Literal["none", "flip", "crop-flip"] = "none"
@@ -95,8 +98,8 @@ class Rehearsal:
         rates = 0 < self.learning_rate < math.inf and 0 < self.student_rate < math.inf
         if not (rates and 0 <= self.momentum < 1):
             raise BadConfig(f"learning_rate and student_rate must be positive and finite, momentum in [0, 1): {self}")
-        if not (0 <= self.utility_weight < math.inf and 0 <= self.rho < math.inf):
-            raise BadConfig(f"utility_weight and rho may not be negative, and must be finite: {self}")
+        if not all(0 <= number < math.inf for number in (self.utility_weight, self.rho, self.enough)):
+            raise BadConfig(f"utility_weight, rho and enough may not be negative, and must be finite: {self}")
         for name, value, known in (
             ("update", self.update, ("paper", "balanced")),
             ("rho_of", self.rho_of, ("step", "mean")),
@@ -247,12 +250,16 @@ def _descend(
     if config.update == "balanced":
         length = result.diagnostics["utility_gradient_norm"]
         seen += torch.stack([length, torch.ones_like(length)])
+        if config.rho_of == "mean":
+            length = torch.maximum(length, seen[0] / seen[1])
+        if config.enough:
+            length = length * (result.watermark_loss / config.enough).clamp_max(1)
         direction = combine_balanced(
             result.hypergradient,
             result.utility_gradient,
             config.rho,
             remove_conflict=config.remove_conflict,
-            reference=torch.maximum(length, seen[0] / seen[1]) if config.rho_of == "mean" else None,
+            reference=length,
         )
     for group in optimizer.param_groups:
         group["lr"] = config.learning_rate
