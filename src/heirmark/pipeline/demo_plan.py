@@ -87,6 +87,7 @@ QUICK = Profile(
         update="balanced",
         rho=1.75,
         rho_of="mean",
+        enough=0.5,
         precision="runtime",
     ),
 )
