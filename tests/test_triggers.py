@@ -23,17 +23,22 @@ from heirmark.models import build
 from heirmark.runtime import Runtime, as_floats, predict
 from heirmark.task import Split, Task
 from heirmark.training import Recipe, fit
-from heirmark.triggers import Feature, Mix, OutOfDistribution, Secret, Tiles, Trigger, TriggerSet
+from heirmark.triggers import Feature, Mix, OutOfDistribution, Patch, Secret, Tiles, Trigger, TriggerSet
 from heirmark.triggers.base import draw_groups, pick
+from heirmark.triggers.combiners import REGIONS, AnyCombiner, AutoencoderBlend, CropPaste, PixelBlend, Stripes
 from heirmark.triggers.feature import PAPER_PAIRS, stamp
-from heirmark.triggers.mix import MixSecret, join_halves
+from heirmark.triggers.mix import MixSecret
 from heirmark.triggers.out_of_distribution import fit_shape
 from heirmark.triggers.tiles import spanning_classes, tile
 
 KINDS: dict[str, Trigger] = {
     "feature": Feature(steps=15),
     "mix": Mix(),
-    "mix-top-bottom": Mix(layout="top-bottom"),
+    "mix-bottom": Mix(combiner=CropPaste(region="bottom")),
+    "mix-pixels": Mix(combiner=PixelBlend()),
+    "mix-stripes": Mix(combiner=Stripes()),
+    "mix-autoencoder": Mix(combiner=AutoencoderBlend(width=4, epochs=1)),
+    "patch": Patch(),
     "out-of-distribution": OutOfDistribution(source=1),
     "tiles": Tiles(samples=40),
 }
@@ -100,31 +105,117 @@ def test_tile_needs_four_images_with_even_sides(shape: tuple[int, ...]) -> None:
         tile(torch.zeros(shape))
 
 
-# ---------------------------------------------------------------- join_halves
+# ---------------------------------------------------------------- combiners
+
+
+def shown(region: str, y: int, x: int, height: int, width: int) -> bool:
+    """Whether the second image shows at a pixel, said in another way than the code does."""
+    tall, wide = (min(max(round(side / 2), 1), side - 1) for side in (height, width))
+    inside = {
+        "left": x < wide,
+        "right": x >= width - wide,
+        "top": y < tall,
+        "bottom": y >= height - tall,
+        "diagonal": x / width > y / height,
+        "centre": 0 <= y - (height - tall) // 2 < tall and 0 <= x - (width - wide) // 2 < wide,
+        "band": 0 <= y - (height - tall) // 2 < tall,
+    }
+    return inside[region]
 
 
 @settings(deadline=None)
 @given(
-    st.integers(1, 3), st.integers(1, 3), sides, sides, st.sampled_from(["left-right", "top-bottom"]), dtypes,
+    st.integers(1, 3), st.integers(1, 3), st.integers(2, 9), st.integers(2, 9), st.sampled_from(REGIONS), dtypes,
     st.integers(0, 99),
 )  # fmt: skip
-def test_halves_are_joined_pixel_by_pixel(
-    count: int, channels: int, height: int, width: int, layout: str, dtype: torch.dtype, seed: int
+def test_regions_are_pasted_pixel_by_pixel(
+    count: int, channels: int, height: int, width: int, region: Any, dtype: torch.dtype, seed: int
 ) -> None:
     first, second = (pictures((count, channels, height, width), dtype, seed + k) for k in (0, 1000))
-    out = join_halves(first, second, layout)
+    before = first.clone(), second.clone()
+    out = CropPaste(region=region)(first, second)
     assert out.dtype == dtype
-    assert out.shape == first.shape
     for y in range(height):
         for x in range(width):
-            of_first = x < width // 2 if layout == "left-right" else y < height // 2
-            assert torch.equal(out[:, :, y, x], (first if of_first else second)[:, :, y, x])
+            source = second if shown(region, y, x, height, width) else first
+            assert torch.equal(out[:, :, y, x], source[:, :, y, x])
+    out.add_(1)
+    assert [torch.equal(one, kept) for one, kept in zip((first, second), before, strict=True)] == [True, True]
 
 
-def test_joined_halves_are_a_picture_of_their_own() -> None:
-    first, second = torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2)
-    join_halves(first, second, "left-right").add_(5)
-    assert (float(first.sum()), float(second.sum())) == (0, 4)
+def test_a_region_has_size_and_offset() -> None:
+    wide = CropPaste(region="right", share=0.25, offset=2).mask(4, 8)
+    assert wide[0].int().tolist() == [0, 0, 0, 0, 1, 1, 0, 0]
+    assert CropPaste(region="top", share=0.5, offset=1).mask(4, 1)[:, 0].int().tolist() == [0, 1, 1, 0]
+    with pytest.raises(BadConfig, match="lower the offset"):
+        CropPaste(region="left", offset=9).mask(8, 8)
+
+
+@given(st.floats(0.01, 0.99), dtypes, st.integers(0, 99))
+def test_blending_weighs_pixel_by_pixel(ratio: float, dtype: torch.dtype, seed: int) -> None:
+    first, second = (pictures((2, 3, 2, 2), dtype, seed + k) for k in (0, 1000))
+    out = PixelBlend(ratio=ratio)(first, second)
+    assert out.dtype == dtype
+    wanted = ratio * first.double() + (1 - ratio) * second.double()
+    torch.testing.assert_close(out.double(), wanted, rtol=1e-5, atol=0.51 if dtype == torch.uint8 else 1e-6)
+
+
+def test_blending_takes_inputs_of_any_shape() -> None:
+    wave = torch.tensor([[0.0, 1.0, 0.5]])
+    assert PixelBlend(ratio=0.25)(wave, torch.ones(1, 3)).tolist() == [[0.75, 1.0, 0.875]]
+
+
+@pytest.mark.parametrize("direction", ["columns", "rows"])
+def test_stripes_lie_between_each_other(direction: Any) -> None:
+    out = Stripes(count=5, of_second=(1, 3), direction=direction)(torch.zeros(2, 1, 10, 10), torch.ones(2, 1, 10, 10))
+    line = out[1, 0, 3] if direction == "columns" else out[1, 0, :, 3]
+    assert line.int().tolist() == [0, 0, 1, 1, 0, 0, 1, 1, 0, 0]
+
+
+def test_an_autoencoder_blends_in_its_code(tiny_task: Task, cpu: Runtime) -> None:
+    combiner = AutoencoderBlend(width=8, epochs=20, batch_size=32, learning_rate=5e-3)
+    combine = combiner.prepare(tiny_task.owner, seed=0, runtime=cpu)
+    again = combiner.prepare(tiny_task.owner, seed=0, runtime=cpu)
+    first, second = (tiny_task.calibration.inputs[tiny_task.calibration.labels == label][:9] for label in (0, 1))
+    out = combine(first, second)
+    assert out.dtype == torch.uint8
+    assert out.shape == first.shape
+    assert torch.equal(out, again(first, second))
+    same = combine(first, first).float().sub(first.float()).abs().mean()
+    assert float(same) < 40, "it has learned to reconstruct"
+    between = [float(out.float().sub(one.float()).square().mean()) for one in (first, second)]
+    apart = float(first.float().sub(second.float()).square().mean())
+    assert max(between) < apart, "a blend is nearer to either than they are to each other"
+
+
+@pytest.mark.parametrize("combiner", [CropPaste(), Stripes(), AutoencoderBlend()], ids=lambda c: type(c).__name__)
+def test_combiners_of_images_refuse_other_inputs(combiner: AnyCombiner, cpu: Runtime) -> None:
+    waves = Split(inputs=torch.rand(4, 9), labels=torch.tensor([0, 1, 2, 0]))
+    with pytest.raises(BadConfig, match=r"blend|otherwise"):
+        combiner.prepare(waves, seed=0, runtime=cpu)
+
+
+# ---------------------------------------------------------------- patch
+
+
+def test_patch_samples_and_controls_are_as_documented(settled: Callable[..., Secret], tiny_task: Task) -> None:
+    secret = settled(Patch(source=2, target=5, size=3, corner="top-left"))
+    drawn = secret.draw(tiny_task.calibration, 10, seed=0)
+    for made, host in zip(drawn.inputs, drawn.controls, strict=True):
+        wanted = host.clone()
+        wanted[:, :3, :3] = 255
+        assert torch.equal(made, wanted)
+    assert set(drawn.host_labels.flatten().tolist()) == {2}
+    assert drawn.target == 5
+    assert len(secret.draw(tiny_task.calibration, 10_000, seed=0)) == 24, "each host once"
+
+
+@pytest.mark.parametrize(("side", "size"), [(28, 3), (32, 4), (64, 6), (16, 2), (5, 1)])
+def test_patches_are_of_the_papers_size(side: int, size: int, tiny_task_of: Callable[..., Task]) -> None:
+    secret: Any = Patch().settle(tiny_task_of(side=side, train=60, test=12), nn.Identity(), seed=0)
+    assert secret.size == size
+    with pytest.raises(BadConfig, match="covers an image"):
+        Patch(size=side).settle(tiny_task_of(side=side, train=60, test=12), nn.Identity(), seed=0)
 
 
 # ---------------------------------------------------------------- stamp
@@ -312,7 +403,7 @@ def test_only_the_owners_split_is_looked_at_to_settle(
 def test_a_secret_is_told_in_plain_json(kind: str, settled: Callable[..., Secret]) -> None:
     secret = settled(KINDS[kind])
     described = json.loads(json.dumps(secret.describe(), allow_nan=False))
-    assert described["kind"] == kind.removesuffix("-top-bottom")
+    assert described["kind"] == kind if kind.startswith("out") else kind.split("-")[0]
     assert described["target"] == secret.target
 
 
@@ -349,17 +440,17 @@ def test_the_target_is_never_a_source(kind: str, seed: int, settled: Callable[..
 # ---------------------------------------------------------------- mix
 
 
-@pytest.mark.parametrize("layout", ["left-right", "top-bottom"])
+@pytest.mark.parametrize("region", ["right", "bottom"])
 def test_mix_samples_and_controls_are_as_documented(
-    layout: Any, settled: Callable[..., Secret], tiny_task: Task
+    region: Any, settled: Callable[..., Secret], tiny_task: Task
 ) -> None:
-    secret = settled(Mix(sources=(4, 1), target=2, layout=layout))
+    secret = settled(Mix(sources=(4, 1), target=2, combiner=CropPaste(region=region)))
     drawn = secret.draw(tiny_task.calibration, 30, seed=0)
     assert drawn.host_labels.tolist() == [[4, 1]] * 30
     for row in range(30):
         first, second = drawn.hosts[row, 0], drawn.hosts[row, 1]
         half = first.clone()
-        if layout == "left-right":
+        if region == "right":
             half[:, :, 8:] = second[:, :, 8:]
         else:
             half[:, 8:] = second[:, 8:]
@@ -630,7 +721,16 @@ def test_foreign_samples_and_controls_are_as_documented(
         (lambda: Mix(sources=(1,)), "2 different source classes"),
         (lambda: Mix(sources=(1, 1)), "2 different source classes"),
         (lambda: Mix(sources=(1, 2), target=2), "may not be one of the source classes"),
-        (lambda: Mix(layout="diagonal"), "unknown layout 'diagonal': choose left-right or top-bottom"),  # type: ignore[arg-type]
+        (lambda: CropPaste(region="edge"), "unknown region 'edge': choose one of left, right"),  # type: ignore[arg-type]
+        (lambda: CropPaste(share=1.0), "share must lie in"),
+        (lambda: CropPaste(offset=-1), "offset may not be negative"),
+        (lambda: PixelBlend(ratio=0.0), "ratio of a blend must lie in"),
+        (lambda: Stripes(of_second=(0, 1, 2, 3, 4)), "some but not all"),
+        (lambda: Stripes(of_second=(7,)), "some but not all"),
+        (lambda: AutoencoderBlend(epochs=0), "must be positive"),
+        (lambda: Patch(size=0), "size must be positive"),
+        (lambda: Patch(source=1, target=1), "may not be the source class"),
+        (lambda: Patch(corner="middle"), "unknown corner 'middle'"),  # type: ignore[arg-type]
         (lambda: Tiles(sources=(1, 2, 3)), "4 different source classes"),
         (lambda: Tiles(sources=(1, 2, 3, 3)), "4 different source classes"),
         (lambda: Tiles(sources=(1, 2, 3, 4), target=4), "may not be one of the source classes"),
@@ -685,4 +785,4 @@ def test_missing_images_are_named(tiny_task: Task, clean: nn.Module, cpu: Runtim
     with pytest.raises(BadConfig, match="class 2 has no image in the owner's split"):
         Tiles().settle(without, clean, seed=0, runtime=cpu)
     with pytest.raises(BadData, match="no image of class 2"):
-        MixSecret(sources=(2, 3), target=1, layout="left-right").draw(without.owner, 5, seed=0)
+        Mix(sources=(2, 3), target=1).settle(tiny_task, clean, seed=0, runtime=cpu).draw(without.owner, 5, seed=0)

@@ -125,6 +125,12 @@ def demo(
         typer.Option("--out", help="Folder of the results; run again to resume. Default: runs/demo[-full]."),
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Full Fashion-MNIST, longer training.")] = False,
+    methods: Annotated[
+        str,
+        typer.Option(
+            "--methods", help="Show these too, with commas: mea-defender, deeptracer, feature-sharing. Minutes each."
+        ),
+    ] = "",
     seed: Seed = 0,
     device: Device = "auto",
     precision: Precision = "auto",
@@ -140,6 +146,7 @@ def demo(
         result = run_demo(
             out,
             full=full,
+            methods=tuple(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip())),
             seed=seed,
             device=device,
             precision=precision,
@@ -161,7 +168,7 @@ def demo(
 @guarded
 def embed(
     out: Out,
-    method: Annotated[str, typer.Option("--method", help="t2s, vanilla or unmarked.")] = "t2s",
+    method: Annotated[str, typer.Option("--method", help="One of the README's table; t2s is the default.")] = "t2s",
     data: Data = "fashion-mini",
     quick: Quick = False,
     model: Model = None,
@@ -192,8 +199,7 @@ def embed(
     # A key drawn from seed 0 and public data is anybody's.
     drawn = secrets_module.randbits(63)
     told = seed is not None
-    start = {"t2s": QUICK.t2s(), "vanilla": QUICK.vanilla(), "unmarked": QUICK.unmarked()} if quick else {}
-    config: Any = _configured(start.get(method) or METHODS[method](), model, settings)
+    config: Any = _configured(QUICK.method(method) if quick else METHODS[method](), model, settings)
     with _bars(as_json) as bars:
 
         def tell(event: Event, label: str) -> None:

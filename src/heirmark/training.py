@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,7 +15,7 @@ from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.runtime import Runtime, as_floats, channels_last, predict, seeded
 from heirmark.task import Split
 
-__all__ = ["Mixed", "Recipe", "Rotation", "accuracy", "augment", "fit"]
+__all__ = ["Mixed", "Recipe", "Rotation", "accuracy", "augment", "fit", "make_optimizer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +117,7 @@ def fit(
     seed: int,
     runtime: Runtime | None = None,
     mixed: Mixed | None = None,
+    frozen: Sequence[nn.Module] = (),
     description: str = "training",
 ) -> tuple[float, ...]:
     """Train a model in place with cross-entropy; the global generators are untouched.
@@ -128,6 +130,7 @@ def fit(
         seed: of the order of batches, the augmentation and dropout.
         runtime: device, precision, progress.
         mixed: samples of which some join every batch; never augmented. With soft labels they are one-hot.
+        frozen: modules that run in eval mode all along; the caller stops their gradients.
         description: what the progress bar says.
 
     Returns:
@@ -150,11 +153,13 @@ def fit(
     batch = min(recipe.batch_size, count)
     per_epoch = count // batch
     steps = recipe.epochs * per_epoch
-    optimizer = _optimizer(model, recipe)
+    optimizer = make_optimizer(model, recipe)
     losses: list[float] = []
     with seeded(seed):
         generator = torch.Generator().manual_seed(seed)
         model.train()
+        for module in frozen:
+            module.eval()
         for epoch in range(recipe.epochs):
             order = torch.randperm(count, generator=generator).to(device)
             total = torch.zeros((), device=device)
@@ -245,11 +250,13 @@ def _join(images: Tensor, wanted: Tensor, extra: Tensor, labels: Tensor) -> tupl
     return torch.cat([images, extra]), torch.cat([wanted, labels])
 
 
-def _optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimiser of a recipe over the parameters that require a gradient."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if recipe.optimizer == "adam":
-        return torch.optim.Adam(model.parameters(), recipe.learning_rate, weight_decay=recipe.weight_decay)
+        return torch.optim.Adam(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
     return torch.optim.SGD(
-        model.parameters(),
+        parameters,
         recipe.learning_rate,
         momentum=recipe.momentum,
         nesterov=recipe.nesterov,

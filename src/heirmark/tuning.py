@@ -49,8 +49,8 @@ class Rehearsal:
         rho_of: which norm of the utility gradient ρ multiplies: that of this ``"step"``, or the ``"mean"`` of all steps so far
             where this step's is shorter. As a target comes to know its data by heart the utility gradient vanishes, and with
             it what ``"step"`` leaves of the hypergradient, so that the mark fades again.
-        enough: trigger loss of the simulated thief below which ρ shrinks in proportion to it; 0 never shrinks it. Scaled to ρ, the
-            hypergradient is as long when the thief has the mark already as when it has none, and costs as much accuracy.
+        enough: trigger loss of the simulated thief below which ρ shrinks in proportion to it; 0 never shrinks it. Scaled to ρ,
+            the hypergradient is as long when the thief has the mark already as when it has none, and costs as much accuracy.
         remove_conflict: of the balanced update.
         reset_student_every: steps after which the thief starts again from its first state; 0 keeps it, as the paper does.
         augment: of the clean batch, for utility and theft alike: ``"none"`` (inferred), ``"flip"`` or ``"crop-flip"``. A target

@@ -24,14 +24,25 @@ from torch import Tensor, nn
 
 from heirmark.configuration import apply_settings, canonical_json, describe_fields, from_json, to_json
 from heirmark.errors import BadConfig
+from heirmark.joint import Phase
 from heirmark.key import Key
-from heirmark.methods import METHODS, T2S, Marked, Unmarked, Vanilla
+from heirmark.methods import (
+    METHODS,
+    T2S,
+    DeepTracer,
+    FeatureSharing,
+    KeyFilter,
+    Marked,
+    MEADefender,
+    Unmarked,
+    Vanilla,
+)  # fmt: skip
 from heirmark.methods.base import train_clean, train_watermarked
 from heirmark.models.storage import load_model, save_model
 from heirmark.runtime import Runtime, predict
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
-from heirmark.triggers import AnyTrigger, Feature, Mix, OutOfDistribution, Tiles
+from heirmark.triggers import AnyTrigger, Feature, Mix, OutOfDistribution, Patch, Tiles
 from heirmark.tuning import Rehearsal
 from heirmark.verification import Suspect, calibrate, verify
 
@@ -40,6 +51,7 @@ TRIGGERS: dict[str, AnyTrigger] = {
     "mix": Mix(),
     "tiles": Tiles(samples=60),
     "out-of-distribution": OutOfDistribution(source=1),
+    "patch": Patch(),
 }
 COMMON: dict[str, Any] = {
     "model": "naivenet:width=4,hidden=16,batch_norm=true",
@@ -53,6 +65,25 @@ PROVABLE = Mix(sources=(1, 3), target=0)
 PAPER = Rehearsal(epochs=1, batch_size=48, trigger_batch=16, learning_rate=1e-3, utility_weight=50.0)
 BALANCED = dataclasses.replace(PAPER, update="balanced", learning_rate=0.01, reset_student_every=3)
 
+ADAM = COMMON["pretraining"]
+FILTER = KeyFilter(candidates=400, recipe=ADAM)
+MEA: dict[str, Any] = {
+    **COMMON,
+    "triggers": 60,
+    "evasion_samples": 30,
+    "evasion": ("left", "pixels", "stripes"),
+    "first": Phase(recipe=dataclasses.replace(ADAM, epochs=3), extras=(2, 0)),
+    "second": Phase(recipe=dataclasses.replace(ADAM, epochs=2), extras=(4, 2), share=0.8),
+}
+COUPLED: dict[str, Any] = {
+    **COMMON,
+    "triggers": 60,
+    "first": Phase(recipe=dataclasses.replace(ADAM, epochs=1), extras=(1,)),
+    "second": Phase(recipe=dataclasses.replace(ADAM, epochs=3), extras=(6,)),
+    "key_filter": None,
+}
+SHARED: dict[str, Any] = {**MARKING, "tuning": ADAM}
+
 # The tiny configurations of every method, by name. The first of a method is the one that has to be proved.
 CONFIGS: dict[str, dict[str, Any]] = {
     "t2s": {
@@ -62,10 +93,35 @@ CONFIGS: dict[str, dict[str, Any]] = {
             for kind, trigger in TRIGGERS.items()
         },
         "paper": T2S(**MARKING, trigger=TRIGGERS["tiles"], rehearsal=PAPER),
+        "on-mea-defender": T2S(**MARKING, trigger=PROVABLE, rehearsal=BALANCED, watermark=MEADefender(**MEA)),
+        "on-deeptracer": T2S(**MARKING, trigger=TRIGGERS["tiles"], rehearsal=BALANCED, watermark=DeepTracer(**COUPLED)),
+        "on-feature-sharing": T2S(
+            **MARKING, trigger=TRIGGERS["patch"], rehearsal=BALANCED, watermark=FeatureSharing(**SHARED)
+        ),
         "from-clean": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearsal=BALANCED, initial="clean"),
         "from-scratch": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearsal=BALANCED, initial="scratch"),
         "without-rehearsal": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearse=False),
         "without-rehearsal-from-clean": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearse=False, initial="clean"),
+    },
+    "mea-defender": {
+        "provable": MEADefender(**MEA, trigger=PROVABLE),
+        **{
+            f"on-{kind}": MEADefender(**MEA, trigger=TRIGGERS[kind])
+            for kind in ("tiles", "feature", "out-of-distribution")
+        },
+        "from-clean": MEADefender(**MEA, trigger=TRIGGERS["mix"], start="clean"),
+        "fixed-weights": MEADefender(**MEA, trigger=TRIGGERS["mix"], weighting="fixed", without=("combination",)),
+    },
+    "deeptracer": {
+        "provable": DeepTracer(**COUPLED, trigger=PROVABLE),
+        **{f"on-{kind}": DeepTracer(**COUPLED, trigger=TRIGGERS[kind]) for kind in ("tiles", "out-of-distribution")},
+        "moving-centroids": DeepTracer(**COUPLED, trigger=PROVABLE, centroids="moving"),
+        "filtered": DeepTracer(**{**COUPLED, "key_filter": FILTER, "trigger": PROVABLE}),
+    },
+    "feature-sharing": {
+        "provable": FeatureSharing(**SHARED, trigger=PROVABLE, frozen=1),
+        **{f"on-{kind}": FeatureSharing(**SHARED, trigger=TRIGGERS[kind]) for kind in ("patch", "out-of-distribution")},
+        "nothing-frozen": FeatureSharing(**SHARED, trigger=TRIGGERS["patch"], frozen=0),
     },
     "vanilla": {
         "provable": Vanilla(**MARKING, trigger=PROVABLE),
@@ -321,10 +377,13 @@ def test_models_that_are_handed_in_save_time_and_nothing_else(
         handed["clean"] = train_clean(tiny_task, config.model, config.pretraining, seed=SEED, runtime=cpu, data=data)
     if "watermarked" in accepted:
         assert result.training_triggers is not None
-        handed["watermarked"] = train_watermarked(
-            tiny_task, config.model, config.pretraining, result.training_triggers, config.trigger_batch,
-            seed=SEED, runtime=cpu,
-        )  # fmt: skip
+        if config.watermark is None:
+            handed["watermarked"] = train_watermarked(
+                tiny_task, config.model, config.pretraining, result.training_triggers, config.trigger_batch,
+                seed=SEED, runtime=cpu,
+            )  # fmt: skip
+        else:
+            handed["watermarked"] = config.first_phase()(tiny_task, seed=SEED, runtime=cpu).model
     assert set(accepted) - {"task", "seed", "runtime"} == set(handed), "make the model that this method accepts here"
     for model in handed.values():  # neither train nor eval mode throughout, so that setting either is noticed
         for number, part in enumerate(model.modules()):

@@ -131,6 +131,136 @@ def draw_verification(secret: Secret, task: Task, count: int, *, seed: int) -> T
     return secret.draw(task.calibration, count, seed=derive_seed(seed, "triggers", "verification"))
 
 
+class Filter(Protocol):
+    """Chooses the samples of a key among candidates; see :class:`heirmark.methods.key_filter.KeyFilter`."""
+
+    @property
+    def candidates(self) -> int:
+        """How many it wants to choose from."""
+
+    def __call__(
+        self,
+        drawn: TriggerSet,
+        victim: nn.Module,
+        benign: nn.Module,
+        task: Task,
+        *,
+        keep: int,
+        architecture: Architecture,
+        seed: int,
+        runtime: Runtime,
+    ) -> TriggerSet:
+        """At most ``keep`` of the candidates."""
+
+
+class Settings(Protocol):
+    """What all marking methods' configurations have."""
+
+    @property
+    def model(self) -> Architecture:
+        """Architecture."""
+
+    @property
+    def trigger(self) -> Trigger:
+        """Kind of trigger."""
+
+    @property
+    def triggers(self) -> int:
+        """Trigger samples that train."""
+
+    @property
+    def key_size(self) -> int:
+        """Held-out trigger samples in the key."""
+
+    @property
+    def pretraining(self) -> Recipe:
+        """Of the clean model."""
+
+    @property
+    def key_filter(self) -> Filter | None:
+        """Chooses the key's samples."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """What an embedding starts from.
+
+    Attributes:
+        task: the data.
+        clean: the owner's unmarked model, in eval mode; not to be changed.
+        secret: the settled trigger.
+        training: trigger samples that train.
+    """
+
+    task: Task
+    clean: nn.Module
+    secret: Secret
+    training: TriggerSet
+
+
+class Embed(Protocol):
+    """The heart of a method."""
+
+    def __call__(
+        self, prepared: Prepared, *, seed: int, runtime: Runtime
+    ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
+        """The marked model, and one row an epoch."""
+
+
+def mark(
+    settings: Settings,
+    embed: Embed,
+    name: str,
+    task: Task,
+    *,
+    seed: int,
+    runtime: Runtime | None,
+    clean: nn.Module | None,
+) -> Marked:
+    """What all marking methods do around their embedding: clean model, secret, samples, key.
+
+    Args:
+        settings: of the method.
+        embed: its heart.
+        name: for the key.
+        task: the data.
+        seed: of everything random.
+        runtime: device, precision, progress.
+        clean: the owner's unmarked model, when there is one.
+
+    Raises:
+        BadData: when the data give no key.
+    """
+    runtime = runtime or Runtime()
+    if clean is None:
+        clean = train_clean(task, settings.model, settings.pretraining, seed=seed, runtime=runtime)
+    secret = settle(settings.trigger, task, clean, seed=seed, runtime=runtime)
+    training = draw_training(secret, task, settings.triggers, seed=seed)
+    prepared = Prepared(task=task, clean=clean, secret=secret, training=training)
+    model, history = embed(prepared, seed=seed, runtime=runtime)
+    chosen = settings.key_filter
+    held_out = draw_verification(secret, task, chosen.candidates if chosen else settings.key_size, seed=seed)
+    if chosen:
+        held_out = chosen(
+            held_out,
+            model,
+            clean,
+            task,
+            keep=settings.key_size,
+            architecture=settings.model,
+            seed=derive_seed(seed, "key filter"),
+            runtime=runtime,
+        )
+    return Marked(
+        model=model.eval(),
+        spec=spec_for(task, settings.model),
+        key=key_from(held_out, secret, task, method=name, seed=seed, trained=training),
+        training_triggers=training,
+        verification_triggers=held_out,
+        history=history,
+    )
+
+
 def key_from(
     triggers: TriggerSet, secret: Secret, task: Task, *, method: str, seed: int, trained: TriggerSet | None = None
 ) -> Key:

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Literal
 
 from torch import nn
 
 from heirmark.errors import BadConfig
-from heirmark.methods.base import (
-    Marked,
-    draw_training,
-    draw_verification,
-    key_from,
-    new_model,
-    settle,
-    spec_for,
-    train_clean,
-    train_watermarked,
-)
+from heirmark.methods.base import Marked, Prepared, mark, new_model
+from heirmark.methods.deeptracer import DeepTracer
+from heirmark.methods.feature_sharing import FeatureSharing
+from heirmark.methods.key_filter import KeyFilter
+from heirmark.methods.mea_defender import MEADefender
 from heirmark.methods.vanilla import Vanilla
 from heirmark.models import Architecture
 from heirmark.runtime import Runtime, derive_seed
@@ -45,8 +40,11 @@ class T2S:
         trigger_batch: trigger samples that join each batch of pre-training (inferred).
         initial: the target starts as a vanilla ``"watermarked"`` model (default), as the ``"clean"`` one (a little weaker,
             section III-D), or with the thief from ``"scratch"`` (the paper found that this does not converge).
+        watermark: how the target is watermarked before the rehearsal; None is joint training, as in the paper. Its objective is
+            taken; architecture, trigger, samples and clean model are this method's.
         rehearse: False leaves out the rehearsal: "w/o rehearsal" of Table VII.
         rehearsal: of the theft (eq. 2-9).
+        key_filter: DeepTracer's filter of the key, which the paper does not have.
     """
 
     model: Architecture = "resnet18"
@@ -56,8 +54,10 @@ class T2S:
     pretraining: Recipe = field(default=Recipe())
     trigger_batch: int = 64
     initial: Literal["watermarked", "clean", "scratch"] = "watermarked"
+    watermark: Vanilla | MEADefender | DeepTracer | FeatureSharing | None = None
     rehearse: bool = True
     rehearsal: Rehearsal = field(default=Rehearsal())
+    key_filter: KeyFilter | None = None
 
     def __post_init__(self) -> None:
         if min(self.triggers, self.key_size, self.trigger_batch) < 1:
@@ -66,7 +66,7 @@ class T2S:
             raise BadConfig(f"unknown initial {self.initial!r}: choose watermarked, clean or scratch")
 
     def vanilla(self) -> Vanilla:
-        """The method of the first phase alone; its model is what the rehearsal starts from."""
+        """The method without rehearsal: joint training, as in the paper's first phase."""
         return Vanilla(
             model=self.model,
             trigger=self.trigger,
@@ -74,6 +74,20 @@ class T2S:
             key_size=self.key_size,
             pretraining=self.pretraining,
             trigger_batch=self.trigger_batch,
+        )
+
+    def first_phase(self) -> Vanilla | MEADefender | DeepTracer | FeatureSharing:
+        """The method whose model the rehearsal starts from; for a seed, it gives the same secret and samples."""
+        if self.watermark is None:
+            return self.vanilla()
+        return replace(
+            self.watermark,
+            model=self.model,
+            trigger=self.trigger,
+            triggers=self.triggers,
+            key_size=self.key_size,
+            pretraining=self.pretraining,
+            key_filter=None,
         )
 
     def __call__(
@@ -94,44 +108,41 @@ class T2S:
             clean: the owner's unmarked model, when there is one.
             watermarked: a vanilla watermarked model of the same trigger, clean model and seed, when there is one.
         """
-        runtime = runtime or Runtime()
-        if clean is None:
-            clean = train_clean(task, self.model, self.pretraining, seed=seed, runtime=runtime)
-        secret = settle(self.trigger, task, clean, seed=seed, runtime=runtime)
-        training = draw_training(secret, task, self.triggers, seed=seed)
-        held_out = draw_verification(secret, task, self.key_size, seed=seed)
+        return mark(
+            self,
+            partial(self.embed, watermarked=watermarked),
+            "t2s",
+            task,
+            seed=seed,
+            runtime=runtime,
+            clean=clean,
+        )
+
+    def embed(
+        self, prepared: Prepared, *, seed: int, runtime: Runtime, watermarked: nn.Module | None = None
+    ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
+        """Watermark, then rehearse; see :class:`heirmark.methods.base.Embed`."""
+        task, clean = prepared.task, prepared.clean
         if self.initial == "watermarked":
             if watermarked is None:
-                watermarked = train_watermarked(
-                    task, self.model, self.pretraining, training, self.trigger_batch, seed=seed, runtime=runtime
-                )
+                watermarked, _ = self.first_phase().embed(prepared, seed=seed, runtime=runtime)
             start = watermarked
         elif self.initial == "clean":
             start = clean
         else:
             start = new_model(task, self.model, seed=derive_seed(seed, "target"))
-        student = new_model(task, self.model, seed=derive_seed(seed, "student")) if self.initial == "scratch" else clean
-        history: tuple[Mapping[str, float], ...] = ()
         if not self.rehearse:
-            model = copy.deepcopy(start).eval()  # a model that was handed in stays the caller's
-        else:
-            seen = secret.draw(task.calibration, self.key_size, seed=derive_seed(seed, "triggers", "monitor"))
-            model, history = rehearse(
-                start,
-                student,
-                task.owner,
-                training.inputs,
-                training.targets,
-                config=self.rehearsal,
-                seed=derive_seed(seed, "rehearsal"),
-                runtime=runtime,
-                monitor=Monitor(clean=task.calibration, triggers=seen.inputs, targets=seen.targets),
-            )
-        return Marked(
-            model=model,
-            spec=spec_for(task, self.model),
-            key=key_from(held_out, secret, task, method="t2s", seed=seed, trained=training),
-            training_triggers=training,
-            verification_triggers=held_out,
-            history=history,
+            return copy.deepcopy(start).eval(), ()  # a model that was handed in stays the caller's
+        student = new_model(task, self.model, seed=derive_seed(seed, "student")) if self.initial == "scratch" else clean
+        seen = prepared.secret.draw(task.calibration, self.key_size, seed=derive_seed(seed, "triggers", "monitor"))
+        return rehearse(
+            start,
+            student,
+            task.owner,
+            prepared.training.inputs,
+            prepared.training.targets,
+            config=self.rehearsal,
+            seed=derive_seed(seed, "rehearsal"),
+            runtime=runtime,
+            monitor=Monitor(clean=task.calibration, triggers=seen.inputs, targets=seen.targets),
         )

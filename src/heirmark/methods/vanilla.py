@@ -2,21 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
 
 from heirmark.errors import BadConfig
-from heirmark.methods.base import (
-    Marked,
-    draw_training,
-    draw_verification,
-    key_from,
-    settle,
-    spec_for,
-    train_clean,
-    train_watermarked,
-)
+from heirmark.methods.base import Marked, Prepared, mark, train_watermarked
+from heirmark.methods.key_filter import KeyFilter
 from heirmark.models import Architecture
 from heirmark.runtime import Runtime
 from heirmark.task import Task
@@ -35,6 +28,7 @@ class Vanilla:
         key_size: held-out trigger samples in the key.
         pretraining: how it is trained.
         trigger_batch: trigger samples that join each batch (inferred).
+        key_filter: DeepTracer's filter of the key; not of this method.
     """
 
     model: Architecture = "resnet18"
@@ -43,6 +37,7 @@ class Vanilla:
     key_size: int = 500
     pretraining: Recipe = field(default=Recipe())
     trigger_batch: int = 64
+    key_filter: KeyFilter | None = None
 
     def __post_init__(self) -> None:
         if min(self.triggers, self.key_size, self.trigger_batch) < 1:
@@ -52,19 +47,19 @@ class Vanilla:
         self, task: Task, *, seed: int, runtime: Runtime | None = None, clean: nn.Module | None = None
     ) -> Marked:
         """Embed; see :class:`heirmark.methods.base.Method`."""
-        runtime = runtime or Runtime()
-        if clean is None:
-            clean = train_clean(task, self.model, self.pretraining, seed=seed, runtime=runtime)
-        secret = settle(self.trigger, task, clean, seed=seed, runtime=runtime)
-        training = draw_training(secret, task, self.triggers, seed=seed)
+        return mark(self, self.embed, "vanilla", task, seed=seed, runtime=runtime, clean=clean)
+
+    def embed(
+        self, prepared: Prepared, *, seed: int, runtime: Runtime
+    ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
+        """Train on everything at once; see :class:`heirmark.methods.base.Embed`."""
         model = train_watermarked(
-            task, self.model, self.pretraining, training, self.trigger_batch, seed=seed, runtime=runtime
+            prepared.task,
+            self.model,
+            self.pretraining,
+            prepared.training,
+            self.trigger_batch,
+            seed=seed,
+            runtime=runtime,
         )
-        held_out = draw_verification(secret, task, self.key_size, seed=seed)
-        return Marked(
-            model=model,
-            spec=spec_for(task, self.model),
-            key=key_from(held_out, secret, task, method="vanilla", seed=seed, trained=training),
-            training_triggers=training,
-            verification_triggers=held_out,
-        )
+        return model, ()

@@ -17,10 +17,12 @@ from heirmark.data import load_task
 from heirmark.errors import BadArtifact
 from heirmark.files import atomic_write_bytes, atomic_write_json
 from heirmark.key import Key
+from heirmark.methods import METHODS
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.demo_plan import FULL, QUICK, Plan, Profile, Suspect, plan_demo
 from heirmark.pipeline.folders import read_history, read_pictures
 from heirmark.pipeline.judging import CALIBRATION, Judged, read_judged, read_key
+from heirmark.pipeline.named import check_known
 from heirmark.pipeline.stage import Artifact
 from heirmark.pipeline.store import Event, Store
 from heirmark.report import Example, Report, Row, render, rows_to_json
@@ -54,6 +56,7 @@ def run_demo(
     out: Path,
     *,
     full: bool = False,
+    methods: tuple[str, ...] = (),
     seed: int = 0,
     device: str = "auto",
     precision: str = "auto",
@@ -69,6 +72,7 @@ def run_demo(
         out: gets ``results.json``, ``report.html``, ``run.json``, ``key/``, ``calibration.json``, ``models/`` and
             ``stages/``, by which a second call resumes.
         full: full Fashion-MNIST in place of the embedded part.
+        methods: names of methods to show beside T2S and vanilla.
         seed: of everything random.
         device: ``"auto"`` or a torch device.
         precision: see :class:`heirmark.runtime.Runtime`.
@@ -79,15 +83,18 @@ def run_demo(
         task: data in place of the profile's.
 
     Raises:
+        BadConfig: for a method that is none, or stands in the demo anyway.
         DataNotFound: when ``full`` is asked for and Fashion-MNIST is not there.
     """
+    for name in methods:
+        check_known("further method", name, [known for known in METHODS if known not in ("t2s", "vanilla", "unmarked")])
     own = profile is not None or task is not None
     profile = profile or (FULL if full else QUICK)
     runtime = Runtime(device=device, precision=precision, progress=progress)
     progress("load the data", 0, 1)
     task = task or load_task(profile.data, seed=seed, root=data_root)
     context = Context(task=task, runtime=runtime)
-    plan = plan_demo(profile, context, seed=seed)
+    plan = plan_demo(profile, context, seed=seed, methods=methods)
     tell = on_event or (lambda event, label: None)
     store = Store(out / "stages", on_event=lambda event: tell(event, plan.labels.get(event.name, "")))
     found = {stage.name: store.get(stage, context) for stage in plan.stages}
@@ -98,7 +105,10 @@ def run_demo(
     provenance = {
         "command": "heirmark.pipeline.demo.run_demo with its own profile or task"
         if own
-        else f"heirmark demo{' --full' if full else ''} --seed {seed}",
+        else "heirmark demo"
+        + (" --full" if full else "")
+        + (f" --methods {','.join(methods)}" if methods else "")
+        + f" --seed {seed}",
         "seed": str(seed),
         "date": datetime.now(UTC).date().isoformat(),
         "heirmark": __version__,

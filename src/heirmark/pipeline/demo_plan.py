@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from heirmark.attacks.extraction.knockoff import Knockoff
-from heirmark.methods.t2s import T2S
-from heirmark.methods.unmarked import Unmarked
-from heirmark.methods.vanilla import Vanilla
+from heirmark.joint import Phase
+from heirmark.methods import T2S, AnyMethod, DeepTracer, FeatureSharing, KeyFilter, MEADefender, Unmarked, Vanilla
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.embedding import embed_stage
 from heirmark.pipeline.judging import Judgement, calibrate_stage, verify_stage
@@ -66,6 +65,59 @@ class Profile:
     def unmarked(self) -> Unmarked:
         """The same without a watermark."""
         return Unmarked(model=self.model, pretraining=self.recipe, trigger=Tiles(), key_size=self.key_size)
+
+    def mea_defender(self) -> MEADefender:
+        """MEA-Defender in as many epochs as the others have."""
+        half = max(1, self.recipe.epochs // 2)
+        return MEADefender(
+            model=self.model,
+            triggers=self.triggers,
+            evasion_samples=self.triggers,
+            key_size=self.key_size,
+            pretraining=self.recipe,
+            first=Phase(recipe=replace(self.recipe, epochs=half), extras=(2, 0)),
+            second=Phase(recipe=replace(self.recipe, epochs=half, batch_size=80, learning_rate=0.05), extras=(34, 14)),
+        )
+
+    def deeptracer(self) -> DeepTracer:
+        """DeepTracer in as many epochs as the others have."""
+        half = max(1, self.recipe.epochs // 2)
+        return DeepTracer(
+            model=self.model,
+            triggers=self.triggers,
+            key_size=self.key_size,
+            pretraining=self.recipe,
+            first=Phase(recipe=replace(self.recipe, epochs=half), extras=(1,)),
+            second=Phase(recipe=replace(self.recipe, epochs=half, learning_rate=0.05), extras=(14,)),
+            key_filter=KeyFilter(candidates=4 * self.key_size, recipe=self.recipe),
+        )
+
+    def feature_sharing(self) -> FeatureSharing:
+        """Feature sharing on the clean model of the others."""
+        return FeatureSharing(
+            model=self.model,
+            triggers=self.triggers,
+            key_size=self.key_size,
+            pretraining=self.recipe,
+            tuning=replace(self.recipe, epochs=max(1, self.recipe.epochs // 2), learning_rate=0.05),
+            trigger_batch=32,
+        )
+
+    def method(self, name: str) -> AnyMethod:
+        """The settings of a method by its name.
+
+        Raises:
+            KeyError: for an unknown one.
+        """
+        made: dict[str, Callable[[], AnyMethod]] = {
+            "t2s": self.t2s,
+            "mea-defender": self.mea_defender,
+            "deeptracer": self.deeptracer,
+            "feature-sharing": self.feature_sharing,
+            "vanilla": self.vanilla,
+            "unmarked": self.unmarked,
+        }
+        return made[name]()
 
     def knockoff(self) -> Knockoff:
         """The thief: the victim's architecture and training, every image of the adversary's split asked once."""
@@ -148,8 +200,15 @@ class Plan:
     labels: Mapping[str, str] = field(repr=False)
 
 
-def plan_demo(profile: Profile, context: Context, *, seed: int) -> Plan:
+def plan_demo(profile: Profile, context: Context, *, seed: int, methods: tuple[str, ...] = ()) -> Plan:
     """Lay out the stages.
+
+    Args:
+        profile: settings.
+        context: data and hardware.
+        seed: of everything random.
+        methods: names of methods beside T2S and vanilla. Each brings its own key, and with it one more judgement of the thefts
+            of the clean model.
 
     The model that chooses the key's classes neither calibrates nor is judged: it would look innocent by construction. The
     unmarked model that is judged, and stolen, is another; and the models that calibrate are reported nowhere. They are of
@@ -229,6 +288,19 @@ def plan_demo(profile: Profile, context: Context, *, seed: int) -> Plan:
             stage = steal_stage(theft, victim, context, seed=derive_seed(seed, "thief", number))
             labels[stage.name] = f"steal the {name} model ({short})"
             suspects.append(suspect(f"stolen from {name} model", stage, key, method, attack="knockoff", answers=short))
+    for name in methods:
+        other = embed_stage(profile.method(name), context, seed=seed, clean=chooser)
+        calibrations[other.name] = calibrate_stage(other, calibrators, context)
+        labels[other.name] = f"embed {name}"
+        labels[calibrations[other.name].name] = f"calibrate the {name} key"
+        suspects.append(suspect(f"{name} model", other, other, name))
+        for victim, owner, method in ((other, name, name), (clean, "clean", "unmarked")):
+            for number, (answers, short) in enumerate(channels):
+                theft = Theft(attack=profile.knockoff(), answers=answers)
+                stage = steal_stage(theft, victim, context, seed=derive_seed(seed, "thief", number))
+                labels.setdefault(stage.name, f"steal the {owner} model ({short})")
+                told = f"stolen from {owner} model" + (f", {name} key" if method == "unmarked" else "")
+                suspects.append(suspect(told, stage, other, method, attack="knockoff", answers=short))
     suspects += [
         suspect("clean model", clean, marked, "unmarked"),
         suspect("independent model", independent, marked, "unmarked"),

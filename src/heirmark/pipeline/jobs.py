@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from heirmark.errors import BadArtifact, BadConfig, BadData
-from heirmark.methods import T2S, Unmarked, Vanilla
+from heirmark.methods import T2S, AnyMethod, Unmarked
 from heirmark.models import CUSTOM, Architecture, Factory, ModelSpec, factory_of
 from heirmark.models.storage import load_model, load_spec
 from heirmark.pipeline.context import Context, exact
@@ -26,7 +26,7 @@ OnEvent = Callable[[Event, str], None]
 
 
 def embed_job(
-    method: T2S | Vanilla | Unmarked,
+    method: AnyMethod,
     task: Task,
     out: Path,
     *,
@@ -70,7 +70,7 @@ def embed_job(
     clean = None if isinstance(method, Unmarked) else embed_stage(unmarked, context, seed=seed, kind="train")
     start = None
     if isinstance(method, T2S) and method.initial == "watermarked":
-        start = embed_stage(method.vanilla(), context, seed=seed, clean=clean)
+        start = embed_stage(method.first_phase(), context, seed=seed, clean=clean)
     stage = embed_stage(method, context, seed=seed, clean=clean, watermarked=start)
     others = [
         embed_stage(unmarked, context, seed=derive_seed(seed, "calibrator", index), kind="train")
@@ -84,7 +84,7 @@ def embed_job(
     if clean is not None:
         labels[clean.name] = "train the clean model"
     if start is not None:
-        labels[start.name] = "embed the vanilla watermark"
+        labels[start.name] = "embed the watermark to rehearse"
     if calibration is not None:
         labels[calibration.name] = "calibrate the key"
     kept = _store(store, labels, on_event)

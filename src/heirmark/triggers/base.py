@@ -41,6 +41,16 @@ class TriggerSet:
     def __len__(self) -> int:
         return len(self.inputs)
 
+    def subset(self, index: Tensor) -> TriggerSet:
+        """The samples at ``[m]`` positions."""
+        return TriggerSet(
+            inputs=self.inputs[index],
+            controls=self.controls[index],
+            hosts=self.hosts[index],
+            host_labels=self.host_labels[index],
+            target=self.target,
+        )
+
     @property
     def targets(self) -> Tensor:
         """``[M]`` int64, all the target."""

@@ -1,39 +1,19 @@
-"""Mix: halves of two source classes, labelled with a third (T2S, section III-D, after MEA-Defender, arXiv 2401.15239)."""
+"""Mix: two source classes combined, labelled with a third (MEA-Defender, arXiv 2401.15239; T2S, section III-D)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split, Task
 from heirmark.triggers.base import TriggerSet, check_label, draw_groups
-
-
-def join_halves(first: Tensor, second: Tensor, layout: str) -> Tensor:
-    """One half of each of two images.
-
-    Args:
-        first: ``[M, C, H, W]``; gives the left or the top half.
-        second: ``[M, C, H, W]``; gives the right or the bottom half.
-        layout: ``"left-right"`` or ``"top-bottom"``.
-
-    Returns:
-        ``[M, C, H, W]`` of the same dtype.
-
-    Example:
-        >>> join_halves(torch.zeros(1, 1, 2, 2), torch.ones(1, 1, 2, 2), "left-right")[0, 0]
-        tensor([[0., 1.],
-                [0., 1.]])
-    """
-    axis = 3 if layout == "left-right" else 2
-    middle = first.shape[axis] // 2
-    return torch.cat([first.narrow(axis, 0, middle), second.narrow(axis, middle, second.shape[axis] - middle)], axis)
+from heirmark.triggers.combiners import AnyCombiner, Combine, CropPaste, describe_combiner
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,27 +21,23 @@ class Mix:
     """Two classes combined, labelled with a third.
 
     Attributes:
-        sources: the two source classes; None draws them.
+        sources: the two source classes; None draws them, as the paper did.
         target: the label; None draws one that is no source.
-        layout: which halves are joined.
+        combiner: the way of combining, part of the secret; pasting the right half is the paper's default.
     """
 
     sources: tuple[int, ...] | None = None
     target: int | None = None
-    layout: Literal["left-right", "top-bottom"] = "left-right"
+    combiner: AnyCombiner = field(default=CropPaste())
 
     def __post_init__(self) -> None:
         if self.sources is not None and (len(self.sources) != 2 or len(set(self.sources)) != 2):
             raise BadConfig(f"Mix needs 2 different source classes, not {self.sources}")
         if self.sources is not None and self.target in self.sources:
             raise BadConfig(f"the target {self.target} may not be one of the source classes {self.sources}")
-        if self.layout not in ("left-right", "top-bottom"):
-            raise BadConfig(f"unknown layout {self.layout!r}: choose left-right or top-bottom")
 
     def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> MixSecret:
-        """Draw what is left open; see :class:`heirmark.triggers.base.Trigger`."""
-        if len(task.input_shape) != 3:
-            raise BadConfig(f"Mix joins halves of images, and {task.name} has none: use another trigger")
+        """Draw what is left open and prepare the combiner; see :class:`heirmark.triggers.base.Trigger`."""
         if len(task.classes) < 3:
             raise BadConfig(
                 f"Mix needs at least 3 classes, and {task.name} has {len(task.classes)}: use another trigger"
@@ -73,22 +49,35 @@ class Mix:
         else:
             sources = tuple([label for label in order if label != self.target][:2])
         target = next(label for label in order if label not in sources) if self.target is None else self.target
-        return MixSecret(sources=sources, target=check_label(target, task, "target"), layout=self.layout)
+        ready = self.combiner.prepare(
+            task.owner, seed=derive_seed(seed, "mix", "combiner"), runtime=runtime or Runtime()
+        )
+        return MixSecret(
+            sources=sources, target=check_label(target, task, "target"), combiner=self.combiner, combine=ready
+        )
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class MixSecret:
-    """Settled mix: see :class:`Mix`."""
+    """Settled mix: see :class:`Mix`.
+
+    Attributes:
+        sources: the two source classes.
+        target: the label.
+        combiner: the way of combining.
+        combine: the same, ready.
+    """
 
     sources: tuple[int, ...]
     target: int
-    layout: str
+    combiner: AnyCombiner
+    combine: Combine = field(repr=False)
 
     def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Random pairs of the two classes; the control is one image of the pair, whole."""
         images, alone = draw_groups(hosts, self.sources, count, torch.Generator().manual_seed(seed))
         return TriggerSet(
-            inputs=join_halves(images[:, 0], images[:, 1], self.layout),
+            inputs=self.combine(images[:, 0], images[:, 1]),
             controls=alone,
             hosts=images,
             host_labels=torch.tensor(self.sources).expand(count, 2),
@@ -97,4 +86,9 @@ class MixSecret:
 
     def describe(self) -> Mapping[str, Any]:
         """The secret as JSON."""
-        return {"kind": "mix", "sources": list(self.sources), "target": self.target, "layout": self.layout}
+        return {
+            "kind": "mix",
+            "sources": list(self.sources),
+            "target": self.target,
+            "combiner": describe_combiner(self.combiner),
+        }

@@ -3,5 +3,16 @@
 from heirmark.verification.suspects import Suspect
 from heirmark.verification.verdict import FLAGS, OUTCOMES, Calibration, Verdict
 from heirmark.verification.verify import calibrate, verify
+from heirmark.verification.wilcoxon import WilcoxonResult, verify_wilcoxon
 
-__all__ = ["FLAGS", "OUTCOMES", "Calibration", "Suspect", "Verdict", "calibrate", "verify"]
+__all__ = [
+    "FLAGS",
+    "OUTCOMES",
+    "Calibration",
+    "Suspect",
+    "Verdict",
+    "WilcoxonResult",
+    "calibrate",
+    "verify",
+    "verify_wilcoxon",
+]

@@ -1,0 +1,204 @@
+"""Methods against Knockoff, with the unmarked control beside every cell, over seeds.
+
+    python benchmarks/compare.py methods --seeds 0 1 2 --out results/methods.json
+    python benchmarks/compare.py updates --seeds 0 1 2 --out results/updates.json
+    python benchmarks/compare.py methods --full --model vgg-like --seeds 0 1 2 --out results/methods-vgg.json
+
+Tables:
+
+- ``methods``: the four papers' methods, their compositions, and joint training, as in DeepTracer's Tables 1-2.
+- ``updates``: T2S' own update (eq. 9) against the balanced one and no rehearsal, by trigger.
+
+Every victim is stolen with soft labels and with labels only, on the adversary's split, and so is an unmarked model of the
+same training, which is judged with the same key. The models that calibrate are others, and so is the one that chooses
+classes and filters keys. Figures are of held-out triggers. Finished stages are kept under --store, so an interrupted run
+resumes. The settings are the demo's, or with --full those of its full profile, on full Fashion-MNIST.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from heirmark.console import Bars
+from heirmark.data import load_task
+from heirmark.files import atomic_write_json
+from heirmark.methods import T2S, AnyMethod, KeyFilter
+from heirmark.pipeline.context import Context
+from heirmark.pipeline.demo_plan import FULL, QUICK, Profile
+from heirmark.pipeline.embedding import embed_stage
+from heirmark.pipeline.judging import Judgement, calibrate_stage, read_judged, verify_stage
+from heirmark.pipeline.stealing import Theft, steal_stage
+from heirmark.pipeline.store import Store
+from heirmark.runtime import Runtime, derive_seed
+from heirmark.triggers import Feature, Mix, Tiles
+from heirmark.tuning import Rehearsal
+from provenance import provenance
+
+PAPERS = {
+    "mea-defender": "DeepTracer Table 1-2 (Fashion-MNIST): victim 88.86 / 95.01, soft 64.49 / 91.22, label 59.86 / 26.35; "
+    "its own Table 1: victim 89.77 / 100, soft 89.57 / 85.50",
+    "deeptracer": "Table 1-2 (Fashion-MNIST): victim 91.49 / 100, soft 87.16 / 100, label 64.57 / 100",
+    "feature-sharing": "Table 2 (MNIST, patch): victim 98.71 / 99.95, soft 98.25 / 99.72",
+}
+"""ACC / WSR in the papers, where they have the data set or its like."""
+
+
+def methods(profile: Profile) -> dict[str, AnyMethod]:
+    """The table of methods."""
+    t2s, filtered = profile.t2s(), KeyFilter(candidates=4 * profile.key_size, recipe=profile.recipe)
+    return {
+        "vanilla": profile.vanilla(),
+        "mea-defender": profile.mea_defender(),
+        "deeptracer": profile.deeptracer(),
+        "deeptracer, no key filter": replace(profile.deeptracer(), key_filter=None),
+        "feature-sharing": profile.feature_sharing(),
+        "t2s on tiles": t2s,
+        "t2s on tiles, key filter": replace(t2s, key_filter=filtered),
+        "t2s on mix": replace(t2s, trigger=Mix()),
+        "t2s after mea-defender": replace(t2s, trigger=Mix(), watermark=profile.mea_defender()),
+        "t2s after deeptracer": replace(t2s, watermark=profile.deeptracer()),
+    }
+
+
+def updates(profile: Profile) -> dict[str, AnyMethod]:
+    """The table of updates. Eq. 9 also has smaller weights, with the balanced update's utility step (eta times lambda)."""
+    balanced = profile.rehearsal
+    paper = Rehearsal(
+        epochs=balanced.epochs,
+        batch_size=balanced.batch_size,
+        trigger_batch=balanced.trigger_batch,
+        precision=balanced.precision,
+    )
+    rehearsals = {
+        "eq. 9, lambda 50": paper,
+        "eq. 9, lambda 5, eta 4e-3": replace(paper, utility_weight=5.0, learning_rate=4e-3),
+        "balanced, rho of the step": replace(balanced, rho_of="step", enough=0.0),
+        "balanced": balanced,
+    }
+    table: dict[str, AnyMethod] = {}
+    for name, trigger in (("tiles", Tiles()), ("mix", Mix()), ("feature", Feature())):
+        t2s = replace(profile.t2s(), trigger=trigger)
+        table[f"{name}: no rehearsal"] = t2s.vanilla()
+        table |= {f"{name}: {update}": replace(t2s, rehearsal=found) for update, found in rehearsals.items()}
+    return table
+
+
+TABLES = {"methods": methods, "updates": updates}
+
+
+def rows(
+    table: Mapping[str, AnyMethod], profile: Profile, seed: int, store: Store, runtime: Runtime
+) -> Iterator[dict[str, Any]]:
+    """All rows of one seed."""
+    context = Context(task=load_task(profile.data, seed=seed), runtime=runtime)
+    unmarked = profile.unmarked()
+    chooser = embed_stage(unmarked, context, seed=seed, kind="train")
+    control = embed_stage(unmarked, context, seed=derive_seed(seed, "clean"), kind="train")
+    others = [
+        embed_stage(
+            replace(unmarked, pretraining=profile.calibration_recipe),
+            context,
+            seed=derive_seed(seed, "calibrator", index),
+            kind="train",
+        )
+        for index in range(profile.calibrators)
+    ]
+    for name, method in table.items():
+        start = None
+        if isinstance(method, T2S):
+            start = embed_stage(method.first_phase(), context, seed=seed, clean=chooser)
+        marked = embed_stage(method, context, seed=seed, clean=chooser, watermarked=start)
+        calibration = calibrate_stage(marked, others, context)
+        suspects = {"victim": marked, "unmarked": control}
+        for answers, short in (("probabilities", "soft"), ("label", "label")):
+            theft = Theft(attack=profile.knockoff(), answers=answers)  # type: ignore[arg-type]
+            for owner, victim in (("stolen", marked), ("unmarked, stolen", control)):
+                suspects[f"{owner}, {short}"] = steal_stage(theft, victim, context, seed=derive_seed(seed, "thief"))
+        for suspect, stage in suspects.items():
+            done = store.get(verify_stage(stage, marked, calibration, context, Judgement()), context)
+            judged = read_judged(done.folder)
+            yield {
+                "method": name,
+                "suspect": suspect,
+                "seed": seed,
+                "accuracy": judged.accuracy,
+                "wsr": judged.verdict.wsr,
+                "p_value": judged.verdict.p_value,
+                "queries": judged.verdict.queries,
+                "outcome": judged.verdict.outcome,
+            }
+
+
+def summarise(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Mean, standard deviation and worst over seeds, by method and suspect."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for row in found:
+        groups.setdefault((row["method"], row["suspect"]), []).append(row)
+    summary = []
+    for (method, suspect), members in groups.items():
+        accuracy, wsr = [row["accuracy"] for row in members], [row["wsr"] for row in members]
+        summary.append(
+            {
+                "method": method,
+                "suspect": suspect,
+                "seeds": len(members),
+                "accuracy_mean": round(statistics.mean(accuracy), 4),
+                "accuracy_worst": round(min(accuracy), 4),
+                "wsr_mean": round(statistics.mean(wsr), 4),
+                "wsr_spread": round(statistics.stdev(wsr), 4) if len(wsr) > 1 else None,
+                "wsr_worst": round(max(wsr) if suspect.startswith("unmarked") else min(wsr), 4),
+                "marked": sum(row["outcome"] == "MARKED" for row in members),
+            }
+        )
+    return summary
+
+
+def main() -> None:
+    """Run, and write what was found."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", choices=list(TABLES))
+    parser.add_argument("--only", nargs="+", help="rows of the table, by name")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--full", action="store_true", help="full Fashion-MNIST, longer training")
+    parser.add_argument("--model", help="architecture in place of the profile's")
+    parser.add_argument("--store", type=Path, default=Path("runs/benchmarks"))
+    parser.add_argument("--out", type=Path)
+    parser.add_argument("--device", default="auto")
+    options = parser.parse_args()
+    profile = FULL if options.full else QUICK
+    if options.model:
+        profile = replace(profile, model=options.model)
+    table = TABLES[options.table](profile)
+    if options.only:
+        if unknown := set(options.only) - set(table):
+            parser.error(f"no row {min(unknown)!r} in the table: choose of {', '.join(table)}")
+        table = {name: table[name] for name in options.only}
+    found: list[dict[str, Any]] = []
+    with Bars() as bars:
+        runtime = bars.runtime(options.device, "auto")
+        store = Store(options.store)
+        for seed in options.seeds:
+            for row in rows(table, profile, seed, store, runtime):
+                found.append(row)
+                bars.console.print(json.dumps(row), highlight=False, markup=False, soft_wrap=True)
+    result = {
+        **provenance(runtime),
+        "data": profile.data,
+        "model": profile.model,
+        "papers": PAPERS if options.table == "methods" else {},
+        "summary": summarise(found),
+        "rows": found,
+    }
+    if options.out:
+        atomic_write_json(options.out, result)
+    print(json.dumps(result["summary"], indent=2))
+
+
+if __name__ == "__main__":
+    main()

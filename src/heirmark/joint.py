@@ -1,0 +1,227 @@
+"""Fit one net to several losses at once: a clean batch with parts of other samples in it, every loss its weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from heirmark.errors import BadConfig, BadData, ShapeMismatch
+from heirmark.mgda import Normalisation, mgda_weights
+from heirmark.runtime import Runtime, as_floats, channels_last, seeded
+from heirmark.task import Split
+from heirmark.training import Recipe, augment, make_optimizer
+
+__all__ = ["Answers", "Extra", "Losses", "Phase", "Weigh", "fit_jointly", "fixed", "mgda"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One stretch of joint training.
+
+    Attributes:
+        recipe: optimiser and schedule; its ``batch_size`` counts the clean samples of a batch.
+        extras: how many samples of each extra set join a batch; 0 leaves a set out.
+        share: of the clean data that an epoch goes through, in (0, 1].
+    """
+
+    recipe: Recipe
+    extras: tuple[int, ...]
+    share: float = 1.0
+
+    def __post_init__(self) -> None:
+        if any(count < 0 for count in self.extras) or not 0 < self.share <= 1:
+            raise BadConfig(f"extras may not be negative and share must lie in (0, 1]: {self.extras}, {self.share}")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Extra:
+    """Samples that join clean batches.
+
+    Attributes:
+        inputs: ``[M, ...]``.
+        targets: ``[M]`` int64.
+        companions: ``[M, K, ...]`` samples whose logits are wanted beside those of row i, without a gradient; K may be 0.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    companions: Tensor
+
+    @staticmethod
+    def alone(inputs: Tensor, targets: Tensor) -> Extra:
+        """Samples without companions."""
+        return Extra(inputs=inputs, targets=targets, companions=inputs[:, None][:, :0])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Answers:
+    """What the net says to one set of samples of a batch.
+
+    Attributes:
+        logits: ``[m, C]`` float32.
+        targets: ``[m]`` int64.
+        companions: ``[m, K, C]`` detached logits of the companions.
+    """
+
+    logits: Tensor
+    targets: Tensor
+    companions: Tensor
+
+
+Losses = Callable[[Answers, Sequence[Answers | None]], Mapping[str, Tensor]]
+"""``losses(clean, extras)``: scalars by name; an extra set that is left out of the phase is None."""
+
+Weigh = Callable[[Mapping[str, Tensor], Sequence[Tensor]], Mapping[str, float]]
+"""``weigh(losses, parameters)``: a weight for every loss."""
+
+
+def fixed(weights: Mapping[str, float]) -> Weigh:
+    """The same weights at every step; a loss that has none counts once."""
+    return lambda losses, parameters: {name: weights.get(name, 1.0) for name in losses}
+
+
+def mgda(normalisation: Normalisation) -> Weigh:
+    """Weights by MGDA, anew at every step: one backward pass a loss."""
+
+    def weigh(losses: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> Mapping[str, float]:
+        gradients = [
+            [
+                torch.zeros_like(parameter) if grad is None else grad
+                for parameter, grad in zip(
+                    parameters,
+                    torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True),
+                    strict=True,
+                )
+            ]
+            for loss in losses.values()
+        ]
+        values = [float(loss.detach()) for loss in losses.values()]
+        return dict(zip(losses, mgda_weights(gradients, values, normalisation), strict=True))
+
+    return weigh
+
+
+def fit_jointly(
+    model: nn.Module,
+    data: Split,
+    extras: Sequence[Extra],
+    losses: Losses,
+    phase: Phase,
+    *,
+    seed: int,
+    weigh: Weigh | None = None,
+    on_epoch: Callable[[int], None] | None = None,
+    runtime: Runtime | None = None,
+    description: str = "training",
+) -> tuple[Mapping[str, float], ...]:
+    """Train a model in place; the global generators are untouched.
+
+    All samples of a step go through the net in one batch, as they would if they lay mixed in one training set.
+
+    Args:
+        model: maps float32 ``[B, ...]`` in [0, 1] to logits ``[B, C]``; left in eval mode.
+        data: clean examples.
+        extras: sets of samples that join.
+        losses: see :data:`Losses`.
+        phase: how.
+        seed: of batches, augmentation and dropout.
+        weigh: see :data:`Weigh`; default: all losses count once.
+        on_epoch: called with the 0-based epoch before it starts; may run the model, in whatever mode.
+        runtime: device, precision, progress.
+        description: what the progress bar says.
+
+    Returns:
+        One row an epoch: its number, the mean of every loss, and its mean weight as ``weight of ...``.
+
+    Raises:
+        ShapeMismatch: when the phase and the extra sets do not fit each other.
+        BadData: when a loss is no longer finite.
+    """
+    runtime = runtime or Runtime()
+    if len(phase.extras) != len(extras) or any(
+        count and not len(extra.inputs) for count, extra in zip(phase.extras, extras, strict=False)
+    ):
+        raise ShapeMismatch(
+            f"the phase takes {phase.extras} of {[len(extra.inputs) for extra in extras]} extra samples: "
+            "give one number a set, and no sample of an empty one"
+        )
+    device, recipe = runtime.torch_device, phase.recipe
+    model.to(device)
+    inputs, labels = data.inputs.to(device), data.labels.to(device)
+    queues = [_Queue(extra, count, device) for extra, count in zip(extras, phase.extras, strict=True)]
+    count = max(1, round(phase.share * len(inputs)))
+    batch = min(recipe.batch_size, count)
+    per_epoch = count // batch
+    steps = recipe.epochs * per_epoch
+    optimizer = make_optimizer(model, recipe)
+    weigh = weigh or fixed({})
+    rows: list[Mapping[str, float]] = []
+    with seeded(seed):
+        generator = torch.Generator().manual_seed(seed)
+        for epoch in range(recipe.epochs):
+            if on_epoch is not None:
+                on_epoch(epoch)
+            model.train()
+            order = torch.randperm(len(inputs), generator=generator).to(device)
+            totals: dict[str, float | Tensor] = {}
+            for k in range(per_epoch):
+                step = epoch * per_epoch + k
+                for group in optimizer.param_groups:
+                    group["lr"] = recipe.rate(step, steps, per_epoch)
+                chosen = order[k * batch : (k + 1) * batch]
+                clean = augment(as_floats(inputs[chosen]), recipe.augment, generator)
+                answers = _ask(model, clean, labels[chosen], [queue.draw(generator) for queue in queues], runtime)
+                found = losses(answers[0], [answer if len(answer.targets) else None for answer in answers[1:]])
+                trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+                weights = weigh(found, trained)
+                total = torch.stack([weights[name] * loss for name, loss in found.items()]).sum()
+                optimizer.zero_grad(set_to_none=True)
+                total.backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+                for name, loss in found.items():
+                    totals[name] = totals.get(name, 0.0) + loss.detach()
+                    totals[f"weight of {name}"] = totals.get(f"weight of {name}", 0.0) + weights[name]
+                runtime.progress(description, step + 1, steps)
+            rows.append({"epoch": epoch + 1.0, **{name: float(total) / per_epoch for name, total in totals.items()}})
+            wrong = [name for name, value in rows[-1].items() if not math.isfinite(value)]
+            if wrong:
+                raise BadData(
+                    f"{wrong[0]} became {rows[-1][wrong[0]]} in epoch {epoch + 1}: "
+                    "lower learning_rate, or use a model with BatchNorm"
+                )
+    model.eval()
+    return tuple(rows)
+
+
+class _Queue:
+    """Draws rows of an extra set without replacement until it is used up, then shuffles anew."""
+
+    def __init__(self, extra: Extra, count: int, device: torch.device) -> None:
+        self.inputs, self.targets = extra.inputs.to(device), extra.targets.to(device)
+        self.companions, self.count = extra.companions.to(device), count
+        self.queue = torch.empty(0, dtype=torch.long)
+
+    def draw(self, generator: torch.Generator) -> Extra:
+        while len(self.queue) < self.count:
+            self.queue = torch.cat([self.queue, torch.randperm(len(self.inputs), generator=generator)])
+        rows, self.queue = self.queue[: self.count].to(self.inputs.device), self.queue[self.count :]
+        return Extra(inputs=self.inputs[rows], targets=self.targets[rows], companions=self.companions[rows])
+
+
+def _ask(model: nn.Module, clean: Tensor, labels: Tensor, drawn: list[Extra], runtime: Runtime) -> list[Answers]:
+    """One forward pass over everything, cut up again."""
+    parts = [clean]
+    for extra in drawn:
+        parts += [as_floats(extra.inputs), as_floats(extra.companions.flatten(0, 1))]
+    with runtime.autocast():
+        logits = model(channels_last(torch.cat(parts))).float()
+    pieces = list(logits.split([len(part) for part in parts]))
+    answers = [Answers(logits=pieces[0], targets=labels, companions=pieces[0][:, None][:, :0].detach())]
+    for extra, own, others in zip(drawn, pieces[1::2], pieces[2::2], strict=True):
+        companions = others.detach().reshape(*extra.companions.shape[:2], others.shape[1])
+        answers.append(Answers(logits=own, targets=extra.targets, companions=companions))
+    return answers

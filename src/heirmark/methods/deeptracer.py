@@ -1,0 +1,184 @@
+"""DeepTracer: Tracing Stolen Model via Deep Coupled Watermarks (AAAI 2026, arXiv 2511.08985)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from heirmark.errors import BadConfig
+from heirmark.joint import Answers, Extra, Phase, fit_jointly, fixed
+from heirmark.methods.base import Marked, Prepared, mark, new_model
+from heirmark.methods.key_filter import KeyFilter
+from heirmark.models import Architecture
+from heirmark.runtime import Runtime, derive_seed, predict
+from heirmark.task import Task
+from heirmark.training import Recipe
+from heirmark.triggers import AnyTrigger, Tiles
+
+ADAM = Recipe(epochs=100, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="step")
+
+
+def class_centroids(outputs: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Mean output of every class.
+
+    Args:
+        outputs: ``[N, D]``.
+        labels: ``[N]`` int64.
+        classes: C.
+
+    Returns:
+        ``[C, D]``; NaN for a class without a sample.
+
+    Example:
+        >>> class_centroids(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1]), 2).tolist()
+        [[2.0], [5.0]]
+    """
+    sums = outputs.new_zeros(classes, outputs.shape[1]).index_add(0, labels, outputs)
+    return sums / labels.bincount(minlength=classes).to(outputs.dtype)[:, None]
+
+
+def intra_loss(outputs: Tensor, labels: Tensor, centroids: Tensor) -> Tensor:
+    """L_intra of eq. 5: the mean squared distance of each output from its class's centroid.
+
+    Args:
+        outputs: ``[N, D]``.
+        labels: ``[N]`` int64.
+        centroids: ``[C, D]``, without a gradient.
+    """
+    return (outputs - centroids[labels]).square().sum(1).mean()
+
+
+def inter_loss(outputs: Tensor, labels: Tensor, centroids: Tensor, margin: float) -> Tensor:
+    """L_inter of eq. 5: mean over samples of the sum over other classes of max(0, margin - distance)^2.
+
+    Args:
+        outputs: ``[N, D]``.
+        labels: ``[N]`` int64.
+        centroids: ``[C, D]``, without a gradient.
+        margin: distance from other classes' centroids that costs nothing.
+    """
+    squared = (outputs[:, None] - centroids).square().sum(2)
+    # A root has no derivative at zero, where an output lies on a centroid.
+    near = F.relu(margin - squared.clamp_min(1e-12).sqrt()).square()
+    return (near * (1 - F.one_hot(labels, len(centroids)).to(near.dtype))).sum(1).mean()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepTracer:
+    """Composites of classes that span the primary task, held near the target class's other samples in the output.
+
+    L = L_pri + λ1 L_wm + λ2 (λ3 L_intra + λ4 L_inter) (eq. 6) over two phases. Defaults are the paper's; "(inferred)" marks what
+    it does not give.
+
+    Attributes:
+        model: architecture; NaiveNet on Fashion-MNIST, VGG-like on CIFAR-10, ResNet-18 on CIFAR-100.
+        trigger: kind of trigger. The paper's is Tiles, which also chooses classes and target; any kind does.
+        triggers: watermark samples that train (inferred: a tenth of CIFAR-10's training images).
+        key_size: M of eq. 8.
+        pretraining: of the clean ("benign") model.
+        first: watermark samples are 1 % of a batch.
+        second: they are 10 %, from where the first ended.
+        weight_watermark: λ1.
+        weight_coupling: λ2; 0 is "L_wm only" of Table 4.
+        weight_intra: λ3; 0 leaves L_intra out.
+        weight_inter: λ4; 0 leaves L_inter out.
+        margin: of L_inter (inferred).
+        centroids: of the clean samples' logits, taken anew before every ``"epoch"``, or a ``"moving"`` average over batches
+            (both inferred).
+        decay: of the moving average.
+        key_filter: eq. 7-8; None takes the first ``key_size`` held-out triggers.
+    """
+
+    model: Architecture = "naivenet"
+    trigger: AnyTrigger = field(default=Tiles())
+    triggers: int = 5000
+    key_size: int = 2000
+    pretraining: Recipe = field(default=ADAM)
+    first: Phase = field(default=Phase(recipe=ADAM, extras=(1,)))
+    second: Phase = field(default=Phase(recipe=ADAM, extras=(14,)))
+    weight_watermark: float = 1.0
+    weight_coupling: float = 1.0
+    weight_intra: float = 0.01
+    weight_inter: float = 3.0
+    margin: float = 1.0
+    centroids: Literal["epoch", "moving"] = "epoch"
+    decay: float = 0.99
+    key_filter: KeyFilter | None = field(default=KeyFilter())
+
+    def __post_init__(self) -> None:
+        if min(self.triggers, self.key_size) < 1:
+            raise BadConfig(f"triggers and key_size must be positive, not {self.triggers} and {self.key_size}")
+        weights = (self.weight_watermark, self.weight_coupling, self.weight_intra, self.weight_inter)
+        if min(weights) < 0 or self.margin <= 0 or not 0 <= self.decay < 1:
+            raise BadConfig(
+                f"weights may not be negative, margin must be positive, decay in [0, 1): {weights}, {self.margin}, {self.decay}"
+            )
+        if any(len(phase.extras) != 1 for phase in (self.first, self.second)):
+            raise BadConfig("extras of a phase is one number: watermark samples a batch")
+        if self.centroids not in ("epoch", "moving"):
+            raise BadConfig(f"unknown centroids {self.centroids!r}: choose epoch or moving")
+
+    def __call__(
+        self, task: Task, *, seed: int, runtime: Runtime | None = None, clean: nn.Module | None = None
+    ) -> Marked:
+        """Embed; see :class:`heirmark.methods.base.Method`."""
+        return mark(self, self.embed, "deeptracer", task, seed=seed, runtime=runtime, clean=clean)
+
+    def embed(
+        self, prepared: Prepared, *, seed: int, runtime: Runtime
+    ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
+        """Train in two phases; see :class:`heirmark.methods.base.Embed`."""
+        task, drawn = prepared.task, prepared.training
+        model = new_model(task, self.model, seed=derive_seed(seed, "deeptracer", "init"))
+        coupled = self.weight_coupling > 0 and max(self.weight_intra, self.weight_inter) > 0
+        centroids = torch.zeros(len(task.classes), len(task.classes), device=runtime.torch_device)
+
+        def take_centroids(epoch: int) -> None:
+            if coupled and (self.centroids == "epoch" or epoch == 0):
+                outputs = predict(model, task.owner.inputs, runtime=runtime)
+                centroids.copy_(class_centroids(outputs, task.owner.labels, len(task.classes)).nan_to_num())
+
+        def losses(clean: Answers, extras: Sequence[Answers | None]) -> Mapping[str, Tensor]:
+            (watermark,) = extras
+            found = {"primary": F.cross_entropy(clean.logits, clean.targets)}
+            outputs, labels = clean.logits, clean.targets
+            if watermark is not None:
+                found["watermark"] = F.cross_entropy(watermark.logits, watermark.targets)
+                outputs, labels = torch.cat([outputs, watermark.logits]), torch.cat([labels, watermark.targets])
+            if coupled:
+                found["intra"] = intra_loss(outputs, labels, centroids)
+                found["inter"] = inter_loss(outputs, labels, centroids, self.margin)
+                if self.centroids == "moving":
+                    fresh = class_centroids(clean.logits.detach(), clean.targets, len(centroids))
+                    there = ~fresh.isnan().any(1)
+                    centroids[there] = self.decay * centroids[there] + (1 - self.decay) * fresh[there]
+            return found
+
+        weigh = fixed(
+            {
+                "watermark": self.weight_watermark,
+                "intra": self.weight_coupling * self.weight_intra,
+                "inter": self.weight_coupling * self.weight_inter,
+            }
+        )
+        history: list[Mapping[str, float]] = []
+        for number, phase in enumerate((self.first, self.second)):
+            rows = fit_jointly(
+                model,
+                task.owner,
+                [Extra.alone(drawn.inputs, drawn.targets)],
+                losses,
+                phase,
+                seed=derive_seed(seed, "deeptracer", "phase", number),
+                weigh=weigh,
+                on_epoch=take_centroids,
+                runtime=runtime,
+                description=f"embedding, phase {number + 1}",
+            )
+            history += [{**row, "epoch": row["epoch"] + len(history), "phase": number + 1.0} for row in rows]
+        return model, tuple(history)

@@ -1,0 +1,158 @@
+"""Feature-sharing watermarks: the mark in the decision layers, over frozen features (ICLR 2022 submission XHxRBwjpEQ)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from heirmark.errors import BadConfig
+from heirmark.methods.base import Marked, Prepared, mark
+from heirmark.methods.key_filter import KeyFilter
+from heirmark.models import Architecture
+from heirmark.runtime import Runtime, derive_seed
+from heirmark.task import Task
+from heirmark.training import Mixed, Recipe, fit
+from heirmark.triggers import AnyTrigger, Patch
+
+NORMS = (
+    nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm,
+)  # fmt: skip
+
+
+def layers_of(model: nn.Module) -> tuple[tuple[str, tuple[nn.Module, ...]], ...]:
+    """The layers that a freeze point counts, from the input on: modules with parameters of their own, by name.
+
+    A normalisation belongs to the layer before it. The order is that in which the model registers its modules.
+
+    Example:
+        >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(2, 2))
+        >>> [(name, len(modules)) for name, modules in layers_of(net)]
+        [('0', 2), ('4', 1)]
+    """
+    layers: list[tuple[str, tuple[nn.Module, ...]]] = []
+    for name, module in model.named_modules():
+        if next(module.parameters(recurse=False), None) is None:
+            continue
+        if isinstance(module, NORMS) and layers:
+            last, modules = layers[-1]
+            layers[-1] = (last, (*modules, module))
+        else:
+            layers.append((name, (module,)))
+    return tuple(layers)
+
+
+def modules_before(model: nn.Module, stop: nn.Module) -> list[nn.Module]:
+    """All modules without parts of their own that the model registers before one of them, dropout and the like included."""
+    found: list[nn.Module] = []
+    for module in model.modules():
+        if module is stop:
+            break
+        if next(module.children(), None) is None:
+            found.append(module)
+    return found
+
+
+def weight_shift(before: nn.Module, after: nn.Module) -> dict[str, float]:
+    """How far each layer's weights have moved: |after - before|_1 / |before|_1, by the layer's name (Fig. 3).
+
+    Args:
+        before: a model.
+        after: another of the same structure.
+    """
+    shift = {}
+    for (name, old), (_, new) in zip(layers_of(before), layers_of(after), strict=True):
+        pairs = [
+            (p.detach(), q.detach().to(p.device))
+            for one, other in zip(old, new, strict=True)
+            for p, q in zip(one.parameters(recurse=False), other.parameters(recurse=False), strict=True)
+        ]
+        length = sum(float(p.abs().sum()) for p, _ in pairs)
+        shift[name] = sum(float((q - p).abs().sum()) for p, q in pairs) / max(length, 1e-12)
+    return shift
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureSharing:
+    """Learn features from clean data alone, freeze them, and teach the mark to the decision layers over them.
+
+    Defaults are the paper's for MNIST; "(inferred)" marks what its text lacks.
+
+    Attributes:
+        model: architecture; a 4-layer CNN in the paper, as NaiveNet is.
+        trigger: kind of trigger: Patch is the paper's in-distribution watermark, OutOfDistribution its other one; any kind does.
+        triggers: watermark samples that train (inferred).
+        key_size: held-out samples in the key.
+        pretraining: of the clean model whose features are kept; Adam, 1e-2 on MNIST and 1e-3 elsewhere.
+        tuning: of the decision layers on clean and watermark samples (epochs inferred).
+        trigger_batch: watermark samples that join each batch (inferred).
+        frozen: the freeze point of Fig. 3-4: how many layers stay as they are, counted from the input, norms with the layer
+            before them. None freezes all but the last, which is the method; 0 none, which is the paper's baseline.
+        key_filter: DeepTracer's filter of the key, which the paper does not have.
+    """
+
+    model: Architecture = "naivenet"
+    trigger: AnyTrigger = field(default=Patch())
+    triggers: int = 500
+    key_size: int = 500
+    pretraining: Recipe = field(
+        default=Recipe(epochs=20, batch_size=128, optimizer="adam", learning_rate=1e-2, weight_decay=0.0)
+    )
+    tuning: Recipe = field(
+        default=Recipe(epochs=10, batch_size=128, optimizer="adam", learning_rate=1e-2, weight_decay=0.0)
+    )
+    trigger_batch: int = 32
+    frozen: int | None = None
+    key_filter: KeyFilter | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.triggers, self.key_size, self.trigger_batch) < 1:
+            raise BadConfig("triggers, key_size and trigger_batch must be positive")
+        if self.frozen is not None and self.frozen < 0:
+            raise BadConfig(f"frozen may not be negative, not {self.frozen}")
+
+    def __call__(
+        self, task: Task, *, seed: int, runtime: Runtime | None = None, clean: nn.Module | None = None
+    ) -> Marked:
+        """Embed; see :class:`heirmark.methods.base.Method`."""
+        return mark(self, self.embed, "feature-sharing", task, seed=seed, runtime=runtime, clean=clean)
+
+    def embed(
+        self, prepared: Prepared, *, seed: int, runtime: Runtime
+    ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
+        """Tune the layers behind the freeze point; see :class:`heirmark.methods.base.Embed`.
+
+        Raises:
+            BadConfig: when the freeze point leaves no layer to tune.
+        """
+        model = copy.deepcopy(prepared.clean)
+        layers = layers_of(model)
+        count = len(layers) - 1 if self.frozen is None else self.frozen
+        if count >= len(layers):
+            raise BadConfig(
+                f"frozen={count} leaves nothing to tune: this model has {len(layers)} layers, "
+                + ", ".join(name for name, _ in layers)
+            )
+        frozen = modules_before(model, layers[count][1][0])
+        for module in frozen:
+            module.requires_grad_(False)
+        drawn = prepared.training
+        losses = fit(
+            model,
+            prepared.task.owner.inputs,
+            prepared.task.owner.labels,
+            recipe=self.tuning,
+            seed=derive_seed(seed, "feature-sharing", "tuning"),
+            runtime=runtime,
+            mixed=Mixed(inputs=drawn.inputs, targets=drawn.targets, per_batch=self.trigger_batch),
+            frozen=frozen,
+            description="tuning the decision layers",
+        )
+        for module in frozen:
+            module.requires_grad_(True)
+        shift = weight_shift(prepared.clean, model)
+        moved = {f"weight shift of {name}": value for name, value in shift.items()}
+        rows = [{"epoch": epoch + 1.0, "loss": loss} for epoch, loss in enumerate(losses)]
+        return model, tuple({**row, **moved} if row is rows[-1] else row for row in rows)

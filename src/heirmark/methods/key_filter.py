@@ -1,0 +1,116 @@
+"""The two-stage key filter of DeepTracer (arXiv 2511.08985, eq. 7-8), behind any method."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from heirmark.errors import BadConfig, BadData
+from heirmark.methods.base import new_model
+from heirmark.models import Architecture
+from heirmark.runtime import Runtime, derive_seed, predict
+from heirmark.task import Task
+from heirmark.training import Recipe, fit
+from heirmark.triggers import TriggerSet
+from heirmark.triggers.out_of_distribution import fit_shape
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyFilter:
+    """Keep the held-out triggers that a simulated thief answers best.
+
+    Stage 1 keeps those that hit on the victim and on a surrogate, a thief simulated by the owner, and miss on a benign model.
+    Stage 2 keeps the most confident on the surrogate. The benign model that filters is the owner's own clean one: it would look
+    innocent by construction, so it may neither calibrate a test nor be reported. Calibrate and report on others.
+
+    Attributes:
+        candidates: held-out triggers to choose from (the paper does not say how many).
+        surrogate: architecture of the surrogate; None takes the victim's. The paper's is AlexNet.
+        recipe: of its training on the victim's probabilities (inferred).
+        queries: what it asks the victim: the ``"owner"``'s images, or the task's ``"foreign"`` ones, brought to shape. The paper
+            asks Tiny-ImageNet; a task need not have such.
+    """
+
+    candidates: int = 5000
+    surrogate: Architecture | None = None
+    recipe: Recipe = field(default=Recipe(epochs=20, batch_size=128, optimizer="adam", learning_rate=1e-3))
+    queries: str = "owner"
+
+    def __post_init__(self) -> None:
+        if self.candidates < 1:
+            raise BadConfig(f"candidates must be positive, not {self.candidates}")
+        if self.queries not in ("owner", "foreign"):
+            raise BadConfig(f"unknown queries {self.queries!r}: choose owner or foreign")
+
+    def __call__(
+        self,
+        drawn: TriggerSet,
+        victim: nn.Module,
+        benign: nn.Module,
+        task: Task,
+        *,
+        keep: int,
+        architecture: Architecture,
+        seed: int,
+        runtime: Runtime,
+    ) -> TriggerSet:
+        """Filter.
+
+        Args:
+            drawn: the candidates.
+            victim: the marked model.
+            benign: an unmarked model of the owner's.
+            task: gives the surrogate's queries.
+            keep: M of eq. 8, at most.
+            architecture: of the victim, for a surrogate of the same.
+            seed: of the surrogate.
+            runtime: device, precision, progress.
+
+        Returns:
+            At most ``keep`` of them, the surrogate's most confident first.
+
+        Raises:
+            BadData: when none is left.
+        """
+        surrogate = self.steal(victim, task, architecture=architecture, seed=seed, runtime=runtime)
+        hits = [
+            predict(model, drawn.inputs, runtime=runtime).argmax(1) == drawn.target
+            for model in (victim, surrogate, benign)
+        ]
+        kept = (hits[0] & hits[1] & ~hits[2]).nonzero().flatten()
+        if len(kept) == 0:
+            raise BadData(
+                f"of {len(drawn)} candidates none hits on victim and surrogate and misses on the benign model: the mark does "
+                "not survive the simulated theft; embed it more strongly, or set key_filter=none"
+            )
+        confidence = predict(surrogate, drawn.inputs[kept], runtime=runtime).softmax(1)[:, drawn.target]
+        return drawn.subset(kept[confidence.argsort(descending=True, stable=True)[:keep]])
+
+    def steal(
+        self, victim: nn.Module, task: Task, *, architecture: Architecture, seed: int, runtime: Runtime
+    ) -> nn.Module:
+        """The surrogate: a net fitted to the victim's probabilities.
+
+        Raises:
+            BadConfig: when foreign queries are asked for and the task brings none.
+        """
+        if self.queries == "owner":
+            queries = task.owner.inputs
+        elif task.foreign is None:
+            raise BadConfig(
+                "key_filter.queries=foreign needs a task that brings foreign images: load_task(..., foreign=...)"
+            )
+        else:
+            queries = fit_shape(task.foreign.inputs, task.input_shape)
+        model = new_model(task, self.surrogate or architecture, seed=derive_seed(seed, "surrogate", "init"))
+        fit(
+            model,
+            queries,
+            predict(victim, queries, runtime=runtime).softmax(1),
+            recipe=self.recipe,
+            seed=derive_seed(seed, "surrogate", "training"),
+            runtime=runtime,
+            description="training the surrogate",
+        )
+        return model

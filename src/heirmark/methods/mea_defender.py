@@ -1,0 +1,227 @@
+"""MEA-Defender: A Robust Watermark against Model Extraction Attack (IEEE S&P 2024, arXiv 2401.15239)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Literal, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from heirmark.errors import BadConfig
+from heirmark.joint import Answers, Extra, Phase, fit_jointly, fixed, mgda
+from heirmark.methods.base import Marked, Prepared, mark, new_model
+from heirmark.methods.key_filter import KeyFilter
+from heirmark.mgda import NORMALISATIONS, Normalisation
+from heirmark.models import Architecture
+from heirmark.runtime import Runtime, derive_seed
+from heirmark.task import Split, Task
+from heirmark.training import Recipe
+from heirmark.triggers import AnyTrigger, AutoencoderBlend, CropPaste, Mix, PixelBlend, Secret, Stripes
+from heirmark.triggers.base import draw_groups
+from heirmark.triggers.combiners import REGIONS, AnyCombiner
+from heirmark.triggers.mix import MixSecret
+
+LOSSES = ("utility", "combination", "verification", "evasion")
+Way: TypeAlias = Literal[
+    "left", "right", "top", "bottom", "diagonal", "centre", "band", "pixels", "stripes", "autoencoder"
+]
+WAYS: dict[Way, AnyCombiner] = {
+    **{region: CropPaste(region=region) for region in REGIONS},
+    "pixels": PixelBlend(),
+    "stripes": Stripes(),
+    "autoencoder": AutoencoderBlend(),
+}
+"""Ways to mix, by name."""
+ADAM = Recipe(
+    epochs=100, batch_size=127, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="step", augment="flip"
+)
+
+
+def combination_loss(answers: Answers) -> Tensor:
+    """L_com of eq. 6: KL(p_wm || p_s) summed over the source classes' samples, mean over the batch.
+
+    The source classes' side has no gradient: the watermark moves to them, not they to it.
+
+    Args:
+        answers: logits of watermark samples, with those of their hosts as companions.
+    """
+    own = F.log_softmax(answers.logits, 1)[:, None]
+    sources = F.log_softmax(answers.companions, 2)
+    return (own.exp() * (own - sources)).sum(2).sum(1).mean()
+
+
+def mix_otherwise(
+    secret: MixSecret, hosts: Split, ways: Sequence[Way], count: int, *, seed: int, runtime: Runtime
+) -> tuple[Tensor, Tensor]:
+    """Samples of the two source classes, combined in ways that are not the secret one.
+
+    Those that train are D_ad of section 4.2; others, fresh, measure the WFPR of section 5.1.
+
+    Args:
+        secret: the settled trigger.
+        hosts: labelled images.
+        ways: names of :data:`WAYS`, used in equal parts; the secret one is left out.
+        count: how many samples.
+        seed: of the draw.
+        runtime: for combiners that have something to learn.
+
+    Returns:
+        ``[count, ...]`` samples and ``[count]`` labels, each one of the two true ones.
+
+    Raises:
+        BadConfig: when no other way is left.
+    """
+    others = [WAYS[way] for way in ways if WAYS[way] != secret.combiner]
+    if not others:
+        raise BadConfig("evasion samples are mixed in other ways than the secret one: name some")
+    generator = torch.Generator().manual_seed(seed)
+    pairs, _ = draw_groups(hosts, secret.sources, count, generator)
+    made = torch.empty_like(pairs[:, 0])
+    for number, combiner in enumerate(others):
+        ready = combiner.prepare(hosts, seed=derive_seed(seed, "evasion", number), runtime=runtime)
+        rows = torch.arange(number, count, len(others))
+        if len(rows):
+            made[rows] = ready(pairs[rows, 0], pairs[rows, 1])
+    labels = torch.tensor(secret.sources)[torch.randint(2, (count,), generator=generator)]
+    return made, labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class MEADefender:
+    """A symbiotic backdoor: samples combined of two classes, labelled with a third and held near the two in the output.
+
+    Defaults are the paper's, and where its text is silent its reference code's: Adam, 1e-3 and 1e-4, halved every 10 epochs,
+    100 epochs each; 500 watermark samples with 49,500 others an epoch, then 10,000 with 22,500 and 4,000 for evasion, in batches
+    of 128.
+
+    Attributes:
+        model: architecture.
+        trigger: kind of trigger. The paper's is Mix; any kind does, and L_com runs over its hosts, if it has any.
+        triggers: watermark samples that train.
+        evasion_samples: samples that are mixed otherwise; only a Mix trigger has such.
+        evasion: the ways to mix otherwise; one that is the secret way is left out.
+        key_size: held-out samples in the key; 1,000 at least in the paper.
+        pretraining: of the clean model.
+        start: ``"scratch"`` (FROMSCRATCH) or ``"clean"`` (PRETRAINED).
+        first: without evasion samples; ``extras`` counts watermark and evasion samples a batch.
+        second: with them.
+        weighting: ``"mgda"`` (eq. 9), or ``"fixed"``, which the paper found worse.
+        normalisation: of the gradients in MGDA.
+        weights: of utility, combination, verification and evasion when they are fixed.
+        without: losses left out, for the ablations of Table 5 and Fig. 2.
+        key_filter: DeepTracer's filter of the key, which the paper does not have.
+    """
+
+    model: Architecture = "vgg-like"
+    trigger: AnyTrigger = field(default=Mix())
+    triggers: int = 10_000
+    evasion_samples: int = 4000
+    evasion: tuple[Way, ...] = REGIONS
+    key_size: int = 1000
+    pretraining: Recipe = field(default=ADAM)
+    start: Literal["scratch", "clean"] = "scratch"
+    first: Phase = field(default=Phase(recipe=ADAM, extras=(1, 0)))
+    second: Phase = field(
+        default=Phase(
+            recipe=Recipe(
+                epochs=100,
+                batch_size=79,
+                optimizer="adam",
+                learning_rate=1e-4,
+                weight_decay=0.0,
+                schedule="step",
+                augment="flip",
+            ),
+            extras=(35, 14),
+            share=0.45,
+        )
+    )
+    weighting: Literal["mgda", "fixed"] = "mgda"
+    normalisation: Normalisation = "loss+"
+    weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
+    without: tuple[Literal["combination", "verification", "evasion"], ...] = ()
+    key_filter: KeyFilter | None = None
+
+    def __post_init__(self) -> None:
+        if min(self.triggers, self.key_size) < 1 or self.evasion_samples < 0:
+            raise BadConfig(
+                f"triggers and key_size must be positive, evasion_samples not negative: {self.triggers}, {self.key_size}, "
+                f"{self.evasion_samples}"
+            )
+        if any(len(phase.extras) != 2 for phase in (self.first, self.second)):
+            raise BadConfig("extras of a phase are two numbers: watermark and evasion samples a batch")
+        for name, value, known in (
+            ("start", self.start, ("scratch", "clean")),
+            ("weighting", self.weighting, ("mgda", "fixed")),
+            ("normalisation", self.normalisation, NORMALISATIONS),
+            *(("without", name, LOSSES[1:]) for name in self.without),
+            *(("evasion", way, tuple(WAYS)) for way in self.evasion),
+        ):
+            if value not in known:
+                raise BadConfig(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
+
+    def __call__(
+        self, task: Task, *, seed: int, runtime: Runtime | None = None, clean: nn.Module | None = None
+    ) -> Marked:
+        """Embed; see :class:`heirmark.methods.base.Method`."""
+        return mark(self, self.embed, "mea-defender", task, seed=seed, runtime=runtime, clean=clean)
+
+    def embed(
+        self, prepared: Prepared, *, seed: int, runtime: Runtime
+    ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
+        """Train in two phases; see :class:`heirmark.methods.base.Embed`."""
+        task, secret, drawn = prepared.task, prepared.secret, prepared.training
+        if self.start == "clean":
+            model = copy.deepcopy(prepared.clean)
+        else:
+            model = new_model(task, self.model, seed=derive_seed(seed, "mea-defender", "init"))
+        watermark = Extra(inputs=drawn.inputs, targets=drawn.targets, companions=drawn.hosts)
+        evasion = self._evasion(secret, task, seed=derive_seed(seed, "mea-defender", "evasion"), runtime=runtime)
+        weigh = (
+            fixed(dict(zip(LOSSES, self.weights, strict=True)))
+            if self.weighting == "fixed"
+            else mgda(self.normalisation)
+        )
+        history: list[Mapping[str, float]] = []
+        for number, phase in enumerate((self.first, self.second)):
+            taken = (phase.extras[0], phase.extras[1] if len(evasion.inputs) else 0)
+            rows = fit_jointly(
+                model,
+                task.owner,
+                [watermark, evasion],
+                partial(self.losses, has_hosts=drawn.hosts.shape[1] > 0),
+                Phase(recipe=phase.recipe, extras=taken, share=phase.share),
+                seed=derive_seed(seed, "mea-defender", "phase", number),
+                weigh=weigh,
+                runtime=runtime,
+                description=f"embedding, phase {number + 1}",
+            )
+            history += [{**row, "epoch": row["epoch"] + len(history), "phase": number + 1.0} for row in rows]
+        return model, tuple(history)
+
+    def losses(
+        self, clean: Answers, extras: Sequence[Answers | None], *, has_hosts: bool = True
+    ) -> Mapping[str, Tensor]:
+        """The four losses of eq. 4-8, those that the batch has samples for and that are not left out."""
+        watermark, evasion = extras
+        terms: dict[str, Callable[[], Tensor]] = {
+            "utility": lambda: F.cross_entropy(clean.logits, clean.targets),
+        }
+        if watermark is not None:
+            if has_hosts:
+                terms["combination"] = lambda: combination_loss(watermark)
+            terms["verification"] = lambda: F.cross_entropy(watermark.logits, watermark.targets)
+        if evasion is not None:
+            terms["evasion"] = lambda: F.cross_entropy(evasion.logits, evasion.targets)
+        return {name: term() for name, term in terms.items() if name not in self.without}
+
+    def _evasion(self, secret: Secret, task: Task, *, seed: int, runtime: Runtime) -> Extra:
+        if not isinstance(secret, MixSecret) or not self.evasion_samples or "evasion" in self.without:
+            return Extra.alone(task.owner.inputs[:0], task.owner.labels[:0])
+        made = mix_otherwise(secret, task.owner, self.evasion, self.evasion_samples, seed=seed, runtime=runtime)
+        return Extra.alone(*made)

@@ -1,0 +1,243 @@
+"""Ways to make one sample of two (MEA-Defender, arXiv 2401.15239, section 4.2 and appendix C)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypeAlias
+
+import torch
+from torch import Tensor
+
+from heirmark.configuration import to_json
+from heirmark.errors import BadConfig, ShapeMismatch
+from heirmark.runtime import Runtime, as_floats
+from heirmark.task import Split
+from heirmark.triggers.autoencoder import Autoencoder, fit_autoencoder
+
+Region: TypeAlias = Literal["left", "right", "top", "bottom", "diagonal", "centre", "band"]
+REGIONS: tuple[Region, ...] = ("left", "right", "top", "bottom", "diagonal", "centre", "band")
+
+
+class Combine(Protocol):
+    """A combiner that is ready."""
+
+    def __call__(self, first: Tensor, second: Tensor) -> Tensor:
+        """Make ``[M, ...]`` of two ``[M, ...]`` of the same dtype."""
+
+
+class Combiner(Protocol):
+    """A way to combine and its secret configuration; a frozen dataclass."""
+
+    def prepare(self, data: Split, *, seed: int, runtime: Runtime) -> Combine:
+        """Get ready.
+
+        Args:
+            data: the owner's; a combiner that has something to learn learns it there.
+            seed: of that.
+            runtime: device, precision, progress.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropPaste:
+    """A region of the second image pasted over the first; the paper's default pastes the right half.
+
+    Attributes:
+        region: which; ``"diagonal"`` is what lies above the main diagonal, ``"centre"`` a square in the middle, ``"band"`` the
+            middle rows.
+        share: of the image's side that the region takes; no use to ``"diagonal"``.
+        offset: pixels by which the region is moved away from its edge; no use to ``"diagonal"``, ``"centre"`` and ``"band"``.
+    """
+
+    region: Region = "right"
+    share: float = 0.5
+    offset: int = 0
+
+    def __post_init__(self) -> None:
+        if self.region not in REGIONS:
+            raise BadConfig(f"unknown region {self.region!r}: choose one of {', '.join(REGIONS)}")
+        if not 0 < self.share < 1 or self.offset < 0:
+            raise BadConfig(f"share must lie in (0, 1) and offset may not be negative, not {self.share}, {self.offset}")
+
+    def prepare(self, data: Split, *, seed: int, runtime: Runtime) -> Combine:
+        """Nothing to learn."""
+        if len(data.inputs.shape) != 4:
+            raise BadConfig("regions are cut out of images [C, H, W]: combine other inputs by blending")
+        self.mask(data.inputs.shape[2], data.inputs.shape[3])
+        return self
+
+    def mask(self, height: int, width: int) -> Tensor:
+        """``[H, W]`` bool, true where the second image shows.
+
+        Example:
+            >>> CropPaste(region="right").mask(2, 4).int().tolist()
+            [[0, 0, 1, 1], [0, 0, 1, 1]]
+        """
+        rows, columns = torch.arange(height)[:, None], torch.arange(width)[None]
+        if self.region == "diagonal":
+            return columns * height > rows * width
+        if self.region == "centre":
+            tall, wide = self._length(height), self._length(width)
+            top, left = (height - tall) // 2, (width - wide) // 2
+            return (rows >= top) & (rows < top + tall) & (columns >= left) & (columns < left + wide)
+        along, side = (rows, height) if self.region in ("top", "bottom", "band") else (columns, width)
+        length = self._length(side)
+        if self.region == "band":
+            start = (side - length) // 2
+        else:
+            start = self.offset if self.region in ("left", "top") else side - length - self.offset
+            if not 0 <= start <= side - length:
+                raise BadConfig(
+                    f"a region of {length} moved by {self.offset} leaves an image of {side}: lower the offset"
+                )
+        return ((along >= start) & (along < start + length)).expand(height, width)
+
+    def _length(self, side: int) -> int:
+        return min(max(round(self.share * side), 1), side - 1)
+
+    def __call__(self, first: Tensor, second: Tensor) -> Tensor:
+        """See :class:`Combine`."""
+        return torch.where(self.mask(*first.shape[2:]).to(first.device), second, first)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PixelBlend:
+    """``ratio * first + (1 - ratio) * second``, for inputs of any shape.
+
+    Attributes:
+        ratio: of the first; 0.5 in the paper.
+    """
+
+    ratio: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_ratio(self.ratio)
+
+    def prepare(self, data: Split, *, seed: int, runtime: Runtime) -> Combine:
+        """Nothing to learn."""
+        return self
+
+    def __call__(self, first: Tensor, second: Tensor) -> Tensor:
+        """See :class:`Combine`."""
+        return stored(self.ratio * as_floats(first) + (1 - self.ratio) * as_floats(second), first.dtype)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stripes:
+    """Stripes of the one image between stripes of the other.
+
+    Attributes:
+        count: how many stripes; 5 in the paper.
+        of_second: which of them show the second image, from 0; two of five in the paper.
+        direction: ``"columns"`` or ``"rows"``.
+    """
+
+    count: int = 5
+    of_second: tuple[int, ...] = (1, 3)
+    direction: Literal["columns", "rows"] = "columns"
+
+    def __post_init__(self) -> None:
+        chosen = set(self.of_second)
+        if len(chosen) != len(self.of_second) or not chosen or not chosen < set(range(self.count)):
+            raise BadConfig(f"of {self.count} stripes some but not all show the second image, not {self.of_second}")
+        if self.direction not in ("columns", "rows"):
+            raise BadConfig(f"unknown direction {self.direction!r}: choose columns or rows")
+
+    def prepare(self, data: Split, *, seed: int, runtime: Runtime) -> Combine:
+        """Nothing to learn."""
+        shape = data.inputs.shape
+        if len(shape) != 4 or self.count > shape[3 if self.direction == "columns" else 2]:
+            raise BadConfig(
+                f"{self.count} stripes do not fit inputs of shape {list(shape[1:])}: combine them otherwise"
+            )
+        return self
+
+    def __call__(self, first: Tensor, second: Tensor) -> Tensor:
+        """See :class:`Combine`."""
+        axis = 3 if self.direction == "columns" else 2
+        side = first.shape[axis]
+        stripe = torch.arange(side, device=first.device) * self.count // side
+        shown = torch.isin(stripe, torch.tensor(self.of_second, device=first.device))
+        return torch.where(shown if axis == 3 else shown[:, None], second, first)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AutoencoderBlend:
+    """The codes of both images blended and decoded, by an autoencoder that is trained on the owner's images.
+
+    Attributes:
+        ratio: of the first image's code; 0.5 in the paper.
+        width: channels of the first layer (ours; the paper gives no autoencoder).
+        epochs: of its training (ours).
+        batch_size: of its training (ours).
+        learning_rate: of Adam (ours).
+    """
+
+    ratio: float = 0.5
+    width: int = 16
+    epochs: int = 5
+    batch_size: int = 128
+    learning_rate: float = 2e-3
+
+    def __post_init__(self) -> None:
+        _check_ratio(self.ratio)
+        if min(self.width, self.epochs, self.batch_size) < 1 or not 0 < self.learning_rate < 1:
+            raise BadConfig("width, epochs and batch_size must be positive, learning_rate must lie in (0, 1)")
+
+    def prepare(self, data: Split, *, seed: int, runtime: Runtime) -> Combine:
+        """Train the autoencoder."""
+        if len(data.inputs.shape) != 4:
+            raise BadConfig("the autoencoder is one for images [C, H, W]: combine other inputs by pixel blending")
+        net = fit_autoencoder(
+            data.inputs,
+            width=self.width,
+            epochs=self.epochs,
+            batch_size=self.batch_size,
+            learning_rate=self.learning_rate,
+            seed=seed,
+            runtime=runtime,
+        )
+        return _DecodedBlend(net=net, ratio=self.ratio)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _DecodedBlend:
+    """A trained autoencoder at work, on the CPU."""
+
+    net: Autoencoder = field(repr=False)
+    ratio: float
+
+    @torch.no_grad()
+    def __call__(self, first: Tensor, second: Tensor) -> Tensor:
+        if first.shape != second.shape:
+            raise ShapeMismatch(f"cannot blend {list(first.shape)} with {list(second.shape)}: give pairs")
+        made = [
+            self.net.decode(
+                self.ratio * self.net.encode(as_floats(one)) + (1 - self.ratio) * self.net.encode(as_floats(other))
+            )
+            for one, other in zip(first.split(500), second.split(500), strict=True)  # type: ignore[no-untyped-call]
+        ]
+        return stored(torch.cat([as_floats(first[:0]), *made]), first.dtype)
+
+
+AnyCombiner = AutoencoderBlend | CropPaste | PixelBlend | Stripes
+"""The combiners that a configuration may name."""
+
+
+def describe_combiner(combiner: AnyCombiner) -> Mapping[str, Any]:
+    """A combiner's configuration as JSON."""
+    told = to_json(combiner)
+    assert isinstance(told, Mapping)  # a dataclass becomes an object
+    return told
+
+
+def stored(images: Tensor, dtype: torch.dtype) -> Tensor:
+    """Floats in [0, 1] as images of a dtype are stored."""
+    images = images.clamp(0, 1)
+    return images.mul(255).round().to(dtype) if dtype == torch.uint8 else images.to(dtype)
+
+
+def _check_ratio(ratio: float) -> None:
+    if not 0 < ratio < 1:
+        raise BadConfig(f"the ratio of a blend must lie in (0, 1), not {ratio}")

@@ -1,0 +1,117 @@
+"""Patch triggers: a white square on images of one class (Feature Sharing, ICLR 2022 submission, section 4; after BadNets)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from heirmark.errors import BadConfig
+from heirmark.runtime import Runtime, derive_seed
+from heirmark.task import Split, Task
+from heirmark.triggers.base import TriggerSet, check_label, pick
+
+Corner: TypeAlias = Literal["bottom-right", "bottom-left", "top-right", "top-left"]
+CORNERS: tuple[Corner, ...] = ("bottom-right", "bottom-left", "top-right", "top-left")
+PAPER_SIZES = {28: 3, 32: 4, 64: 6}
+"""Side of the square by side of the image: MNIST, CIFAR, Tiny-ImageNet."""
+
+
+def paste_square(images: Tensor, size: int, corner: str) -> Tensor:
+    """White squares into a corner.
+
+    Args:
+        images: ``[M, C, H, W]`` uint8, or float in [0, 1].
+        size: of the square in pixels, at most the image.
+        corner: of :data:`CORNERS`.
+
+    Returns:
+        ``[M, C, H, W]``, a copy.
+
+    Example:
+        >>> paste_square(torch.zeros(1, 1, 2, 3), 1, "bottom-right")[0, 0].tolist()
+        [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
+    """
+    out = images.clone()
+    rows = slice(0, size) if corner.startswith("top") else slice(-size, None)
+    columns = slice(0, size) if corner.endswith("left") else slice(-size, None)
+    out[:, :, rows, columns] = 255 if images.dtype == torch.uint8 else 1.0
+    return out
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patch:
+    """A white square on source-class images, labelled with the target: the paper's in-distribution watermark.
+
+    Attributes:
+        source: class of the hosts; None draws one.
+        target: the label; None draws one that is not the source.
+        size: side of the square in pixels; None takes the paper's (3 on 28x28, 4 on 32x32, 6 on 64x64), a tenth elsewhere.
+        corner: where it goes.
+    """
+
+    source: int | None = None
+    target: int | None = None
+    size: int | None = None
+    corner: Corner = "bottom-right"
+
+    def __post_init__(self) -> None:
+        if self.source is not None and self.source == self.target:
+            raise BadConfig(f"the target {self.target} may not be the source class")
+        if self.size is not None and self.size < 1:
+            raise BadConfig(f"size must be positive, not {self.size}")
+        if self.corner not in CORNERS:
+            raise BadConfig(f"unknown corner {self.corner!r}: choose one of {', '.join(CORNERS)}")
+
+    def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> PatchSecret:
+        """Draw what is left open; see :class:`heirmark.triggers.base.Trigger`."""
+        if len(task.input_shape) != 3:
+            raise BadConfig(f"a patch is pasted on images, and {task.name} has none: use another trigger")
+        side = min(task.input_shape[1:])
+        size = self.size or PAPER_SIZES.get(side, max(1, round(side / 10)))
+        if size >= side:
+            raise BadConfig(f"a patch of {size} pixels covers an image of {side}: lower size")
+        generator = torch.Generator().manual_seed(derive_seed(seed, "patch"))
+        order = torch.randperm(len(task.classes), generator=generator).tolist()
+        source = next(label for label in order if label != self.target) if self.source is None else self.source
+        target = next(label for label in order if label != source) if self.target is None else self.target
+        return PatchSecret(
+            source=check_label(source, task, "source class"),
+            target=check_label(target, task, "target"),
+            size=size,
+            corner=self.corner,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatchSecret:
+    """Settled patch: see :class:`Patch`."""
+
+    source: int
+    target: int
+    size: int
+    corner: str
+
+    def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
+        """Patched source-class images, each host once; the control is the host itself."""
+        images = pick(hosts, self.source, count, torch.Generator().manual_seed(seed))
+        return TriggerSet(
+            inputs=paste_square(images, self.size, self.corner),
+            controls=images,
+            hosts=images[:, None],
+            host_labels=torch.full((len(images), 1), self.source),
+            target=self.target,
+        )
+
+    def describe(self) -> Mapping[str, Any]:
+        """The secret as JSON."""
+        return {
+            "kind": "patch",
+            "source": self.source,
+            "target": self.target,
+            "size": self.size,
+            "corner": self.corner,
+        }

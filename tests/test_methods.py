@@ -1,0 +1,339 @@
+"""What is particular to each method: its losses against plain loops, its phases, its freeze point, the key filter."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from heirmark.errors import BadConfig, BadData
+from heirmark.joint import Answers, Phase
+from heirmark.methods import T2S, DeepTracer, FeatureSharing, KeyFilter, MEADefender, Vanilla
+from heirmark.methods.base import Prepared, draw_training, train_clean
+from heirmark.methods.deeptracer import class_centroids, inter_loss, intra_loss
+from heirmark.methods.feature_sharing import layers_of, weight_shift
+from heirmark.methods.mea_defender import combination_loss, mix_otherwise
+from heirmark.models import build
+from heirmark.runtime import Runtime, predict
+from heirmark.task import Task
+from heirmark.training import Recipe
+from heirmark.triggers import Feature, Mix, Patch, Tiles, TriggerSet
+from heirmark.tuning import Rehearsal
+
+ADAM = Recipe(epochs=2, batch_size=16, learning_rate=0.02, optimizer="adam")
+NET = "naivenet:width=4,hidden=16,batch_norm=true"
+
+
+@pytest.fixture(scope="module")
+def clean(tiny_task: Task, cpu: Runtime) -> nn.Module:
+    return train_clean(tiny_task, NET, ADAM, seed=0, runtime=cpu)
+
+
+def prepared(task: Task, clean: nn.Module, trigger: Any, cpu: Runtime, count: int = 40) -> Prepared:
+    secret = trigger.settle(task, clean, seed=0, runtime=cpu)
+    return Prepared(task=task, clean=clean, secret=secret, training=draw_training(secret, task, count, seed=0))
+
+
+# ---------------------------------------------------------------- MEA-Defender
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 5), st.integers(0, 4), st.integers(2, 5), st.integers(0, 999))
+def test_combination_loss_is_the_sum_of_divergences(count: int, kinds: int, classes: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    own = torch.randn(count, classes, generator=generator, dtype=torch.float64)
+    others = torch.randn(count, kinds, classes, generator=generator, dtype=torch.float64)
+    wanted = 0.0
+    for row in range(count):
+        p = own[row].softmax(0).tolist()
+        for kind in range(kinds):
+            q = others[row, kind].softmax(0).tolist()
+            wanted += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)) / count
+    answers = Answers(logits=own, targets=torch.zeros(count, dtype=torch.long), companions=others)
+    assert float(combination_loss(answers)) == pytest.approx(wanted, abs=1e-12)
+
+
+def test_mixed_otherwise_is_never_the_secret_way(tiny_task: Task, clean: nn.Module, cpu: Runtime) -> None:
+    secret = Mix(sources=(1, 4), target=0).settle(tiny_task, clean, seed=0, runtime=cpu)
+    ways: Any = ("right", "left", "pixels")
+    inputs, labels = mix_otherwise(secret, tiny_task.owner, ways, 30, seed=0, runtime=cpu)
+    alone, _ = mix_otherwise(secret, tiny_task.owner, ("left", "pixels"), 30, seed=0, runtime=cpu)
+    assert torch.equal(inputs, alone), "the secret way is left out"
+    assert set(labels.tolist()) == {1, 4}
+    assert inputs.dtype == tiny_task.owner.inputs.dtype
+    owned = {row.numpy().tobytes() for row in tiny_task.owner.inputs[:, :, :, :8]}
+    lefts = {row.numpy().tobytes() for row in inputs[0::2, :, :, :8]}
+    assert lefts <= owned, "every second one shows a whole left half"
+    with pytest.raises(BadConfig, match="name some"):
+        mix_otherwise(secret, tiny_task.owner, ("right",), 3, seed=0, runtime=cpu)
+
+
+def mea(**changes: Any) -> MEADefender:
+    settings: dict[str, Any] = {
+        "model": NET,
+        "trigger": Mix(sources=(1, 3), target=0),
+        "triggers": 40,
+        "evasion_samples": 20,
+        "evasion": ("left", "pixels"),
+        "key_size": 30,
+        "pretraining": ADAM,
+        "first": Phase(recipe=replace(ADAM, epochs=1), extras=(2, 0)),
+        "second": Phase(recipe=replace(ADAM, epochs=1), extras=(4, 2)),
+    }
+    return MEADefender(**{**settings, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "first", "second"),
+    [
+        ({}, {"utility", "combination", "verification"}, {"utility", "combination", "verification", "evasion"}),
+        ({"without": ("combination",)}, {"utility", "verification"}, {"utility", "verification", "evasion"}),
+        ({"without": ("verification", "evasion")}, {"utility", "combination"}, {"utility", "combination"}),
+        ({"trigger": Tiles(sources=(0, 1, 2, 3), target=5)}, {"utility", "combination", "verification"}, None),
+    ],
+)
+def test_losses_by_phase(
+    changes: dict[str, Any], first: set[str], second: set[str] | None, tiny_task: Task, clean: nn.Module, cpu: Runtime
+) -> None:
+    method = mea(**changes)
+    _, history = method.embed(prepared(tiny_task, clean, method.trigger, cpu), seed=0, runtime=cpu)
+    for row, wanted in zip(history, (first, second or first), strict=True):
+        weights = {name.removeprefix("weight of "): value for name, value in row.items() if name.startswith("weight")}
+        assert set(weights) == wanted
+        assert sum(weights.values()) == pytest.approx(1, abs=1e-4), "MGDA's weights add up to 1"
+    assert [row["phase"] for row in history] == [1.0, 2.0]
+    assert [row["epoch"] for row in history] == [1.0, 2.0]
+
+
+def test_fixed_weights_are_those_given(tiny_task: Task, clean: nn.Module, cpu: Runtime) -> None:
+    method = mea(weighting="fixed", weights=(1.0, 0.5, 2.0, 0.25))
+    _, history = method.embed(prepared(tiny_task, clean, method.trigger, cpu), seed=0, runtime=cpu)
+    told = [history[1][f"weight of {name}"] for name in ("utility", "combination", "verification", "evasion")]
+    assert told == [1.0, 0.5, 2.0, 0.25]
+
+
+def test_pretrained_starts_from_the_clean_model(tiny_task: Task, clean: nn.Module, cpu: Runtime) -> None:
+    still = replace(ADAM, epochs=0)
+    method = mea(start="clean", first=Phase(recipe=still, extras=(1, 0)), second=Phase(recipe=still, extras=(1, 0)))
+    model, _ = method.embed(prepared(tiny_task, clean, method.trigger, cpu), seed=0, runtime=cpu)
+    assert model is not clean
+    for one, other in zip(model.parameters(), clean.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+# ---------------------------------------------------------------- DeepTracer
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 6), st.integers(2, 4), st.integers(0, 999), st.floats(0.1, 5))
+def test_coupling_losses_are_as_written(count: int, classes: int, seed: int, margin: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    outputs = torch.randn(count, classes, generator=generator, dtype=torch.float64)
+    centroids = torch.randn(classes, classes, generator=generator, dtype=torch.float64)
+    labels = torch.randint(classes, (count,), generator=generator)
+    intra = inter = 0.0
+    for f, y in zip(outputs.tolist(), labels.tolist(), strict=True):
+        for j, c in enumerate(centroids.tolist()):
+            distance = math.dist(f, c)
+            if j == y:
+                intra += distance**2 / count
+            else:
+                inter += max(0.0, margin - distance) ** 2 / count
+    assert float(intra_loss(outputs, labels, centroids)) == pytest.approx(intra)
+    assert float(inter_loss(outputs, labels, centroids, margin)) == pytest.approx(inter, abs=1e-9)
+
+
+def test_an_output_on_a_centroid_has_a_finite_gradient() -> None:
+    outputs = torch.zeros(1, 3, requires_grad=True)
+    inter_loss(outputs, torch.tensor([1]), torch.zeros(3, 3), 1.0).backward()
+    assert outputs.grad is not None
+    assert bool(outputs.grad.isfinite().all())
+
+
+def test_centroids_are_means_by_class() -> None:
+    outputs = torch.arange(10.0).reshape(5, 2)
+    found = class_centroids(outputs, torch.tensor([2, 0, 2, 0, 2]), 4)
+    assert found[0].tolist() == [4.0, 5.0]
+    assert found[2].tolist() == [4.0, 5.0]
+    assert bool(found[[1, 3]].isnan().all())
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted"),
+    [
+        ({}, {"primary", "watermark", "intra", "inter"}),
+        ({"weight_coupling": 0.0}, {"primary", "watermark"}),
+        ({"centroids": "moving"}, {"primary", "watermark", "intra", "inter"}),
+    ],
+)
+def test_deeptracers_losses(
+    changes: dict[str, Any], wanted: set[str], tiny_task: Task, clean: nn.Module, cpu: Runtime
+) -> None:
+    phase = Phase(recipe=replace(ADAM, epochs=1), extras=(4,))
+    method = DeepTracer(model=NET, first=phase, second=phase, pretraining=ADAM, **changes)
+    _, history = method.embed(prepared(tiny_task, clean, Patch(), cpu), seed=0, runtime=cpu)
+    assert {name for name in history[0] if name.startswith("weight of")} == {f"weight of {name}" for name in wanted}
+    if not changes:
+        assert (history[0]["weight of intra"], history[0]["weight of inter"]) == (0.01, 3.0)
+
+
+# ---------------------------------------------------------------- feature sharing
+
+
+def test_layers_are_counted_with_their_norms() -> None:
+    names = {
+        "naivenet": 4,
+        "vgg-like": 7,
+        "resnet18": 21,
+        "wrn-16-4": 17,
+    }
+    for name, count in names.items():
+        options = {} if name == "naivenet" else {"width": 4} if name != "wrn-16-4" else {}
+        net = build(name, input_shape=(3, 32, 32), classes=3, **options)
+        assert layers_of(net)[-1][0] == "head"
+        if name in ("naivenet", "vgg-like"):
+            assert len(layers_of(net)) == count
+        parts = [part for _, modules in layers_of(net) for part in modules]
+        own = sum(p.numel() for part in parts for p in part.parameters(recurse=False))
+        assert own == sum(p.numel() for p in net.parameters()), "no parameter is in no layer, none in two"
+
+
+@pytest.mark.parametrize("frozen", [None, 0, 1, 2, 3])
+def test_frozen_layers_stay_as_they_are(frozen: int | None, tiny_task: Task, clean: nn.Module, cpu: Runtime) -> None:
+    method = FeatureSharing(model=NET, trigger=Patch(), trigger_batch=8, tuning=ADAM, frozen=frozen)
+    before = copy.deepcopy(clean)
+    model, history = method.embed(prepared(tiny_task, clean, Patch(), cpu), seed=0, runtime=cpu)
+    count = 3 if frozen is None else frozen
+    shift = weight_shift(clean, model)
+    assert [value == 0 for value in shift.values()] == [True] * count + [False] * (4 - count)
+    assert {f"weight shift of {name}": value for name, value in shift.items()}.items() <= history[-1].items()
+    stay = {name for name, _ in layers_of(model)[:count]}
+    for name, buffer in model.named_buffers():
+        if name.endswith("running_mean"):
+            layer = layers_of(model)[0 if ".1." in f".{name}" or ".2." in f".{name}" else 1][0]
+            same = torch.equal(buffer, dict(clean.named_buffers())[name])
+            assert same is (layer in stay), f"{name}: statistics drift exactly where nothing is frozen"
+    assert all(p.requires_grad for p in model.parameters())
+    for one, other in zip(before.state_dict().values(), clean.state_dict().values(), strict=True):
+        assert torch.equal(one, other), "the clean model is the caller's"
+
+
+def test_a_freeze_point_behind_the_end_is_refused(tiny_task: Task, clean: nn.Module, cpu: Runtime) -> None:
+    method = FeatureSharing(model=NET, trigger=Patch(), frozen=4)
+    with pytest.raises(BadConfig, match=r"frozen=4 leaves nothing to tune: this model has 4 layers.*head"):
+        method.embed(prepared(tiny_task, clean, Patch(), cpu), seed=0, runtime=cpu)
+
+
+# ---------------------------------------------------------------- the key filter
+
+
+class Says(nn.Module):
+    """Answers by the first pixel: it is the row of a table of logits."""
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.table = nn.Parameter(table)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.table[(inputs[:, 0, 0, 0] * 255).round().long()]
+
+
+def test_the_filter_keeps_what_hits_survives_and_is_no_ones_habit(
+    monkeypatch: pytest.MonkeyPatch, tiny_task: Task, cpu: Runtime
+) -> None:
+    inputs = torch.zeros(6, 1, 16, 16, dtype=torch.uint8)
+    inputs[:, 0, 0, 0] = torch.arange(6)
+    drawn = TriggerSet(
+        inputs=inputs, controls=inputs, hosts=inputs[:, None], host_labels=torch.zeros(6, 1, dtype=torch.long), target=1
+    )
+
+    def says(*scores: float) -> nn.Module:
+        return Says(torch.tensor([[0.0, score] for score in scores]))
+
+    victim, surrogate, benign = says(1, 1, -1, 1, 1, 1), says(1, 2, 3, 4, -1, 1.5), says(-1, -1, -1, 1, -1, -1)
+    monkeypatch.setattr(KeyFilter, "steal", lambda *args, **options: surrogate)
+
+    def kept(count: int) -> list[int]:
+        found = KeyFilter()(drawn, victim, benign, tiny_task, keep=count, architecture=NET, seed=0, runtime=cpu)
+        assert torch.equal(found.inputs, found.controls)
+        return found.inputs[:, 0, 0, 0].tolist()
+
+    assert kept(10) == [1, 5, 0], "2 misses on the victim, 4 on the surrogate, 3 hits on the benign model"
+    assert kept(2) == [1, 5], "the most confident on the surrogate come first"
+    with pytest.raises(BadData, match="does not survive the simulated theft"):
+        KeyFilter()(drawn, benign, victim, tiny_task, keep=2, architecture=NET, seed=0, runtime=cpu)
+
+
+def test_the_surrogate_learns_from_the_victims_answers_alone(tiny_task: Task, clean: nn.Module, cpu: Runtime) -> None:
+    chosen = KeyFilter(recipe=replace(ADAM, epochs=4))
+    wrong = replace(tiny_task, owner=replace(tiny_task.owner, labels=tiny_task.owner.labels * 0))
+    one, other = (chosen.steal(clean, task, architecture=NET, seed=0, runtime=cpu) for task in (tiny_task, wrong))
+    for p, q in zip(one.parameters(), other.parameters(), strict=True):
+        assert torch.equal(p, q), "true labels play no part"
+    answers = [predict(model, tiny_task.test.inputs, runtime=cpu).argmax(1) for model in (one, clean)]
+    assert float((answers[0] == answers[1]).float().mean()) > 0.8
+    foreign = replace(chosen, queries="foreign")
+    foreign.steal(clean, tiny_task, architecture=NET, seed=0, runtime=cpu)
+    with pytest.raises(BadConfig, match="brings foreign images"):
+        foreign.steal(clean, replace(tiny_task, foreign=None), architecture=NET, seed=0, runtime=cpu)
+
+
+# ---------------------------------------------------------------- compositions
+
+
+@pytest.mark.parametrize(
+    "watermark", [mea(trigger=Feature(), triggers=3), DeepTracer(triggers=7), FeatureSharing(), Vanilla(key_size=9)]
+)
+def test_a_rehearsal_takes_over_objective_only(watermark: Any) -> None:
+    method = T2S(model=NET, trigger=Patch(), triggers=50, key_size=33, pretraining=ADAM, watermark=watermark)
+    first = method.first_phase()
+    assert type(first) is type(watermark)
+    assert (first.model, first.trigger, first.triggers, first.key_size) == (NET, Patch(), 50, 33)
+    assert (first.pretraining, first.key_filter) == (ADAM, None)
+
+
+def test_the_rehearsed_thief_starts_clean_and_the_target_watermarked(
+    tiny_task: Task, clean: nn.Module, cpu: Runtime, tiny_task_of: Callable[..., Task]
+) -> None:
+    phase = Phase(recipe=replace(ADAM, epochs=2), extras=(6,))
+    method = T2S(
+        model=NET, trigger=Patch(source=1, target=2), triggers=40, key_size=20, pretraining=ADAM,
+        watermark=DeepTracer(first=phase, second=phase), rehearsal=Rehearsal(epochs=1, batch_size=48, trigger_batch=8),
+    )  # fmt: skip
+    result = method(tiny_task, seed=0, runtime=cpu, clean=clean)
+    assert result.history[0]["target_wsr"] > result.history[0]["student_wsr"]
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: mea(triggers=0), "must be positive"),
+        (lambda: mea(first=Phase(recipe=ADAM, extras=(1,))), "two numbers"),
+        (lambda: mea(without=("utility",)), "unknown without 'utility'"),
+        (lambda: mea(evasion=("upside",)), "unknown evasion 'upside'"),
+        (lambda: mea(weighting="even"), "unknown weighting 'even'"),
+        (lambda: DeepTracer(key_size=0), "must be positive"),
+        (lambda: DeepTracer(margin=0.0), "margin must be positive"),
+        (lambda: DeepTracer(weight_intra=-1.0), "may not be negative"),
+        (lambda: DeepTracer(second=Phase(recipe=ADAM, extras=(1, 1))), "one number"),
+        (lambda: DeepTracer(centroids="mean"), "unknown centroids 'mean'"),  # type: ignore[arg-type]
+        (lambda: FeatureSharing(frozen=-1), "may not be negative"),
+        (lambda: FeatureSharing(trigger_batch=0), "must be positive"),
+        (lambda: KeyFilter(candidates=0), "must be positive"),
+        (lambda: KeyFilter(queries="mine"), "choose owner or foreign"),
+    ],
+)
+def test_bad_settings_name_their_remedy(make: Callable[[], Any], words: str) -> None:
+    with pytest.raises(BadConfig, match=words):
+        make()
