@@ -1,12 +1,14 @@
 """Methods against Knockoff, with the unmarked control beside every cell, over seeds.
 
     python benchmarks/compare.py methods --seeds 0 1 2 --out results/methods.json
+    python benchmarks/compare.py thieves --seeds 0 1 2 --other vgg-like:width=16 --out results/thieves.json
     python benchmarks/compare.py updates --seeds 0 1 2 --out results/updates.json
     python benchmarks/compare.py methods --full --model vgg-like --seeds 0 1 2 --out results/methods-vgg.json
 
 Tables:
 
 - ``methods``: the four papers' methods, their compositions, and joint training, as in DeepTracer's Tables 1-2.
+- ``thieves``: T2S against other simulated thieves than the paper's; stolen by another architecture too.
 - ``updates``: T2S' own update (eq. 9) against the balanced one and no rehearsal, by trigger.
 
 Every victim is stolen with soft labels and with labels only, on the adversary's split, and so is an unmarked model of the
@@ -35,6 +37,7 @@ from heirmark.pipeline.embedding import embed_stage
 from heirmark.pipeline.judging import Judgement, calibrate_stage, read_judged, verify_stage
 from heirmark.pipeline.stealing import Theft, steal_stage
 from heirmark.pipeline.store import Store
+from heirmark.rehearsal import DistillationLoss
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.triggers import Feature, Mix, Tiles
 from heirmark.tuning import Rehearsal
@@ -89,13 +92,37 @@ def updates(profile: Profile) -> dict[str, AnyMethod]:
     return table
 
 
-TABLES = {"methods": methods, "updates": updates}
+def thieves(profile: Profile) -> dict[str, AnyMethod]:
+    """The table of simulated thieves: what rehearsing other thefts than the paper's buys."""
+    t2s = profile.t2s()
+    one = t2s.rehearsal
+    others = tuple(f"naivenet:batch_norm=true,width={width}" for width in (16, 48))
+    return {
+        "one thief, soft labels (paper)": t2s,
+        "label only": replace(t2s, rehearsal=replace(one, loss=DistillationLoss(kind="label"))),
+        "soft and label-only in turn": replace(t2s, rehearsal=replace(one, label_thieves=1)),
+        "temperature 0.5": replace(t2s, rehearsal=replace(one, loss=DistillationLoss(temperature=0.5))),
+        "pool of architectures": replace(t2s, thieves=others),
+        "pool, and a label-only thief": replace(t2s, thieves=others, rehearsal=replace(one, label_thieves=1)),
+        "three student steps": replace(t2s, rehearsal=replace(one, student_steps=3)),
+        "thief from a fresh start every 100 steps": replace(t2s, rehearsal=replace(one, reset_student_every=100)),
+    }
+
+
+TABLES = {"methods": methods, "updates": updates, "thieves": thieves}
+"""Every table, by name."""
 
 
 def rows(
-    table: Mapping[str, AnyMethod], profile: Profile, seed: int, store: Store, runtime: Runtime
+    table: Mapping[str, AnyMethod],
+    profile: Profile,
+    seed: int,
+    store: Store,
+    runtime: Runtime,
+    *,
+    other: str | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """All rows of one seed."""
+    """All rows of one seed; ``other`` is a second architecture that steals."""
     context = Context(task=load_task(profile.data, seed=seed), runtime=runtime)
     unmarked = profile.unmarked()
     chooser = embed_stage(unmarked, context, seed=seed, kind="train")
@@ -116,10 +143,13 @@ def rows(
         marked = embed_stage(method, context, seed=seed, clean=chooser, watermarked=start)
         calibration = calibrate_stage(marked, others, context)
         suspects = {"victim": marked, "unmarked": control}
+        models = {"": profile.model} | ({" by another architecture": other} if other else {})
         for answers, short in (("probabilities", "soft"), ("label", "label")):
-            theft = Theft(attack=profile.knockoff(), answers=answers)  # type: ignore[arg-type]
-            for owner, victim in (("stolen", marked), ("unmarked, stolen", control)):
-                suspects[f"{owner}, {short}"] = steal_stage(theft, victim, context, seed=derive_seed(seed, "thief"))
+            for what, model in models.items():
+                theft = Theft(attack=replace(profile.knockoff(), model=model), answers=answers)  # type: ignore[arg-type]
+                for owner, victim in (("stolen", marked), ("unmarked, stolen", control)):
+                    stage = steal_stage(theft, victim, context, seed=derive_seed(seed, "thief"))
+                    suspects[f"{owner}{what}, {short}"] = stage
         for suspect, stage in suspects.items():
             done = store.get(verify_stage(stage, marked, calibration, context, Judgement()), context)
             judged = read_judged(done.folder)
@@ -167,6 +197,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--full", action="store_true", help="full Fashion-MNIST, longer training")
     parser.add_argument("--model", help="architecture in place of the profile's")
+    parser.add_argument("--other", help="a second architecture that steals")
     parser.add_argument("--store", type=Path, default=Path("runs/benchmarks"))
     parser.add_argument("--out", type=Path)
     parser.add_argument("--device", default="auto")
@@ -184,7 +215,7 @@ def main() -> None:
         runtime = bars.runtime(options.device, "auto")
         store = Store(options.store)
         for seed in options.seeds:
-            for row in rows(table, profile, seed, store, runtime):
+            for row in rows(table, profile, seed, store, runtime, other=options.other):
                 found.append(row)
                 bars.console.print(json.dumps(row), highlight=False, markup=False, soft_wrap=True)
     result = {

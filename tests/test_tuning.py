@@ -214,6 +214,84 @@ def test_the_loss_of_the_thief_is_handed_on(kind: Any) -> None:
     assert same is (kind == "cross-entropy"), "only the entropy of the target tells this loss from KL, and it drops out"
 
 
+# ---------------------------------------------------------------- other thieves than the paper's
+
+
+def test_a_pool_of_one_is_that_one() -> None:
+    alone, _ = run(net(1), net(2), WHOLE)
+    pooled, _ = rehearse(
+        net(1),
+        [net(2)],
+        *batch(),
+        config=WHOLE,
+        seed=0,
+        monitor=monitor(),
+        runtime=Runtime(device="cpu", precision="float32"),
+    )
+    assert tensors(alone) == tensors(pooled)
+
+
+@pytest.mark.parametrize(
+    "options", [{"label_thieves": 1}, {"label_thieves": 1, "loss": DistillationLoss(temperature=2.0)}]
+)
+def test_thieves_take_turns(options: dict[str, Any]) -> None:
+    two = replace(WHOLE, epochs=2, schedule="constant", **options)
+    one = replace(two, epochs=1, label_thieves=0)
+    both, history = run(net(1), net(2), two)
+    begun, _ = run(net(1), net(2), one)
+    wanted, _ = run(begun, net(2), replace(one, loss=replace(one.loss, kind="label")))
+    for p, q in zip(both.parameters(), wanted.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-9)
+    assert len(history) == 3
+
+
+@pytest.mark.parametrize("update", ["paper", "balanced"])
+@pytest.mark.parametrize("early", [0, 2])
+def test_other_queries_and_several_steps_by_hand(update: Any, early: int) -> None:
+    """With one image to ask about, every batch of queries is known: copies of it."""
+    config = replace(WHOLE, epochs=1, update=update, momentum=0.0, schedule="constant", student_steps=1 + early)
+    target, student = net(1), net(2)
+    split, triggers, targets = batch()
+    query = torch.randint(256, (1, 1, 16, 16), generator=torch.Generator().manual_seed(9), dtype=torch.uint8)
+    tuned, _ = run(target, student, config, queries=query)
+    asked, shown = (query.double() / 255).float().expand(COUNT, -1, -1, -1), triggers.float() / 255
+    hand = copy.deepcopy(target)
+    thief = {name: p.detach().clone() for name, p in student.named_parameters()}
+    buffers = {name: b.clone() for name, b in student.named_buffers()}
+    skeleton = copy.deepcopy(student)
+
+    def step(answers: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        theirs = {name: p.detach().clone().requires_grad_() for name, p in thief.items()}
+        z_s = functional_call(skeleton.train(), (theirs, buffers), (asked,))
+        theft = F.kl_div(z_s.log_softmax(1), answers.log_softmax(1), reduction="batchmean", log_target=True)
+        slopes = torch.autograd.grad(theft, list(theirs.values()), create_graph=True)
+        after = {name: p - config.student_rate * g for (name, p), g in zip(theirs.items(), slopes, strict=True)}
+        return after, theft
+
+    for _ in range(early):
+        with torch.no_grad():
+            answers = hand.eval()(asked)
+        after, _ = step(answers)
+        thief = {name: p.detach() for name, p in after.items()}
+    ours = dict(hand.named_parameters())
+    aside = copy.deepcopy(dict(hand.named_buffers()))
+    answers = functional_call(hand.train(), (ours, aside), (asked,))
+    after, _ = step(answers)
+    mark = F.cross_entropy(functional_call(skeleton.eval(), (after, buffers), (shown,)), targets)
+    hyper = dict(zip(ours, torch.autograd.grad(mark, list(ours.values())), strict=True))
+    utility = F.cross_entropy(hand(split.floats()), split.labels)
+    clean = dict(zip(ours, torch.autograd.grad(utility, list(ours.values())), strict=True))
+    if update == "paper":
+        direction = {name: hyper[name] + config.utility_weight * clean[name] for name in ours}
+    else:
+        direction = combine_balanced(hyper, clean, config.rho, remove_conflict=config.remove_conflict)
+    for name, p in tuned.named_parameters():
+        wanted = ours[name].detach() - config.learning_rate * direction[name]
+        torch.testing.assert_close(p.detach(), wanted, rtol=1e-6, atol=1e-8, msg=name)
+    for name, buffer in tuned.named_buffers():
+        torch.testing.assert_close(buffer, dict(hand.named_buffers())[name], msg=name)
+
+
 # ---------------------------------------------------------------- history
 
 

@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData
 from heirmark.rehearsal import (
+    Derivative,
     DistillationLoss,
     RehearsalStep,
+    Student,
     assign,
     choose_derivative,
     combine_balanced,
+    combine_paper,
+    norm,
     rehearsal_step,
+    simulate_theft,
     student_module,
     student_state,
 )
-from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, predict
+from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating, predict
 from heirmark.task import Split
 from heirmark.training import Rotation, augment
 
@@ -52,7 +58,10 @@ class Rehearsal:
         enough: trigger loss of the simulated thief below which ρ shrinks in proportion to it; 0 never shrinks it. Scaled to ρ,
             the hypergradient is as long when the thief has the mark already as when it has none, and costs as much accuracy.
         remove_conflict: of the balanced update.
-        reset_student_every: steps after which the thief starts again from its first state; 0 keeps it, as the paper does.
+        student_steps: steps of theft for each of the target's, every one on a batch of its own; only the last is differentiated.
+            One in the paper.
+        label_thieves: further simulated thieves that see labels only (loss ``"label"``). Thieves take turns, step by step.
+        reset_student_every: steps after which a thief starts again from its first state; 0 keeps it, as the paper does.
         augment: of the clean batch, for utility and theft alike: ``"none"`` (inferred), ``"flip"`` or ``"crop-flip"``. A target
             answers images it has learned by heart more surely than those that a real thief will show it.
         loss: what the thief minimises; KL(p_T || p_S) at temperature 1 (inferred).
@@ -77,6 +86,8 @@ class Rehearsal:
     rho_of: Literal["step", "mean"] = "step"
     enough: float = 0.0
     remove_conflict: bool = True
+    student_steps: int = 1
+    label_thieves: int = 0
     reset_student_every: int = 0
     augment: Literal["none", "flip", "crop-flip"] = "none"
     loss: DistillationLoss = field(default=DistillationLoss())
@@ -87,14 +98,12 @@ class Rehearsal:
     one_graph: bool = False
 
     def __post_init__(self) -> None:
-        if (
-            self.epochs < 0
-            or min(self.batch_size, self.trigger_batch) < 1
-            or min(self.reset_student_every, self.micro_batch) < 0
-        ):
-            raise BadConfig(
-                f"epochs, reset_student_every and micro_batch may not be negative, batches must be positive: {self}"
-            )
+        for name in ("batch_size", "trigger_batch", "student_steps"):
+            if getattr(self, name) < 1:
+                raise BadConfig(f"{name} must be positive, not {getattr(self, name)}")
+        for name in ("epochs", "label_thieves", "reset_student_every", "micro_batch"):
+            if getattr(self, name) < 0:
+                raise BadConfig(f"{name} may not be negative, not {getattr(self, name)}")
         rates = 0 < self.learning_rate < math.inf and 0 < self.student_rate < math.inf
         if not (rates and 0 <= self.momentum < 1):
             raise BadConfig(f"learning_rate and student_rate must be positive and finite, momentum in [0, 1): {self}")
@@ -140,9 +149,20 @@ class Monitor:
         return row
 
 
+@dataclass(kw_only=True, eq=False)
+class _Thief:
+    """A simulated thief between its turns."""
+
+    skeleton: nn.Module
+    first: Student
+    state: Student
+    loss: DistillationLoss
+    derivative: Derivative
+
+
 def rehearse(
     target: nn.Module,
-    student: nn.Module,
+    students: nn.Module | Sequence[nn.Module],
     data: Split,
     triggers: Tensor,
     targets: Tensor,
@@ -150,23 +170,27 @@ def rehearse(
     config: Rehearsal,
     seed: int,
     monitor: Monitor,
+    queries: Tensor | None = None,
     runtime: Runtime | None = None,
 ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
-    """Fine-tune a target so that a thief of it inherits the trigger.
+    """Fine-tune a target so that thieves of it inherit the trigger.
 
     Args:
         target: where the target starts; unchanged.
-        student: where the simulated thief starts; unchanged. Any architecture with the same classes.
-        data: the owner's split; the simulated thief is given the same images.
+        students: where the simulated thieves start; unchanged. One as in the paper, or a pool that takes turns; any
+            architectures with the same classes. Label-only thieves start as the first of them does.
+        data: the owner's split.
         triggers: ``[M, ...]`` trigger samples that train.
         targets: ``[M]`` int64 labels that they shall have.
         config: see :class:`Rehearsal`.
         seed: of the batches and of dropout.
         monitor: what the history is measured on.
+        queries: ``[Q, ...]`` what the simulated thieves ask; None lets them ask the owner's images, batch by batch the same
+            ones that the utility is taken on, as in the paper.
         runtime: device, precision, progress.
 
     Returns:
-        The tuned target in eval mode, and one row an epoch: epoch, accuracy and WSR of target and thief, mean losses, and
+        The tuned target in eval mode, and one row an epoch: epoch, accuracy and WSR of target and first thief, mean losses, and
         whether the hypergradient was ``exact`` (1: forward mode; 0: finite differences).
 
     Raises:
@@ -176,49 +200,53 @@ def rehearse(
     device = runtime.torch_device
     exact = Runtime(device=runtime.device, precision="float32") if config.precision == "float32" else runtime
     model = copy.deepcopy(target).to(device).train()
-    skeleton = copy.deepcopy(student).to(device)
-    first = thief = student_state(skeleton)
     optimizer = torch.optim.SGD(model.parameters(), config.learning_rate, momentum=config.momentum)
     inputs, labels = data.inputs.to(device), data.labels.to(device)
+    asked = None if queries is None else queries.to(device)
     rotation = Rotation(triggers.to(device), targets.to(device), config.trigger_batch)
     generator = torch.Generator().manual_seed(seed)
     batch = min(config.batch_size, len(inputs))
     per_epoch = len(inputs) // batch
     steps = config.epochs * per_epoch
-    derivative = config.derivative
-    if derivative == "auto":
-        sample = channels_last(as_floats(inputs[:2]))
-        derivative, _ = choose_derivative(skeleton, thief, sample, seed=seed, runtime=exact)
+    thieves = _gang(students, config, channels_last(as_floats(inputs[:2])), seed=seed, runtime=exact)
+
+    def augmented(images: Tensor) -> Tensor:
+        return channels_last(augment(as_floats(images), config.augment, generator))
+
+    def elsewhere(pool: Tensor) -> Tensor:
+        return augmented(pool[torch.randint(len(pool), (batch,), generator=generator).to(device)])
+
+    def row(epoch: int) -> dict[str, float]:
+        return monitor.row(epoch, model, student_module(thieves[0].skeleton, thieves[0].state), runtime)
+
     seen = torch.zeros(2, device=device)
-    history = [monitor.row(0, model, student_module(skeleton, thief), runtime)]
+    history: list[Mapping[str, float]] = [row(0)]
     for epoch in range(config.epochs):
         order = torch.randperm(len(inputs), generator=generator).to(device)
         totals = torch.zeros(3, device=device)
         for k in range(per_epoch):
             step = epoch * per_epoch + k
-            if config.reset_student_every and step % config.reset_student_every == 0:
-                thief = first
+            thief = thieves[step % len(thieves)]
+            if config.reset_student_every and step // len(thieves) % config.reset_student_every == 0:
+                thief.state = thief.first
             chosen = order[k * batch : (k + 1) * batch]
             shown, wanted = rotation.draw(generator)
-            result = rehearsal_step(
+            for early in range(config.student_steps - 1):
+                images = elsewhere(inputs if asked is None else asked)
+                thief.state = _practise(
+                    model, thief, images, config, seed=derive_seed(seed, "early", step, early), runtime=exact
+                )
+            result = _rehearse_once(
                 model,
-                skeleton,
                 thief,
-                channels_last(augment(as_floats(inputs[chosen]), config.augment, generator)),
-                labels[chosen],
-                channels_last(shown),
-                wanted,
-                alpha=config.student_rate,
-                loss=config.loss,
-                weights=(1.0, config.utility_weight) if config.update == "paper" else None,
-                derivative=derivative,
-                trigger_mode=config.trigger_mode,
-                micro_batch=config.micro_batch or None,
-                one_graph=config.one_graph,
+                (augmented(inputs[chosen]), labels[chosen]),
+                None if asked is None else elsewhere(asked),
+                (channels_last(shown), wanted),
+                config,
                 seed=derive_seed(seed, "step", step),
                 runtime=exact,
             )
-            thief = result.student
+            thief.state = result.student
             _descend(model, optimizer, result, config, seen, step / steps)
             totals += torch.stack([result.watermark_loss, result.utility_loss, result.distillation_loss]).float()
             runtime.progress("rehearsing", step + 1, steps)
@@ -228,10 +256,100 @@ def rehearse(
                 f"a loss of the rehearsal became {means} in epoch {epoch + 1}: "
                 "lower learning_rate, or raise utility_weight (update=paper)"
             )
-        row = monitor.row(epoch + 1, model, student_module(skeleton, thief), runtime)
         losses = dict(zip(("watermark_loss", "utility_loss", "distillation_loss"), means, strict=True))
-        history.append({**row, **losses, "exact": float(derivative == "forward")})
+        all_exact = all(thief.derivative == "forward" for thief in thieves)
+        history.append({**row(epoch + 1), **losses, "exact": float(all_exact)})
     return model.eval(), tuple(history)
+
+
+def _gang(
+    students: nn.Module | Sequence[nn.Module], config: Rehearsal, sample: Tensor, *, seed: int, runtime: Runtime
+) -> list[_Thief]:
+    """The simulated thieves, in the order of their turns."""
+    starts = [students] if isinstance(students, nn.Module) else list(students)
+    kinds = [config.loss] * len(starts) + [replace(config.loss, kind="label")] * config.label_thieves
+    thieves = []
+    for start, loss in zip(starts + [starts[0]] * config.label_thieves, kinds, strict=True):
+        skeleton = copy.deepcopy(start).to(runtime.torch_device)
+        first = student_state(skeleton)
+        if config.derivative == "auto":
+            derivative, _ = choose_derivative(skeleton, first, sample, seed=seed, runtime=runtime)
+        else:
+            derivative = config.derivative
+        thieves.append(_Thief(skeleton=skeleton, first=first, state=first, loss=loss, derivative=derivative))
+    return thieves
+
+
+def _practise(
+    model: nn.Module, thief: _Thief, images: Tensor, config: Rehearsal, *, seed: int, runtime: Runtime
+) -> Student:
+    """A step of theft that nothing is learned from; the target answers in eval mode, as it answers a real thief."""
+    with torch.no_grad(), evaluating(model), runtime.autocast():
+        answers = model(images).float()
+    return simulate_theft(
+        thief.skeleton,
+        thief.state,
+        answers,
+        images,
+        loss=thief.loss,
+        lr=config.student_rate,
+        micro_batch=config.micro_batch or None,
+        seed=seed,
+        runtime=runtime,
+    ).student
+
+
+def _rehearse_once(
+    model: nn.Module,
+    thief: _Thief,
+    clean: tuple[Tensor, Tensor],
+    queries: Tensor | None,
+    triggers: tuple[Tensor, Tensor],
+    config: Rehearsal,
+    *,
+    seed: int,
+    runtime: Runtime,
+) -> RehearsalStep:
+    """One step; where the thief asks other images than the utility is taken on, the two gradients are taken apart."""
+
+    def take(images: Tensor, labels: Tensor, weights: tuple[float, float] | None) -> RehearsalStep:
+        return rehearsal_step(
+            model,
+            thief.skeleton,
+            thief.state,
+            images,
+            labels,
+            *triggers,
+            alpha=config.student_rate,
+            loss=thief.loss,
+            weights=weights,
+            derivative=thief.derivative,
+            trigger_mode=config.trigger_mode,
+            micro_batch=config.micro_batch or None,
+            one_graph=config.one_graph,
+            seed=seed,
+            runtime=runtime,
+        )
+
+    both = (1.0, config.utility_weight) if config.update == "paper" else None
+    if queries is None:
+        return take(*clean, both)
+    asked = take(queries, clean[1].new_zeros(len(queries)), (1.0, 0.0))
+    names, parameters = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad), strict=True)
+    with torch.enable_grad(), runtime.autocast():
+        logits = model(clean[0])  # in train mode: its running statistics are those of the owner's images
+    utility = F.cross_entropy(logits.float(), clean[1])
+    gradient = dict(zip(names, torch.autograd.grad(utility, parameters), strict=True))
+    direction = combine_paper(asked.direction, gradient, config.utility_weight) if both else {}
+    return replace(
+        asked,
+        hypergradient=asked.direction,
+        utility_gradient=gradient,
+        direction=direction,
+        utility_loss=utility.detach(),
+        teacher_buffers={},
+        diagnostics={**asked.diagnostics, "utility_gradient_norm": norm(gradient.values())},
+    )
 
 
 def _descend(

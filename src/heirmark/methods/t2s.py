@@ -11,7 +11,7 @@ from typing import Literal
 from torch import nn
 
 from heirmark.errors import BadConfig
-from heirmark.methods.base import Marked, Prepared, mark, new_model
+from heirmark.methods.base import Marked, Prepared, mark, new_model, train_clean
 from heirmark.methods.deeptracer import DeepTracer
 from heirmark.methods.feature_sharing import FeatureSharing
 from heirmark.methods.key_filter import KeyFilter
@@ -22,6 +22,7 @@ from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, Feature
+from heirmark.triggers.out_of_distribution import fit_shape
 from heirmark.tuning import Monitor, Rehearsal, rehearse
 
 
@@ -43,6 +44,9 @@ class T2S:
         watermark: how the target is watermarked before the rehearsal; None is joint training, as in the paper. Its objective is
             taken; architecture, trigger, samples and clean model are this method's.
         rehearse: False leaves out the rehearsal: "w/o rehearsal" of Table VII.
+        thieves: architectures of further simulated thieves, each from a clean model of its own; they take turns with the first,
+            which has the target's. None in the paper.
+        queries: what simulated thieves ask: the ``"owner"``'s images, as in the paper, or the task's ``"foreign"`` ones.
         rehearsal: of the theft (eq. 2-9).
         key_filter: DeepTracer's filter of the key, which the paper does not have.
     """
@@ -56,6 +60,8 @@ class T2S:
     initial: Literal["watermarked", "clean", "scratch"] = "watermarked"
     watermark: Vanilla | MEADefender | DeepTracer | FeatureSharing | None = None
     rehearse: bool = True
+    thieves: tuple[Architecture, ...] = ()
+    queries: Literal["owner", "foreign"] = "owner"
     rehearsal: Rehearsal = field(default=Rehearsal())
     key_filter: KeyFilter | None = None
 
@@ -64,6 +70,8 @@ class T2S:
             raise BadConfig(f"triggers, key_size and trigger_batch must be positive: {self}")
         if self.initial not in ("watermarked", "clean", "scratch"):
             raise BadConfig(f"unknown initial {self.initial!r}: choose watermarked, clean or scratch")
+        if self.queries not in ("owner", "foreign"):
+            raise BadConfig(f"unknown queries {self.queries!r}: choose owner or foreign")
 
     def vanilla(self) -> Vanilla:
         """The method without rehearsal: joint training, as in the paper's first phase."""
@@ -133,11 +141,20 @@ class T2S:
             start = new_model(task, self.model, seed=derive_seed(seed, "target"))
         if not self.rehearse:
             return copy.deepcopy(start).eval(), ()  # a model that was handed in stays the caller's
+        queries = None
+        if self.queries == "foreign":
+            if task.foreign is None:
+                raise BadConfig("queries=foreign needs a task that brings foreign images: load_task(..., foreign=...)")
+            queries = fit_shape(task.foreign.inputs, task.input_shape)
         student = new_model(task, self.model, seed=derive_seed(seed, "student")) if self.initial == "scratch" else clean
+        others = [
+            train_clean(task, thief, self.pretraining, seed=derive_seed(seed, "thief", number), runtime=runtime)
+            for number, thief in enumerate(self.thieves)
+        ]
         seen = prepared.secret.draw(task.calibration, self.key_size, seed=derive_seed(seed, "triggers", "monitor"))
         return rehearse(
             start,
-            student,
+            [student, *others],
             task.owner,
             prepared.training.inputs,
             prepared.training.targets,
@@ -145,4 +162,5 @@ class T2S:
             seed=derive_seed(seed, "rehearsal"),
             runtime=runtime,
             monitor=Monitor(clean=task.calibration, triggers=seen.inputs, targets=seen.targets),
+            queries=queries,
         )
