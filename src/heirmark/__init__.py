@@ -25,17 +25,46 @@ if TYPE_CHECKING:
     from heirmark.blackbox import Answers, BlackBox
     from heirmark.data import DATASETS, load_images, load_task
     from heirmark.errors import HeirmarkError
+    from heirmark.joint import Phase
     from heirmark.key import Key, make_key
-    from heirmark.methods import METHODS, T2S, Marked, Unmarked, Vanilla
+    from heirmark.methods import (
+        METHODS,
+        T2S,
+        DeepTracer,
+        FeatureSharing,
+        KeyFilter,
+        Marked,
+        MEADefender,
+        Unmarked,
+        Vanilla,
+    )
     from heirmark.models import MODELS, ModelSpec, build
     from heirmark.models.storage import load_model, save_model
     from heirmark.rehearsal import DistillationLoss, rehearsal_step
     from heirmark.runtime import Runtime, predict
     from heirmark.task import Split, Task, make_task
     from heirmark.training import Recipe, accuracy, fit
-    from heirmark.triggers import Feature, Mix, OutOfDistribution, Tiles
+    from heirmark.triggers import (
+        AutoencoderBlend,
+        CropPaste,
+        Feature,
+        Mix,
+        OutOfDistribution,
+        Patch,
+        PixelBlend,
+        Stripes,
+        Tiles,
+    )
     from heirmark.tuning import Rehearsal, rehearse
-    from heirmark.verification import Calibration, Suspect, Verdict, calibrate, verify
+    from heirmark.verification import (
+        Calibration,
+        Suspect,
+        Verdict,
+        WilcoxonResult,
+        calibrate,
+        verify,
+        verify_wilcoxon,
+    )
 
 _HOMES = {
     "attacks": ("EXTRACTIONS", "Knockoff", "Stolen"),
@@ -43,16 +72,45 @@ _HOMES = {
     "data": ("DATASETS", "load_images", "load_task"),
     "errors": ("HeirmarkError",),
     "key": ("Key", "make_key"),
-    "methods": ("METHODS", "T2S", "Marked", "Unmarked", "Vanilla"),
+    "joint": ("Phase",),
+    "methods": (
+        "METHODS",
+        "T2S",
+        "DeepTracer",
+        "FeatureSharing",
+        "KeyFilter",
+        "MEADefender",
+        "Marked",
+        "Unmarked",
+        "Vanilla",
+    ),
     "models": ("MODELS", "ModelSpec", "build"),
     "models.storage": ("load_model", "save_model"),
     "rehearsal": ("DistillationLoss", "rehearsal_step"),
     "runtime": ("Runtime", "predict"),
     "task": ("Split", "Task", "make_task"),
     "training": ("Recipe", "accuracy", "fit"),
-    "triggers": ("Feature", "Mix", "OutOfDistribution", "Tiles"),
+    "triggers": (
+        "AutoencoderBlend",
+        "CropPaste",
+        "Feature",
+        "Mix",
+        "OutOfDistribution",
+        "Patch",
+        "PixelBlend",
+        "Stripes",
+        "Tiles",
+    ),
     "tuning": ("Rehearsal", "rehearse"),
-    "verification": ("Calibration", "Suspect", "Verdict", "calibrate", "verify"),
+    "verification": (
+        "Calibration",
+        "Suspect",
+        "Verdict",
+        "WilcoxonResult",
+        "calibrate",
+        "verify",
+        "verify_wilcoxon",
+    ),
 }
 _HOME = {name: f"heirmark.{module}" for module, names in _HOMES.items() for name in names}
 
@@ -76,10 +134,20 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "accuracy",
     "Feature",
     "Mix",
+    "CropPaste",
+    "PixelBlend",
+    "Stripes",
+    "AutoencoderBlend",
     "OutOfDistribution",
+    "Patch",
     "Tiles",
     "METHODS",
     "T2S",
+    "MEADefender",
+    "DeepTracer",
+    "FeatureSharing",
+    "Phase",
+    "KeyFilter",
     "Vanilla",
     "Unmarked",
     "Marked",
@@ -99,6 +167,8 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "Verdict",
     "calibrate",
     "verify",
+    "WilcoxonResult",
+    "verify_wilcoxon",
     "HeirmarkError",
 ]
 

@@ -16,13 +16,14 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.models.residual import ResNet18, WideResNet16
-from heirmark.models.simple import NaiveNet, VGGLike
+from heirmark.models.simple import AlexNet, NaiveNet, VGGLike
 from heirmark.runtime import seeded
 
 __all__ = ["MODELS", "Architecture", "Factory", "HasFeatures", "ModelSpec", "build", "features_of", "specify"]
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "naivenet": NaiveNet,
+    "alexnet": AlexNet,
     "vgg-like": VGGLike,
     "resnet18": ResNet18,
     "wrn-16-4": WideResNet16,
@@ -30,7 +31,7 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 """The built-in models."""
 
 CUSTOM = "custom"
-SMALLEST = {"naivenet": 16, "vgg-like": 12, "resnet18": 8, "wrn-16-4": 8}
+SMALLEST = {"naivenet": 16, "alexnet": 8, "vgg-like": 12, "resnet18": 8, "wrn-16-4": 8}
 
 Option = bool | int | float
 

@@ -58,6 +58,51 @@ class NaiveNet(nn.Module):
         return logits
 
 
+class AlexNet(nn.Module):
+    """Five convolutional and three fully connected layers, for small images.
+
+    DeepTracer's surrogate (arXiv 2511.08985) and a thief's net in MEA-Defender (arXiv 2401.15239), after AlexNet
+    (Krizhevsky 2012), whose strides are for images of 224 pixels: here the first layer has none, and there are fewer hidden
+    units.
+
+    Args:
+        input_shape: ``(C, H, W)`` with H, W of at least 8.
+        classes: number of logits.
+        width: channels of the first convolution; the others have 3, 6, 4 and 4 times as many, as in the original.
+        hidden: units of the first two fully connected layers; 4096 in the original.
+        dropout: probability of dropping a hidden unit.
+    """
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        classes: int,
+        *,
+        width: int = 64,
+        hidden: int = 1024,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        channels, height, side = input_shape
+        self.features = nn.Sequential(
+            Normalise(),
+            nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(width, 3 * width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Conv2d(3 * width, 6 * width, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(6 * width, 4 * width, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(4 * width, 4 * width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
+            nn.Flatten(),
+            nn.Dropout(dropout), nn.Linear(4 * width * (height // 8) * (side // 8), hidden), nn.ReLU(),
+            nn.Dropout(dropout), nn.Linear(hidden, hidden), nn.ReLU(),
+        )  # fmt: skip
+        self.head = nn.Linear(hidden, classes)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``."""
+        logits: Tensor = self.head(self.features(inputs))
+        return logits
+
+
 class VGGLike(nn.Module):
     """Four convolutional and three fully connected layers with dropout and no BatchNorm.
 
