@@ -81,7 +81,7 @@ def updates(profile: Profile) -> dict[str, AnyMethod]:
     rehearsals = {
         "eq. 9, lambda 50": paper,
         "eq. 9, lambda 5, eta 4e-3": replace(paper, utility_weight=5.0, learning_rate=4e-3),
-        "balanced, rho of the step": replace(balanced, rho_of="step", enough=0.0),
+        "balanced, rho never shrinks": replace(balanced, enough=0.0),
         "balanced": balanced,
     }
     table: dict[str, AnyMethod] = {}

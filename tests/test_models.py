@@ -36,6 +36,7 @@ SHAPES = [(1, 28, 28), (3, 32, 32)]
 NARROW: dict[str, dict[str, Any]] = {
     "naivenet": {"width": 3, "hidden": 7, "batch_norm": True},
     "vgg-like": {"width": 3, "hidden": 7},
+    "alexnet": {"width": 3, "hidden": 7},
     "resnet18": {"width": 4},
     "wrn-16-4": {"factor": 1},
 }

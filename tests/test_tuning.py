@@ -105,7 +105,6 @@ def by_hand(target: nn.Module, student: nn.Module, config: Rehearsal) -> tuple[n
     buffers = {name: b.clone() for name, b in first_buffers.items()}
     velocity: dict[str, Tensor] = {}
     losses: list[list[float]] = []
-    norms: list[float] = []
     for step in range(config.epochs):
         if config.reset_student_every and step % config.reset_student_every == 0:
             thief, buffers = dict(first), {name: b.clone() for name, b in first_buffers.items()}
@@ -128,11 +127,7 @@ def by_hand(target: nn.Module, student: nn.Module, config: Rehearsal) -> tuple[n
         if config.update == "paper":
             direction = {name: hyper[name] + config.utility_weight * clean[name] for name in ours}
         else:
-            norms.append(math.sqrt(sum(float(g.square().sum()) for g in clean.values())))
-            longer = max(norms[-1], sum(norms) / len(norms)) if config.rho_of == "mean" else norms[-1]
-            ratio = config.rho * longer / norms[-1]
-            if config.enough:
-                ratio *= min(1.0, float(mark) / config.enough)
+            ratio = config.rho * (min(1.0, float(mark) / config.enough) if config.enough else 1.0)
             direction = combine_balanced(hyper, clean, ratio, remove_conflict=config.remove_conflict)
         rate = config.learning_rate
         if config.schedule == "cosine":
@@ -157,7 +152,6 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "balanced": {"update": "balanced", "rho": 1.5},
     "balanced-momentum": {"update": "balanced", "momentum": 0.9},
     "balanced-with-conflict": {"update": "balanced", "remove_conflict": False},
-    "balanced-mean": {"update": "balanced", "rho": 1.5, "rho_of": "mean", "epochs": 5},
     "balanced-enough": {"update": "balanced", "rho": 1.5, "enough": 3.0},
     "triggers-in-train-mode": {"trigger_mode": "train"},
     "triggers-mixed": {"trigger_mode": "mixed"},

@@ -52,9 +52,6 @@ class Rehearsal:
             and takes out what conflicts with it: the raw hypergradient can be a thousand times the longer one and points
             against it, so that λ decides everything and small nets collapse.
         rho: of the balanced update.
-        rho_of: which norm of the utility gradient ρ multiplies: that of this ``"step"``, or the ``"mean"`` of all steps so far
-            where this step's is shorter. As a target comes to know its data by heart the utility gradient vanishes, and with
-            it what ``"step"`` leaves of the hypergradient, so that the mark fades again.
         enough: trigger loss of the simulated thief below which ρ shrinks in proportion to it; 0 never shrinks it. Scaled to ρ,
             the hypergradient is as long when the thief has the mark already as when it has none, and costs as much accuracy.
         remove_conflict: of the balanced update.
@@ -83,7 +80,6 @@ class Rehearsal:
     utility_weight: float = 50.0
     update: Literal["paper", "balanced"] = "paper"
     rho: float = 1.0
-    rho_of: Literal["step", "mean"] = "step"
     enough: float = 0.0
     remove_conflict: bool = True
     student_steps: int = 1
@@ -111,7 +107,6 @@ class Rehearsal:
             raise BadConfig(f"utility_weight, rho and enough may not be negative, and must be finite: {self}")
         for name, value, known in (
             ("update", self.update, ("paper", "balanced")),
-            ("rho_of", self.rho_of, ("step", "mean")),
             ("schedule", self.schedule, ("cosine", "constant")),
             ("augment", self.augment, ("none", "flip", "crop-flip")),
             ("trigger_mode", self.trigger_mode, ("eval", "train", "mixed")),
@@ -219,7 +214,6 @@ def rehearse(
     def row(epoch: int) -> dict[str, float]:
         return monitor.row(epoch, model, student_module(thieves[0].skeleton, thieves[0].state), runtime)
 
-    seen = torch.zeros(2, device=device)
     history: list[Mapping[str, float]] = [row(0)]
     for epoch in range(config.epochs):
         order = torch.randperm(len(inputs), generator=generator).to(device)
@@ -247,7 +241,7 @@ def rehearse(
                 runtime=exact,
             )
             thief.state = result.student
-            _descend(model, optimizer, result, config, seen, step / steps)
+            _descend(model, optimizer, result, config, step / steps)
             totals += torch.stack([result.watermark_loss, result.utility_loss, result.distillation_loss]).float()
             runtime.progress("rehearsing", step + 1, steps)
         means = [float(total) / per_epoch for total in totals]
@@ -357,19 +351,12 @@ def _descend(
     optimizer: torch.optim.Optimizer,
     result: RehearsalStep,
     config: Rehearsal,
-    seen: Tensor,
     progress: float,
 ) -> None:
-    """One step of the target's SGD along eq. 9 or its balanced form, and its running statistics.
-
-    ``seen`` gathers the sum of the utility gradient's norms, and how many they are.
-    """
+    """One step of the target's SGD along eq. 9 or its balanced form, and its running statistics."""
     direction = result.direction
     if config.update == "balanced":
         length = result.diagnostics["utility_gradient_norm"]
-        seen += torch.stack([length, torch.ones_like(length)])
-        if config.rho_of == "mean":
-            length = torch.maximum(length, seen[0] / seen[1])
         if config.enough:
             length = length * (result.watermark_loss / config.enough).clamp_max(1)
         direction = combine_balanced(
