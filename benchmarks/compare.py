@@ -8,6 +8,7 @@
 Tables:
 
 - ``methods``: the four papers' methods, their compositions, and joint training, as in DeepTracer's Tables 1-2.
+- ``ablations``: the papers' own, with MEA-Defender's WFPR: how often samples that are mixed otherwise hit.
 - ``thieves``: T2S against other simulated thieves than the paper's; stolen by another architecture too.
 - ``updates``: T2S' own update (eq. 9) against the balanced one and no rehearsal, by trigger.
 
@@ -30,16 +31,20 @@ from typing import Any
 from heirmark.console import Bars
 from heirmark.data import load_task
 from heirmark.files import atomic_write_json
-from heirmark.methods import T2S, AnyMethod, KeyFilter
+from heirmark.methods import T2S, AnyMethod, KeyFilter, MEADefender
+from heirmark.methods.mea_defender import mix_otherwise
+from heirmark.models.storage import load_model
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.demo_plan import FULL, QUICK, Profile
 from heirmark.pipeline.embedding import embed_stage
-from heirmark.pipeline.judging import Judgement, calibrate_stage, read_judged, verify_stage
+from heirmark.pipeline.judging import Judgement, calibrate_stage, read_judged, read_key, verify_stage
+from heirmark.pipeline.stage import Stage
 from heirmark.pipeline.stealing import Theft, steal_stage
 from heirmark.pipeline.store import Store
 from heirmark.rehearsal import DistillationLoss
-from heirmark.runtime import Runtime, derive_seed
+from heirmark.runtime import Runtime, derive_seed, predict
 from heirmark.triggers import Feature, Mix, Tiles
+from heirmark.triggers.mix import MixSecret
 from heirmark.tuning import Rehearsal
 from provenance import provenance
 
@@ -109,7 +114,27 @@ def thieves(profile: Profile) -> dict[str, AnyMethod]:
     }
 
 
-TABLES = {"methods": methods, "updates": updates, "thieves": thieves}
+def ablations(profile: Profile) -> dict[str, AnyMethod]:
+    """The papers' ablations: MEA-Defender's Table 5 and Fig. 2, DeepTracer's Table 4 and Fig. 6, Feature Sharing's Fig. 4."""
+    mea, tracer = profile.mea_defender(), replace(profile.deeptracer(), key_filter=None)
+    sharing = profile.feature_sharing()
+    return {
+        "mea-defender": mea,
+        "mea-defender, L_com only": replace(mea, without=("verification",)),
+        "mea-defender, L_ver only": replace(mea, without=("combination",)),
+        "mea-defender, no L_eva": replace(mea, without=("evasion",)),
+        "mea-defender, fixed weights": replace(mea, weighting="fixed"),
+        "deeptracer, key filter": profile.deeptracer(),
+        "deeptracer, no key filter": tracer,
+        "deeptracer, L_wm only": replace(tracer, weight_coupling=0.0),
+        "deeptracer, L_wm and L_intra": replace(tracer, weight_inter=0.0),
+        "deeptracer, L_wm and L_inter": replace(tracer, weight_intra=0.0),
+        "feature-sharing, all but the last frozen": sharing,
+        **{f"feature-sharing, {count} frozen": replace(sharing, frozen=count) for count in range(3)},
+    }
+
+
+TABLES = {"methods": methods, "updates": updates, "thieves": thieves, "ablations": ablations}
 """Every table, by name."""
 
 
@@ -162,7 +187,23 @@ def rows(
                 "p_value": judged.verdict.p_value,
                 "queries": judged.verdict.queries,
                 "outcome": judged.verdict.outcome,
+                "wfpr": false_positives(store, method, marked, stage, context)
+                if isinstance(method, MEADefender)
+                else None,
             }
+
+
+def false_positives(store: Store, method: MEADefender, marked: Stage, suspect: Stage, context: Context) -> float:
+    """WFPR (MEA-Defender, section 5.1): how often fresh samples of the two classes, mixed otherwise, get the target."""
+    assert isinstance(method.trigger, Mix)
+    trigger, task = read_key(store.get(marked, context).folder).trigger, context.task
+    ready = method.trigger.combiner.prepare(task.owner, seed=0, runtime=context.runtime)
+    secret = MixSecret(
+        sources=tuple(trigger["sources"]), target=trigger["target"], combiner=method.trigger.combiner, combine=ready
+    )
+    inputs, _ = mix_otherwise(secret, task.calibration, method.evasion, 1000, seed=0, runtime=context.runtime)
+    model, _ = load_model(store.get(suspect, context).folder)
+    return float((predict(model, inputs, runtime=context.runtime).argmax(1) == secret.target).double().mean())
 
 
 def summarise(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -184,9 +225,30 @@ def summarise(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
                 "wsr_spread": round(statistics.stdev(wsr), 4) if len(wsr) > 1 else None,
                 "wsr_worst": round(max(wsr) if suspect.startswith("unmarked") else min(wsr), 4),
                 "marked": sum(row["outcome"] == "MARKED" for row in members),
+                "wfpr_mean": None
+                if members[0]["wfpr"] is None
+                else round(statistics.mean(r["wfpr"] for r in members), 4),
             }
         )
     return summary
+
+
+def as_markdown(summary: list[dict[str, Any]]) -> str:
+    """A row a method: ACC / WSR in percent, mean and in brackets the worst WSR, with the unmarked control's worst WSR."""
+    columns = [name for name in dict.fromkeys(row["suspect"] for row in summary) if not name.startswith("unmarked")]
+    cells = {(row["method"], row["suspect"]): row for row in summary}
+    lines = ["| method | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    for method in dict.fromkeys(row["method"] for row in summary):
+        told = []
+        for column in columns:
+            row = cells[method, column]
+            control = cells[method, column.replace("stolen", "unmarked, stolen") if "stolen" in column else "unmarked"]
+            told.append(
+                f"{100 * row['accuracy_mean']:.1f} / {100 * row['wsr_mean']:.1f} [{100 * row['wsr_worst']:.1f}], "
+                f"control {100 * control['wsr_worst']:.1f}"
+            )
+        lines.append(f"| {method} | " + " | ".join(told) + " |")
+    return "\n".join(lines)
 
 
 def main() -> None:
@@ -228,7 +290,7 @@ def main() -> None:
     }
     if options.out:
         atomic_write_json(options.out, result)
-    print(json.dumps(result["summary"], indent=2))
+    print(as_markdown(result["summary"]))
 
 
 if __name__ == "__main__":
