@@ -12,10 +12,11 @@ Tables:
 - ``thieves``: T2S against other simulated thieves than the paper's; stolen by another architecture too.
 - ``updates``: T2S' own update (eq. 9) against the balanced one and no rehearsal, by trigger.
 
-Every victim is stolen with soft labels and with labels only, on the adversary's split, and so is an unmarked model of the
-same training, which is judged with the same key. The models that calibrate are others, and so is the one that chooses
-classes and filters keys. Figures are of held-out triggers. Finished stages are kept under --store, so an interrupted run
-resumes. The settings are the demo's, or with --full those of its full profile, on full Fashion-MNIST.
+Every victim is stolen with soft labels and with labels only, on the adversary's split, and so is an unmarked model of
+the same training, which is judged with the same key. The models that calibrate are others, and so is the one that
+chooses classes and filters keys; of a filtered key the victim hits every trigger by construction. Figures are of
+held-out triggers. Finished stages are kept under --store, so an interrupted run resumes. The settings are the demo's,
+or with --full those of its full profile, on full Fashion-MNIST.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from typing import Any
 
 from heirmark.console import Bars
 from heirmark.data import load_task
+from heirmark.errors import HeirmarkError
 from heirmark.files import atomic_write_json
 from heirmark.methods import T2S, AnyMethod, KeyFilter, MEADefender
 from heirmark.methods.mea_defender import mix_otherwise
@@ -59,7 +61,7 @@ PAPERS = {
 
 def methods(profile: Profile) -> dict[str, AnyMethod]:
     """The table of methods."""
-    t2s, filtered = profile.t2s(), KeyFilter(candidates=4 * profile.key_size, recipe=profile.recipe)
+    t2s, filtered = profile.t2s(), KeyFilter(candidates=4 * profile.key_size, surrogate=None, recipe=profile.recipe)
     return {
         "vanilla": profile.vanilla(),
         "mea-defender": profile.mea_defender(),
@@ -162,35 +164,52 @@ def rows(
         for index in range(profile.calibrators)
     ]
     for name, method in table.items():
-        start = None
-        if isinstance(method, T2S):
-            start = embed_stage(method.first_phase(), context, seed=seed, clean=chooser)
-        marked = embed_stage(method, context, seed=seed, clean=chooser, watermarked=start)
-        calibration = calibrate_stage(marked, others, context)
-        suspects = {"victim": marked, "unmarked": control}
-        models = {"": profile.model} | ({" by another architecture": other} if other else {})
-        for answers, short in (("probabilities", "soft"), ("label", "label")):
-            for what, model in models.items():
-                theft = Theft(attack=replace(profile.knockoff(), model=model), answers=answers)  # type: ignore[arg-type]
-                for owner, victim in (("stolen", marked), ("unmarked, stolen", control)):
-                    stage = steal_stage(theft, victim, context, seed=derive_seed(seed, "thief"))
-                    suspects[f"{owner}{what}, {short}"] = stage
-        for suspect, stage in suspects.items():
-            done = store.get(verify_stage(stage, marked, calibration, context, Judgement()), context)
-            judged = read_judged(done.folder)
-            yield {
-                "method": name,
-                "suspect": suspect,
-                "seed": seed,
-                "accuracy": judged.accuracy,
-                "wsr": judged.verdict.wsr,
-                "p_value": judged.verdict.p_value,
-                "queries": judged.verdict.queries,
-                "outcome": judged.verdict.outcome,
-                "wfpr": false_positives(store, method, marked, stage, context)
-                if isinstance(method, MEADefender)
-                else None,
-            }
+        try:
+            yield from cells(name, method, profile, seed, store, context, chooser, control, others, other)
+        except HeirmarkError as error:  # a negative result is a result
+            yield {"method": name, "seed": seed, "error": str(error)}
+
+
+def cells(
+    name: str,
+    method: AnyMethod,
+    profile: Profile,
+    seed: int,
+    store: Store,
+    context: Context,
+    chooser: Stage,
+    control: Stage,
+    others: list[Stage],
+    other: str | None,
+) -> Iterator[dict[str, Any]]:
+    """The rows of one method and seed."""
+    start = None
+    if isinstance(method, T2S):
+        start = embed_stage(method.first_phase(), context, seed=seed, clean=chooser)
+    marked = embed_stage(method, context, seed=seed, clean=chooser, watermarked=start)
+    calibration = calibrate_stage(marked, others, context)
+    suspects = {"victim": marked, "unmarked": control}
+    models = {"": profile.model} | ({" by another architecture": other} if other else {})
+    for answers, short in (("probabilities", "soft"), ("label", "label")):
+        for what, model in models.items():
+            theft = Theft(attack=replace(profile.knockoff(), model=model), answers=answers)  # type: ignore[arg-type]
+            for owner, victim in (("stolen", marked), ("unmarked, stolen", control)):
+                stage = steal_stage(theft, victim, context, seed=derive_seed(seed, "thief"))
+                suspects[f"{owner}{what}, {short}"] = stage
+    for suspect, stage in suspects.items():
+        done = store.get(verify_stage(stage, marked, calibration, context, Judgement()), context)
+        judged = read_judged(done.folder)
+        yield {
+            "method": name,
+            "suspect": suspect,
+            "seed": seed,
+            "accuracy": judged.accuracy,
+            "wsr": judged.verdict.wsr,
+            "p_value": judged.verdict.p_value,
+            "queries": judged.verdict.queries,
+            "outcome": judged.verdict.outcome,
+            "wfpr": false_positives(store, method, marked, stage, context) if isinstance(method, MEADefender) else None,
+        }
 
 
 def false_positives(store: Store, method: MEADefender, marked: Stage, suspect: Stage, context: Context) -> float:
@@ -209,7 +228,7 @@ def false_positives(store: Store, method: MEADefender, marked: Stage, suspect: S
 def summarise(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean, standard deviation and worst over seeds, by method and suspect."""
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in found:
+    for row in (row for row in found if "error" not in row):
         groups.setdefault((row["method"], row["suspect"]), []).append(row)
     summary = []
     for (method, suspect), members in groups.items():

@@ -10,6 +10,7 @@ import pickle
 import runpy
 import struct
 import zlib
+from dataclasses import replace
 from importlib import resources
 from io import BytesIO
 from pathlib import Path
@@ -24,6 +25,7 @@ from scipy import io
 
 from heirmark.data import DATASETS, cifar, data_root, fashion_mini, idx, load_images, load_task, matlab, pickles, svhn
 from heirmark.errors import BadConfig, BadData, DataNotFound
+from heirmark.task import Split
 
 RNG = np.random.Generator(np.random.PCG64(0))
 
@@ -617,11 +619,16 @@ def test_the_script_rebuilds_the_embedded_file_byte_for_byte(tmp_path: Path) -> 
     assert load_images("fashion-mini")[0].digests() <= full.digests()
 
 
-def test_a_task_can_bring_foreign_images(tmp_path: Path) -> None:
-    plain, task = load_task("fashion-mini", seed=1), load_task("fashion-mini", seed=1, foreign="fashion-mini")
-    assert plain.foreign is None
-    assert task.foreign is not None
-    assert task.foreign.digests() == load_images("fashion-mini")[0].digests()
-    assert task.digest() == plain.digest()  # they are no part of it
+def test_a_task_can_bring_foreign_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Split(inputs=torch.zeros(3, 3, 8, 8, dtype=torch.uint8), labels=torch.tensor([0, 1, 0]))
+    foreign = replace(DATASETS["svhn"], read=lambda root: (other, other))
+    plain = load_task("fashion-mini", seed=1)
     with pytest.raises(DataNotFound, match="train_32x32"):
         load_task("fashion-mini", foreign="svhn", root=tmp_path)
+    monkeypatch.setitem(DATASETS, "svhn", foreign)
+    task = load_task("fashion-mini", seed=1, foreign="svhn")
+    assert plain.foreign is None
+    assert task.foreign is other
+    assert task.digest() == plain.digest()  # they are no part of it
+    with pytest.raises(BadData, match="foreign images stand in owner: take them from another data set"):
+        load_task("fashion-mini", seed=1, foreign="fashion-mini")

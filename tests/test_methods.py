@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from heirmark.errors import BadConfig, BadData
 from heirmark.joint import Answers, Phase
 from heirmark.methods import T2S, DeepTracer, FeatureSharing, KeyFilter, MEADefender, Vanilla
-from heirmark.methods.base import Prepared, draw_training, train_clean
+from heirmark.methods.base import Prepared, draw_training, queries_of, train_clean
 from heirmark.methods.deeptracer import class_centroids, inter_loss, intra_loss
 from heirmark.methods.feature_sharing import layers_of, weight_shift
 from heirmark.methods.mea_defender import combination_loss, mix_otherwise
@@ -25,7 +25,7 @@ from heirmark.models import build
 from heirmark.runtime import Runtime, predict
 from heirmark.task import Task
 from heirmark.training import Recipe
-from heirmark.triggers import Feature, Mix, Patch, Tiles, TriggerSet
+from heirmark.triggers import Feature, Mix, OutOfDistribution, Patch, Tiles, TriggerSet
 from heirmark.tuning import Rehearsal
 
 ADAM = Recipe(epochs=2, batch_size=16, learning_rate=0.02, optimizer="adam")
@@ -258,32 +258,74 @@ def test_the_filter_keeps_what_hits_survives_and_is_no_ones_habit(
     def says(*scores: float) -> nn.Module:
         return Says(torch.tensor([[0.0, score] for score in scores]))
 
+    prepared_by = {"task": tiny_task, "secret": Patch().settle(tiny_task, nn.Identity(), seed=0), "training": drawn}
     victim, surrogate, benign = says(1, 1, -1, 1, 1, 1), says(1, 2, 3, 4, -1, 1.5), says(-1, -1, -1, 1, -1, -1)
     monkeypatch.setattr(KeyFilter, "steal", lambda *args, **options: surrogate)
 
     def kept(count: int) -> list[int]:
-        found = KeyFilter()(drawn, victim, benign, tiny_task, keep=count, architecture=NET, seed=0, runtime=cpu)
+        found = KeyFilter()(
+            drawn, victim, Prepared(clean=benign, **prepared_by), keep=count, architecture=NET, seed=0, runtime=cpu
+        )
         assert torch.equal(found.inputs, found.controls)
         return found.inputs[:, 0, 0, 0].tolist()
 
     assert kept(10) == [1, 5, 0], "2 misses on the victim, 4 on the surrogate, 3 hits on the benign model"
     assert kept(2) == [1, 5], "the most confident on the surrogate come first"
     with pytest.raises(BadData, match="does not survive the simulated theft"):
-        KeyFilter()(drawn, benign, victim, tiny_task, keep=2, architecture=NET, seed=0, runtime=cpu)
+        KeyFilter()(drawn, benign, Prepared(clean=victim, **prepared_by), keep=2, architecture=NET, seed=0, runtime=cpu)
+
+
+def test_a_control_that_is_repeated_comes_last(monkeypatch: pytest.MonkeyPatch, tiny_task: Task, cpu: Runtime) -> None:
+    inputs = torch.zeros(4, 1, 16, 16, dtype=torch.uint8)
+    inputs[:, 0, 0, 0] = torch.arange(4)
+    controls = inputs.clone()
+    controls[1] = controls[0]
+    drawn = TriggerSet(
+        inputs=inputs,
+        controls=controls,
+        hosts=inputs[:, None],
+        host_labels=torch.zeros(4, 1, dtype=torch.long),
+        target=1,
+    )
+    always = Says(torch.tensor([[0.0, score] for score in (4.0, 3.0, 2.0, 1.0)]))
+    never = Says(torch.tensor([[0.0, -1.0]] * 4))
+    monkeypatch.setattr(KeyFilter, "steal", lambda *args, **options: always)
+    ready = Prepared(task=tiny_task, clean=never, secret=Patch().settle(tiny_task, never, seed=0), training=drawn)
+    found = KeyFilter()(drawn, always, ready, keep=4, architecture=NET, seed=0, runtime=cpu)
+    assert found.inputs[:, 0, 0, 0].tolist() == [0, 2, 3, 1]
 
 
 def test_the_surrogate_learns_from_the_victims_answers_alone(tiny_task: Task, clean: nn.Module, cpu: Runtime) -> None:
-    chosen = KeyFilter(recipe=replace(ADAM, epochs=4))
+    chosen = KeyFilter(recipe=replace(ADAM, epochs=4), surrogate=None)
     wrong = replace(tiny_task, owner=replace(tiny_task.owner, labels=tiny_task.owner.labels * 0))
-    one, other = (chosen.steal(clean, task, architecture=NET, seed=0, runtime=cpu) for task in (tiny_task, wrong))
+    ready = prepared(tiny_task, clean, Patch(), cpu)
+    one, other = (
+        chosen.steal(clean, replace(ready, task=task), architecture=NET, seed=0, runtime=cpu)
+        for task in (tiny_task, wrong)
+    )
     for p, q in zip(one.parameters(), other.parameters(), strict=True):
         assert torch.equal(p, q), "true labels play no part"
     answers = [predict(model, tiny_task.test.inputs, runtime=cpu).argmax(1) for model in (one, clean)]
     assert float((answers[0] == answers[1]).float().mean()) > 0.8
     foreign = replace(chosen, queries="foreign")
-    foreign.steal(clean, tiny_task, architecture=NET, seed=0, runtime=cpu)
-    with pytest.raises(BadConfig, match="brings foreign images"):
-        foreign.steal(clean, replace(tiny_task, foreign=None), architecture=NET, seed=0, runtime=cpu)
+    foreign.steal(clean, ready, architecture=NET, seed=0, runtime=cpu)
+    with pytest.raises(BadConfig, match="needs a task with foreign images"):
+        foreign.steal(
+            clean, replace(ready, task=replace(tiny_task, foreign=None)), architecture=NET, seed=0, runtime=cpu
+        )
+
+
+def test_simulated_thieves_never_ask_what_may_verify(tiny_task: Task, clean: nn.Module, cpu: Runtime) -> None:
+    ready = prepared(tiny_task, clean, OutOfDistribution(source=1), cpu)
+    asked = queries_of(ready, "foreign")
+    secret: Any = ready.secret
+    held = {row.numpy().tobytes() for row in secret.held_out}
+    assert len(held) == 30
+    assert held.isdisjoint(row.numpy().tobytes() for row in asked)
+    assert len(asked) == 120 - 30
+    for method in (T2S(queries="foreign"), Vanilla(key_filter=KeyFilter(queries="foreign"))):
+        with pytest.raises(BadConfig, match="--foreign NAME"):  # before anything is trained
+            method(replace(tiny_task, foreign=None), seed=0, runtime=cpu)
 
 
 # ---------------------------------------------------------------- compositions

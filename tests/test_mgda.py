@@ -83,6 +83,19 @@ def test_normalisations(kind: str) -> None:
     assert found == pytest.approx([other**2 / (one**2 + other**2), one**2 / (one**2 + other**2)])
 
 
+def test_lengths_orders_apart() -> None:
+    losses = [0.3, 0.4, 1e-5, 0.25]
+    found = mgda_weights([[row] for row in torch.eye(4)], losses, "loss+")
+    squares = [loss**2 for loss in losses]  # orthogonal: weights go with the inverse of the squared lengths
+    assert found == pytest.approx([square / sum(squares) for square in squares], abs=1e-4)
+
+
+def test_a_loss_at_rest_does_not_stop_the_others() -> None:
+    zero, one, two = torch.zeros(2), torch.tensor([1.0, 0.0]), torch.tensor([0.0, 1.0])
+    assert mgda_weights([[zero], [one], [two]], [1.0] * 3, "none") == [0.0, 0.5, 0.5]
+    assert mgda_weights([[zero], [zero]], [1.0, 2.0]) == [0.5, 0.5]
+
+
 def test_mistakes_name_their_remedy() -> None:
     with pytest.raises(BadConfig, match="at least one"):
         mgda_weights([], [])

@@ -38,7 +38,7 @@ from heirmark.pipeline.named import (
 )
 from heirmark.pipeline.stealing import Theft, steal_stage
 from heirmark.runtime import Runtime
-from heirmark.task import Task
+from heirmark.task import Split, Task
 from heirmark.training import Recipe
 from heirmark.triggers import Mix
 
@@ -84,8 +84,10 @@ def test_identity_covers_data_name_precision_and_the_users_code_but_no_progress(
         # A method looks up the paper's own classes by the name of the data.
         Context(task=replace(task, name="cifar10"), runtime=CPU),
         Context(task=replace(task, classes=tuple("abcde")), runtime=CPU),
-        Context(task=replace(task, foreign=task.owner), runtime=CPU),
-        Context(task=replace(task, foreign=task.test), runtime=CPU),
+        *(
+            Context(task=replace(task, foreign=Split(inputs=255 - part.inputs, labels=part.labels)), runtime=CPU)
+            for part in (task.owner, task.test)
+        ),
         Context(task=task, runtime=replace(CPU, precision="bfloat16")),
         Context(task=task, runtime=CPU, factory=own_code.make_net),
         Context(task=task, runtime=CPU, factory=own_code.make_wide_net),

@@ -269,11 +269,11 @@ def test_other_queries_and_several_steps_by_hand(update: Any, early: int) -> Non
         thief = {name: p.detach() for name, p in after.items()}
     ours = dict(hand.named_parameters())
     aside = copy.deepcopy(dict(hand.named_buffers()))
-    answers = functional_call(hand.train(), (ours, aside), (asked,))
+    answers = functional_call(hand.eval(), (ours, aside), (asked,))
     after, _ = step(answers)
     mark = F.cross_entropy(functional_call(skeleton.eval(), (after, buffers), (shown,)), targets)
     hyper = dict(zip(ours, torch.autograd.grad(mark, list(ours.values())), strict=True))
-    utility = F.cross_entropy(hand(split.floats()), split.labels)
+    utility = F.cross_entropy(hand.train()(split.floats()), split.labels)
     clean = dict(zip(ours, torch.autograd.grad(utility, list(ours.values())), strict=True))
     if update == "paper":
         direction = {name: hyper[name] + config.utility_weight * clean[name] for name in ours}

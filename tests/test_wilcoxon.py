@@ -76,26 +76,26 @@ def suspect(with_trigger: float, without: float, *, answers: Any = "probabilitie
 
 
 def test_a_mark_is_a_rise_above_the_margin() -> None:
-    found = verify_wilcoxon(suspect(0.9, 0.1), a_key())
+    found = verify_wilcoxon(suspect(0.9, 0.1), a_key(), share=0.2)
     assert found.rejects
     assert found.p_value < 1e-6
     assert found.detection_rate > 0.9
     assert found.mean_rise == pytest.approx(0.8, abs=0.03)
     assert (found.reference, found.queries) == ("control", 40)
     for with_trigger, without in ((0.3, 0.3), (0.45, 0.3), (0.9, 0.9)):
-        other = verify_wilcoxon(suspect(with_trigger, without), a_key())
+        other = verify_wilcoxon(suspect(with_trigger, without), a_key(), share=0.2)
         assert not other.rejects
         assert other.detection_rate == 0.0
 
 
 def test_foreign_triggers_are_held_against_chance() -> None:
     key = a_key("out-of-distribution")
-    found = verify_wilcoxon(suspect(0.9, 0.9), key)
+    found = verify_wilcoxon(suspect(0.9, 0.9), key, share=0.2)
     assert found.reference == "chance"
     assert found.mean_rise == pytest.approx(0.65, abs=0.03)
     assert found.rejects
     box = suspect(0.3, 0.3)
-    assert not verify_wilcoxon(box, key).rejects
+    assert not verify_wilcoxon(box, key, share=0.2).rejects
     assert box.queries_used == len(key), "controls are not asked in vain"
 
 
@@ -106,4 +106,10 @@ def test_mistakes_name_their_remedy() -> None:
         with pytest.raises(BadConfig, match="margin must lie"):
             verify_wilcoxon(suspect(0.9, 0.1), a_key(), **options)
     with pytest.raises(ShapeMismatch, match="3 classes, the key 4"):
-        verify_wilcoxon(BlackBox(lambda inputs: torch.ones(len(inputs), 3) / 3, classes=3), a_key())
+        verify_wilcoxon(BlackBox(lambda inputs: torch.ones(len(inputs), 3) / 3, classes=3), a_key(), share=0.2)
+    with pytest.raises(BadConfig, match=r"4 triggers can reject at 0\.05: raise share"):
+        verify_wilcoxon(suspect(0.9, 0.1), a_key())
+    box = suspect(0.9, 0.1, answers="top-k")
+    with pytest.raises(BadConfig, match="not top-k"):
+        verify_wilcoxon(box, a_key(), share=0.2)
+    assert box.queries_used == 0, "the key is not shown in vain"

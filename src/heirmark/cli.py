@@ -183,6 +183,10 @@ def embed(
         ),
     ] = None,
     split_seed: SplitSeed = 0,
+    foreign: Annotated[
+        str | None,
+        typer.Option("--foreign", help="Another data set, for triggers and simulated thieves that take its images."),
+    ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     data_root: DataRoot = None,
@@ -212,7 +216,9 @@ def embed(
         bars.progress("load the data", 0, 1)
         summary = embed_job(
             config,
-            with_foreign(load_named_task(data, seed=split_seed, root=data_root), config.trigger, root=data_root),
+            with_foreign(
+                load_named_task(data, seed=split_seed, root=data_root), config.trigger, root=data_root, name=foreign
+            ),
             out,
             seed=drawn if seed is None else seed,
             runtime=bars.runtime(device, precision),

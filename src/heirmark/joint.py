@@ -39,7 +39,7 @@ class Phase:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Extra:
-    """Samples that join clean batches.
+    """Samples that join clean batches; never augmented, nor are their companions.
 
     Attributes:
         inputs: ``[M, ...]``.

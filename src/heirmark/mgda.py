@@ -29,7 +29,7 @@ def mgda_weights(
             reference code of Sener and Koltun.
 
     Returns:
-        T weights, not negative, that add up to 1.
+        T weights, not negative, that add up to 1; 0 for a loss whose gradient vanishes, unless all do.
 
     Raises:
         BadConfig: when there is no loss, the counts differ, or the normalisation is unknown.
@@ -43,10 +43,18 @@ def mgda_weights(
     values = torch.tensor(list(losses), dtype=torch.float64, device=flat.device).abs().clamp_min(_TINY)
     divisors = {"loss+": norms * values, "l2": norms, "loss": values, "none": torch.ones_like(norms)}
     flat = flat / divisors[normalisation][:, None]
-    return min_norm_weights((flat @ flat.T).tolist())
+    # A loss that is at rest would take all the weight, and stop the others.
+    moving = [index for index, norm in enumerate(norms.tolist()) if norm > _TINY]
+    if not moving:
+        return [1 / len(losses)] * len(losses)
+    found = min_norm_weights((flat[moving] @ flat[moving].T).tolist())
+    weights = [0.0] * len(losses)
+    for index, weight in zip(moving, found, strict=True):
+        weights[index] = weight
+    return weights
 
 
-def min_norm_weights(gram: Sequence[Sequence[float]], *, steps: int = 500, tolerance: float = 1e-9) -> list[float]:
+def min_norm_weights(gram: Sequence[Sequence[float]], *, steps: int = 1000, tolerance: float = 1e-7) -> list[float]:
     """The point of the simplex at which the combination of T vectors is shortest, from their inner products.
 
     Two vectors have a closed form. For more, Frank-Wolfe with exact line search, in its pairwise form, which moves weight
@@ -55,7 +63,7 @@ def min_norm_weights(gram: Sequence[Sequence[float]], *, steps: int = 500, toler
     Args:
         gram: ``[T][T]`` inner products, symmetric and positive semidefinite.
         steps: at most.
-        tolerance: of the duality gap, relative to the largest squared norm.
+        tolerance: of the duality gap, relative to the squared length that is reached.
 
     Returns:
         T weights, not negative, that add up to 1.
@@ -75,12 +83,11 @@ def min_norm_weights(gram: Sequence[Sequence[float]], *, steps: int = 500, toler
     every = range(count)
     best = min(every, key=lambda i: gram[i][i])
     weights = [float(i == best) for i in every]
-    scale = max(gram[i][i] for i in every)
     for _ in range(steps):
         slopes = [sum(gram[i][j] * weights[j] for j in every) for i in every]
         to = min(every, key=lambda i: slopes[i])
         off = max((i for i in every if weights[i] > 0), key=lambda i: slopes[i])
-        if slopes[off] - slopes[to] <= tolerance * scale:
+        if slopes[off] - slopes[to] <= tolerance * sum(weights[i] * slopes[i] for i in every):
             break
         curvature = gram[to][to] - 2 * gram[to][off] + gram[off][off]
         most = weights[off]

@@ -91,6 +91,10 @@ class Split:
 
     def digest(self) -> str:
         """SHA-256 (hex) of type, shape, and all inputs with labels and order."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:
         header = [str(self.inputs.dtype), list(self.inputs.shape)]
         total = hashlib.sha256(json.dumps(header).encode() + b"\n")
         total.update(_raw(self.inputs))
@@ -138,7 +142,7 @@ class Task:
             this task, so neither :attr:`splits` nor :meth:`digest` cover it.
 
     Raises:
-        BadData: if splits differ in shape or type, a label has no class, or two splits share an example.
+        BadData: if splits differ in shape or type, a label has no class, or two splits, or one and ``foreign``, share an example.
     """
 
     name: str
@@ -161,6 +165,13 @@ class Task:
                     "bring all splits to one shape and type"
                 )
             _check_range(self.name, role, split, self.num_classes)
+        if self.foreign is not None and self.foreign.inputs.shape[1:] == self.owner.inputs.shape[1:]:
+            known = self.foreign.digests()
+            for role, split in self.splits.items():
+                if shared := len(known & split.digests()):
+                    raise BadData(
+                        f"task {self.name!r}: {shared} foreign images stand in {role}: take them from another data set"
+                    )
         for (one, first), (other, second) in combinations(self.splits.items(), 2):
             if shared := len(first.digests() & second.digests()):
                 raise BadData(

@@ -28,7 +28,7 @@ from heirmark.rehearsal import (
     student_module,
     student_state,
 )
-from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating, predict
+from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating, predict, seeded
 from heirmark.task import Split
 from heirmark.training import Rotation, augment
 
@@ -189,9 +189,12 @@ def rehearse(
         whether the hypergradient was ``exact`` (1: forward mode; 0: finite differences).
 
     Raises:
+        BadConfig: for queries together with micro_batch or one_graph.
         BadData: when a loss is no longer finite.
     """
     runtime = runtime or Runtime()
+    if queries is not None and (config.micro_batch or config.one_graph):
+        raise BadConfig("queries of their own are taken whole: leave micro_batch and one_graph out")
     device = runtime.torch_device
     exact = Runtime(device=runtime.device, precision="float32") if config.precision == "float32" else runtime
     model = copy.deepcopy(target).to(device).train()
@@ -306,7 +309,9 @@ def _rehearse_once(
 ) -> RehearsalStep:
     """One step; where the thief asks other images than the utility is taken on, the two gradients are taken apart."""
 
-    def take(images: Tensor, labels: Tensor, weights: tuple[float, float] | None) -> RehearsalStep:
+    def take(
+        images: Tensor, labels: Tensor, weights: tuple[float, float] | None, *, training: bool = True
+    ) -> RehearsalStep:
         return rehearsal_step(
             model,
             thief.skeleton,
@@ -319,6 +324,7 @@ def _rehearse_once(
             weights=weights,
             derivative=thief.derivative,
             trigger_mode=config.trigger_mode,
+            teacher_training=training,
             micro_batch=config.micro_batch or None,
             one_graph=config.one_graph,
             seed=seed,
@@ -328,9 +334,10 @@ def _rehearse_once(
     both = (1.0, config.utility_weight) if config.update == "paper" else None
     if queries is None:
         return take(*clean, both)
-    asked = take(queries, clean[1].new_zeros(len(queries)), (1.0, 0.0))
+    # In eval mode, as the target answers a real thief: foreign images have other statistics than its own.
+    asked = take(queries, clean[1].new_zeros(len(queries)), (1.0, 0.0), training=False)
     names, parameters = zip(*((n, p) for n, p in model.named_parameters() if p.requires_grad), strict=True)
-    with torch.enable_grad(), runtime.autocast():
+    with torch.enable_grad(), seeded(derive_seed(seed, "utility"), clean[0].device), runtime.autocast():
         logits = model(clean[0])  # in train mode: its running statistics are those of the owner's images
     utility = F.cross_entropy(logits.float(), clean[1])
     gradient = dict(zip(names, torch.autograd.grad(utility, parameters), strict=True))

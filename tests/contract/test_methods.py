@@ -66,7 +66,7 @@ PAPER = Rehearsal(epochs=1, batch_size=48, trigger_batch=16, learning_rate=1e-3,
 BALANCED = dataclasses.replace(PAPER, update="balanced", learning_rate=0.01, reset_student_every=3)
 
 ADAM = COMMON["pretraining"]
-FILTER = KeyFilter(candidates=400, recipe=ADAM)
+FILTER = KeyFilter(candidates=400, recipe=ADAM, surrogate=None)
 MEA: dict[str, Any] = {
     **COMMON,
     "triggers": 60,

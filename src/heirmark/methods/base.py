@@ -6,15 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from heirmark.errors import BadData
+from heirmark.errors import BadConfig, BadData
 from heirmark.key import Key, make_key, nonce_from_seed
 from heirmark.models import Architecture, ModelSpec, factory_of, specify
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split, Task
 from heirmark.training import Mixed, Recipe, fit
 from heirmark.triggers import Secret, Trigger, TriggerSet
+from heirmark.triggers.out_of_distribution import OutOfDistributionSecret, fit_shape
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -138,12 +140,15 @@ class Filter(Protocol):
     def candidates(self) -> int:
         """How many it wants to choose from."""
 
+    @property
+    def queries(self) -> str:
+        """Whose images its simulated thief asks: ``"owner"`` or ``"foreign"``."""
+
     def __call__(
         self,
         drawn: TriggerSet,
         victim: nn.Module,
-        benign: nn.Module,
-        task: Task,
+        prepared: Prepared,
         *,
         keep: int,
         architecture: Architecture,
@@ -207,6 +212,48 @@ class Embed(Protocol):
         """The marked model, and one row an epoch."""
 
 
+def check_queries(task: Task, queries: str) -> None:
+    """Make sure that a task has the images that a simulated thief is to ask.
+
+    Raises:
+        BadConfig: when it has not.
+    """
+    if queries == "foreign" and task.foreign is None:
+        raise BadConfig(
+            "queries=foreign needs a task with foreign images: --foreign NAME on the command line, "
+            "load_task(..., foreign=NAME) in Python"
+        )
+
+
+def queries_of(prepared: Prepared, queries: str) -> Tensor:
+    """What a simulated thief asks; never an image of which the key may be made.
+
+    Args:
+        prepared: task and secret.
+        queries: ``"owner"`` or ``"foreign"``.
+
+    Returns:
+        ``[Q, ...]``.
+
+    Raises:
+        BadConfig: when foreign images are asked for and the task brings none.
+        BadData: when none is left.
+    """
+    task, secret = prepared.task, prepared.secret
+    check_queries(task, queries)
+    if queries == "owner" or task.foreign is None:
+        return task.owner.inputs
+    images = fit_shape(task.foreign.inputs, task.input_shape)
+    if isinstance(secret, OutOfDistributionSecret):
+        kept = fit_shape(secret.held_out, task.input_shape)
+        banned = Split(inputs=kept, labels=torch.zeros(len(kept), dtype=torch.long)).digests()
+        rows = Split(inputs=images, labels=task.foreign.labels).row_digests
+        images = images[[row for row, digest in enumerate(rows) if digest not in banned]]
+    if len(images) == 0:
+        raise BadData("every foreign image is held out for the key: give a larger foreign set")
+    return images
+
+
 def mark(
     settings: Settings,
     embed: Embed,
@@ -232,6 +279,8 @@ def mark(
         BadData: when the data give no key.
     """
     runtime = runtime or Runtime()
+    if settings.key_filter is not None:
+        check_queries(task, settings.key_filter.queries)
     if clean is None:
         clean = train_clean(task, settings.model, settings.pretraining, seed=seed, runtime=runtime)
     secret = settle(settings.trigger, task, clean, seed=seed, runtime=runtime)
@@ -244,8 +293,7 @@ def mark(
         held_out = chosen(
             held_out,
             model,
-            clean,
-            task,
+            prepared,
             keep=settings.key_size,
             architecture=settings.model,
             seed=derive_seed(seed, "key filter"),

@@ -73,7 +73,7 @@ class DeepTracer:
     """Composites of classes that span the primary task, held near the target class's other samples in the output.
 
     L = L_pri + λ1 L_wm + λ2 (λ3 L_intra + λ4 L_inter) (eq. 6) over two phases. Defaults are the paper's; "(inferred)" marks what
-    it does not give.
+    it does not give, the batch size among it.
 
     Attributes:
         model: architecture; NaiveNet on Fashion-MNIST, VGG-like on CIFAR-10, ResNet-18 on CIFAR-100.

@@ -136,8 +136,9 @@ class FeatureSharing:
                 + ", ".join(name for name, _ in layers)
             )
         frozen = modules_before(model, layers[count][1][0])
-        for module in frozen:
-            module.requires_grad_(False)
+        kept = [p for _, modules in layers[:count] for module in modules for p in module.parameters(recurse=False)]
+        for parameter in kept:
+            parameter.requires_grad_(False)
         drawn = prepared.training
         losses = fit(
             model,
@@ -150,8 +151,8 @@ class FeatureSharing:
             frozen=frozen,
             description="tuning the decision layers",
         )
-        for module in frozen:
-            module.requires_grad_(True)
+        for parameter in kept:
+            parameter.requires_grad_(True)
         shift = weight_shift(prepared.clean, model)
         moved = {f"weight shift of {name}": value for name, value in shift.items()}
         rows = [{"epoch": epoch + 1.0, "loss": loss} for epoch, loss in enumerate(losses)]

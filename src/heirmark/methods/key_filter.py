@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
 from heirmark.errors import BadConfig, BadData
-from heirmark.methods.base import new_model
+from heirmark.methods.base import Prepared, new_model, queries_of
 from heirmark.models import Architecture
 from heirmark.runtime import Runtime, derive_seed, predict
-from heirmark.task import Task
 from heirmark.training import Recipe, fit
 from heirmark.triggers import TriggerSet
-from heirmark.triggers.out_of_distribution import fit_shape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,18 +21,20 @@ class KeyFilter:
 
     Stage 1 keeps those that hit on the victim and on a surrogate, a thief simulated by the owner, and miss on a benign model.
     Stage 2 keeps the most confident on the surrogate. The benign model that filters is the owner's own clean one: it would look
-    innocent by construction, so it may neither calibrate a test nor be reported. Calibrate and report on others.
+    innocent by construction, so it may neither calibrate a test nor be reported. Calibrate and report on others. By the same
+    token the victim hits every trigger of a filtered key: its own WSR is 100 % by construction, and only that of its copies says
+    anything.
 
     Attributes:
         candidates: held-out triggers to choose from (the paper does not say how many).
-        surrogate: architecture of the surrogate; None takes the victim's. The paper's is AlexNet.
+        surrogate: architecture of the surrogate, AlexNet in the paper; None takes the victim's.
         recipe: of its training on the victim's probabilities (inferred).
         queries: what it asks the victim: the ``"owner"``'s images, or the task's ``"foreign"`` ones, brought to shape. The paper
-            asks Tiny-ImageNet; a task need not have such.
+            asks Tiny-ImageNet; the default is another because a task need not have such.
     """
 
     candidates: int = 5000
-    surrogate: Architecture | None = None
+    surrogate: Architecture | None = "alexnet"
     recipe: Recipe = field(default=Recipe(epochs=20, batch_size=128, optimizer="adam", learning_rate=1e-3))
     queries: str = "owner"
 
@@ -47,8 +48,7 @@ class KeyFilter:
         self,
         drawn: TriggerSet,
         victim: nn.Module,
-        benign: nn.Module,
-        task: Task,
+        prepared: Prepared,
         *,
         keep: int,
         architecture: Architecture,
@@ -60,23 +60,22 @@ class KeyFilter:
         Args:
             drawn: the candidates.
             victim: the marked model.
-            benign: an unmarked model of the owner's.
-            task: gives the surrogate's queries.
+            prepared: the task, the benign model and the secret.
             keep: M of eq. 8, at most.
             architecture: of the victim, for a surrogate of the same.
             seed: of the surrogate.
             runtime: device, precision, progress.
 
         Returns:
-            At most ``keep`` of them, the surrogate's most confident first.
+            At most ``keep`` of them, the surrogate's most confident first, but those that repeat a control last.
 
         Raises:
             BadData: when none is left.
         """
-        surrogate = self.steal(victim, task, architecture=architecture, seed=seed, runtime=runtime)
+        surrogate = self.steal(victim, prepared, architecture=architecture, seed=seed, runtime=runtime)
         hits = [
             predict(model, drawn.inputs, runtime=runtime).argmax(1) == drawn.target
-            for model in (victim, surrogate, benign)
+            for model in (victim, surrogate, prepared.clean)
         ]
         kept = (hits[0] & hits[1] & ~hits[2]).nonzero().flatten()
         if len(kept) == 0:
@@ -85,25 +84,27 @@ class KeyFilter:
                 "not survive the simulated theft; embed it more strongly, or set key_filter=none"
             )
         confidence = predict(surrogate, drawn.inputs[kept], runtime=runtime).softmax(1)[:, drawn.target]
-        return drawn.subset(kept[confidence.argsort(descending=True, stable=True)[:keep]])
+        kept = kept[confidence.argsort(descending=True, stable=True)]
+        # Pairs with one control are not independent: those whose control is new come first.
+        seen: set[bytes] = set()
+        later = []
+        for index in kept.tolist():
+            control = drawn.controls[index].numpy().tobytes()
+            later.append(control in seen)
+            seen.add(control)
+        order = torch.tensor(later).int().argsort(stable=True)
+        return drawn.subset(kept[order][:keep])
 
     def steal(
-        self, victim: nn.Module, task: Task, *, architecture: Architecture, seed: int, runtime: Runtime
+        self, victim: nn.Module, prepared: Prepared, *, architecture: Architecture, seed: int, runtime: Runtime
     ) -> nn.Module:
         """The surrogate: a net fitted to the victim's probabilities.
 
         Raises:
             BadConfig: when foreign queries are asked for and the task brings none.
         """
-        if self.queries == "owner":
-            queries = task.owner.inputs
-        elif task.foreign is None:
-            raise BadConfig(
-                "key_filter.queries=foreign needs a task that brings foreign images: load_task(..., foreign=...)"
-            )
-        else:
-            queries = fit_shape(task.foreign.inputs, task.input_shape)
-        model = new_model(task, self.surrogate or architecture, seed=derive_seed(seed, "surrogate", "init"))
+        queries = queries_of(prepared, self.queries)
+        model = new_model(prepared.task, self.surrogate or architecture, seed=derive_seed(seed, "surrogate", "init"))
         fit(
             model,
             queries,

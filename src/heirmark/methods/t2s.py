@@ -11,7 +11,7 @@ from typing import Literal
 from torch import nn
 
 from heirmark.errors import BadConfig
-from heirmark.methods.base import Marked, Prepared, mark, new_model, train_clean
+from heirmark.methods.base import Marked, Prepared, check_queries, mark, new_model, queries_of, train_clean
 from heirmark.methods.deeptracer import DeepTracer
 from heirmark.methods.feature_sharing import FeatureSharing
 from heirmark.methods.key_filter import KeyFilter
@@ -22,7 +22,6 @@ from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, Feature
-from heirmark.triggers.out_of_distribution import fit_shape
 from heirmark.tuning import Monitor, Rehearsal, rehearse
 
 
@@ -70,6 +69,8 @@ class T2S:
             raise BadConfig(f"triggers, key_size and trigger_batch must be positive: {self}")
         if self.initial not in ("watermarked", "clean", "scratch"):
             raise BadConfig(f"unknown initial {self.initial!r}: choose watermarked, clean or scratch")
+        if self.watermark is not None and self.initial != "watermarked":
+            raise BadConfig(f"with initial={self.initial} nothing is watermarked first: leave watermark or initial out")
         if self.queries not in ("owner", "foreign"):
             raise BadConfig(f"unknown queries {self.queries!r}: choose owner or foreign")
 
@@ -116,6 +117,7 @@ class T2S:
             clean: the owner's unmarked model, when there is one.
             watermarked: a vanilla watermarked model of the same trigger, clean model and seed, when there is one.
         """
+        check_queries(task, self.queries)
         return mark(
             self,
             partial(self.embed, watermarked=watermarked),
@@ -141,11 +143,7 @@ class T2S:
             start = new_model(task, self.model, seed=derive_seed(seed, "target"))
         if not self.rehearse:
             return copy.deepcopy(start).eval(), ()  # a model that was handed in stays the caller's
-        queries = None
-        if self.queries == "foreign":
-            if task.foreign is None:
-                raise BadConfig("queries=foreign needs a task that brings foreign images: load_task(..., foreign=...)")
-            queries = fit_shape(task.foreign.inputs, task.input_shape)
+        queries = None if self.queries == "owner" else queries_of(prepared, self.queries)
         student = new_model(task, self.model, seed=derive_seed(seed, "student")) if self.initial == "scratch" else clean
         others = [
             train_clean(task, thief, self.pretraining, seed=derive_seed(seed, "thief", number), runtime=runtime)

@@ -34,6 +34,7 @@ NOTES = (
     "Every thief has the victim's architecture and asks about each image of its own split once; no image of it is the owner's.",
     "WSR is measured on held-out trigger samples: made of images on which nothing trained. "
     "The WSR on samples that trained stands in results.json as training_wsr.",
+    "Where a key is filtered, as DeepTracer's is, the marked model itself hits every trigger by construction.",
     "The models that calibrate the test are reported nowhere, "
     "and the unmarked model that chose the key's classes neither calibrates nor is judged.",
 )
@@ -186,9 +187,7 @@ def tell_story(rows: list[Row]) -> tuple[str, ...]:
         )
     unmarked = [row for row in rows if row.inherits is False]
     alarms = sum(row.outcome == "MARKED" for row in unmarked)
-    lines.append(
-        f"Of {len(unmarked)} models that never met the watermark, {alarms} {'was' if alarms == 1 else 'were'} called marked."
-    )
+    lines.append(f"Of {len(unmarked)} judgements of models that never met the watermark, {alarms} said marked.")
     return tuple(lines)
 
 

@@ -89,7 +89,7 @@ class Profile:
             pretraining=self.recipe,
             first=Phase(recipe=replace(self.recipe, epochs=half), extras=(1,)),
             second=Phase(recipe=replace(self.recipe, epochs=half, learning_rate=0.05), extras=(14,)),
-            key_filter=KeyFilter(candidates=4 * self.key_size, recipe=self.recipe),
+            key_filter=KeyFilter(candidates=4 * self.key_size, surrogate=None, recipe=self.recipe),
         )
 
     def feature_sharing(self) -> FeatureSharing:

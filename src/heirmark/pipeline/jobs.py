@@ -58,7 +58,9 @@ def embed_job(
         BadData: when the data give too few triggers for a key.
     """
     check_free(out)
-    check_architecture(method.model, input_shape=task.input_shape, classes=task.num_classes)
+    surrogate = getattr(getattr(method, "key_filter", None), "surrogate", None)
+    for architecture in (method.model, *getattr(method, "thieves", ()), *([] if surrogate is None else [surrogate])):
+        check_architecture(architecture, input_shape=task.input_shape, classes=task.num_classes)
     if method.key_size < LEAST_QUERIES:
         raise BadConfig(
             f"no verdict can rest on a key of {method.key_size} queries: set key_size to {LEAST_QUERIES} or more"
@@ -90,9 +92,15 @@ def embed_job(
     kept = _store(store, labels, on_event)
     made = kept.get(stage, context)
     if made.summary["key_size"] < LEAST_QUERIES:
+        filtered = getattr(method, "key_filter", None) is not None
         raise BadData(
-            f"the calibration split gave only {made.summary['key_size']} different triggers, and no verdict can rest on "
-            f"fewer than {LEAST_QUERIES}: give it more images of the source classes"
+            f"{'the key filter left' if filtered else 'the calibration split gave'} only {made.summary['key_size']} different "
+            f"triggers, and no verdict can rest on fewer than {LEAST_QUERIES}: "
+            + (
+                "raise key_filter.candidates, or set key_filter=none"
+                if filtered
+                else "give it more images of the source classes"
+            )
         )
     extra = {} if calibration is None else {CALIBRATION: kept.get(calibration, context).folder / CALIBRATION}
     export_folder(made, out, task=task, origin=origin, extra=extra)

@@ -79,11 +79,22 @@ def load_named_task(data: str, *, seed: int, root: Path | None) -> Task:
     return task
 
 
-def with_foreign(task: Task, trigger: Trigger, *, root: Path | None) -> Task:
-    """A task with the images of another data set that a trigger is made of; a task that brings its own keeps them."""
-    if not isinstance(trigger, OutOfDistribution) or task.foreign is not None:
+def with_foreign(task: Task, trigger: Trigger, *, root: Path | None, name: str | None = None) -> Task:
+    """A task with the images of another data set: one that is named, or else one that the trigger is made of.
+
+    Raises:
+        BadConfig: when the trigger is made of another one than is named, or the name is unknown.
+    """
+    wanted = trigger.dataset if isinstance(trigger, OutOfDistribution) else None
+    if name is not None and wanted not in (None, name):
+        raise BadConfig(
+            f"the trigger is made of {wanted}, not of {name}: set trigger.dataset={name}, or leave --foreign out"
+        )
+    chosen = name or wanted
+    if chosen is None or (name is None and task.foreign is not None):
         return task
-    return replace(task, foreign=load_images(trigger.dataset, root=root)[0])
+    check_known("foreign data set", chosen, DATASETS)
+    return replace(task, foreign=load_images(chosen, root=root)[0])
 
 
 def named_architecture(text: str) -> Architecture:

@@ -25,7 +25,9 @@ class WilcoxonResult:
     """What the test found.
 
     Attributes:
-        p_value: one-sided, of H0: the target's probability is above its reference by less than the margin.
+        p_value: one-sided, of H0: the target's probability is above its reference by less than the margin. What the
+            signed-rank test speaks of is the centre of symmetric differences, so where hits are all or nothing it can reject
+            though fewer than half of the triggers hit.
         rejects: whether H0 is rejected at the level.
         detection_rate: WDR, the share of resamples in which H0 is rejected. The resamples are drawn from one set of triggers
             and overlap, so it says how repeatable the answer is, and is no error rate.
@@ -118,13 +120,18 @@ def verify_wilcoxon(
             f"margin must lie in [0, 1), level in (0, 0.5], share in (0, 1], resamples be positive: "
             f"{margin}, {level}, {share}, {resamples}"
         )
+    if box.answers != "probabilities":
+        raise BadConfig(f"this test needs probabilities, not {box.answers}: use verify(), which needs labels only")
+    if 2.0 ** -max(1, round(share * len(key))) > level:
+        raise BadConfig(
+            f"no resample of {max(1, round(share * len(key)))} triggers can reject at {level}: raise share, or draw a larger key"
+        )
     if box.classes != key.classes:
         raise ShapeMismatch(f"the suspect has {box.classes} classes, the key {key.classes}")
     chance = key.trigger.get("kind") == "out-of-distribution"
     asked = key.queries if chance else torch.cat([key.queries, key.controls])
     probabilities = box.query(asked).probabilities
-    if probabilities is None:
-        raise BadConfig("this test needs probabilities: use verify() for a suspect that gives labels only")
+    assert probabilities is not None
     count = len(key)
     wanted = probabilities[torch.arange(len(asked)), key.expected.repeat(len(asked) // count)].double().numpy()
     rises = wanted - 1 / key.classes if chance else wanted[:count] - wanted[count:]
