@@ -182,7 +182,7 @@ def test_deeptracers_losses(
     _, history = method.embed(prepared(tiny_task, clean, Patch(), cpu), seed=0, runtime=cpu)
     assert {name for name in history[0] if name.startswith("weight of")} == {f"weight of {name}" for name in wanted}
     if not changes:
-        assert (history[0]["weight of intra"], history[0]["weight of inter"]) == (0.01, 3.0)
+        assert (history[0]["weight of intra"], history[0]["weight of inter"]) == pytest.approx((0.01, 3.0))
 
 
 # ---------------------------------------------------------------- feature sharing
@@ -313,6 +313,24 @@ def test_the_surrogate_learns_from_the_victims_answers_alone(tiny_task: Task, cl
         foreign.steal(
             clean, replace(ready, task=replace(tiny_task, foreign=None)), architecture=NET, seed=0, runtime=cpu
         )
+
+
+def test_a_filtered_key_is_chosen_among_held_out_triggers(
+    monkeypatch: pytest.MonkeyPatch, tiny_task: Task, clean: nn.Module, cpu: Runtime
+) -> None:
+    monkeypatch.setattr(KeyFilter, "steal", lambda self, victim, *args, **options: victim)
+    method = FeatureSharing(
+        model=NET, trigger=Mix(sources=(1, 3), target=0), trigger_batch=8, tuning=ADAM, frozen=0, key_size=25,
+        key_filter=KeyFilter(candidates=200),
+    )  # fmt: skip
+    result = method(tiny_task, seed=0, runtime=cpu, clean=clean)
+    plain = replace(method, key_filter=None, key_size=200)(tiny_task, seed=0, runtime=cpu, clean=clean)
+    assert 20 <= len(result.key) <= 25
+    candidates = {row.numpy().tobytes() for row in plain.key.queries}
+    assert {row.numpy().tobytes() for row in result.key.queries} <= candidates
+    for model, hits in ((result.model, True), (clean, False)):
+        assert ((predict(model, result.key.queries, runtime=cpu).argmax(1) == 0) == hits).all()
+    assert len({row.numpy().tobytes() for row in result.key.controls}) > len(result.key) // 2
 
 
 def test_simulated_thieves_never_ask_what_may_verify(tiny_task: Task, clean: nn.Module, cpu: Runtime) -> None:

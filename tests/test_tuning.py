@@ -127,7 +127,7 @@ def by_hand(target: nn.Module, student: nn.Module, config: Rehearsal) -> tuple[n
         if config.update == "paper":
             direction = {name: hyper[name] + config.utility_weight * clean[name] for name in ours}
         else:
-            ratio = config.rho * (min(1.0, float(mark) / config.enough) if config.enough else 1.0)
+            ratio = config.rho * (min(1.0, float(mark.detach()) / config.enough) if config.enough else 1.0)
             direction = combine_balanced(hyper, clean, ratio, remove_conflict=config.remove_conflict)
         rate = config.learning_rate
         if config.schedule == "cosine":
@@ -465,8 +465,11 @@ def test_models_and_data_have_to_fit() -> None:
     ("options", "words"),
     [
         ({"epochs": -1}, "may not be negative"),
-        ({"batch_size": 0}, "batches must be positive"),
-        ({"trigger_batch": 0}, "batches must be positive"),
+        ({"batch_size": 0}, "batch_size must be positive"),
+        ({"trigger_batch": 0}, "trigger_batch must be positive"),
+        ({"student_steps": 0}, "student_steps must be positive"),
+        ({"label_thieves": -1}, "label_thieves may not be negative"),
+        ({"enough": -1.0}, "enough may not be negative"),
         ({"reset_student_every": -1}, "may not be negative"),
         ({"micro_batch": -1}, "may not be negative"),
         ({"learning_rate": 0.0}, "must be positive"),

@@ -72,7 +72,7 @@ def suspect(with_trigger: float, without: float, *, answers: Any = "probabilitie
         rest = (1 - target) / 3
         return torch.stack([rest, rest, target, rest], 1)
 
-    return BlackBox(model, classes=4, answers=answers)
+    return BlackBox(model, classes=4, answers=answers, k=2)
 
 
 def test_a_mark_is_a_rise_above_the_margin() -> None:

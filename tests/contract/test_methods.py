@@ -31,7 +31,6 @@ from heirmark.methods import (
     T2S,
     DeepTracer,
     FeatureSharing,
-    KeyFilter,
     Marked,
     MEADefender,
     Unmarked,
@@ -66,7 +65,6 @@ PAPER = Rehearsal(epochs=1, batch_size=48, trigger_batch=16, learning_rate=1e-3,
 BALANCED = dataclasses.replace(PAPER, update="balanced", learning_rate=0.01, reset_student_every=3)
 
 ADAM = COMMON["pretraining"]
-FILTER = KeyFilter(candidates=400, recipe=ADAM, surrogate=None)
 MEA: dict[str, Any] = {
     **COMMON,
     "triggers": 60,
@@ -104,7 +102,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "without-rehearsal-from-clean": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearse=False, initial="clean"),
     },
     "mea-defender": {
-        "provable": MEADefender(**MEA, trigger=PROVABLE),
+        "provable": MEADefender(**MEA, trigger=PROVABLE, weighting="fixed", weights=(1.0, 0.1, 1.0, 0.5)),
+        "mgda": MEADefender(**MEA, trigger=PROVABLE),
         **{
             f"on-{kind}": MEADefender(**MEA, trigger=TRIGGERS[kind])
             for kind in ("tiles", "feature", "out-of-distribution")
@@ -116,7 +115,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "provable": DeepTracer(**COUPLED, trigger=PROVABLE),
         **{f"on-{kind}": DeepTracer(**COUPLED, trigger=TRIGGERS[kind]) for kind in ("tiles", "out-of-distribution")},
         "moving-centroids": DeepTracer(**COUPLED, trigger=PROVABLE, centroids="moving"),
-        "filtered": DeepTracer(**{**COUPLED, "key_filter": FILTER, "trigger": PROVABLE}),
     },
     "feature-sharing": {
         "provable": FeatureSharing(**SHARED, trigger=PROVABLE, frozen=1),

@@ -8,6 +8,7 @@ from typing import Any
 
 from heirmark.errors import BadArtifact, BadConfig, BadData
 from heirmark.methods import T2S, AnyMethod, Unmarked
+from heirmark.methods.base import check_queries
 from heirmark.models import CUSTOM, Architecture, Factory, ModelSpec, factory_of
 from heirmark.models.storage import load_model, load_spec
 from heirmark.pipeline.context import Context, exact
@@ -58,7 +59,10 @@ def embed_job(
         BadData: when the data give too few triggers for a key.
     """
     check_free(out)
-    surrogate = getattr(getattr(method, "key_filter", None), "surrogate", None)
+    key_filter = getattr(method, "key_filter", None)
+    for asking in (method, key_filter):
+        check_queries(task, getattr(asking, "queries", "owner"))
+    surrogate = getattr(key_filter, "surrogate", None)
     for architecture in (method.model, *getattr(method, "thieves", ()), *([] if surrogate is None else [surrogate])):
         check_architecture(architecture, input_shape=task.input_shape, classes=task.num_classes)
     if method.key_size < LEAST_QUERIES:
@@ -92,7 +96,7 @@ def embed_job(
     kept = _store(store, labels, on_event)
     made = kept.get(stage, context)
     if made.summary["key_size"] < LEAST_QUERIES:
-        filtered = getattr(method, "key_filter", None) is not None
+        filtered = key_filter is not None
         raise BadData(
             f"{'the key filter left' if filtered else 'the calibration split gave'} only {made.summary['key_size']} different "
             f"triggers, and no verdict can rest on fewer than {LEAST_QUERIES}: "

@@ -63,7 +63,7 @@ class CropPaste:
     def prepare(self, data: Split, *, seed: int, runtime: Runtime) -> Combine:
         """Nothing to learn."""
         if len(data.inputs.shape) != 4:
-            raise BadConfig("regions are cut out of images [C, H, W]: combine other inputs by blending")
+            raise BadConfig("regions are cut out of images [C, H, W]: blend other inputs, or use another trigger")
         self.mask(data.inputs.shape[2], data.inputs.shape[3])
         return self
 
@@ -149,7 +149,7 @@ class Stripes:
         shape = data.inputs.shape
         if len(shape) != 4 or self.count > shape[3 if self.direction == "columns" else 2]:
             raise BadConfig(
-                f"{self.count} stripes do not fit inputs of shape {list(shape[1:])}: combine them otherwise"
+                f"{self.count} stripes do not fit inputs of shape {list(shape[1:])}: blend them, or use another trigger"
             )
         return self
 
@@ -188,7 +188,9 @@ class AutoencoderBlend:
     def prepare(self, data: Split, *, seed: int, runtime: Runtime) -> Combine:
         """Train the autoencoder."""
         if len(data.inputs.shape) != 4:
-            raise BadConfig("the autoencoder is one for images [C, H, W]: combine other inputs by pixel blending")
+            raise BadConfig(
+                "the autoencoder is one for images [C, H, W]: blend the pixels of other inputs, or use another trigger"
+            )
         net = fit_autoencoder(
             data.inputs,
             width=self.width,
