@@ -20,9 +20,10 @@ from typer.testing import CliRunner
 import heirmark.cli
 import heirmark.pipeline.demo
 import own_code
-from heirmark.errors import DataNotFound
+from heirmark.errors import BadConfig, BadData, DataNotFound
 from heirmark.files import read_tensors
 from heirmark.key import Key
+from heirmark.methods import DeepTracer
 from heirmark.models.storage import load_model
 from heirmark.pipeline.demo import DemoResult, run_demo
 from heirmark.pipeline.judging import read_calibration
@@ -239,6 +240,37 @@ def test_killed_process_loses_only_the_stage_it_was_at(ran: Ran, tmp_path: Path)
     # Half of it in another process, and all the same to the last bit.
     for name in ("results.json", "models/t2s-model/model.safetensors", "key/key.json", "key/key.safetensors"):
         assert (out / name).read_bytes() == (ran.out / name).read_bytes(), name
+
+
+def test_further_methods_bring_rows_and_one_that_fails_takes_only_its_own(
+    ran: Ran, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(self: DeepTracer, *args: Any, **options: Any) -> None:
+        raise BadData("the mark does not survive: embed it more strongly")
+
+    monkeypatch.setattr(DeepTracer, "__call__", fails)
+    shutil.copytree(ran.out, tmp_path / "out")
+    events: list[tuple[str, str]] = []
+    result = run_demo(
+        tmp_path / "out", profile=own_code.demo_profile(), task=own_code.demo_task(), device="cpu", precision="float32",
+        methods=("deeptracer", "feature-sharing", "mea-defender"),
+        on_event=lambda event, label: events.append((event.what, label)),
+    )  # fmt: skip
+    assert ("started", "embed T2S: rehearse the theft") not in events
+    told = [(row.suspect, row.answers) for row in result.rows]
+    assert set(told) - {(row.suspect, row.answers) for row in ran.result.rows} == {
+        ("mea-defender model", "none"),
+        *(("stolen from mea-defender model", answers) for answers in ("soft", "label")),
+        *(("stolen from clean model, mea-defender key", answers) for answers in ("soft", "label")),
+    }
+    lost = result.summary[-2:]
+    assert lost[0] == "To embed deeptracer failed: the mark does not survive: embed it more strongly."
+    assert lost[1].startswith("To calibrate the feature-sharing key failed"), "so few images give too few patches"
+    assert lost[0] in (tmp_path / "out/report.html").read_text(encoding="utf-8")
+    for name in ("t2s", "nonsense"):
+        with pytest.raises(BadConfig, match="unknown further method"):
+            run_demo(tmp_path / "other", methods=(name,))
+    assert not (tmp_path / "other").exists()
 
 
 def test_missing_data_are_missed_before_anything_is_written(tmp_path: Path) -> None:

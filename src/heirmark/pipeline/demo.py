@@ -6,7 +6,7 @@ import math
 import os
 import platform
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import torch
 
 from heirmark.configuration import to_json
 from heirmark.data import load_task
-from heirmark.errors import BadArtifact
+from heirmark.errors import BadArtifact, HeirmarkError
 from heirmark.files import atomic_write_bytes, atomic_write_json
 from heirmark.key import Key
 from heirmark.methods import METHODS
@@ -23,7 +23,7 @@ from heirmark.pipeline.demo_plan import FULL, QUICK, Plan, Profile, Suspect, pla
 from heirmark.pipeline.folders import read_history, read_pictures
 from heirmark.pipeline.judging import CALIBRATION, Judged, read_judged, read_key
 from heirmark.pipeline.named import check_known
-from heirmark.pipeline.stage import Artifact
+from heirmark.pipeline.stage import Artifact, lineage
 from heirmark.pipeline.store import Event, Store
 from heirmark.report import Example, Report, Row, render, rows_to_json
 from heirmark.runtime import Progress, Runtime, no_progress
@@ -98,11 +98,11 @@ def run_demo(
     plan = plan_demo(profile, context, seed=seed, methods=methods)
     tell = on_event or (lambda event, label: None)
     store = Store(out / "stages", on_event=lambda event: tell(event, plan.labels.get(event.name, "")))
-    found = {stage.name: store.get(stage, context) for stage in plan.stages}
+    plan, found, failures = _run(plan, store, context)
     progress("write the report", 0, 1)
     judged = {suspect: read_judged(found[suspect.verification.name].folder) for suspect in plan.suspects}
     rows = [_row(suspect, judged[suspect]) for suspect in plan.suspects]
-    summary = tell_story(rows)
+    summary = (*tell_story(rows), *failures)
     provenance = {
         "command": "heirmark.pipeline.demo.run_demo with its own profile or task"
         if own
@@ -148,6 +148,30 @@ def run_demo(
     )
     atomic_write_bytes(out / "report.html", page.encode())
     return DemoResult(rows=tuple(rows), summary=summary)
+
+
+def _run(plan: Plan, store: Store, context: Context) -> tuple[Plan, dict[str, Artifact], tuple[str, ...]]:
+    """All stages in order, and what is left of the plan: a further method that fails takes its own rows with it, no others."""
+    core = {suspect.marked.name for suspect in plan.suspects if suspect.method in ("t2s", "vanilla")}
+    needed = {
+        stage.name
+        for suspect in plan.suspects
+        if suspect.marked.name in core
+        for stage in lineage(suspect.verification)
+    }
+    found: dict[str, Artifact] = {}
+    failed: dict[str, str] = {}
+    for stage in plan.stages:
+        if any(ancestor.name in failed for ancestor in lineage(stage)):
+            continue
+        try:
+            found[stage.name] = store.get(stage, context)
+        except HeirmarkError as error:
+            if stage.name in needed:
+                raise
+            failed[stage.name] = f"To {plan.labels[stage.name]} failed: {error}."
+    left = tuple(suspect for suspect in plan.suspects if suspect.verification.name in found)
+    return replace(plan, suspects=left), found, tuple(failed.values())
 
 
 def _row(suspect: Suspect, judged: Judged) -> Row:
