@@ -13,9 +13,9 @@ from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.mgda import Normalisation, mgda_weights
 from heirmark.runtime import Runtime, as_floats, channels_last, seeded
 from heirmark.task import Split
-from heirmark.training import Recipe, augment, make_optimizer
+from heirmark.training import Recipe, Rows, augment, make_optimizer
 
-__all__ = ["Answers", "Extra", "Losses", "Phase", "Weigh", "fit_jointly", "fixed", "mgda"]
+__all__ = ["Answers", "Extra", "Losses", "Phase", "Weigh", "fit_jointly", "fit_phases", "fixed", "mgda"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,18 +197,61 @@ def fit_jointly(
     return tuple(rows)
 
 
+def fit_phases(
+    model: nn.Module,
+    data: Split,
+    extras: Sequence[Extra],
+    losses: Losses,
+    phases: Sequence[Phase],
+    *,
+    seeds: Sequence[int],
+    weigh: Weigh | None = None,
+    on_epoch: Callable[[int], None] | None = None,
+    runtime: Runtime | None = None,
+) -> tuple[Mapping[str, float], ...]:
+    """One phase after another, each from where the last ended; see :func:`fit_jointly`.
+
+    Args:
+        model: trained in place.
+        data: clean examples.
+        extras: sets of samples that join.
+        losses: see :data:`Losses`.
+        phases: how, in order.
+        seeds: one a phase.
+        weigh: see :data:`Weigh`.
+        on_epoch: called with the 0-based epoch of its phase before it starts.
+        runtime: device, precision, progress.
+
+    Returns:
+        The rows of all phases, epochs counted through, with the 1-based ``phase``.
+    """
+    history: list[Mapping[str, float]] = []
+    for number, (phase, seed) in enumerate(zip(phases, seeds, strict=True), 1):
+        rows = fit_jointly(
+            model,
+            data,
+            extras,
+            losses,
+            phase,
+            seed=seed,
+            weigh=weigh,
+            on_epoch=on_epoch,
+            runtime=runtime,
+            description=f"embedding, phase {number}",
+        )
+        history += [{**row, "epoch": row["epoch"] + len(history), "phase": float(number)} for row in rows]
+    return tuple(history)
+
+
 class _Queue:
-    """Draws rows of an extra set without replacement until it is used up, then shuffles anew."""
+    """An extra set in rotation, on the device."""
 
     def __init__(self, extra: Extra, count: int, device: torch.device) -> None:
         self.inputs, self.targets = extra.inputs.to(device), extra.targets.to(device)
-        self.companions, self.count = extra.companions.to(device), count
-        self.queue = torch.empty(0, dtype=torch.long)
+        self.companions, self.rows = extra.companions.to(device), Rows(len(extra.inputs), count)
 
     def draw(self, generator: torch.Generator) -> Extra:
-        while len(self.queue) < self.count:
-            self.queue = torch.cat([self.queue, torch.randperm(len(self.inputs), generator=generator)])
-        rows, self.queue = self.queue[: self.count].to(self.inputs.device), self.queue[self.count :]
+        rows = self.rows.draw(generator).to(self.inputs.device)
         return Extra(inputs=self.inputs[rows], targets=self.targets[rows], companions=self.companions[rows])
 
 

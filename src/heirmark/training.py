@@ -15,7 +15,7 @@ from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.runtime import Runtime, as_floats, channels_last, predict, seeded
 from heirmark.task import Split
 
-__all__ = ["Mixed", "Recipe", "Rotation", "accuracy", "augment", "fit", "make_optimizer"]
+__all__ = ["Mixed", "Recipe", "Rotation", "Rows", "accuracy", "augment", "fit", "make_optimizer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,6 +225,21 @@ def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
     return padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
+class Rows:
+    """Draws positions below ``count`` without replacement until all are used up, then shuffles anew."""
+
+    def __init__(self, count: int, per_batch: int) -> None:
+        self.count, self.per_batch = count, per_batch
+        self.queue = torch.empty(0, dtype=torch.long)
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """The next ``[per_batch]`` positions, on the CPU."""
+        while len(self.queue) < self.per_batch:
+            self.queue = torch.cat([self.queue, torch.randperm(self.count, generator=generator)])
+        chosen, self.queue = self.queue[: self.per_batch], self.queue[self.per_batch :]
+        return chosen
+
+
 class Rotation:
     """Draws from a fixed set without replacement until it is used up, then shuffles anew."""
 
@@ -233,14 +248,12 @@ class Rotation:
             raise ShapeMismatch(
                 f"{len(inputs)} mixed-in inputs and {len(targets)} targets: there must be some, one target each"
             )
-        self.inputs, self.targets, self.per_batch = inputs, targets, per_batch
-        self.queue = torch.empty(0, dtype=torch.long)
+        self.inputs, self.targets = inputs, targets
+        self.rows = Rows(len(inputs), per_batch)
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The next ``[per_batch, ...]`` inputs as float32, and their targets."""
-        while len(self.queue) < self.per_batch:
-            self.queue = torch.cat([self.queue, torch.randperm(len(self.inputs), generator=generator)])
-        chosen, self.queue = self.queue[: self.per_batch].to(self.inputs.device), self.queue[self.per_batch :]
+        chosen = self.rows.draw(generator).to(self.inputs.device)
         return as_floats(self.inputs[chosen]), self.targets[chosen]
 
 

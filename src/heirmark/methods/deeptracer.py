@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig
-from heirmark.joint import Answers, Extra, Phase, fit_jointly, fixed
+from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed
 from heirmark.methods.base import Marked, Prepared, mark, new_model
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.models import Architecture
@@ -166,19 +166,15 @@ class DeepTracer:
                 "inter": self.weight_coupling * self.weight_inter,
             }
         )
-        history: list[Mapping[str, float]] = []
-        for number, phase in enumerate((self.first, self.second)):
-            rows = fit_jointly(
-                model,
-                task.owner,
-                [Extra.alone(drawn.inputs, drawn.targets)],
-                losses,
-                phase,
-                seed=derive_seed(seed, "deeptracer", "phase", number),
-                weigh=weigh,
-                on_epoch=take_centroids,
-                runtime=runtime,
-                description=f"embedding, phase {number + 1}",
-            )
-            history += [{**row, "epoch": row["epoch"] + len(history), "phase": number + 1.0} for row in rows]
-        return model, tuple(history)
+        history = fit_phases(
+            model,
+            task.owner,
+            [Extra.alone(drawn.inputs, drawn.targets)],
+            losses,
+            (self.first, self.second),
+            seeds=[derive_seed(seed, "deeptracer", "phase", number) for number in (0, 1)],
+            weigh=weigh,
+            on_epoch=take_centroids,
+            runtime=runtime,
+        )
+        return model, history

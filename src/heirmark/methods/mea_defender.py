@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig
-from heirmark.joint import Answers, Extra, Phase, fit_jointly, fixed, mgda
+from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed, mgda
 from heirmark.methods.base import Marked, Prepared, mark, new_model
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.mgda import NORMALISATIONS, Normalisation
@@ -201,22 +201,21 @@ class MEADefender:
             if self.weighting == "fixed"
             else mgda(self.normalisation)
         )
-        history: list[Mapping[str, float]] = []
-        for number, phase in enumerate((self.first, self.second)):
-            taken = (phase.extras[0], phase.extras[1] if len(evasion.inputs) else 0)
-            rows = fit_jointly(
-                model,
-                task.owner,
-                [watermark, evasion],
-                partial(self.losses, has_hosts=drawn.hosts.shape[1] > 0),
-                Phase(recipe=phase.recipe, extras=taken, share=phase.share),
-                seed=derive_seed(seed, "mea-defender", "phase", number),
-                weigh=weigh,
-                runtime=runtime,
-                description=f"embedding, phase {number + 1}",
-            )
-            history += [{**row, "epoch": row["epoch"] + len(history), "phase": number + 1.0} for row in rows]
-        return model, tuple(history)
+        phases = [
+            phase if len(evasion.inputs) else replace(phase, extras=(phase.extras[0], 0))
+            for phase in (self.first, self.second)
+        ]
+        history = fit_phases(
+            model,
+            task.owner,
+            [watermark, evasion],
+            partial(self.losses, has_hosts=drawn.hosts.shape[1] > 0),
+            phases,
+            seeds=[derive_seed(seed, "mea-defender", "phase", number) for number in (0, 1)],
+            weigh=weigh,
+            runtime=runtime,
+        )
+        return model, history
 
     def losses(
         self, clean: Answers, extras: Sequence[Answers | None], *, has_hosts: bool = True
