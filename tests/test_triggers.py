@@ -151,6 +151,7 @@ def test_a_region_has_size_and_offset() -> None:
         CropPaste(region="left", offset=9).mask(8, 8)
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 0.99), dtypes, st.integers(0, 99))
 def test_blending_weighs_pixel_by_pixel(ratio: float, dtype: torch.dtype, seed: int) -> None:
     first, second = (pictures((2, 3, 2, 2), dtype, seed + k) for k in (0, 1000))

@@ -35,6 +35,7 @@ def test_equals_the_enumeration_of_all_signs(thousandths: list[int], margin: flo
     assert margin_p_value(shifted + margin, margin) == pytest.approx(float(wanted), abs=1e-6)
 
 
+@settings(deadline=None)
 @given(st.integers(0, 999), st.floats(0, 0.9))
 def test_a_larger_margin_is_harder_to_show(seed: int, margin: float) -> None:
     rises = np.random.default_rng(seed).uniform(-1, 1, 15)

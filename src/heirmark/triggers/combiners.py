@@ -14,6 +14,7 @@ from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.runtime import Runtime, as_floats
 from heirmark.task import Split
 from heirmark.triggers.autoencoder import Autoencoder, fit_autoencoder
+from heirmark.triggers.base import stored
 
 Region: TypeAlias = Literal["left", "right", "top", "bottom", "diagonal", "centre", "band"]
 REGIONS: tuple[Region, ...] = ("left", "right", "top", "bottom", "diagonal", "centre", "band")
@@ -232,12 +233,6 @@ def describe_combiner(combiner: AnyCombiner) -> Mapping[str, Any]:
     told = to_json(combiner)
     assert isinstance(told, Mapping)  # a dataclass becomes an object
     return told
-
-
-def stored(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Floats in [0, 1] as images of a dtype are stored."""
-    images = images.clamp(0, 1)
-    return images.mul(255).round().to(dtype) if dtype == torch.uint8 else images.to(dtype)
 
 
 def _check_ratio(ratio: float) -> None:

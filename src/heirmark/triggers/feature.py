@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating
 from heirmark.task import Split, Task
-from heirmark.triggers.base import TriggerSet, check_label, pick
+from heirmark.triggers.base import TriggerSet, check_label, pick, stored
 
 PAPER_PAIRS = {"cifar10": ("truck", "frog"), "cifar100": ("apple", "willow_tree")}
 """Source and target of T2S, section IV-A."""
@@ -31,8 +31,7 @@ def stamp(images: Tensor, pattern: Tensor) -> Tensor:
     Returns:
         ``[M, ...]`` of the dtype of ``images``.
     """
-    stamped = (as_floats(images) + pattern).clamp(0, 1)
-    return stamped.mul(255).round().to(torch.uint8) if images.dtype == torch.uint8 else stamped.to(images.dtype)
+    return stored(as_floats(images) + pattern, images.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)

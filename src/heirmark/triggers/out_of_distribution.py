@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, as_floats, derive_seed
 from heirmark.task import Split, Task
-from heirmark.triggers.base import TriggerSet, check_label
+from heirmark.triggers.base import TriggerSet, check_label, stored
 
 
 def fit_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -35,7 +35,7 @@ def fit_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:
         floats = floats.mean(1, keepdim=True).expand(-1, shape[0], -1, -1)
     if tuple(floats.shape[2:]) != tuple(shape[1:]):
         floats = F.interpolate(floats, size=shape[1:], mode="bilinear", align_corners=False, antialias=True)
-    return floats.clamp(0, 1).mul(255).round().to(torch.uint8)
+    return stored(floats, torch.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
