@@ -201,6 +201,13 @@ def test_quick_starts_from_the_demos_settings_and_yields_to_set(here: Path) -> N
         assert (recipe["epochs"], recipe["nesterov"], recipe["batch_size"]) == (1, True, 128)
 
 
+def test_steal_with_the_images_of_another_data_set(stage: Path, here: Path) -> None:
+    few = [*RECIPE, "--set", "queries=300", "--set", "recipe.epochs=1"]
+    ran = run("steal", stage / "marked", *CPU, *few, "--pool", "fashion-mini", "--out", "copy", "--json")
+    assert ran.code == 0
+    assert json.loads(ran.out)["queries"] == 300
+
+
 def test_stolen_models_are_victims_too(stage: Path) -> None:
     ran = run(
         "steal", stage / "stolen", *CPU, *RECIPE, "--model", "naivenet:width=2", "--out", "again", "--answers", "label"
@@ -232,6 +239,24 @@ def test_verify_json_is_the_verdict(stage: Path) -> None:
         assert verdict.level == 1e-6
         assert {"outcome", "wsr", "hits", "trials", "interval", "control_rate", "p_value", "null", "null_rate", "level",
                 "queries", "flags", "key", "reason", "format"} <= set(ran.json)  # fmt: skip
+
+
+def test_wilcoxon_stands_beside_the_verdict(stage: Path) -> None:
+    command = ["verify", stage / "marked", "--key", stage / "marked", "--device", "cpu"]
+    plain, both = run(*command), run(*command, "--wilcoxon")
+    assert plain.code == both.code == 0
+    assert both.out.startswith(plain.out)
+    assert "Wilcoxon, margin 0.3 over control: rejects" in both.out
+    found = json.loads(run(*command, "--wilcoxon", "--margin", "0.9", "--json").out)
+    assert found["wilcoxon"]["margin"] == 0.9
+    assert found["outcome"] == "MARKED"
+    refused(run(*command, "--wilcoxon", "--margin", "1"), 2, "margin must lie in [0, 1)")
+
+
+def test_wilcoxon_of_a_clean_model_does_not_reject(stage: Path) -> None:
+    ran = run("verify", stage / "clean", "--key", stage / "marked", "--wilcoxon")
+    assert ran.code == 3
+    assert "does not reject" in ran.out
 
 
 def test_verify_does_not_take_the_calibration_of_a_neighbour(stage: Path, here: Path) -> None:
@@ -505,6 +530,8 @@ def test_training_that_diverges_is_one_line(here: Path) -> None:
         (["--model", "own_code:make_wrong_net"], 2, ["make_wrong_net does not fit"]),
         (["--victim-model", "naivenet"], 2, ["'naivenet' is no package.module:factory"]),
         (["--device", "gpu"], 2, ["unknown device"]),
+        (["--pool", "fashion"], 2, ["unknown data set 'fashion'", "fashion-mini"]),
+        (["--pool", "cifar10"], 1, ["cifar-10"]),
     ],
     ids=lambda item: " ".join(item) if isinstance(item, list) and item and item[0].startswith("--") else "",
 )

@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from rich.console import Console
 
 import heirmark.pipeline.exporting
 import own_code
 from heirmark.attacks import Knockoff
 from heirmark.console import Bars, error_line, show
+from heirmark.data import load_task
 from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, ShapeMismatch
 from heirmark.methods import Unmarked, Vanilla
 from heirmark.models import ModelSpec
@@ -33,6 +35,7 @@ from heirmark.pipeline.named import (
     check_factory,
     check_known,
     load_named_task,
+    load_pool,
     named_architecture,
     user_factory,
 )
@@ -126,6 +129,35 @@ def test_theft_depends_on_the_victims_bytes(task: Task, tmp_path: Path) -> None:
 
 
 # Precision
+
+
+def test_a_pool_is_asked_and_belongs_to_the_thefts_identity(task: Task, tmp_path: Path) -> None:
+    def noise(seed: int) -> Split:
+        inputs = torch.randint(256, (50, 1, 16, 16), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8)
+        return Split(inputs=inputs, labels=torch.zeros(50, dtype=torch.long))
+
+    plain = Context(task=task, runtime=CPU)
+    one, other = (replace(plain, pools={"noise": noise(seed)}) for seed in (0, 1))
+    victim = embed_stage(UNMARKED, plain, seed=0)
+    asks = replace(THEFT, pool="noise")
+    names = {steal_stage(asks, victim, context, seed=0).name for context in (one, other)}
+    assert len(names | {steal_stage(THEFT, victim, plain, seed=0).name}) == 3
+    assert steal_stage(THEFT, victim, one, seed=0).name == steal_stage(THEFT, victim, plain, seed=0).name
+    assert Store(tmp_path).get(steal_stage(asks, victim, one, seed=0), one).summary["queries"] == 50
+    with pytest.raises(BadConfig, match="no images called 'noise': choose of adversary"):
+        steal_stage(asks, victim, plain, seed=0)
+
+
+def test_a_pool_has_the_tasks_shape_and_none_of_its_images() -> None:
+    task = own_code.make_task()
+    pool = load_pool("fashion-mini", task, root=None)
+    assert pool.inputs.shape == (20_000, 1, 16, 16)
+    taken = replace(task, foreign=pool.subset(torch.arange(200)))
+    left = load_pool("fashion-mini", taken, root=None)
+    assert not left.digests() & taken.foreign.digests()  # type: ignore[union-attr]
+    assert 19_000 < len(left) <= 19_800
+    with pytest.raises(BadData, match="name another data set"):
+        load_pool("fashion-mini", load_task("fashion-mini"), root=None)
 
 
 def test_figures_are_measured_in_float32_whatever_the_runtime(

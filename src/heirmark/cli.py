@@ -11,7 +11,7 @@ import json
 import secrets as secrets_module
 import sys
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ParamSpec
 
@@ -250,6 +250,10 @@ def steal(
     data: Annotated[
         str | None, typer.Option("--data", help="Data whose adversary split queries; default: the victim's.")
     ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option("--pool", help="Another data set whose images query instead, brought to the victim's shape."),
+    ] = None,
     model: Annotated[
         str | None, typer.Option("--model", help="The thief's, written as embed's --model; default: the victim's.")
     ] = None,
@@ -271,8 +275,8 @@ def steal(
     from heirmark.attacks import EXTRACTIONS
     from heirmark.pipeline.demo_plan import QUICK
     from heirmark.pipeline.jobs import load_victims_task, steal_job, victims_architecture
-    from heirmark.pipeline.named import check_known, user_factory
-    from heirmark.pipeline.stealing import Theft
+    from heirmark.pipeline.named import check_known, load_pool, user_factory
+    from heirmark.pipeline.stealing import ADVERSARY, Theft
 
     check_known("attack", attack, EXTRACTIONS)
     factory = None if victim_model is None else user_factory(victim_model)
@@ -284,6 +288,7 @@ def steal(
         k=k,
         decimals=decimals,
         budget=budget,
+        pool=pool or ADVERSARY,
     )
     with _bars(as_json) as bars:
         bars.progress("load the data", 0, 1)
@@ -297,6 +302,7 @@ def steal(
             runtime=bars.runtime(device, precision),
             store=store,
             origin=origin,
+            pools={} if pool is None else {pool: load_pool(pool, task, root=data_root)},
             factory=factory,
             on_event=bars.event,
         )
@@ -313,24 +319,34 @@ def verify(
         Path | None, typer.Option("--calibration", help="calibration.json; default: the one beside the key.")
     ] = None,
     level: Annotated[float, typer.Option("--level", help="Significance level.", min=1e-300, max=0.5)] = 0.01,
+    wilcoxon: Annotated[
+        bool, typer.Option("--wilcoxon", help="Feature Sharing's test on probabilities too, beside the verdict.")
+    ] = False,
+    margin: Annotated[
+        float, typer.Option("--margin", help="Of --wilcoxon: by how much the target's probability must rise.")
+    ] = 0.3,
     model: Custom = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> int:
     """Judge a suspect with a key, by queries alone. Exit code 0: MARKED; 3: not established; 1: INVALID."""
-    from heirmark.pipeline.jobs import verify_job
+    from heirmark.pipeline.jobs import verify_job, wilcoxon_job
     from heirmark.pipeline.named import user_factory
 
     factory = None if model is None else user_factory(model)
     with _bars(as_json) as bars:
         bars.progress("ask the suspect", 0, 1)
-        verdict = verify_job(
-            suspect, key, calibration, level=level, runtime=bars.runtime(device, "float32"), factory=factory
-        )
+        runtime = bars.runtime(device, "float32")
+        verdict = verify_job(suspect, key, calibration, level=level, runtime=runtime, factory=factory)
+        beside = None
+        if wilcoxon and verdict.outcome in ("MARKED", "NOT_ESTABLISHED"):  # an INVALID suspect gave no answers
+            beside = wilcoxon_job(suspect, key, margin=margin, runtime=runtime, factory=factory)
     if as_json:
-        _print_json(verdict.to_dict())
+        _print_json(verdict.to_dict() | ({"wilcoxon": asdict(beside)} if beside else {}))
     else:
         show(str(verdict))
+        if beside:
+            show(str(beside))
     return {"MARKED": MARKED, "NOT_ESTABLISHED": NOT_ESTABLISHED}.get(verdict.outcome, FAILURE)
 
 

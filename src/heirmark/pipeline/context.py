@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from heirmark.configuration import qualified_name
@@ -11,7 +11,7 @@ from heirmark.models import Factory
 from heirmark.pipeline.code_version import code_version
 from heirmark.pipeline.stage import Job
 from heirmark.runtime import Runtime
-from heirmark.task import Task
+from heirmark.task import Split, Task
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -23,12 +23,15 @@ class Context:
         runtime: device, precision, progress.
         factory: the user's own model factory, for custom models.
         victim: folder of a victim that is no stage's artifact; a stage that reads it names its digest as external.
+        pools: images of other data sets by name, in the task's shape, that thieves may ask about; a theft that asks one names
+            its digest as external.
     """
 
     task: Task
     runtime: Runtime
     factory: Factory | None = None
     victim: Path | None = None
+    pools: Mapping[str, Split] = field(default_factory=dict)
 
     def external(self) -> Mapping[str, str]:
         """Digests and facts that can change a stage's result."""

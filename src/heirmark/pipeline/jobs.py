@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from heirmark.blackbox import BlackBox
 from heirmark.errors import BadArtifact, BadConfig, BadData
 from heirmark.methods import T2S, AnyMethod, Unmarked
 from heirmark.methods.base import check_queries
@@ -19,9 +20,10 @@ from heirmark.pipeline.named import check_architecture, check_factory, load_name
 from heirmark.pipeline.stealing import Theft, steal_stage
 from heirmark.pipeline.store import Event, Store
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.task import Task
+from heirmark.task import Split, Task
 from heirmark.verification import Calibration, Suspect, Verdict, verify
 from heirmark.verification.verify import LEAST_QUERIES
+from heirmark.verification.wilcoxon import WilcoxonResult, verify_wilcoxon
 
 OnEvent = Callable[[Event, str], None]
 
@@ -128,6 +130,7 @@ def steal_job(
     runtime: Runtime,
     store: Path,
     origin: Origin,
+    pools: Mapping[str, Split] | None = None,
     factory: Factory | None = None,
     on_event: OnEvent | None = None,
 ) -> dict[str, Any]:
@@ -136,12 +139,13 @@ def steal_job(
     Args:
         theft: attack and answers.
         victim: folder of the model.
-        task: whose adversary split queries.
+        task: whose adversary split queries, unless the theft names a pool.
         out: gets ``model.*`` and ``task.json``.
         seed: of the attack.
         runtime: device, precision, progress.
         store: where finished stages are kept.
         origin: of the data, for ``task.json``.
+        pools: other images by name, for a theft that names one.
         factory: of the victim, when it is a custom model.
         on_event: told of every stage.
 
@@ -156,7 +160,7 @@ def steal_job(
     model = getattr(theft.attack, "model", None)
     if model is not None:
         check_architecture(model, input_shape=task.input_shape, classes=load_spec(victim).classes)
-    context = Context(task=task, runtime=runtime, factory=factory, victim=victim)
+    context = Context(task=task, runtime=runtime, factory=factory, victim=victim, pools=pools or {})
     stage = steal_stage(theft, folder_digest(victim), context, seed=seed)
     made = _store(store, {stage.name: "steal"}, on_event).get(stage, context)
     export_folder(made, out, task=task, origin=origin)
@@ -195,6 +199,32 @@ def verify_job(
         model, spec = load_model(suspect, factory=factory)
         asked = Suspect.from_module(model, classes=spec.classes, input_shape=spec.input_shape, runtime=exact(runtime))
     return verify(asked, key, calibration=measured, level=level)
+
+
+def wilcoxon_job(
+    suspect: Path, key_folder: Path, *, margin: float, runtime: Runtime, factory: Factory | None = None
+) -> WilcoxonResult:
+    """Put the model in a folder to Feature Sharing's test, which asks it for probabilities.
+
+    Args:
+        suspect: folder.
+        key_folder: folder of the key or of the marked model.
+        margin: the paper's alpha.
+        runtime: device and precision.
+        factory: of a custom model.
+
+    Raises:
+        BadConfig: for an ONNX file, of which nothing says whether it gives probabilities.
+    """
+    if suspect.suffix.lower() == ".onnx":
+        raise BadConfig(
+            "--wilcoxon needs probabilities, and nothing says whether an ONNX file gives them: leave it out, "
+            "or use heirmark.verification.verify_wilcoxon with a BlackBox"
+        )
+    check_given(load_spec(suspect), factory, suspect)
+    model, spec = load_model(suspect, factory=factory)
+    box = BlackBox(model, classes=spec.classes, input_shape=spec.input_shape, runtime=exact(runtime))
+    return verify_wilcoxon(box, read_key(key_folder), margin=margin)
 
 
 def describe_model(spec: ModelSpec) -> str:
@@ -329,4 +359,5 @@ __all__ = [
     "steal_job",
     "verify_job",
     "victims_architecture",
+    "wilcoxon_job",
 ]

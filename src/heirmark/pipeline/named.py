@@ -16,11 +16,12 @@ from torch import nn
 
 from heirmark.blackbox import BlackBox, ModelFault
 from heirmark.data import DATASETS, load_images, load_task
-from heirmark.errors import BadConfig, HeirmarkError
+from heirmark.errors import BadConfig, BadData, HeirmarkError
 from heirmark.models import MODELS, Architecture, Factory, ModelSpec, specify
 from heirmark.runtime import Runtime, seeded
-from heirmark.task import Task
+from heirmark.task import Split, Task
 from heirmark.triggers import OutOfDistribution, Trigger
+from heirmark.triggers.out_of_distribution import fit_shape
 
 
 def check_known(what: str, name: str, known: Iterable[str]) -> None:
@@ -95,6 +96,31 @@ def with_foreign(task: Task, trigger: Trigger, *, root: Path | None, name: str |
         return task
     check_known("foreign data set", chosen, DATASETS)
     return replace(task, foreign=load_images(chosen, root=root)[0])
+
+
+def load_pool(name: str, task: Task, *, root: Path | None) -> Split:
+    """Images of another data set, brought to a task's shape, for a thief to ask about.
+
+    Those that the task holds itself, foreign ones among them, are left out: of these the owner's key may be made.
+
+    Returns:
+        The training images; their labels are all 0, as a thief looks at none.
+
+    Raises:
+        BadConfig: for an unknown name.
+        BadData: when the task holds all of them.
+    """
+    check_known("data set", name, DATASETS)
+    images = fit_shape(load_images(name, root=root)[0].inputs, task.input_shape)
+    held = set().union(*(split.digests() for split in task.splits.values()))
+    if task.foreign is not None:
+        own = fit_shape(task.foreign.inputs, task.input_shape)
+        held |= Split(inputs=own, labels=torch.zeros(len(own), dtype=torch.long)).digests()
+    pool = Split(inputs=images, labels=torch.zeros(len(images), dtype=torch.long))
+    left = torch.tensor([digest not in held for digest in pool.row_digests])
+    if not left.any():
+        raise BadData(f"{task.name} holds every image of {name} itself: name another data set for the thief")
+    return pool.subset(left)
 
 
 def named_architecture(text: str) -> Architecture:

@@ -12,6 +12,9 @@ from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.models.storage import load_model, save_model
 from heirmark.pipeline.context import Context, context_of
 from heirmark.pipeline.stage import Job, Stage
+from heirmark.task import Split
+
+ADVERSARY = "adversary"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +27,8 @@ class Theft:
         k: of top-k.
         decimals: to which probabilities are rounded; None does not round.
         budget: queries that the API allows; None allows all.
+        pool: what the thief asks about: the ``"adversary"``'s split, or images of another data set by their name among the
+            context's pools.
     """
 
     attack: Extraction
@@ -31,6 +36,7 @@ class Theft:
     k: int = 5
     decimals: int | None = None
     budget: int | None = None
+    pool: str = ADVERSARY
 
     def __post_init__(self) -> None:
         if self.answers not in ("probabilities", "top-k", "label"):
@@ -38,16 +44,21 @@ class Theft:
 
 
 def steal_stage(theft: Theft, victim: Stage | str, context: Context, *, seed: int) -> Stage:
-    """A theft with the adversary's split.
+    """A theft.
 
     Args:
-        theft: attack and answers.
+        theft: attack, answers and queries.
         victim: the stage that makes the victim, or the digest of the folder that ``context.victim`` names.
         context: data and hardware.
         seed: of the attack.
+
+    Raises:
+        BadConfig: when the context has no such pool.
     """
     inputs = {"victim": victim} if isinstance(victim, Stage) else {}
-    external = context.external() if isinstance(victim, Stage) else {**context.external(), "victim": victim}
+    external = dict(context.external()) | ({} if isinstance(victim, Stage) else {"victim": victim})
+    if theft.pool != ADVERSARY:
+        external["pool"] = _pool(theft, context).digest()
     return Stage(kind="steal", run=run_steal, config=theft, inputs=inputs, seed=seed, external=external)
 
 
@@ -73,6 +84,15 @@ def run_steal(job: Job) -> Mapping[str, Any]:
         budget=theft.budget,
         runtime=context.runtime,
     )
-    stolen = theft.attack(box, task.adversary, seed=job.seed, runtime=context.runtime)
+    stolen = theft.attack(box, _pool(theft, context), seed=job.seed, runtime=context.runtime)
     save_model(stolen.model, stolen.spec, job.folder)
     return {"queries": box.queries_used}
+
+
+def _pool(theft: Theft, context: Context) -> Split:
+    if theft.pool == ADVERSARY:
+        return context.task.adversary
+    if theft.pool not in context.pools:
+        known = ", ".join([ADVERSARY, *context.pools])
+        raise BadConfig(f"the thief has no images called {theft.pool!r}: choose of {known}")
+    return context.pools[theft.pool]

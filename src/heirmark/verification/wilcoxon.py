@@ -47,6 +47,14 @@ class WilcoxonResult:
     level: float
     reference: str
 
+    def __str__(self) -> str:
+        """One line for people."""
+        return (
+            f"Wilcoxon, margin {self.margin:g} over {self.reference}: {'rejects' if self.rejects else 'does not reject'} at "
+            f"{self.level:g} (p = {self.p_value:.2g}, mean rise {self.mean_rise:.3f}, {self.queries} triggers); "
+            f"WDR {self.detection_rate:.0%}, which is repeatability and no error rate"
+        )
+
 
 def margin_p_value(rises: Floats, margin: float) -> float:
     """One-sided p-value of Wilcoxon's signed-rank test that rises are above a margin.
