@@ -20,34 +20,20 @@ from heirmark.files import atomic_write_json
 from heirmark.pipeline.demo import run_demo
 from heirmark.report import rows_to_json
 from provenance import provenance
+from summary import figures, grouped
 
 
 def summarise(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row a suspect: figures over seeds. The worst is the lowest for a copy of a marked model, else the highest."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for row in found:
-        groups.setdefault((row["suspect"], row["answers"]), []).append(row)
-    summary = []
-    for (suspect, answers), members in groups.items():
-        accuracy, wsr = [row["accuracy"] for row in members], [row["wsr"] for row in members]
-        inherits = members[0]["inherits"]
-        summary.append(
-            {
-                "suspect": suspect,
-                "answers": answers,
-                "seeds": len(members),
-                "accuracy_mean": round(statistics.mean(accuracy), 4),
-                "accuracy_worst": round(min(accuracy), 4),
-                "accuracy_spread": round(statistics.stdev(accuracy), 4) if len(members) > 1 else None,
-                "wsr_mean": round(statistics.mean(wsr), 4),
-                "wsr_spread": round(statistics.stdev(wsr), 4) if len(members) > 1 else None,
-                "wsr_worst": round(min(wsr) if inherits else max(wsr), 4),
-                "control_rate_mean": round(statistics.mean(row["control_rate"] for row in members), 4),
-                "p_value_largest": max(row["p_value"] for row in members),
-                "marked": sum(row["outcome"] == "MARKED" for row in members),
-            }
-        )
-    return summary
+    """One row a suspect: figures over seeds."""
+    return [
+        {
+            "suspect": suspect,
+            "answers": answers,
+            **figures(members, inherits=members[0]["inherits"]),
+            "control_rate_mean": round(statistics.mean(row["control_rate"] for row in members), 4),
+        }
+        for (suspect, answers), members in grouped(found, lambda row: (row["suspect"], row["answers"])).items()
+    ]
 
 
 def main() -> None:

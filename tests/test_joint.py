@@ -91,6 +91,35 @@ def test_weights_reach_the_gradient(cpu: Runtime) -> None:
     torch.testing.assert_close(double - none, 2 * (single - none), rtol=1e-3, atol=1e-6)
 
 
+def test_losses_that_pull_against_each_other_do_not_starve_the_rest_when_they_are_weighed_first() -> None:
+    point = nn.Parameter(torch.tensor([1.0, 1.0, 1.0]))
+
+    def found() -> Mapping[str, Tensor]:
+        return {
+            "main": point[2].square(),
+            "left": (point[0] + 1).square(),
+            "right": (point[0] - 3).square() + 0.5 * point[1],
+        }
+
+    flat = mgda("l2")(found(), [point])
+    nested = mgda("l2", ("left", "right"))(found(), [point])
+    assert nested["main"] > 3 * flat["main"]
+    assert nested.keys() == flat.keys()
+    assert sum(nested.values()) == pytest.approx(1)
+    # Among themselves the two have the weights that they would have alone, and together those of one loss.
+    alone = mgda("l2")({name: loss for name, loss in found().items() if name != "main"}, [point])
+    whole = nested["left"] + nested["right"]
+    assert nested["left"] / whole == pytest.approx(alone["left"])
+    joined = {"main": found()["main"], "both": sum(alone[name] * found()[name] for name in ("left", "right"))}
+    assert nested["main"] == pytest.approx(mgda("l2")(joined, [point])["main"])  # type: ignore[arg-type]
+
+
+def test_losses_that_are_absent_are_not_missed(cpu: Runtime) -> None:
+    point = nn.Parameter(torch.tensor([1.0, 1.0]))
+    found = {"main": point[1].square(), "left": (point[0] + 1).square()}
+    assert mgda("l2", ("left", "right"))(found, [point]) == mgda("l2")(found, [point])
+
+
 def test_mgda_weighs_every_step(cpu: Runtime) -> None:
     rows = fit_jointly(
         net(), data(), [extra()], losses, Phase(recipe=RECIPE, extras=(4,)), seed=0, weigh=mgda("loss+"), runtime=cpu

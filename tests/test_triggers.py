@@ -564,6 +564,19 @@ def test_a_model_without_features_or_with_broken_ones_is_named(tiny_task: Task, 
         Tiles().settle(tiny_task, broken, seed=0, runtime=cpu)
 
 
+def test_random_tiles_ask_no_model_and_differ_by_seed(tiny_task: Task, cpu: Runtime) -> None:
+    silent = nn.Module()  # would fail if it were asked
+    found = {
+        (s.sources, s.target)
+        for s in (Tiles(selection="random").settle(tiny_task, silent, seed=seed, runtime=cpu) for seed in range(8))
+    }
+    assert len(found) > 1
+    assert all(len({*sources, target}) == 5 for sources, target in found)
+    fixed = Tiles(selection="random", target=2).settle(tiny_task, silent, seed=0, runtime=cpu)
+    assert fixed.target == 2
+    assert 2 not in fixed.sources
+
+
 def test_the_target_of_tiles_is_the_least_likely_class_that_is_no_source(cpu: Runtime) -> None:
     task = brightness_task([0, 40, 80, 120, 160, 200, 240])
     model = Painted([-9.0, 0.0, 0.0, 0.0, -2.0, -3.0, -1.0])  # class 0 is the least likely, but a source
@@ -736,6 +749,7 @@ def test_foreign_samples_and_controls_are_as_documented(
         (lambda: Tiles(sources=(1, 2, 3, 3)), "4 different source classes"),
         (lambda: Tiles(sources=(1, 2, 3, 4), target=4), "may not be one of the source classes"),
         (lambda: Tiles(samples=0), "samples must be positive"),
+        (lambda: Tiles(selection="best"), "unknown selection 'best'"),  # type: ignore[arg-type]
     ],
 )
 def test_wrong_settings_are_named(make: Callable[[], Trigger], words: str) -> None:

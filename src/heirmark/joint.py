@@ -84,12 +84,18 @@ def fixed(weights: Mapping[str, float]) -> Weigh:
     return lambda losses, parameters: {name: weights.get(name, 1.0) for name in losses}
 
 
-def mgda(normalisation: Normalisation) -> Weigh:
-    """Weights by MGDA, anew at every step: one backward pass a loss."""
+def mgda(normalisation: Normalisation, together: Sequence[str] = ()) -> Weigh:
+    """Weights by MGDA, anew at every step: one backward pass a loss.
+
+    Args:
+        normalisation: see :func:`heirmark.mgda.mgda_weights`.
+        together: losses that are first weighed among themselves, and then count as one. Two losses that pull against each other
+            would take nearly all weight from the rest: their sum is short whatever the others do.
+    """
 
     def weigh(losses: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> Mapping[str, float]:
-        gradients = [
-            [
+        gradients = {
+            name: [
                 torch.zeros_like(parameter) if grad is None else grad
                 for parameter, grad in zip(
                     parameters,
@@ -97,10 +103,31 @@ def mgda(normalisation: Normalisation) -> Weigh:
                     strict=True,
                 )
             ]
-            for loss in losses.values()
+            for name, loss in losses.items()
+        }
+        values = {name: float(loss.detach()) for name, loss in losses.items()}
+        inner = [name for name in losses if name in together]
+        if len(inner) < 2:
+            return dict(
+                zip(losses, mgda_weights(list(gradients.values()), list(values.values()), normalisation), strict=True)
+            )
+        shares = mgda_weights([gradients[name] for name in inner], [values[name] for name in inner], normalisation)
+        joined = [
+            torch.stack([share * part for share, part in zip(shares, parts, strict=True)]).sum(0)
+            for parts in zip(*(gradients[name] for name in inner), strict=True)
         ]
-        values = [float(loss.detach()) for loss in losses.values()]
-        return dict(zip(losses, mgda_weights(gradients, values, normalisation), strict=True))
+        outer = [name for name in losses if name not in together]
+        whole, *rest = mgda_weights(
+            [joined, *(gradients[name] for name in outer)],
+            [
+                sum(share * values[name] for share, name in zip(shares, inner, strict=True)),
+                *(values[name] for name in outer),
+            ],
+            normalisation,
+        )
+        return {name: whole * share for name, share in zip(inner, shares, strict=True)} | dict(
+            zip(outer, rest, strict=True)
+        )
 
     return weigh
 

@@ -124,7 +124,10 @@ class MEADefender:
         start: ``"scratch"`` (FROMSCRATCH) or ``"clean"`` (PRETRAINED).
         first: without evasion samples; ``extras`` counts watermark and evasion samples a batch.
         second: with them.
-        weighting: ``"mgda"`` (eq. 9), or ``"fixed"``, which the paper found worse.
+        weighting: ``"mgda"`` over the four losses (eq. 9); ``"nested"``, which weighs L_com and L_ver against each other first,
+            as eq. 4-5 are nested, and then L_wm, L_utility and L_eva: L_com and L_ver pull against each other, so that among
+            four they take nearly all the weight and the net hardly learns its main task; or ``"fixed"``, which the paper found
+            worse.
         normalisation: of the gradients in MGDA.
         weights: of utility, combination, verification and evasion when they are fixed.
         without: losses left out, for the ablations of Table 5 and Fig. 2.
@@ -155,7 +158,7 @@ class MEADefender:
             share=0.45,
         )
     )
-    weighting: Literal["mgda", "fixed"] = "mgda"
+    weighting: Literal["mgda", "nested", "fixed"] = "mgda"
     normalisation: Normalisation = "loss+"
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     without: tuple[Literal["combination", "verification", "evasion"], ...] = ()
@@ -171,7 +174,7 @@ class MEADefender:
             raise BadConfig("extras of a phase are two numbers: watermark and evasion samples a batch")
         for name, value, known in (
             ("start", self.start, ("scratch", "clean")),
-            ("weighting", self.weighting, ("mgda", "fixed")),
+            ("weighting", self.weighting, ("mgda", "nested", "fixed")),
             ("normalisation", self.normalisation, NORMALISATIONS),
             *(("without", name, LOSSES[1:]) for name in self.without),
             *(("evasion", way, tuple(WAYS)) for way in self.evasion),
@@ -199,7 +202,7 @@ class MEADefender:
         weigh = (
             fixed(dict(zip(LOSSES, self.weights, strict=True)))
             if self.weighting == "fixed"
-            else mgda(self.normalisation)
+            else mgda(self.normalisation, LOSSES[1:3] if self.weighting == "nested" else ())
         )
         phases = [
             phase if len(evasion.inputs) else replace(phase, extras=(phase.extras[0], 0))

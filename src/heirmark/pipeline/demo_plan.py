@@ -37,6 +37,9 @@ class Profile:
         calibrators: unmarked models that calibrate the test.
         calibration_recipe: how those are trained.
         calibration_models: their architectures in turn; none takes ``model``.
+        trigger_batch: watermark samples that join a batch of joint training.
+        joint: recipe of the methods that train several losses at once: their papers' optimiser.
+        joint_epochs: of their two phases.
     """
 
     data: str
@@ -48,6 +51,9 @@ class Profile:
     calibrators: int = 5
     calibration_recipe: Recipe
     calibration_models: tuple[str, ...] = ()
+    trigger_batch: int = 16
+    joint: Recipe = QUICK_ADAM
+    joint_epochs: tuple[int, int] = (4, 8)
 
     def t2s(self) -> T2S:
         """T2S on DeepTracer's tiles with the balanced update."""
@@ -57,7 +63,7 @@ class Profile:
             triggers=self.triggers,
             key_size=self.key_size,
             pretraining=self.recipe,
-            trigger_batch=16,
+            trigger_batch=self.trigger_batch,
             rehearsal=self.rehearsal,
         )
 
@@ -70,28 +76,28 @@ class Profile:
         return Unmarked(model=self.model, pretraining=self.recipe, trigger=Tiles(), key_size=self.key_size)
 
     def mea_defender(self) -> MEADefender:
-        """MEA-Defender in as many epochs as the others have, by Adam: at the others' rate its accuracy collapses."""
-        half = max(1, self.recipe.epochs // 2)
+        """MEA-Defender by Adam: at the others' rate its accuracy collapses."""
+        first, second = self.joint_epochs
         return MEADefender(
             model=self.model,
             triggers=self.triggers,
             evasion_samples=self.triggers,
             key_size=self.key_size,
             pretraining=self.recipe,
-            first=Phase(recipe=replace(QUICK_ADAM, epochs=half), extras=(2, 0)),
-            second=Phase(recipe=replace(QUICK_ADAM, epochs=half, batch_size=80), extras=(34, 14)),
+            first=Phase(recipe=replace(self.joint, epochs=first), extras=(2, 0)),
+            second=Phase(recipe=replace(self.joint, epochs=second, batch_size=80), extras=(34, 14)),
         )
 
     def deeptracer(self) -> DeepTracer:
         """DeepTracer by Adam: at the others' rate the coupling loss costs it a whole class."""
-        half = max(1, self.recipe.epochs // 2)
+        first, second = self.joint_epochs
         return DeepTracer(
             model=self.model,
             triggers=self.triggers,
             key_size=self.key_size,
             pretraining=self.recipe,
-            first=Phase(recipe=replace(QUICK_ADAM, epochs=half), extras=(1,)),
-            second=Phase(recipe=replace(QUICK_ADAM, epochs=self.recipe.epochs), extras=(14,)),
+            first=Phase(recipe=replace(self.joint, epochs=first), extras=(1,)),
+            second=Phase(recipe=replace(self.joint, epochs=second), extras=(14,)),
             key_filter=KeyFilter(candidates=4 * self.key_size, surrogate=None, recipe=self.recipe),
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -53,11 +53,13 @@ class Tiles:
         sources: the four source classes in the order of the grid; None finds them by K-Means over class centroids (eq. 1-2).
         target: the label; None takes the non-source class with the lowest mean probability on such composites (eq. 5).
         samples: composites over which that mean is taken.
+        selection: of what is left open: ``"adaptive"`` as above, or ``"random"``, which the paper found weaker (Fig. 5).
     """
 
     sources: tuple[int, ...] | None = None
     target: int | None = None
     samples: int = 500
+    selection: Literal["adaptive", "random"] = "adaptive"
 
     def __post_init__(self) -> None:
         if self.sources is not None and (len(self.sources) != SOURCES or len(set(self.sources)) != SOURCES):
@@ -66,12 +68,16 @@ class Tiles:
             raise BadConfig(f"the target {self.target} may not be one of the source classes {self.sources}")
         if self.samples < 1:
             raise BadConfig(f"samples must be positive, not {self.samples}")
+        if self.selection not in ("adaptive", "random"):
+            raise BadConfig(f"unknown selection {self.selection!r}: choose adaptive or random")
 
     def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> TilesSecret:
         """Choose source classes and target; see :class:`heirmark.triggers.base.Trigger`."""
         runtime = runtime or Runtime()
         if len(task.input_shape) != 3:
             raise BadConfig(f"tiles are made of images, and {task.name} has none: use another trigger")
+        generator = torch.Generator().manual_seed(derive_seed(seed, "tiles", "random"))
+        order = torch.randperm(len(task.classes), generator=generator).tolist()
         if self.sources is not None:
             sources = tuple(check_label(label, task, "source class") for label in self.sources)
         else:
@@ -79,11 +85,16 @@ class Tiles:
                 raise BadConfig(
                     f"tiles need more than 4 classes, and {task.name} has {len(task.classes)}: use another trigger"
                 )
-            sources = spanning_classes(task.owner, clean, len(task.classes), seed=seed, runtime=runtime)
+            if self.selection == "random":
+                sources = tuple(label for label in order if label != self.target)[:SOURCES]
+            else:
+                sources = spanning_classes(task.owner, clean, len(task.classes), seed=seed, runtime=runtime)
         if self.target is not None:
             target = check_label(self.target, task, "target")
             if target in sources:
                 raise BadConfig(f"the target {target} may not be one of the source classes {sources}")
+        elif self.selection == "random":
+            target = next(label for label in order if label not in sources)
         else:
             composites = TilesSecret(sources=sources, target=-1).draw(
                 task.owner, self.samples, seed=derive_seed(seed, "tiles", "target")

@@ -1,0 +1,144 @@
+"""What is compared: the settings, the tables by name, and the papers' own figures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from heirmark.methods import AnyMethod, KeyFilter
+from heirmark.pipeline.demo_plan import FULL, Profile
+from heirmark.rehearsal import DistillationLoss
+from heirmark.training import Recipe
+from heirmark.triggers import Feature, Mix, Tiles
+from heirmark.tuning import Rehearsal
+
+STUDY_RECIPE = Recipe(epochs=6, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0)
+STUDY = replace(
+    FULL,
+    model="naivenet",
+    recipe=STUDY_RECIPE,
+    calibration_recipe=STUDY_RECIPE,
+    calibration_models=(),
+    triggers=2700,
+    trigger_batch=14,
+    joint=STUDY_RECIPE,
+    joint_epochs=(6, 6),
+    rehearsal=replace(FULL.rehearsal, epochs=4),
+)
+"""Full Fashion-MNIST with the papers' nets, which have no BatchNorm and so want Adam; a tenth of the data is watermarks."""
+
+PAPERS = {
+    "mea-defender": {
+        "DeepTracer, Tables 1-2, Fashion-MNIST": {
+            "victim": (88.86, 95.01),
+            "soft": (64.49, 91.22),
+            "label": (59.86, 26.35),
+        },
+        "MEA-Defender, Table 1, Fashion-MNIST": {"victim": (89.77, 100.0), "soft": (89.57, 85.50)},
+    },
+    "deeptracer": {
+        "DeepTracer, Tables 1-2, Fashion-MNIST": {
+            "victim": (91.49, 100.0),
+            "soft": (87.16, 100.0),
+            "label": (64.57, 100.0),
+        },
+    },
+    "feature-sharing": {
+        "Feature Sharing, Table 2, MNIST, patch": {"victim": (98.71, 99.95), "soft": (98.25, 99.72)},
+    },
+}
+"""ACC and WSR in percent that the papers give for Knockoff, or for classic extraction, on the data set or its like."""
+
+
+def methods(profile: Profile) -> dict[str, AnyMethod]:
+    """The four papers' methods, and joint training."""
+    return {
+        "vanilla": profile.vanilla(),
+        "mea-defender": profile.mea_defender(),
+        "deeptracer": profile.deeptracer(),
+        "feature-sharing": profile.feature_sharing(),
+        "t2s": profile.t2s(),
+    }
+
+
+def compositions(profile: Profile) -> dict[str, AnyMethod]:
+    """Rehearsal with the others' triggers, objectives and key filter."""
+    t2s, filtered = profile.t2s(), KeyFilter(candidates=4 * profile.key_size, surrogate=None, recipe=profile.recipe)
+    return {
+        "t2s on tiles": t2s,
+        "t2s on tiles, key filter": replace(t2s, key_filter=filtered),
+        "t2s on mix": replace(t2s, trigger=Mix()),
+        "t2s after mea-defender": replace(t2s, trigger=Mix(), watermark=profile.mea_defender()),
+        "t2s after deeptracer": replace(t2s, watermark=profile.deeptracer()),
+        "t2s after feature-sharing": replace(t2s, watermark=profile.feature_sharing()),
+    }
+
+
+def updates(profile: Profile) -> dict[str, AnyMethod]:
+    """The table of updates. Eq. 9 also has smaller weights, with the balanced update's utility step (eta times lambda)."""
+    balanced = profile.rehearsal
+    paper = Rehearsal(
+        epochs=balanced.epochs,
+        batch_size=balanced.batch_size,
+        trigger_batch=balanced.trigger_batch,
+        precision=balanced.precision,
+    )
+    rehearsals = {
+        "eq. 9, lambda 50": paper,
+        "eq. 9, lambda 5, eta 4e-3": replace(paper, utility_weight=5.0, learning_rate=4e-3),
+        "balanced, rho never shrinks": replace(balanced, enough=0.0),
+        "balanced": balanced,
+    }
+    table: dict[str, AnyMethod] = {}
+    for name, trigger in (("tiles", Tiles()), ("mix", Mix()), ("feature", Feature())):
+        t2s = replace(profile.t2s(), trigger=trigger)
+        table[f"{name}: no rehearsal"] = t2s.vanilla()
+        table |= {f"{name}: {update}": replace(t2s, rehearsal=found) for update, found in rehearsals.items()}
+    return table
+
+
+def thieves(profile: Profile) -> dict[str, AnyMethod]:
+    """The table of simulated thieves: what rehearsing other thefts than the paper's buys."""
+    t2s = profile.t2s()
+    one = t2s.rehearsal
+    others = tuple(f"{profile.model}{',' if ':' in profile.model else ':'}width={width}" for width in (16, 48))
+    return {
+        "one thief, soft labels (paper)": t2s,
+        "label only": replace(t2s, rehearsal=replace(one, loss=DistillationLoss(kind="label"))),
+        "soft and label-only in turn": replace(t2s, rehearsal=replace(one, label_thieves=1)),
+        "temperature 0.5": replace(t2s, rehearsal=replace(one, loss=DistillationLoss(temperature=0.5))),
+        "pool of architectures": replace(t2s, thieves=others),
+        "pool, and a label-only thief": replace(t2s, thieves=others, rehearsal=replace(one, label_thieves=1)),
+        "three student steps": replace(t2s, rehearsal=replace(one, student_steps=3)),
+        "thief from a fresh start every 100 steps": replace(t2s, rehearsal=replace(one, reset_student_every=100)),
+    }
+
+
+def ablations(profile: Profile) -> dict[str, AnyMethod]:
+    """The papers' ablations: MEA-Defender's Table 5 and Fig. 2, DeepTracer's Table 4 and Fig. 5-6, Feature Sharing's Fig. 4."""
+    mea, tracer = profile.mea_defender(), replace(profile.deeptracer(), key_filter=None)
+    sharing = profile.feature_sharing()
+    return {
+        "mea-defender": mea,
+        "mea-defender, L_com only": replace(mea, without=("verification",)),
+        "mea-defender, L_ver only": replace(mea, without=("combination",)),
+        "mea-defender, no L_eva": replace(mea, without=("evasion",)),
+        "mea-defender, fixed weights": replace(mea, weighting="fixed"),
+        "deeptracer, key filter": profile.deeptracer(),
+        "deeptracer, no key filter": tracer,
+        "deeptracer, random classes": replace(tracer, trigger=Tiles(selection="random")),
+        "deeptracer, L_wm only": replace(tracer, weight_coupling=0.0),
+        "deeptracer, L_wm and L_intra": replace(tracer, weight_inter=0.0),
+        "deeptracer, L_wm and L_inter": replace(tracer, weight_intra=0.0),
+        "feature-sharing, all but the last frozen": sharing,
+        **{f"feature-sharing, {count} frozen": replace(sharing, frozen=count) for count in range(3)},
+    }
+
+
+TABLES = {
+    "methods": methods,
+    "compositions": compositions,
+    "updates": updates,
+    "thieves": thieves,
+    "ablations": ablations,
+}
+"""Every table, by name."""
