@@ -129,8 +129,8 @@ def ablations(profile: Profile) -> dict[str, AnyMethod]:
         "deeptracer, L_wm only": replace(tracer, weight_coupling=0.0),
         "deeptracer, L_wm and L_intra": replace(tracer, weight_inter=0.0),
         "deeptracer, L_wm and L_inter": replace(tracer, weight_intra=0.0),
-        "feature-sharing, all but the last frozen": sharing,
-        **{f"feature-sharing, {count} frozen": replace(sharing, frozen=count) for count in range(3)},
+        "feature-sharing, decision layers": sharing,
+        **{f"feature-sharing, {count} frozen": replace(sharing, frozen=count) for count in (0, 1, 3)},
     }
 
 

@@ -108,7 +108,7 @@ class Profile:
             triggers=self.triggers,
             key_size=self.key_size,
             pretraining=self.recipe,
-            tuning=replace(self.recipe, epochs=max(1, self.recipe.epochs // 2), learning_rate=0.05),
+            tuning=replace(self.recipe, epochs=self.recipe.epochs, learning_rate=self.recipe.learning_rate / 2),
             trigger_batch=32,
         )
 
