@@ -50,10 +50,11 @@ PAPERS = {
 
 
 def methods(profile: Profile) -> dict[str, AnyMethod]:
-    """The four papers' methods, and joint training."""
+    """The four papers' methods, and joint training; MEA-Defender with its own weights and with those that keep the accuracy."""
     return {
         "vanilla": profile.vanilla(),
-        "mea-defender": profile.mea_defender(),
+        "mea-defender": replace(profile.mea_defender(), weighting="mgda"),
+        "mea-defender, fixed weights": profile.mea_defender(),
         "deeptracer": profile.deeptracer(),
         "feature-sharing": profile.feature_sharing(),
         "t2s": profile.t2s(),
@@ -122,7 +123,8 @@ def ablations(profile: Profile) -> dict[str, AnyMethod]:
         "mea-defender, L_com only": replace(mea, without=("verification",)),
         "mea-defender, L_ver only": replace(mea, without=("combination",)),
         "mea-defender, no L_eva": replace(mea, without=("evasion",)),
-        "mea-defender, fixed weights": replace(mea, weighting="fixed"),
+        "mea-defender, nested MGDA": replace(mea, weighting="nested"),
+        "mea-defender, MGDA": replace(mea, weighting="mgda"),
         "deeptracer, key filter": profile.deeptracer(),
         "deeptracer, no key filter": tracer,
         "deeptracer, random classes": replace(tracer, trigger=Tiles(selection="random")),

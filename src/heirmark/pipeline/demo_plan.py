@@ -76,7 +76,7 @@ class Profile:
         return Unmarked(model=self.model, pretraining=self.recipe, trigger=Tiles(), key_size=self.key_size)
 
     def mea_defender(self) -> MEADefender:
-        """MEA-Defender by Adam: at the others' rate its accuracy collapses."""
+        """MEA-Defender by Adam with fixed weights: MGDA leaves the main task too little to be learned in few epochs."""
         first, second = self.joint_epochs
         return MEADefender(
             model=self.model,
@@ -86,6 +86,8 @@ class Profile:
             pretraining=self.recipe,
             first=Phase(recipe=replace(self.joint, epochs=first), extras=(2, 0)),
             second=Phase(recipe=replace(self.joint, epochs=second, batch_size=80), extras=(34, 14)),
+            weighting="fixed",
+            weights=(1.0, 0.3, 1.0, 1.0),
         )
 
     def deeptracer(self) -> DeepTracer:
