@@ -1,0 +1,128 @@
+"""The benchmarks' own machinery: who judges whom, and how figures over seeds are put together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import own_code
+from heirmark.methods import AnyMethod, DeepTracer, KeyFilter
+from heirmark.pipeline.context import Context
+from heirmark.pipeline.demo_plan import QUICK
+from heirmark.pipeline.stage import lineage
+from heirmark.pipeline.store import Event, Store
+from heirmark.runtime import Runtime
+from heirmark.task import Split
+from heirmark.training import Recipe
+from heirmark.triggers import Mix
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
+
+import compare
+import summary
+import tables
+
+NET = "naivenet:width=4,hidden=16,batch_norm=true"
+RECIPE = Recipe(epochs=3, batch_size=32, learning_rate=0.05)
+PROFILE = replace(
+    QUICK, model=NET, recipe=RECIPE, calibration_recipe=RECIPE, calibrators=3, triggers=40, key_size=60, trigger_batch=8
+)
+
+
+def bench(store: Path, events: list[Event] | None = None) -> compare.Bench:
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.randint(256, (80, 1, 16, 16), generator=generator, dtype=torch.uint8)
+    pools = {"noise": Split(inputs=noise, labels=torch.zeros(80, dtype=torch.long))}
+    runtime = Runtime(device="cpu", precision="float32")
+    return compare.Bench(
+        profile=PROFILE,
+        context=Context(task=own_code.make_task(), runtime=runtime, pools=pools),
+        store=Store(store, on_event=(events if events is not None else []).append),
+        seed=0,
+        other="naivenet:width=3,hidden=8,batch_norm=true",
+    )
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
+    """A store, and the rows of a method and of one that fails."""
+    store = tmp_path_factory.mktemp("benchmark")
+    return store, list(bench(store).rows(methods()))
+
+
+def methods() -> Mapping[str, AnyMethod]:
+    failing = DeepTracer(
+        model=NET, trigger=Mix(), triggers=40, key_size=60, pretraining=RECIPE,
+        first=replace(DeepTracer().first, recipe=replace(RECIPE, epochs=0)),
+        second=replace(DeepTracer().second, recipe=replace(RECIPE, epochs=0)),
+        key_filter=KeyFilter(candidates=100, surrogate=None, recipe=replace(RECIPE, epochs=0)),
+    )  # fmt: skip
+    return {"vanilla": replace(PROFILE.vanilla(), trigger=Mix()), "failing": failing}
+
+
+def test_every_cell_has_its_control(found: tuple[Path, list[dict[str, Any]]]) -> None:
+    rows = [row for row in found[1] if row["method"] == "vanilla"]
+    suspects = {row["suspect"] for row in rows}
+    other = " by naivenet:width=3,hidden=8,batch_norm=true"
+    kinds = [f"{how}, {answers}" for how in ("", " with noise", other) for answers in ("soft", "label")]
+    assert suspects == {"victim", "unmarked", *(f"{who}stolen{kind}" for who in ("", "unmarked, ") for kind in kinds)}
+    assert len(rows) == len(suspects)
+    assert next(row for row in rows if row["suspect"] == "victim")["wsr"] > 0.9
+
+
+def test_a_method_that_fails_is_a_row(found: tuple[Path, list[dict[str, Any]]]) -> None:
+    (row,) = [row for row in found[1] if row["method"] == "failing"]
+    assert "does not survive" in row["error"]
+
+
+def test_again_nothing_is_computed(found: tuple[Path, list[dict[str, Any]]]) -> None:
+    events: list[Event] = []
+    table = {"vanilla": methods()["vanilla"]}
+    assert list(bench(found[0], events).rows(table)) == found[1][:-1]
+    assert not [event for event in events if event.what == "started"]
+
+
+def test_models_that_calibrate_or_choose_are_reported_nowhere(tmp_path: Path) -> None:
+    of = bench(tmp_path)
+    suspects = {stage.name for stage in of.copies(of.control).values()} | {of.control.name}
+    assert len({stage.name for stage in of.calibrators}) == PROFILE.calibrators
+    assert not suspects & {stage.name for stage in lineage(*of.calibrators)}
+    assert of.chooser.name not in {stage.name for stage in lineage(of.control, *of.calibrators)} | suspects
+
+
+def test_tables_name_what_they_hold() -> None:
+    for name, table in tables.TABLES.items():
+        for profile in (QUICK, tables.STUDY):
+            assert table(profile), name
+    assert set(tables.PAPERS) <= set(tables.methods(tables.STUDY))
+
+
+def test_the_worst_is_the_lowest_of_what_should_carry_the_mark_and_the_highest_of_what_should_not() -> None:
+    rows = [
+        {"accuracy": acc, "wsr": wsr, "p_value": p, "outcome": outcome}
+        for acc, wsr, p, outcome in ((0.9, 0.5, 1e-9, "MARKED"), (0.8, 0.1, 0.2, "NOT_ESTABLISHED"))
+    ]
+    marked, unmarked = (summary.figures(rows, inherits=inherits) for inherits in (True, False))
+    assert (marked["wsr_worst"], unmarked["wsr_worst"]) == (0.1, 0.5)
+    assert marked["accuracy_worst"] == unmarked["accuracy_worst"] == 0.8
+    assert marked["wsr_mean"] == 0.3
+    assert marked["wsr_spread"] == pytest.approx(0.2828)
+    assert (marked["marked"], marked["p_value_largest"]) == (1, 0.2)
+    assert summary.figures(rows[:1], inherits=True)["wsr_spread"] is None
+
+
+def test_markdown_sets_the_control_beside_every_cell(found: tuple[Path, list[dict[str, Any]]]) -> None:
+    told = compare.summarise(found[1])
+    lines = compare.as_markdown(told).splitlines()
+    assert len(lines) == 3
+    assert lines[0].count("|") == lines[2].count("|") == 9
+    assert "unmarked" not in lines[0]
+    victim = next(row for row in told if row["suspect"] == "victim")
+    assert f"{100 * victim['accuracy_mean']:.1f} / {100 * victim['wsr_mean']:.1f}" in lines[2]
+    assert f"{victim['marked']} of 1" in lines[2]
