@@ -87,7 +87,7 @@ class Profile:
             first=Phase(recipe=replace(self.joint, epochs=first), extras=(2, 0)),
             second=Phase(recipe=replace(self.joint, epochs=second, batch_size=80), extras=(34, 14)),
             weighting="fixed",
-            weights=(1.0, 0.3, 1.0, 1.0),
+            weights=(1.0, 0.1, 1.0, 1.0),
         )
 
     def deeptracer(self) -> DeepTracer:
