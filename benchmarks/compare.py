@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from heirmark.console import Bars
-from heirmark.data import load_task
+from heirmark.data import load_images, load_task
 from heirmark.errors import HeirmarkError
 from heirmark.files import atomic_write_json
 from heirmark.methods import T2S, AnyMethod, MEADefender
@@ -45,7 +45,8 @@ from heirmark.pipeline.stage import Stage
 from heirmark.pipeline.stealing import ADVERSARY, Theft, steal_stage
 from heirmark.pipeline.store import Store
 from heirmark.runtime import derive_seed, predict
-from heirmark.triggers import Mix
+from heirmark.task import Split
+from heirmark.triggers import Mix, OutOfDistribution
 from heirmark.triggers.mix import MixSecret
 from provenance import provenance
 from summary import figures, grouped
@@ -64,6 +65,7 @@ class Bench:
         store: where finished stages are kept.
         seed: of everything random.
         other: a second architecture that steals.
+        foreign: images of another data set that the owner has, for methods that take such; none of them is in a pool.
     """
 
     profile: Profile
@@ -71,6 +73,7 @@ class Bench:
     store: Store
     seed: int
     other: str | None = None
+    foreign: Split | None = None
     chooser: Stage = field(init=False)
     control: Stage = field(init=False)
     calibrators: tuple[Stage, ...] = field(init=False)
@@ -92,10 +95,12 @@ class Bench:
     def judge(self, method: AnyMethod) -> Iterator[tuple[str, dict[str, Any]]]:
         """Victim, control and all their copies, judged with the method's key."""
         context = self.context
+        owners = replace(context, task=replace(context.task, foreign=self.foreign)) if asks_foreign(method) else context
         start = None
         if isinstance(method, T2S):
-            start = embed_stage(method.first_phase(), context, seed=self.seed, clean=self.chooser)
-        marked = embed_stage(method, context, seed=self.seed, clean=self.chooser, watermarked=start)
+            start = embed_stage(method.first_phase(), owners, seed=self.seed, clean=self.chooser)
+        marked = embed_stage(method, owners, seed=self.seed, clean=self.chooser, watermarked=start)
+        self.store.get(marked, owners)  # of what it builds on, nothing looks at foreign images
         calibration = calibrate_stage(marked, self.calibrators, context)
         suspects = {"victim": marked, "unmarked": self.control, **self.copies(marked)}
         for suspect, stage in suspects.items():
@@ -164,6 +169,12 @@ class Bench:
         return steal_stage(theft, victim, self.context, seed=seed)
 
 
+def asks_foreign(method: AnyMethod) -> bool:
+    """Whether a method takes foreign images; the identity of the others' stages then need not depend on them."""
+    queries = (getattr(part, "queries", None) for part in (method, getattr(method, "key_filter", None)))
+    return "foreign" in queries or isinstance(method.trigger, OutOfDistribution)
+
+
 def summarise(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Figures over seeds, by method and suspect."""
     summary = []
@@ -210,6 +221,7 @@ def main() -> None:
     parser.add_argument("--model", help="architecture in place of the profile's")
     parser.add_argument("--other", help="a second architecture that steals")
     parser.add_argument("--pool", nargs="+", default=[], help="data sets whose images are queries too")
+    parser.add_argument("--foreign", help="data set whose test images the owner has: DeepTracer's surrogate asks them")
     parser.add_argument("--data-root", type=Path, help="where data sets lie")
     parser.add_argument("--store", type=Path, default=Path("runs/benchmarks"))
     parser.add_argument("--out", type=Path)
@@ -218,6 +230,8 @@ def main() -> None:
     profile = STUDY if options.full else QUICK
     if options.model:
         profile = replace(profile, model=options.model)
+    if options.foreign:
+        profile = replace(profile, surrogate_queries="foreign")
     table = TABLES[options.table](profile)
     if options.only:
         if unknown := set(options.only) - set(table):
@@ -228,13 +242,17 @@ def main() -> None:
         runtime = bars.runtime(options.device, "auto")
         for seed in options.seeds:
             task = load_task(profile.data, seed=seed, root=options.data_root)
+            foreign = load_images(options.foreign, root=options.data_root)[1] if options.foreign else None
+            if foreign is not None:
+                task = replace(task, foreign=foreign)  # so that no pool holds any of them
             pools = {name: load_pool(name, task, root=options.data_root) for name in options.pool}
             bench = Bench(
                 profile=profile,
-                context=Context(task=task, runtime=runtime, pools=pools),
+                context=Context(task=replace(task, foreign=None), runtime=runtime, pools=pools),
                 store=Store(options.store),
                 seed=seed,
                 other=options.other,
+                foreign=foreign,
             )
             for row in bench.rows(table):
                 found.append(row)

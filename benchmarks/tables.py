@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from heirmark.methods import AnyMethod, KeyFilter
+from heirmark.methods import AnyMethod
 from heirmark.pipeline.demo_plan import FULL, Profile
 from heirmark.rehearsal import DistillationLoss
 from heirmark.training import Recipe
@@ -63,10 +63,10 @@ def methods(profile: Profile) -> dict[str, AnyMethod]:
 
 def compositions(profile: Profile) -> dict[str, AnyMethod]:
     """Rehearsal with the others' triggers, objectives and key filter."""
-    t2s, filtered = profile.t2s(), KeyFilter(candidates=4 * profile.key_size, surrogate=None, recipe=profile.recipe)
+    t2s = profile.t2s()
     return {
         "t2s on tiles": t2s,
-        "t2s on tiles, key filter": replace(t2s, key_filter=filtered),
+        "t2s on tiles, key filter": replace(t2s, key_filter=profile.key_filter()),
         "t2s on mix": replace(t2s, trigger=Mix()),
         "t2s after mea-defender": replace(t2s, trigger=Mix(), watermark=profile.mea_defender()),
         "t2s after deeptracer": replace(t2s, watermark=profile.deeptracer()),

@@ -40,6 +40,7 @@ class Profile:
         trigger_batch: watermark samples that join a batch of joint training.
         joint: recipe of the methods that train several losses at once: their papers' optimiser.
         joint_epochs: of their two phases.
+        surrogate_queries: what the surrogate of DeepTracer's key filter asks: ``"owner"`` or ``"foreign"``, as in its paper.
     """
 
     data: str
@@ -54,6 +55,7 @@ class Profile:
     trigger_batch: int = 16
     joint: Recipe = QUICK_ADAM
     joint_epochs: tuple[int, int] = (4, 8)
+    surrogate_queries: Literal["owner", "foreign"] = "owner"
 
     def t2s(self) -> T2S:
         """T2S on DeepTracer's tiles with the balanced update."""
@@ -100,7 +102,13 @@ class Profile:
             pretraining=self.recipe,
             first=Phase(recipe=replace(self.joint, epochs=first), extras=(1,)),
             second=Phase(recipe=replace(self.joint, epochs=second), extras=(14,)),
-            key_filter=KeyFilter(candidates=4 * self.key_size, surrogate=None, recipe=self.recipe),
+            key_filter=self.key_filter(),
+        )
+
+    def key_filter(self) -> KeyFilter:
+        """DeepTracer's filter with a surrogate of the victim's architecture."""
+        return KeyFilter(
+            candidates=4 * self.key_size, surrogate=None, recipe=self.recipe, queries=self.surrogate_queries
         )
 
     def feature_sharing(self) -> FeatureSharing:
