@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -194,7 +195,10 @@ def summarise(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def as_markdown(summary: list[dict[str, Any]]) -> str:
-    """A row a method: ACC / WSR in percent, mean and in brackets the worst WSR, with the unmarked control's worst WSR."""
+    """A row a method: ACC / WSR in percent, mean and in brackets the worst WSR, the control's worst WSR and the verdicts.
+
+    Below it what the papers print.
+    """
     columns = [name for name in dict.fromkeys(row["suspect"] for row in summary) if not name.startswith("unmarked")]
     cells = {(row["method"], row["suspect"]): row for row in summary}
     lines = ["| method | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
@@ -208,7 +212,17 @@ def as_markdown(summary: list[dict[str, Any]]) -> str:
                 f"({100 * control['wsr_worst']:.1f}), {row['marked']} of {row['seeds']}"
             )
         lines.append(f"| {method} | " + " | ".join(told) + " |")
+        lines += [
+            f"| … {source} | " + " | ".join(as_printed(printed, column) for column in columns) + " |"
+            for source, printed in PAPERS.get(method, {}).items()
+        ]
     return "\n".join(lines)
+
+
+def as_printed(printed: Mapping[str, tuple[float, float]], column: str) -> str:
+    """A paper's figures for a column, if it has them."""
+    found = printed.get(re.sub(" with [^,]+", " with other data", column))
+    return "" if found is None else f"{found[0]:.1f} / {found[1]:.1f}"
 
 
 def main() -> None:
