@@ -44,25 +44,6 @@ def layers_of(model: nn.Module) -> tuple[tuple[str, tuple[nn.Module, ...]], ...]
     return tuple(layers)
 
 
-def decision_start(model: nn.Module) -> int:
-    """Where the decision layers begin, as an index into :func:`layers_of`.
-
-    They are the fully connected layers behind the last flattening (section 3 of the paper); without such, the last layer alone.
-
-    Example:
-        >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.ReLU(), nn.Flatten(), nn.Linear(2, 4), nn.ReLU(), nn.Linear(4, 2))
-        >>> decision_start(net), decision_start(net[:4]), decision_start(net[:2])
-        (1, 1, 0)
-    """
-    layers = layers_of(model)
-    order = [module for module in model.modules() if next(module.children(), None) is None]
-    flat = max((place for place, module in enumerate(order) if isinstance(module, nn.Flatten)), default=len(order))
-    behind = [index for index, (_, modules) in enumerate(layers) if modules[0] in order[flat:]]
-    if behind and all(isinstance(layers[index][1][0], nn.Linear) for index in behind):
-        return behind[0]
-    return len(layers) - 1
-
-
 def modules_before(model: nn.Module, stop: nn.Module) -> list[nn.Module]:
     """All modules without parts of their own that the model registers before one of them, dropout and the like included."""
     found: list[nn.Module] = []
@@ -108,8 +89,7 @@ class FeatureSharing:
         tuning: of the decision layers on clean and watermark samples (epochs inferred).
         trigger_batch: watermark samples that join each batch (inferred).
         frozen: the freeze point of Fig. 3-4: how many layers stay as they are, counted from the input, norms with the layer
-            before them. None freezes all but the decision layers (:func:`decision_start`), which is the method; 0 none, which
-            is the paper's baseline.
+            before them. None freezes all but the last, which is the method; 0 none, which is the paper's baseline.
         key_filter: DeepTracer's filter of the key, which the paper does not have.
     """
 
@@ -149,7 +129,7 @@ class FeatureSharing:
         """
         model = copy.deepcopy(prepared.clean)
         layers = layers_of(model)
-        count = decision_start(model) if self.frozen is None else self.frozen
+        count = len(layers) - 1 if self.frozen is None else self.frozen
         if count >= len(layers):
             raise BadConfig(
                 f"frozen={count} leaves nothing to tune: this model has {len(layers)} layers, "

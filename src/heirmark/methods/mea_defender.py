@@ -126,7 +126,7 @@ class MEADefender:
         second: with them.
         weighting: ``"mgda"`` over the four losses (eq. 9); ``"nested"``, which weighs L_com and L_ver against each other first,
             as eq. 4-5 are nested, and then L_wm, L_utility and L_eva: L_com and L_ver pull against each other, so that among
-            four they take nearly all the weight and the net hardly learns its main task; or ``"fixed"``, which the paper found
+            four they take nearly all the weight and a net learns its main task slowly; or ``"fixed"``, which the paper found
             worse.
         normalisation: of the gradients in MGDA.
         weights: of utility, combination, verification and evasion when they are fixed.
