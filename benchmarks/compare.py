@@ -13,11 +13,11 @@ Tables (benchmarks/tables.py):
 - ``updates``: T2S' own update (eq. 9) against the balanced one and no rehearsal, by trigger.
 
 Every victim is stolen with soft labels and with labels only, on the adversary's split and, with --pool, on the images of another
-data set; and so is an unmarked model of the same training, which is judged with the same key. The models that calibrate
-are others, and so is the one that chooses classes and filters keys; of a filtered key the victim hits every trigger by
-construction. Figures are of held-out triggers. Finished stages are kept under --store, so an interrupted run resumes, and
-two processes with different --seeds may share one. The settings are the demo's, or with --full those of a study on full
-Fashion-MNIST.
+data set (``owner`` is the owner's own, as some papers query); and so is an unmarked model of the same net, which is judged with
+the same key. The models that calibrate are others, and so is the one that chooses classes and filters keys; of a filtered
+key the victim hits every trigger by construction, and copies hit more than of one that is not. Figures are of held-out
+triggers. Finished stages are kept under --store, so an interrupted run resumes, and two processes with different --seeds
+may share one. The settings are the demo's, or with --full those of a study on full Fashion-MNIST.
 """
 
 from __future__ import annotations
@@ -25,35 +25,34 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from heirmark.console import Bars
 from heirmark.data import load_images, load_task
-from heirmark.errors import HeirmarkError
+from heirmark.errors import BadData, HeirmarkError
 from heirmark.files import atomic_write_json
 from heirmark.methods import T2S, AnyMethod, MEADefender
 from heirmark.methods.mea_defender import mix_otherwise
 from heirmark.models.storage import load_model
-from heirmark.pipeline.context import Context
+from heirmark.pipeline.context import Context, exact
 from heirmark.pipeline.demo_plan import QUICK, Profile
 from heirmark.pipeline.embedding import embed_stage
 from heirmark.pipeline.judging import Judgement, calibrate_stage, read_judged, read_key, verify_stage
-from heirmark.pipeline.named import load_pool
+from heirmark.pipeline.named import check_architecture, load_pool, named_architecture
 from heirmark.pipeline.stage import Stage
 from heirmark.pipeline.stealing import ADVERSARY, Theft, steal_stage
 from heirmark.pipeline.store import Store
 from heirmark.runtime import derive_seed, predict
 from heirmark.task import Split
-from heirmark.triggers import Mix, OutOfDistribution
+from heirmark.triggers import Mix, OutOfDistribution, PixelBlend
 from heirmark.triggers.mix import MixSecret
 from provenance import provenance
 from summary import figures, grouped
 from tables import PAPERS, STUDY, TABLES
-
-Answers = Literal["probabilities", "label"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,16 +89,16 @@ class Bench:
             try:
                 for suspect, row in self.judge(method):
                     yield {"method": name, "suspect": suspect, "seed": self.seed, **row}
-            except HeirmarkError as error:  # a negative result is a result
+            except BadData as error:  # a training that diverged, a mark that left no key: a negative result is a result
                 yield {"method": name, "seed": self.seed, "error": str(error)}
 
     def judge(self, method: AnyMethod) -> Iterator[tuple[str, dict[str, Any]]]:
         """Victim, control and all their copies, judged with the method's key."""
-        context = self.context
-        owners = replace(context, task=replace(context.task, foreign=self.foreign)) if asks_foreign(method) else context
+        context, owners = self.context, self._owners(method)
         start = None
         if isinstance(method, T2S):
-            start = embed_stage(method.first_phase(), owners, seed=self.seed, clean=self.chooser)
+            first = method.first_phase()
+            start = embed_stage(first, self._owners(first), seed=self.seed, clean=self.chooser)
         marked = embed_stage(method, owners, seed=self.seed, clean=self.chooser, watermarked=start)
         self.store.get(marked, owners)  # of what it builds on, nothing looks at foreign images
         calibration = calibrate_stage(marked, self.calibrators, context)
@@ -122,13 +121,9 @@ class Bench:
 
     def copies(self, marked: Stage) -> dict[str, Stage]:
         """Every theft of the marked model, and the same of the control."""
-        thieves = [(f" with {pool}", self.profile.model, pool) for pool in self.context.pools]
-        thieves.insert(0, ("", self.profile.model, ADVERSARY))
-        if self.other:
-            thieves.append((f" by {self.other}", self.other, ADVERSARY))
         return {
             f"{owner}{how}, {short}": self._theft(victim, derive_seed(self.seed, "thief"), answers, model, pool)
-            for how, model, pool in thieves
+            for how, model, pool in self._thieves()
             for answers, short in (("probabilities", "soft"), ("label", "label"))
             for owner, victim in (("stolen", marked), ("unmarked, stolen", self.control))
         }
@@ -137,29 +132,53 @@ class Bench:
         """WFPR (MEA-Defender, section 5.1): how often fresh samples of the two classes, mixed otherwise, get the target."""
         assert isinstance(method.trigger, Mix)
         trigger, task = read_key(self.store.get(marked, self.context).folder).trigger, self.context.task
-        runtime = self.context.runtime
-        ready = method.trigger.combiner.prepare(task.owner, seed=0, runtime=runtime)
+        runtime = exact(self.context.runtime)
+        # Evasion samples are mixed in all ways but the secret one, so nothing asks how that one is done.
         secret = MixSecret(
-            sources=tuple(trigger["sources"]), target=trigger["target"], combiner=method.trigger.combiner, combine=ready
+            sources=tuple(trigger["sources"]),
+            target=trigger["target"],
+            combiner=method.trigger.combiner,
+            combine=PixelBlend(),  # never used: evasion samples are mixed in all ways but the secret one
         )
         inputs, _ = mix_otherwise(secret, task.calibration, method.evasion, 1000, seed=0, runtime=runtime)
         model, _ = load_model(self.store.get(suspect, self.context).folder)
         return float((predict(model, inputs, runtime=runtime).argmax(1) == secret.target).double().mean())
 
+    def _owners(self, method: AnyMethod) -> Context:
+        """With foreign images for a method that takes such; the identity of others' stages need not depend on them."""
+        if not asks_foreign(method):
+            return self.context
+        return replace(self.context, task=replace(self.context.task, foreign=self.foreign))
+
     def _unmarked(self, seed: int) -> Stage:
         return embed_stage(self.profile.unmarked(), self.context, seed=seed, kind="train")
 
     def _calibrators(self) -> Iterator[Stage]:
-        """Unmarked models and, since suspects are mostly copies, copies of unmarked models: one by every kind of query."""
-        pools = [ADVERSARY, *self.context.pools]
-        settings = replace(self.profile.unmarked(), pretraining=self.profile.calibration_recipe)
+        """Unmarked models and, since suspects are mostly copies, a copy of an unmarked model by every kind of thief."""
+        architectures = self.profile.calibration_models or (self.profile.model,)
         trained = [
-            embed_stage(settings, self.context, seed=derive_seed(self.seed, "calibrator", index), kind="train")
-            for index in range(self.profile.calibrators - len(pools))
+            embed_stage(
+                replace(
+                    self.profile.unmarked(),
+                    model=architectures[index % len(architectures)],
+                    pretraining=self.profile.calibration_recipe,
+                ),
+                self.context,
+                seed=derive_seed(self.seed, "calibrator", index),
+                kind="train",
+            )
+            for index in range(max(1, self.profile.calibrators - 1))
         ]
         yield from trained
         seed = derive_seed(self.seed, "calibrator", "thief")
-        yield from (self._theft(trained[0], seed, "label", self.profile.model, pool) for pool in pools)
+        for number, (_, model, pool) in enumerate(self._thieves()):
+            yield self._theft(trained[number % len(trained)], seed, "label", model, pool)
+
+    def _thieves(self) -> list[tuple[str, str, str]]:
+        """What the columns call a thief, its architecture, and whose images it asks."""
+        thieves = [("", self.profile.model, ADVERSARY)]
+        thieves += [(f" with {pool}", self.profile.model, pool) for pool in self.context.pools]
+        return thieves + ([(f" by {self.other}", self.other, ADVERSARY)] if self.other else [])
 
     def _theft(self, victim: Stage, seed: int, answers: str, model: str, pool: str) -> Stage:
         """As many queries as the adversary's split has, whatever is asked."""
@@ -177,46 +196,53 @@ def asks_foreign(method: AnyMethod) -> bool:
 
 
 def summarise(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Figures over seeds, by method and suspect."""
-    summary = []
-    rows = [row for row in found if "error" not in row]
-    for (method, suspect), members in grouped(rows, lambda row: (row["method"], row["suspect"])).items():
-        told = figures(members, inherits=not suspect.startswith("unmarked"))
-        wfpr = [row["wfpr"] for row in members if row["wfpr"] is not None]
-        summary.append(
-            {
-                "method": method,
-                "suspect": suspect,
-                **told,
-                "wfpr_mean": round(sum(wfpr) / len(wfpr), 4) if wfpr else None,
-            }
-        )
+    """Figures over seeds, by method and suspect; a method that failed for some seeds has a row that says for how many."""
+    summary: list[dict[str, Any]] = []
+    for method, rows in grouped(found, lambda row: row["method"]).items():
+        for suspect, members in grouped(
+            (row for row in rows if "error" not in row), lambda row: row["suspect"]
+        ).items():
+            told = figures(members, inherits=not suspect.startswith("unmarked"))
+            wfpr = [row["wfpr"] for row in members if row["wfpr"] is not None]
+            told["wfpr_mean"] = round(sum(wfpr) / len(wfpr), 4) if wfpr else None
+            summary.append({"method": method, "suspect": suspect, **told})
+        if failed := [row["seed"] for row in rows if "error" in row]:
+            summary.append({"method": method, "failed": failed, "seeds": len({row["seed"] for row in rows})})
     return summary
 
 
 def as_markdown(summary: list[dict[str, Any]]) -> str:
     """A row a method: ACC / WSR in percent, mean and in brackets the worst WSR, the control's worst WSR and the verdicts.
 
-    Below it what the papers print.
+    Below it what the papers print, and how often it failed.
     """
-    columns = [name for name in dict.fromkeys(row["suspect"] for row in summary) if not name.startswith("unmarked")]
-    cells = {(row["method"], row["suspect"]): row for row in summary}
+    cells = {(row["method"], row["suspect"]): row for row in summary if "suspect" in row}
+    columns = [name for name in dict.fromkeys(suspect for _, suspect in cells) if not name.startswith("unmarked")]
     lines = ["| method | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
-    for method in dict.fromkeys(row["method"] for row in summary):
-        told = []
-        for column in columns:
-            row = cells[method, column]
-            control = cells[method, column.replace("stolen", "unmarked, stolen") if "stolen" in column else "unmarked"]
-            told.append(
-                f"{100 * row['accuracy_mean']:.1f} / {100 * row['wsr_mean']:.1f} [{100 * row['wsr_worst']:.1f}] "
-                f"({100 * control['wsr_worst']:.1f}), {row['marked']} of {row['seeds']}"
-            )
-        lines.append(f"| {method} | " + " | ".join(told) + " |")
+    for method, rows in grouped(summary, lambda row: row["method"]).items():
+        lines.append(f"| {method} | " + " | ".join(as_cell(cells, method, column) for column in columns) + " |")
         lines += [
             f"| … {source} | " + " | ".join(as_printed(printed, column) for column in columns) + " |"
             for source, printed in PAPERS.get(method, {}).items()
         ]
+        lines += [
+            f"| … failed for {len(row['failed'])} of {row['seeds']} seeds |" + " |" * len(columns)
+            for row in rows
+            if "failed" in row
+        ]
     return "\n".join(lines)
+
+
+def as_cell(cells: Mapping[tuple[str, str], Mapping[str, Any]], method: str, column: str) -> str:
+    """One cell, with its control; empty when either is missing."""
+    row = cells.get((method, column))
+    control = cells.get((method, "unmarked" if column == "victim" else f"unmarked, {column}"))
+    if row is None or control is None:
+        return ""
+    return (
+        f"{100 * row['accuracy_mean']:.1f} / {100 * row['wsr_mean']:.1f} [{100 * row['wsr_worst']:.1f}] "
+        f"({100 * control['wsr_worst']:.1f}), {row['marked']} of {row['seeds']}"
+    )
 
 
 def as_printed(printed: Mapping[str, tuple[float, float]], column: str) -> str:
@@ -234,7 +260,9 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="full Fashion-MNIST, longer training")
     parser.add_argument("--model", help="architecture in place of the profile's")
     parser.add_argument("--other", help="a second architecture that steals")
-    parser.add_argument("--pool", nargs="+", default=[], help="data sets whose images are queries too")
+    parser.add_argument(
+        "--pool", nargs="+", default=[], help="data sets whose images are queries too; owner: the victim's own"
+    )
     parser.add_argument("--foreign", help="data set whose test images the owner has: DeepTracer's surrogate asks them")
     parser.add_argument("--data-root", type=Path, help="where data sets lie")
     parser.add_argument("--store", type=Path, default=Path("runs/benchmarks"))
@@ -256,10 +284,15 @@ def main() -> None:
         runtime = bars.runtime(options.device, "auto")
         for seed in options.seeds:
             task = load_task(profile.data, seed=seed, root=options.data_root)
+            for model in (profile.model, *([options.other] if options.other else [])):
+                check_architecture(named_architecture(model), input_shape=task.input_shape, classes=task.num_classes)
             foreign = load_images(options.foreign, root=options.data_root)[1] if options.foreign else None
             if foreign is not None:
                 task = replace(task, foreign=foreign)  # so that no pool holds any of them
-            pools = {name: load_pool(name, task, root=options.data_root) for name in options.pool}
+            pools = {
+                name: task.owner if name == "owner" else load_pool(name, task, root=options.data_root)
+                for name in options.pool
+            }
             bench = Bench(
                 profile=profile,
                 context=Context(task=replace(task, foreign=None), runtime=runtime, pools=pools),
@@ -285,4 +318,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except HeirmarkError as error:
+        sys.exit(f"compare.py: {error}")

@@ -81,6 +81,42 @@ def test_a_method_that_fails_is_a_row(found: tuple[Path, list[dict[str, Any]]]) 
     assert "does not survive" in row["error"]
 
 
+def test_failures_stay_in_the_summary(found: tuple[Path, list[dict[str, Any]]]) -> None:
+    told = compare.summarise(found[1])
+    assert told[-1] == {"method": "failing", "failed": [0], "seeds": 1}
+    assert "failed for 1 of 1 seeds" in compare.as_markdown(told).splitlines()[-1]
+
+
+def test_a_cell_that_is_missing_is_empty(found: tuple[Path, list[dict[str, Any]]]) -> None:
+    rows = [row for row in found[1] if row.get("suspect") != "stolen, label"]
+    assert "|  |" in compare.as_markdown(compare.summarise([*rows, {**found[1][4], "method": "other"}]))
+
+
+def test_what_the_papers_print_has_a_column(tmp_path: Path) -> None:
+    columns = {"victim", *bench(tmp_path).copies(bench(tmp_path).control)}
+    known = {name.replace("with noise", "with other data") for name in columns}
+    assert known.issuperset(name for sources in tables.PAPERS.values() for cells in sources.values() for name in cells)
+    assert (
+        compare.as_printed({"stolen with other data, soft": (87.16, 100.0)}, "stolen with noise, soft")
+        == "87.2 / 100.0"
+    )
+    assert compare.as_printed({"victim": (1.0, 2.0)}, "stolen, soft") == ""
+
+
+def test_foreign_images_go_to_methods_that_take_them_and_into_no_pool(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(4)
+    images = torch.randint(256, (60, 3, 8, 8), generator=generator, dtype=torch.uint8)
+    foreign = Split(inputs=images, labels=torch.zeros(60, dtype=torch.long))
+    of = replace(bench(tmp_path), foreign=foreign)
+    method = methods()["failing"]
+    assert isinstance(method, DeepTracer)
+    assert method.key_filter is not None
+    filtered = replace(method, key_filter=replace(method.key_filter, queries="foreign"))
+    (row,) = of.rows({"filtered": filtered})
+    assert "does not survive" in row["error"]
+    assert [compare.asks_foreign(one) for one in (method, filtered)] == [False, True]
+
+
 def test_again_nothing_is_computed(found: tuple[Path, list[dict[str, Any]]]) -> None:
     events: list[Event] = []
     table = {"vanilla": methods()["vanilla"]}
@@ -91,7 +127,9 @@ def test_again_nothing_is_computed(found: tuple[Path, list[dict[str, Any]]]) -> 
 def test_models_that_calibrate_or_choose_are_reported_nowhere(tmp_path: Path) -> None:
     of = bench(tmp_path)
     suspects = {stage.name for stage in of.copies(of.control).values()} | {of.control.name}
-    assert len({stage.name for stage in of.calibrators}) == PROFILE.calibrators
+    kinds = [stage.kind for stage in of.calibrators]
+    assert kinds == ["train"] * (PROFILE.calibrators - 1) + ["steal"] * 3
+    assert len({stage.name for stage in of.calibrators}) == len(kinds)
     assert not suspects & {stage.name for stage in lineage(*of.calibrators)}
     assert of.chooser.name not in {stage.name for stage in lineage(of.control, *of.calibrators)} | suspects
 
@@ -120,7 +158,7 @@ def test_the_worst_is_the_lowest_of_what_should_carry_the_mark_and_the_highest_o
 def test_markdown_sets_the_control_beside_every_cell(found: tuple[Path, list[dict[str, Any]]]) -> None:
     told = compare.summarise(found[1])
     lines = compare.as_markdown(told).splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 5
     assert lines[0].count("|") == lines[2].count("|") == 9
     assert "unmarked" not in lines[0]
     victim = next(row for row in told if row["suspect"] == "victim")

@@ -208,6 +208,19 @@ def test_steal_with_the_images_of_another_data_set(stage: Path, here: Path) -> N
     assert json.loads(ran.out)["queries"] == 300
 
 
+def test_a_thief_is_never_given_images_of_which_the_key_may_be_made(here: Path) -> None:
+    """Out-of-distribution triggers are images of another data set; a thief who asks that set must not meet the key in it."""
+    triggers = settings(trigger="outofdistribution", trigger__dataset="fashion-mini", triggers=40, trigger_batch=8)
+    quick = settings(key_size=60, pretraining__epochs=1, pretraining__batch_size=32)
+    how = ["--method", "vanilla", *CPU, "--model", NET, "--seed", "0", "--calibrators", "0"]
+    made = run("embed", *how, *triggers, *quick, "--out", "made")
+    assert made.code == 0, made.err
+    assert json.loads(Path("made/task.json").read_text())["foreign"] == "fashion-mini"
+    refused(run("steal", "made", *CPU, *RECIPE, "--pool", "fashion-mini", "--out", "copy"), 1, "holds every image")
+    assert run("steal", "made", *CPU, *RECIPE, "--out", "copy").code == 0
+    refused(run("steal", "copy", *CPU, *RECIPE, "--pool", "fashion-mini", "--out", "second"), 1, "holds every image")
+
+
 def test_stolen_models_are_victims_too(stage: Path) -> None:
     ran = run(
         "steal", stage / "stolen", *CPU, *RECIPE, "--model", "naivenet:width=2", "--out", "again", "--answers", "label"
@@ -243,20 +256,26 @@ def test_verify_json_is_the_verdict(stage: Path) -> None:
 
 def test_wilcoxon_stands_beside_the_verdict(stage: Path) -> None:
     command = ["verify", stage / "marked", "--key", stage / "marked", "--device", "cpu"]
-    plain, both = run(*command), run(*command, "--wilcoxon")
+    plain, both = run(*command), run(*command, "--wilcoxon", "0.3")
     assert plain.code == both.code == 0
     assert both.out.startswith(plain.out)
     assert "Wilcoxon, margin 0.3 over control: rejects" in both.out
-    found = json.loads(run(*command, "--wilcoxon", "--margin", "0.9", "--json").out)
+    found = json.loads(run(*command, "--wilcoxon", "0.9", "--json").out)
     assert found["wilcoxon"]["margin"] == 0.9
-    assert found["outcome"] == "MARKED"
-    refused(run(*command, "--wilcoxon", "--margin", "1"), 2, "margin must lie in [0, 1)")
+    assert Verdict.from_json(json.dumps(found["verdict"])).outcome == "MARKED"
+    assert run(*command, "--wilcoxon", "1").code == 2
 
 
 def test_wilcoxon_of_a_clean_model_does_not_reject(stage: Path) -> None:
-    ran = run("verify", stage / "clean", "--key", stage / "marked", "--wilcoxon")
+    ran = run("verify", stage / "clean", "--key", stage / "marked", "--device", "cpu", "--wilcoxon", "0.3")
     assert ran.code == 3
     assert "does not reject" in ran.out
+
+
+def test_wilcoxon_is_not_asked_of_what_cannot_answer(stage: Path, here: Path) -> None:
+    (here / "suspect.onnx").write_bytes(b"")
+    ran = run("verify", "suspect.onnx", "--key", stage / "marked", "--wilcoxon", "0.3")
+    refused(ran, 2, "needs probabilities")
 
 
 def test_verify_does_not_take_the_calibration_of_a_neighbour(stage: Path, here: Path) -> None:

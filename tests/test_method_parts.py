@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData
-from heirmark.joint import Answers, Phase
+from heirmark.joint import Answers, Phase, mgda
 from heirmark.methods import T2S, DeepTracer, FeatureSharing, KeyFilter, MEADefender, Vanilla
 from heirmark.methods.base import Prepared, draw_training, queries_of, train_clean
 from heirmark.methods.deeptracer import class_centroids, inter_loss, intra_loss
@@ -118,6 +118,29 @@ def test_fixed_weights_are_those_given(tiny_task: Task, clean: nn.Module, cpu: R
     _, history = method.embed(prepared(tiny_task, clean, method.trigger, cpu), seed=0, runtime=cpu)
     told = [history[1][f"weight of {name}"] for name in ("utility", "combination", "verification", "evasion")]
     assert told == [1.0, 0.5, 2.0, 0.25]
+
+
+@pytest.mark.parametrize(("weighting", "together"), [("mgda", ()), ("nested", ("combination", "verification"))])
+def test_nested_weighs_the_two_watermark_losses_first(
+    weighting: Any,
+    together: tuple[str, ...],
+    tiny_task: Task,
+    clean: nn.Module,
+    cpu: Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def noted(*given: object) -> Any:
+        asked.append(given)
+        return mgda("l2", together)
+
+    monkeypatch.setattr("heirmark.methods.mea_defender.mgda", noted)
+    method = mea(weighting=weighting)
+    _, history = method.embed(prepared(tiny_task, clean, method.trigger, cpu), seed=0, runtime=cpu)
+    assert asked == [("loss+", together)]
+    weights = [history[-1][f"weight of {name}"] for name in ("utility", "combination", "verification", "evasion")]
+    assert sum(weights) == pytest.approx(1, abs=1e-4)
 
 
 def test_pretrained_starts_from_the_clean_model(tiny_task: Task, clean: nn.Module, cpu: Runtime) -> None:

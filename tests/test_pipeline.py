@@ -148,6 +148,14 @@ def test_a_pool_is_asked_and_belongs_to_the_thefts_identity(task: Task, tmp_path
         steal_stage(asks, victim, plain, seed=0)
 
 
+def flat_task() -> Task:
+    """A task of vectors."""
+    inputs = torch.rand(40, 16, generator=torch.Generator().manual_seed(0))
+    parts = [Split(inputs=inputs[start : start + 10], labels=torch.arange(10) % 2) for start in range(0, 40, 10)]
+    names = ("owner", "adversary", "calibration", "test")
+    return Task(name="flat", classes=("a", "b"), modality="vector", **dict(zip(names, parts, strict=True)))  # type: ignore[arg-type]
+
+
 def test_a_pool_has_the_tasks_shape_and_none_of_its_images() -> None:
     task = own_code.make_task()
     pool = load_pool("fashion-mini", task, root=None)
@@ -156,6 +164,10 @@ def test_a_pool_has_the_tasks_shape_and_none_of_its_images() -> None:
     left = load_pool("fashion-mini", taken, root=None)
     assert not left.digests() & taken.foreign.digests()  # type: ignore[union-attr]
     assert 19_000 < len(left) <= 19_800
+    halves = replace(taken.foreign, inputs=taken.foreign.floats())  # type: ignore[union-attr, type-var]
+    assert len(load_pool("fashion-mini", replace(task, foreign=halves), root=None)) == len(left)
+    with pytest.raises(BadConfig, match="leave it out"):
+        load_pool("fashion-mini", flat_task(), root=None)
     with pytest.raises(BadData, match="name another data set"):
         load_pool("fashion-mini", load_task("fashion-mini"), root=None)
 

@@ -214,17 +214,17 @@ def embed(
             bars.event(event, label)
 
         bars.progress("load the data", 0, 1)
+        task = load_named_task(data, seed=split_seed, root=data_root)
+        task, brought = with_foreign(task, config.trigger, root=data_root, name=foreign)
         summary = embed_job(
             config,
-            with_foreign(
-                load_named_task(data, seed=split_seed, root=data_root), config.trigger, root=data_root, name=foreign
-            ),
+            task,
             out,
             seed=drawn if seed is None else seed,
             runtime=bars.runtime(device, precision),
             store=store,
             calibrators=calibrators,
-            origin=Origin(data=data, split_seed=split_seed),
+            origin=Origin(data=data, split_seed=split_seed, foreign=brought),
             on_event=tell,
         )
     _print_facts(summary, as_json)
@@ -274,8 +274,8 @@ def steal(
     """Attack a model through its answers alone, with the adversary's data; write the stolen model."""
     from heirmark.attacks import EXTRACTIONS
     from heirmark.pipeline.demo_plan import QUICK
-    from heirmark.pipeline.jobs import load_victims_task, steal_job, victims_architecture
-    from heirmark.pipeline.named import check_known, load_pool, user_factory
+    from heirmark.pipeline.jobs import load_victims_pool, load_victims_task, steal_job, victims_architecture
+    from heirmark.pipeline.named import check_known, user_factory
     from heirmark.pipeline.stealing import ADVERSARY, Theft
 
     check_known("attack", attack, EXTRACTIONS)
@@ -302,7 +302,7 @@ def steal(
             runtime=bars.runtime(device, precision),
             store=store,
             origin=origin,
-            pools={} if pool is None else {pool: load_pool(pool, task, root=data_root)},
+            pools={} if pool is None else {pool: load_victims_pool(victim, pool, task, root=data_root)},
             factory=factory,
             on_event=bars.event,
         )
@@ -320,29 +320,35 @@ def verify(
     ] = None,
     level: Annotated[float, typer.Option("--level", help="Significance level.", min=1e-300, max=0.5)] = 0.01,
     wilcoxon: Annotated[
-        bool, typer.Option("--wilcoxon", help="Feature Sharing's test on probabilities too, beside the verdict.")
-    ] = False,
-    margin: Annotated[
-        float, typer.Option("--margin", help="Of --wilcoxon: by how much the target's probability must rise.")
-    ] = 0.3,
+        float | None,
+        typer.Option(
+            "--wilcoxon",
+            help="Margin of Feature Sharing's test on probabilities, at level 0.05, to stand beside the verdict; 0.3 there.",
+            min=0.0,
+            max=0.99,
+        ),
+    ] = None,
     model: Custom = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> int:
     """Judge a suspect with a key, by queries alone. Exit code 0: MARKED; 3: not established; 1: INVALID."""
-    from heirmark.pipeline.jobs import verify_job, wilcoxon_job
+    from heirmark.pipeline.jobs import check_wilcoxon, verify_job, wilcoxon_job
     from heirmark.pipeline.named import user_factory
 
     factory = None if model is None else user_factory(model)
     with _bars(as_json) as bars:
         bars.progress("ask the suspect", 0, 1)
         runtime = bars.runtime(device, "float32")
+        if wilcoxon is not None:
+            check_wilcoxon(suspect)
         verdict = verify_job(suspect, key, calibration, level=level, runtime=runtime, factory=factory)
         beside = None
-        if wilcoxon and verdict.outcome in ("MARKED", "NOT_ESTABLISHED"):  # an INVALID suspect gave no answers
-            beside = wilcoxon_job(suspect, key, margin=margin, runtime=runtime, factory=factory)
+        if wilcoxon is not None and verdict.outcome in ("MARKED", "NOT_ESTABLISHED"):  # else there is nothing to test
+            beside = wilcoxon_job(suspect, key, margin=wilcoxon, runtime=runtime, factory=factory)
     if as_json:
-        _print_json(verdict.to_dict() | ({"wilcoxon": asdict(beside)} if beside else {}))
+        told = verdict.to_dict()
+        _print_json(told if wilcoxon is None else {"verdict": told, "wilcoxon": beside and asdict(beside)})
     else:
         show(str(verdict))
         if beside:

@@ -72,7 +72,9 @@ class T2S:
         if self.watermark is not None and self.initial != "watermarked":
             raise BadConfig(f"with initial={self.initial} nothing is watermarked first: leave watermark or initial out")
         if self.watermark is not None and self.watermark.trigger not in (type(self.watermark)().trigger, self.trigger):
-            raise BadConfig("the trigger is T2S' own, whatever watermarks first: set trigger=..., not watermark.trigger=...")
+            raise BadConfig(
+                "the trigger is T2S' own, whatever watermarks first: set trigger=..., not watermark.trigger=..."
+            )
         if self.queries not in ("owner", "foreign"):
             raise BadConfig(f"unknown queries {self.queries!r}: choose owner or foreign")
 

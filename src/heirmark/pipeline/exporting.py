@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from heirmark.errors import BadArtifact, BadConfig, HeirmarkError
@@ -26,11 +26,13 @@ class Origin:
         data: name of the data set, or ``module:function``.
         split_seed: of who got which example.
         digest: of the task; empty before it is known.
+        foreign: data set that brought the task's foreign images, of which the key may be made; None when none did.
     """
 
     data: str
     split_seed: int = 0
     digest: str = ""
+    foreign: str | None = None
 
 
 def read_origin(folder: Path) -> Origin | None:
@@ -44,10 +46,16 @@ def read_origin(folder: Path) -> Origin | None:
         return None
     record = read_json(path, max_bytes=1 << 20)
     try:
-        origin = Origin(data=record["data"], split_seed=record["split_seed"], digest=record["digest"])
-        if not (isinstance(origin.data, str) and type(origin.split_seed) is int and isinstance(origin.digest, str)):
+        origin = Origin(
+            data=record["data"],
+            split_seed=record["split_seed"],
+            digest=record["digest"],
+            foreign=record.get("foreign"),
+        )
+        texts = (origin.data, origin.digest, origin.foreign or "")
+        if type(origin.split_seed) is not int or not all(isinstance(text, str) for text in texts):
             raise TypeError("a field of the wrong type")
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, AttributeError) as error:
         raise BadArtifact(f"{path} is foreign or damaged ({error}): name the data yourself with --data") from error
     return origin
 
@@ -99,8 +107,8 @@ def export_folder(
             }.items():
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, partial / name)
-            facts = {"data": origin.data, "split_seed": origin.split_seed, "digest": task.digest()}
-            atomic_write_json(partial / TASK, {**facts, "classes": list(task.classes)})
+            facts = {**asdict(origin), "digest": task.digest(), "classes": list(task.classes)}
+            atomic_write_json(partial / TASK, facts)
             partial.chmod(0o755)
             partial.replace(goal)
         finally:

@@ -16,7 +16,7 @@ from heirmark.pipeline.context import Context, exact
 from heirmark.pipeline.embedding import embed_stage
 from heirmark.pipeline.exporting import TASK, Origin, check_free, export_folder, folder_digest, read_origin
 from heirmark.pipeline.judging import CALIBRATION, calibrate_stage, read_calibration, read_key
-from heirmark.pipeline.named import check_architecture, check_factory, load_named_task
+from heirmark.pipeline.named import check_architecture, check_factory, load_named_task, load_pool, with_images
 from heirmark.pipeline.stealing import Theft, steal_stage
 from heirmark.pipeline.store import Event, Store
 from heirmark.runtime import Runtime, derive_seed
@@ -201,6 +201,19 @@ def verify_job(
     return verify(asked, key, calibration=measured, level=level)
 
 
+def check_wilcoxon(suspect: Path) -> None:
+    """Make sure that a suspect gives probabilities.
+
+    Raises:
+        BadConfig: for an ONNX file, of which nothing says whether it does.
+    """
+    if suspect.suffix.lower() == ".onnx":
+        raise BadConfig(
+            "--wilcoxon needs probabilities, and nothing says whether an ONNX file gives them: leave it out, "
+            "or use heirmark.verification.wilcoxon.verify_wilcoxon with a BlackBox"
+        )
+
+
 def wilcoxon_job(
     suspect: Path, key_folder: Path, *, margin: float, runtime: Runtime, factory: Factory | None = None
 ) -> WilcoxonResult:
@@ -212,19 +225,12 @@ def wilcoxon_job(
         margin: the paper's alpha.
         runtime: device and precision.
         factory: of a custom model.
-
-    Raises:
-        BadConfig: for an ONNX file, of which nothing says whether it gives probabilities.
     """
-    if suspect.suffix.lower() == ".onnx":
-        raise BadConfig(
-            "--wilcoxon needs probabilities, and nothing says whether an ONNX file gives them: leave it out, "
-            "or use heirmark.verification.verify_wilcoxon with a BlackBox"
-        )
-    check_given(load_spec(suspect), factory, suspect)
     model, spec = load_model(suspect, factory=factory)
     box = BlackBox(model, classes=spec.classes, input_shape=spec.input_shape, runtime=exact(runtime))
-    return verify_wilcoxon(box, read_key(key_folder), margin=margin)
+    key = read_key(key_folder)
+    # A resample of fewer than 5 could never reject at 0.05.
+    return verify_wilcoxon(box, key, margin=margin, share=max(0.1, min(1.0, 5 / len(key))))
 
 
 def describe_model(spec: ModelSpec) -> str:
@@ -343,7 +349,26 @@ def load_victims_task(
             f"{name} is no longer what {victim} was made with, so the thief could hold the owner's images: "
             "restore the data, or take others with --data"
         )
-    return task, Origin(data=name, split_seed=seed)
+    return task, Origin(data=name, split_seed=seed, foreign=None if known is None else known.foreign)
+
+
+def load_victims_pool(victim: Path, name: str, task: Task, *, root: Path | None) -> Split:
+    """Images of another data set for a thief of the model in a folder: none that its key may be made of.
+
+    Args:
+        victim: folder of the model.
+        name: of the data set.
+        task: the thief's.
+        root: where data sets lie.
+
+    Raises:
+        BadConfig: for an unknown name.
+        BadData: when no image is left.
+    """
+    known = read_origin(victim)
+    if known is not None and known.foreign is not None:
+        task = with_images(task, known.foreign, root=root)
+    return load_pool(name, task, root=root)
 
 
 def _store(root: Path, labels: Mapping[str, str], on_event: OnEvent | None) -> Store:
@@ -353,8 +378,10 @@ def _store(root: Path, labels: Mapping[str, str], on_event: OnEvent | None) -> S
 
 __all__ = [
     "Origin",
+    "check_wilcoxon",
     "embed_job",
     "inspect_folder",
+    "load_victims_pool",
     "load_victims_task",
     "steal_job",
     "verify_job",

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from heirmark.blackbox import BlackBox, ModelFault
 from heirmark.data import DATASETS, load_images, load_task
@@ -80,8 +80,13 @@ def load_named_task(data: str, *, seed: int, root: Path | None) -> Task:
     return task
 
 
-def with_foreign(task: Task, trigger: Trigger, *, root: Path | None, name: str | None = None) -> Task:
+def with_foreign(
+    task: Task, trigger: Trigger, *, root: Path | None, name: str | None = None
+) -> tuple[Task, str | None]:
     """A task with the images of another data set: one that is named, or else one that the trigger is made of.
+
+    Returns:
+        The task, and the data set that was added; None when none was.
 
     Raises:
         BadConfig: when the trigger is made of another one than is named, or the name is unknown.
@@ -93,9 +98,18 @@ def with_foreign(task: Task, trigger: Trigger, *, root: Path | None, name: str |
         )
     chosen = name or wanted
     if chosen is None or (name is None and task.foreign is not None):
-        return task
-    check_known("foreign data set", chosen, DATASETS)
-    return replace(task, foreign=load_images(chosen, root=root)[0])
+        return task, None
+    return with_images(task, chosen, root=root), chosen
+
+
+def with_images(task: Task, name: str, *, root: Path | None) -> Task:
+    """A task with the training images of another data set as its foreign ones.
+
+    Raises:
+        BadConfig: for an unknown name.
+    """
+    check_known("foreign data set", name, DATASETS)
+    return replace(task, foreign=load_images(name, root=root)[0])
 
 
 def load_pool(name: str, task: Task, *, root: Path | None) -> Split:
@@ -104,19 +118,22 @@ def load_pool(name: str, task: Task, *, root: Path | None) -> Split:
     Those that the task holds itself, foreign ones among them, are left out: of these the owner's key may be made.
 
     Returns:
-        The training images; their labels are all 0, as a thief looks at none.
+        The training images, uint8; their labels are all 0, as a thief looks at none.
 
     Raises:
-        BadConfig: for an unknown name.
+        BadConfig: for an unknown name, or a task that is not of images.
         BadData: when the task holds all of them.
     """
     check_known("data set", name, DATASETS)
-    images = fit_shape(load_images(name, root=root)[0].inputs, task.input_shape)
-    held = set().union(*(split.digests() for split in task.splits.values()))
-    if task.foreign is not None:
-        own = fit_shape(task.foreign.inputs, task.input_shape)
-        held |= Split(inputs=own, labels=torch.zeros(len(own), dtype=torch.long)).digests()
-    pool = Split(inputs=images, labels=torch.zeros(len(images), dtype=torch.long))
+    if len(task.input_shape) != 3:
+        raise BadConfig(f"--pool names images, and {task.name} is made of {task.input_shape}: leave it out")
+
+    def shaped(images: Tensor) -> Split:
+        return Split(inputs=fit_shape(images, task.input_shape), labels=torch.zeros(len(images), dtype=torch.long))
+
+    pool = shaped(load_images(name, root=root)[0].inputs)
+    own = [split.inputs for split in (*task.splits.values(), task.foreign) if split is not None]
+    held = set().union(*(shaped(images).digests() for images in own))
     left = torch.tensor([digest not in held for digest in pool.row_digests])
     if not left.any():
         raise BadData(f"{task.name} holds every image of {name} itself: name another data set for the thief")
