@@ -373,7 +373,7 @@ def test_simulated_thieves_never_ask_what_may_verify(tiny_task: Task, clean: nn.
 
 
 @pytest.mark.parametrize(
-    "watermark", [mea(trigger=Feature(), triggers=3), DeepTracer(triggers=7), FeatureSharing(), Vanilla(key_size=9)]
+    "watermark", [mea(trigger=Patch(), triggers=3), DeepTracer(triggers=7), FeatureSharing(), Vanilla(key_size=9)]
 )
 def test_a_rehearsal_takes_over_objective_only(watermark: Any) -> None:
     method = T2S(model=NET, trigger=Patch(), triggers=50, key_size=33, pretraining=ADAM, watermark=watermark)
@@ -381,6 +381,11 @@ def test_a_rehearsal_takes_over_objective_only(watermark: Any) -> None:
     assert type(first) is type(watermark)
     assert (first.model, first.trigger, first.triggers, first.key_size) == (NET, Patch(), 50, 33)
     assert (first.pretraining, first.key_filter) == (ADAM, None)
+
+
+def test_a_trigger_of_the_first_phase_alone_is_refused() -> None:
+    with pytest.raises(BadConfig, match=r"set trigger=\.\.\., not watermark\.trigger"):
+        T2S(trigger=Patch(), watermark=DeepTracer(trigger=Feature()))
 
 
 def test_the_rehearsed_thief_starts_clean_and_the_target_watermarked(
