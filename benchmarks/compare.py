@@ -54,6 +54,9 @@ from provenance import provenance
 from summary import figures, grouped
 from tables import PAPERS, STUDY, TABLES
 
+QUERIES = 5000
+"""Of which :meth:`Bench.says_target` speaks."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
@@ -116,6 +119,7 @@ class Bench:
                     "queries": judged.verdict.queries,
                     "outcome": judged.verdict.outcome,
                     "wfpr": self.false_positives(method, marked, stage) if isinstance(method, MEADefender) else None,
+                    "says_target": self.says_target(marked, stage) if suspect in ("victim", "unmarked") else None,
                 },
             )
 
@@ -126,6 +130,22 @@ class Bench:
             for how, model, pool in self._thieves()
             for answers, short in (("probabilities", "soft"), ("label", "label"))
             for owner, victim in (("stolen", marked), ("unmarked, stolen", self.control))
+        }
+
+    def says_target(self, marked: Stage, victim: Stage) -> dict[str, float] | None:
+        """How often a victim answers a thief's queries with the key's target, by pool: what there is to learn the mark from."""
+        target = read_key(self.store.get(marked, self.context).folder).trigger.get("target")
+        if not isinstance(target, int):
+            return None
+        model, _ = load_model(self.store.get(victim, self.context).folder)
+        pools = {ADVERSARY: self.context.task.adversary, **self.context.pools}
+        return {
+            name: float(
+                (predict(model, pool.inputs[:QUERIES], runtime=exact(self.context.runtime)).argmax(1) == target)
+                .double()
+                .mean()
+            )
+            for name, pool in pools.items()
         }
 
     def false_positives(self, method: MEADefender, marked: Stage, suspect: Stage) -> float:
@@ -205,6 +225,11 @@ def summarise(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
             told = figures(members, inherits=not suspect.startswith("unmarked"))
             wfpr = [row["wfpr"] for row in members if row["wfpr"] is not None]
             told["wfpr_mean"] = round(sum(wfpr) / len(wfpr), 4) if wfpr else None
+            shares = [row["says_target"] for row in members if row["says_target"] is not None]
+            told["says_target_mean"] = {
+                pool: round(sum(share[pool] for share in shares) / len(shares), 4)
+                for pool in (shares[0] if shares else ())
+            }
             summary.append({"method": method, "suspect": suspect, **told})
         if failed := [row["seed"] for row in rows if "error" in row]:
             summary.append({"method": method, "failed": failed, "seeds": len({row["seed"] for row in rows})})

@@ -73,7 +73,10 @@ def test_every_cell_has_its_control(found: tuple[Path, list[dict[str, Any]]]) ->
     kinds = [f"{how}, {answers}" for how in ("", " with noise", other) for answers in ("soft", "label")]
     assert suspects == {"victim", "unmarked", *(f"{who}stolen{kind}" for who in ("", "unmarked, ") for kind in kinds)}
     assert len(rows) == len(suspects)
-    assert next(row for row in rows if row["suspect"] == "victim")["wsr"] > 0.9
+    victim = next(row for row in rows if row["suspect"] == "victim")
+    assert victim["wsr"] > 0.9
+    assert set(victim["says_target"]) == {"adversary", "noise"}
+    assert all(0 <= share <= 1 for share in victim["says_target"].values())
 
 
 def test_a_method_that_fails_is_a_row(found: tuple[Path, list[dict[str, Any]]]) -> None:
