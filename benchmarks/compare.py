@@ -2,7 +2,7 @@
 
     python benchmarks/compare.py methods --full --pool cifar10 --seeds 0 1 2 --out results/methods.json
     python benchmarks/compare.py methods --full --pool cifar10 --model vgg-like --out results/methods-vgg.json
-    python benchmarks/compare.py thieves --full --other vgg-like:width=16 --out results/thieves.json
+    python benchmarks/compare.py thieves --full --foreign cifar10 --other vgg-like:width=16 --out results/thieves.json
 
 Tables (benchmarks/tables.py):
 

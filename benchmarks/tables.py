@@ -129,8 +129,11 @@ def updates(profile: Profile) -> dict[str, AnyMethod]:
 
 
 def thieves(profile: Profile) -> dict[str, AnyMethod]:
-    """The table of simulated thieves: what rehearsing other thefts than the paper's buys."""
-    t2s = profile.t2s()
+    """The table of simulated thieves: what rehearsing other thefts than the paper's buys.
+
+    With :func:`gentle`'s step and rho; the row with other queries needs --foreign.
+    """
+    t2s = gentle(profile)
     one = t2s.rehearsal
     others = tuple(f"{profile.model}{',' if ':' in profile.model else ':'}width={width}" for width in (16, 48))
     return {
@@ -141,7 +144,7 @@ def thieves(profile: Profile) -> dict[str, AnyMethod]:
         "pool of architectures": replace(t2s, thieves=others),
         "pool, and a label-only thief": replace(t2s, thieves=others, rehearsal=replace(one, label_thieves=1)),
         "three student steps": replace(t2s, rehearsal=replace(one, student_steps=3)),
-        "thief from a fresh start every 100 steps": replace(t2s, rehearsal=replace(one, reset_student_every=100)),
+        "thief who asks other images": replace(t2s, queries="foreign"),
     }
 
 
