@@ -21,20 +21,27 @@ from heirmark.attacks import (
     REMOVALS,
     SCREENINGS,
     Altered,
+    FineTuning,
     Inspected,
+    Int8,
     Knockoff,
     Reversed,
     Screen,
 )
-from heirmark.errors import BadArtifact, BadConfig, BadData
+from heirmark.errors import BadArtifact, BadConfig, BadData, ShapeMismatch
+from heirmark.key import make_key
 from heirmark.methods import Vanilla
 from heirmark.models import ModelSpec
+from heirmark.models.storage import load_model
 from heirmark.pipeline import Event
 from heirmark.pipeline.altering import Alteration
-from heirmark.pipeline.attack_jobs import audit_job, inspect_job, read_twin, remove_job, screen_job
-from heirmark.pipeline.audit_plan import PROFILES, Probe, Programme, Trial, quick_attack, select
+from heirmark.pipeline.attack_jobs import inspect_job, remove_job, screen_job
+from heirmark.pipeline.audit_job import audit_job, read_twin, recipe_of
+from heirmark.pipeline.audit_plan import PROFILES, Probe, Programme, Trial, quick_attacks, select
+from heirmark.pipeline.demo_plan import QUICK as DEMO
 from heirmark.pipeline.exporting import Origin
-from heirmark.pipeline.jobs import embed_job, verify_job
+from heirmark.pipeline.jobs import embed_job, inspect_folder, verify_job
+from heirmark.pipeline.judging import read_key
 from heirmark.pipeline.stealing import Theft
 from heirmark.report.audit import (
     AuditRow,
@@ -60,7 +67,7 @@ CPU = Runtime(device="cpu", precision="float32")
 
 @dataclass(frozen=True, kw_only=True)
 class Shuffled:
-    """A removal that makes the last layer answer something else; ``fails`` on models that have ``marker``."""
+    """A removal that makes the last layer answer something else, or ``fails``."""
 
     amount: float = 0.0
     fails: bool = False
@@ -84,6 +91,18 @@ class Broken:
 
     def __call__(self, model: nn.Module, spec: ModelSpec, data: Split, **options: Any) -> Altered:
         raise ZeroDivisionError("a bug\nin two lines")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choosy:
+    """A removal that fails on every model but one, known by the sum of its last layer's weights."""
+
+    only: float
+
+    def __call__(self, model: nn.Module, spec: ModelSpec, data: Split, **options: Any) -> Altered:
+        if float(model.head.weight.detach().sum()) != self.only:
+            raise BadData("not this one: give it another")
+        return Altered(model=copy.deepcopy(model), spec=spec)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,7 +272,8 @@ def test_a_twin_of_ones_own_and_what_is_missing(marked: Path, task: Task, tmp_pa
         run(bare, task, tmp_path / "a", few)
     own = run(bare, task, tmp_path / "a", few, twin=marked)
     assert own.victim.twin_wsr == own.victim.wsr
-    assert "called marked in 0 of 0 cases" in " ".join(own.summary)
+    assert len(own.summary) == 1, "of attacks that were not made nothing is told"
+    assert str(marked) in (tmp_path / "a" / "audit.html").read_text()
     (bare / "twin.json").write_text(json.dumps({"type": "Unmarked", "modle": "x"}))
     with pytest.raises(BadArtifact, match="foreign or damaged"):
         read_twin(bare, None)
@@ -304,19 +324,23 @@ def test_the_story_counts_what_a_thief_would_use() -> None:
         row("lost", "NOT_ESTABLISHED", 0.85, twin_outcome="MARKED"),
         row("ruined", "NOT_ESTABLISHED", 0.3, twin_outcome="NOT_ESTABLISHED"),
         AuditRow(name="failed", group="Removal", error="no"),
+        row("mild", "MARKED", 0.9, curve=("rate", 0.1)),
+        row("strong", "NOT_ESTABLISHED", 0.85, curve=("rate", 0.9)),
+        row("ruin", "NOT_ESTABLISHED", 0.1, curve=("rate", 1.0)),
     )
     story = " ".join(tell_audit(victim, rows))
     assert (
         "Of 3 attacks, 2 left a model within 10 points of that accuracy, and 1 of these are still called marked."
         in story
     )
-    assert "to: lost." in story
+    assert "So are 1 of the 2 points of the curves at which the model is of use." in story
+    assert "to: lost, strong." in story
     assert "called marked in 1 of 3 cases (lost)" in story
     assert "1 attacks failed" in story
     found = (
-        InspectionRow(name="seen", model="marked model", found=True),
+        InspectionRow(name="seen", model="marked model", found=True, false_suspects=2),
         InspectionRow(name="blind", model="marked model"),
-        InspectionRow(name="blind", model="unmarked twin", found=True),
+        InspectionRow(name="blind", model="unmarked twin", suspects=("cat",)),
     )
     screens = (
         ScreenRow(name="sharp", model="marked model", outcome="NOT_ESTABLISHED", accuracy=0.89),
@@ -324,9 +348,12 @@ def test_the_story_counts_what_a_thief_would_use() -> None:
         ScreenRow(name="dull", model="marked model", outcome="MARKED", accuracy=0.9),
     )
     story = " ".join(tell_audit(victim, rows, found, screens))
-    assert "names its target in 1 of 2 ways (seen)." in story
+    assert (
+        "names its target in 1 of 2 ways (seen with 2 others); 1 suspect a class of the unmarked twin as well (blind)."
+        in story
+    )
     assert "1 of 3 screens keep a verifier from the mark (sharp)." in story
-    assert [survives(found) for found in rows] == [True, False, False, False]
+    assert [survives(found) for found in rows] == [True, False, False, False, True, False, False]
 
 
 def test_tables_show_every_row_and_no_markup(audited: tuple[Any, Path]) -> None:
@@ -379,7 +406,7 @@ def test_thieves_take_the_victims_architecture() -> None:
 def test_every_attack_has_quick_settings_of_its_own_kind() -> None:
     known = {**EXTRACTIONS, **REMOVALS, **INSPECTIONS, **SCREENINGS}
     assert len(known) == sum(map(len, (EXTRACTIONS, REMOVALS, INSPECTIONS, SCREENINGS))), "two attacks share a name"
-    assert {name: type(quick_attack(name)) for name in known} == known
+    assert {name: type(quick_attacks()[name]) for name in known} == known
 
 
 def test_a_part_of_a_programme() -> None:
@@ -393,3 +420,68 @@ def test_a_part_of_a_programme() -> None:
         BadConfig, match="no attack is called nothing or none: choose a part of one of Knockoff, probabilities"
     ):
         select(programme, ["nothing", "none"])
+
+
+def test_an_int8_folder_can_be_asked_and_no_more(marked: Path, task: Task, tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    out, options = tmp_path / "out", {"seed": 1, "runtime": CPU, "store": tmp_path / "store"}
+    remove_job(
+        Alteration(attack=Int8(calibration=8)), marked, task, out, origin=Origin(data="own_code:make_task"), **options
+    )
+    assert verify_job(out, marked, None, level=0.01, runtime=CPU) == verify_job(
+        out / "model.onnx", marked, None, level=0.01, runtime=CPU
+    )
+    assert inspect_folder(out)["model"] == "an ONNX file"
+    with pytest.raises(BadArtifact, match="which can be asked and no more"):
+        inspect_job(Guess(label=0), out, task, **options)
+
+
+def test_a_thiefs_jobs_refuse_what_does_not_fit(marked: Path, task: Task, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"seed": 1, "runtime": CPU}
+    other = replace(task, classes=(*task.classes, "one more"))
+    with pytest.raises(ShapeMismatch, match="name the model's own data"):
+        inspect_job(Guess(label=0), marked, other, store=tmp_path, **options)
+    with pytest.raises(ShapeMismatch, match="name the model's own data"):
+        screen_job(Bright(level=-1.0), marked, other, marked, **options)
+    foreign = tmp_path / "foreign"
+    key = read_key(marked)
+    make_key(
+        queries=key.queries[:, :, ::2, ::2].contiguous(),
+        expected=key.expected,
+        controls=key.controls[:, :, ::2, ::2].contiguous(),
+        host_labels=key.host_labels,
+        classes=key.classes,
+        method="t2s",
+        trigger={},
+    ).save(foreign)
+    with pytest.raises(ShapeMismatch, match="name the key of a model of the same task"):
+        inspect_job(Guess(label=0), marked, task, store=tmp_path, key=foreign, **options)
+
+
+def test_a_part_of_an_audit_writes_beside_the_whole(marked: Path, task: Task, tmp_path: Path) -> None:
+    few = replace(PROGRAMME, trials=(), inspections=(), screenings=())
+    whole, part = (run(marked, task, tmp_path / "out", few, name=name) for name in ("audit", "part"))
+    assert (whole.path.name, part.path.name) == ("audit.html", "part.html")
+    assert whole.path.is_file() and part.path.with_suffix(".json").is_file()
+
+
+def test_quick_thieves_learn_as_the_victim_did(marked: Path) -> None:
+    assert recipe_of(marked, None) == read_twin(marked, None).pretraining
+    assert recipe_of(marked.parent, None) == DEMO.recipe
+    adam = replace(DEMO.recipe, optimizer="adam", learning_rate=1e-3)
+    trials = PROFILES["quick"]("naivenet", recipe=adam).trials
+    attacks = [step.attack for trial in trials for step in trial.steps]
+    assert {attack.recipe.optimizer for attack in attacks if isinstance(attack, Knockoff)} == {"adam"}
+    assert {attack.recipe.learning_rate for attack in attacks if isinstance(attack, FineTuning)} == {2e-4}
+
+
+def test_what_fails_on_the_twin_alone_is_told_beside_the_rest(marked: Path, task: Task, tmp_path: Path) -> None:
+    model, _ = load_model(marked)
+    attack = Choosy(only=float(model.head.weight.detach().sum()))
+    trial = Trial(name="choosy", group="Removal", steps=(Alteration(attack=attack),))
+    few = replace(PROGRAMME, trials=(trial,), inspections=(), screenings=())
+    result = run(marked, task, tmp_path / "out", few)
+    (found,) = result.rows
+    assert (found.outcome, found.error, found.twin_outcome) == ("MARKED", "", "")
+    assert found.twin_error == "not this one: give it another"
+    assert "failed: not this one" in result.path.read_text()

@@ -24,7 +24,7 @@ from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, Shap
 from heirmark.methods import Unmarked, Vanilla
 from heirmark.models import ModelSpec
 from heirmark.pipeline import Event, Store
-from heirmark.pipeline.attack_jobs import load_victims_task, steal_job
+from heirmark.pipeline.attack_jobs import steal_job
 from heirmark.pipeline.context import Context, exact
 from heirmark.pipeline.embedding import embed_stage
 from heirmark.pipeline.exporting import Origin, check_free, export_folder, folder_digest, read_origin
@@ -41,6 +41,7 @@ from heirmark.pipeline.named import (
     user_factory,
 )
 from heirmark.pipeline.stealing import Theft, steal_stage
+from heirmark.pipeline.victims import load_victims_task
 from heirmark.runtime import Runtime
 from heirmark.task import Split, Task
 from heirmark.training import Recipe

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from heirmark.commands import attacking, owning
+from heirmark.commands import attacking, auditing, owning
 from heirmark.version import __version__
 
 app = typer.Typer(
@@ -40,7 +40,7 @@ def root(
 for command in (
     owning.demo,
     owning.embed,
-    attacking.audit,
+    auditing.audit,
     attacking.steal,
     attacking.remove,
     attacking.detect,

@@ -1,14 +1,12 @@
-"""What a thief does, and an owner before release: steal, remove, detect, audit."""
+"""What a thief does: steal, remove, detect."""
 
 from __future__ import annotations
 
-import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from heirmark.commands.options import (
     MARKED,
@@ -25,9 +23,7 @@ from heirmark.commands.options import (
     configured,
     guarded,
     print_facts,
-    print_json,
 )
-from heirmark.console import show
 from heirmark.errors import BadConfig
 
 
@@ -77,14 +73,16 @@ def steal(
 ) -> int:
     """Attack a model through its answers alone, with the adversary's data; write the stolen model."""
     from heirmark.attacks import EXTRACTIONS
-    from heirmark.pipeline.attack_jobs import load_victims_pool, load_victims_task, steal_job, victims_architecture
-    from heirmark.pipeline.audit_plan import quick_attack
+    from heirmark.pipeline.attack_jobs import steal_job
+    from heirmark.pipeline.audit_job import recipe_of
+    from heirmark.pipeline.audit_plan import quick_attacks
     from heirmark.pipeline.named import check_known, user_factory
     from heirmark.pipeline.stealing import ADVERSARY, Theft
+    from heirmark.pipeline.victims import load_victims_pool, load_victims_task, victims_architecture
 
     check_known("attack", attack, EXTRACTIONS)
     factory = None if victim_model is None else user_factory(victim_model)
-    plain: Any = quick_attack(attack) if quick else EXTRACTIONS[attack]()
+    plain: Any = quick_attacks(recipe_of(victim, factory))[attack] if quick else EXTRACTIONS[attack]()
     strategy = replace(plain, model=victims_architecture(victim, factory))
     theft = Theft(
         attack=configured(strategy, model, settings),
@@ -151,14 +149,16 @@ def remove(
     from heirmark.attacks import REMOVALS
     from heirmark.configuration import apply_settings
     from heirmark.pipeline.altering import Alteration
-    from heirmark.pipeline.attack_jobs import load_victims_pool, load_victims_task, remove_job
-    from heirmark.pipeline.audit_plan import quick_attack
+    from heirmark.pipeline.attack_jobs import remove_job
+    from heirmark.pipeline.audit_job import recipe_of
+    from heirmark.pipeline.audit_plan import quick_attacks
     from heirmark.pipeline.named import check_known, user_factory
+    from heirmark.pipeline.victims import load_victims_pool, load_victims_task
 
     check_known("removal attack", attack, REMOVALS)
-    plain: Any = quick_attack(attack) if quick else REMOVALS[attack]()
-    alteration = Alteration(attack=apply_settings(plain, settings or []), pool=pool)
     factory = None if model is None else user_factory(model)
+    plain: Any = quick_attacks(recipe_of(held, factory))[attack] if quick else REMOVALS[attack]()
+    alteration = Alteration(attack=apply_settings(plain, settings or []), pool=pool)
     with bars_for(as_json) as bars:
         bars.progress("load the data", 0, 1)
         task, origin = load_victims_task(held, data, split_seed=split_seed, root=data_root)
@@ -204,13 +204,14 @@ def detect(
     """Look for a mark in a model, or for a verifier's queries among others. The attack never sees the key."""
     from heirmark.attacks import INSPECTIONS, SCREENINGS
     from heirmark.configuration import apply_settings
-    from heirmark.pipeline.attack_jobs import inspect_job, load_victims_task, screen_job
-    from heirmark.pipeline.audit_plan import quick_attack
+    from heirmark.pipeline.attack_jobs import inspect_job, screen_job
+    from heirmark.pipeline.audit_plan import quick_attacks
     from heirmark.pipeline.named import check_known, user_factory
+    from heirmark.pipeline.victims import load_victims_task
 
     known: dict[str, type] = {**INSPECTIONS, **SCREENINGS}
     check_known("detection attack", attack, known)
-    plain: Any = quick_attack(attack) if quick else known[attack]()
+    plain: Any = quick_attacks()[attack] if quick else known[attack]()
     strategy = apply_settings(plain, settings or [])
     if attack in SCREENINGS and key is None:
         raise BadConfig(f"{attack} tells queries from others: name the marked model, whose key is asked, with --key")
@@ -234,93 +235,4 @@ def detect(
                 on_event=bars.event,
             )
     print_facts(facts, as_json)
-    return MARKED
-
-
-@guarded
-def audit(
-    marked: Annotated[
-        Path, typer.Argument(help="Folder of the marked model, as embed wrote it: with key and calibration.")
-    ],
-    profile: Annotated[
-        str, typer.Option("--profile", help="quick: minutes on a CPU for small images; full: the papers' settings.")
-    ] = "quick",
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder of the results; run again to resume. Default: runs/audit-<model's folder>."),
-    ] = None,
-    only: Annotated[
-        list[str] | None,
-        typer.Option("--only", help="A group of attacks, or a part of an attack's name; may be repeated."),
-    ] = None,
-    twin: Annotated[
-        Path | None,
-        typer.Option("--twin", help="Folder of an unmarked model; default: one is trained as the marked one was."),
-    ] = None,
-    pool: Annotated[
-        str | None,
-        typer.Option("--pool", help="Another data set, which a thief asks about and learns as another task."),
-    ] = None,
-    data: Annotated[
-        str | None,
-        typer.Option("--data", help="The model's data, where they come from code of yours; default: its own."),
-    ] = None,
-    model: HeldModel = None,
-    seed: Seed = 0,
-    split_seed: HeldSplit = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    data_root: DataRoot = None,
-    as_json: Json = False,
-) -> int:
-    """Attack your own marked model, and an unmarked twin, in every known way; write one report of what survives."""
-    from heirmark.pipeline.attack_jobs import audit_job, load_victims_pool, load_victims_task, victims_architecture
-    from heirmark.pipeline.audit_plan import PROFILES, select
-    from heirmark.pipeline.named import check_known, user_factory
-    from heirmark.report.audit import audit_table, inspection_table, screen_table, to_plain
-
-    check_known("profile", profile, PROFILES)
-    factory = None if model is None else user_factory(model)
-    out = out or Path("runs") / f"audit-{marked.resolve().name}"
-    programme = select(PROFILES[profile](victims_architecture(marked, factory), pool=pool), only or [])
-    with bars_for(as_json) as bars:
-        bars.progress("load the data", 0, 1)
-        task, _ = load_victims_task(marked, data, split_seed=split_seed, root=data_root)
-        result = audit_job(
-            programme,
-            marked,
-            task,
-            out,
-            seed=seed,
-            runtime=bars.runtime(device, precision),
-            command=" ".join(
-                ["heirmark audit", str(marked), f"--profile {profile} --seed {seed}"]
-                + [f"--only {shlex.quote(name)}" for name in only or []]
-                + ([f"--twin {twin}"] if twin else [])
-                + ([f"--pool {pool}"] if pool else [])
-                + ([f"--data {data}"] if data else [])
-            ),
-            twin=twin,
-            pools={} if pool is None else {pool: load_victims_pool(marked, pool, task, root=data_root)},
-            factory=factory,
-            on_event=bars.event,
-        )
-    if as_json:
-        print_json(
-            {
-                "rows": [to_plain(row) for row in (result.victim, *result.rows)],
-                "inspections": [to_plain(row) for row in result.inspections],
-                "screens": [to_plain(row) for row in result.screens],
-            }
-        )
-        return MARKED
-    console = Console()
-    console.print(audit_table((result.victim, *result.rows)))
-    if result.inspections:
-        console.print(inspection_table(result.inspections))
-    if result.screens:
-        console.print(screen_table(result.screens))
-    for line in result.summary:
-        show(line)
-    show(f"Results: {out / 'audit.json'}   Report: {out / 'audit.html'}")
     return MARKED

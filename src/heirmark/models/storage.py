@@ -48,6 +48,10 @@ def load_spec(folder: Path) -> ModelSpec:
         BadArtifact: when there is no model here, or its description is foreign.
     """
     path = folder / "model.json"
+    if not path.is_file() and (folder / ONNX).is_file():
+        raise BadArtifact(
+            f"{folder} holds an ONNX file, which can be asked and no more: give the model that it was made of, or verify it"
+        )
     if not path.is_file():
         raise BadArtifact(f"{folder} holds no model (no model.json): give a folder that heirmark embed or steal wrote")
     record = read_json(path, max_bytes=1 << 20)

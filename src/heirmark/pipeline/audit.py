@@ -39,14 +39,6 @@ from heirmark.report.audit import (
 from heirmark.runtime import derive_seed
 from heirmark.version import __version__
 
-NOTES = (
-    "The thief has the adversary's split of the data, of which the owner trained on nothing, and for removal and detection its "
-    "true labels too. No attack is given the key, and what it does to the marked model and to the twin has the same seed.",
-    "WSR is measured on held-out triggers. The twin is the same net trained on the same data without a mark, with another seed "
-    "than the models that chose the key's classes, filtered it or calibrate its test.",
-    "A mark that survives these attacks may fall to others, or to the same ones with more work.",
-)
-
 
 @dataclass(frozen=True, kw_only=True)
 class AuditResult:
@@ -58,6 +50,7 @@ class AuditResult:
         inspections: searches for the mark.
         screens: screens of queries.
         summary: the story in sentences.
+        path: of the page; the numbers lie beside it as JSON.
     """
 
     victim: AuditRow
@@ -65,6 +58,7 @@ class AuditResult:
     inspections: tuple[InspectionRow, ...]
     screens: tuple[ScreenRow, ...]
     summary: tuple[str, ...]
+    path: Path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,9 +186,17 @@ def told(error: Exception) -> str:
 
 
 def run_audit(
-    auditor: Auditor, programme: Programme, out: Path, *, title: str, command: str, facts: Mapping[str, str]
+    auditor: Auditor,
+    programme: Programme,
+    out: Path,
+    *,
+    title: str,
+    command: str,
+    name: str,
+    notes: tuple[str, ...],
+    facts: Mapping[str, str],
 ) -> AuditResult:
-    """Run a programme, or what is left of it, and write ``audit.json`` and ``audit.html``.
+    """Run a programme, or what is left of it, and write ``NAME.json`` and ``NAME.html``.
 
     Args:
         auditor: the models.
@@ -202,6 +204,8 @@ def run_audit(
         out: folder of the results.
         title: of the page.
         command: that makes these numbers again.
+        name: of the two files.
+        notes: for the page.
         facts: further provenance.
     """
     classes = auditor.context.task.classes
@@ -229,12 +233,13 @@ def run_audit(
         rows=(victim, *rows),
         inspections=inspections,
         screens=screens,
-        notes=NOTES,
+        notes=notes,
         provenance=provenance,
     )
     out.mkdir(parents=True, exist_ok=True)
+    page = out / f"{name}.html"
     atomic_write_json(
-        out / "audit.json",
+        page.with_suffix(".json"),
         {
             "provenance": provenance,
             "programme": to_json(programme),
@@ -244,5 +249,5 @@ def run_audit(
             "screens": [to_plain(row) for row in screens],
         },
     )
-    atomic_write_bytes(out / "audit.html", render_audit(report).encode())
-    return AuditResult(victim=victim, rows=rows, inspections=inspections, screens=screens, summary=summary)
+    atomic_write_bytes(page, render_audit(report).encode())
+    return AuditResult(victim=victim, rows=rows, inspections=inspections, screens=screens, summary=summary, path=page)

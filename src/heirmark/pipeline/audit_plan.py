@@ -22,6 +22,7 @@ from heirmark.attacks import (
     FinePruning,
     FineTuning,
     Int8,
+    Knockoff,
     KnockoffAdaptive,
     LocalOutliers,
     MislabelledMixes,
@@ -39,6 +40,7 @@ from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.demo_plan import QUICK as DEMO
 from heirmark.pipeline.stealing import Theft
+from heirmark.training import Recipe
 
 EXTRACTION = "Extraction"
 REMOVAL = "Removal from the marked model"
@@ -58,33 +60,40 @@ FRONTS: tuple[Literal["flip", "bits", "gaussian-blur", "downscale"], ...] = (
 DEVIATIONS = (0.02, 0.05, 0.1, 0.2, 0.3)
 """Of noise on the inputs, whose pixels lie in [0, 1]."""
 
-TUNING = replace(DEMO.recipe, epochs=3, learning_rate=0.02, warmup=0.0)
-RETRAINING = replace(DEMO.recipe, epochs=4, optimizer="adam", nesterov=False, learning_rate=1e-3, weight_decay=0.0)
-QUICK_ATTACKS: dict[str, Any] = {
-    "knockoff": DEMO.knockoff(),
-    "knockoff-adaptive": KnockoffAdaptive(recipe=DEMO.recipe),
-    "distillation": Distillation(recipe=replace(DEMO.recipe, epochs=6), temperature=4.0),
-    "jbda": JBDA(recipe=replace(DEMO.recipe, epochs=8), rounds=5),
-    "active-thief": ActiveThief(recipe=replace(DEMO.recipe, epochs=8), rounds=3, validation=0.1, queries=4000),
-    "dfme": DFME(queries=100_000, learning_rate=0.05, width=32),
-    "fine-tuning": FineTuning(recipe=TUNING),
-    "pruning": Pruning(),
-    "fine-pruning": FinePruning(recipe=TUNING),
-    "quantisation": Quantisation(),
-    "int8": Int8(),
-    "transfer": Transfer(recipe=RETRAINING, head_recipe=TUNING),
-    "distil-to": DistillTo(model="naivenet:width=16,batch_norm=true", recipe=RETRAINING, temperature=4.0),
-    "mislabelled-mixes": MislabelledMixes(recipe=RETRAINING),
-    "overwriting": Overwriting(recipe=RETRAINING),
-    "adaptive": AdaptiveUnlearning(recipe=RETRAINING, own_recipe=DEMO.recipe),
-    "preprocessing": Preprocessing(),
-    "neural-cleanse": NeuralCleanse(steps=100, samples=128, checked=500),
-    "abs": ABS(steps=300, candidates=5, checked=500),
-    "mix-probing": MixProbing(),
-    "lof": LocalOutliers(samples=3000),
-    "composites": CompositeScreen(recipe=replace(RETRAINING, epochs=3), samples=6000),
-}
-"""Every attack with settings for minutes on a CPU and small images; those that ``--quick`` stands for."""
+
+def quick_attacks(recipe: Recipe = DEMO.recipe) -> dict[str, Any]:
+    """Every attack by name with settings for minutes on a CPU and small images.
+
+    Args:
+        recipe: by which the attacked model learned: what nets like it learn well by, with so many epochs that they do.
+    """
+    tuning = replace(recipe, epochs=3, learning_rate=recipe.learning_rate / 5, warmup=0.0)
+    retraining = replace(recipe, epochs=4, optimizer="adam", nesterov=False, learning_rate=1e-3, weight_decay=0.0)
+    return {
+        "knockoff": Knockoff(recipe=recipe),
+        "knockoff-adaptive": KnockoffAdaptive(recipe=recipe),
+        "distillation": Distillation(recipe=recipe, temperature=4.0),
+        "jbda": JBDA(recipe=recipe, rounds=5),
+        "active-thief": ActiveThief(recipe=recipe, rounds=3, validation=0.1, queries=4000),
+        "dfme": DFME(queries=100_000, learning_rate=0.05, width=32),
+        "fine-tuning": FineTuning(recipe=tuning),
+        "pruning": Pruning(),
+        "fine-pruning": FinePruning(recipe=tuning),
+        "quantisation": Quantisation(),
+        "int8": Int8(),
+        "transfer": Transfer(recipe=retraining, head_recipe=tuning),
+        "distil-to": DistillTo(model="naivenet:width=16,batch_norm=true", recipe=retraining, temperature=4.0),
+        "mislabelled-mixes": MislabelledMixes(recipe=retraining),
+        "overwriting": Overwriting(recipe=retraining),
+        "adaptive": AdaptiveUnlearning(recipe=retraining, own_recipe=recipe),
+        "preprocessing": Preprocessing(),
+        "neural-cleanse": NeuralCleanse(steps=100, samples=128, checked=500),
+        "abs": ABS(layers="last", steps=300, candidates=5, checked=500),
+        "mix-probing": MixProbing(),
+        "lof": LocalOutliers(samples=3000),
+        "composites": CompositeScreen(recipe=replace(retraining, epochs=3), samples=6000),
+    }
+
 
 PAPER_ATTACKS: dict[str, Any] = {
     name: kind() for name, kind in {**EXTRACTIONS, **REMOVALS, **INSPECTIONS, **SCREENINGS}.items()
@@ -139,27 +148,24 @@ class Programme:
     screenings: tuple[Probe, ...]
 
 
-def quick_attack(name: str) -> Any:
-    """An attack by name with settings for minutes on a CPU and small images."""
-    return QUICK_ATTACKS[name]
-
-
-def quick(model: Architecture, *, pool: str | None = None) -> Programme:
+def quick(model: Architecture, *, pool: str | None = None, recipe: Recipe = DEMO.recipe) -> Programme:
     """Every attack with settings for minutes on a CPU and small images, each once or at a few strengths.
 
     Args:
         model: the victim's architecture, which its thieves take.
         pool: another data set, which a thief asks about and learns as another task.
+        recipe: by which the victim learned.
     """
-    return _programme(QUICK_ATTACKS, model, pool, other="vgg-like:width=16,dropout=0.1")
+    return _programme(quick_attacks(recipe), model, pool, other="vgg-like:width=16,dropout=0.1")
 
 
-def full(model: Architecture, *, pool: str | None = None) -> Programme:
+def full(model: Architecture, *, pool: str | None = None, recipe: Recipe = DEMO.recipe) -> Programme:
     """Every attack with its paper's settings: hours, and a GPU where nets and images are not small.
 
     Args:
         model: the victim's architecture, which its thieves take.
         pool: another data set, which a thief asks about and learns as another task.
+        recipe: by which the victim learned; every attack here has its paper's.
     """
     return _programme(PAPER_ATTACKS, model, pool, other="mobilenet-v2")
 
@@ -224,7 +230,7 @@ def _extractions(thieves: Mapping[str, Any], other: str, pool: str | None) -> It
         return Trial(name=name, group=EXTRACTION, steps=(Theft(attack=attack, **answers),))
 
     yield trial("Knockoff, probabilities", knockoff)
-    yield trial("Knockoff, top 1", knockoff, answers="top-k", k=1)
+    yield trial("Knockoff, top 3", knockoff, answers="top-k", k=3)
     yield trial("Knockoff, one decimal", knockoff, decimals=1)
     yield trial("Knockoff, 5 levels", knockoff, levels=5)
     yield trial("Knockoff, labels", knockoff, answers="label")

@@ -16,6 +16,7 @@ from heirmark.key import Key
 from heirmark.models import ModelSpec
 from heirmark.models.storage import load_model
 from heirmark.pipeline.context import Context, context_of, exact
+from heirmark.pipeline.holding import versions_behind
 from heirmark.pipeline.inspecting import read_inspected
 from heirmark.pipeline.judging import CALIBRATION, read_calibration, read_key
 from heirmark.pipeline.stage import Job, Stage
@@ -142,7 +143,8 @@ def screen_stage(
     The screen is fitted and asked in one stage: it is an object of another library, and none is ever read from a file.
     """
     inputs = {"held": held, "marked": marked, "calibration": calibration}
-    return Stage(kind="screen", run=run_screen, config=screening, inputs=inputs, seed=seed, external=context.external())
+    external = {**context.external(), **versions_behind(screening)}
+    return Stage(kind="screen", run=run_screen, config=screening, inputs=inputs, seed=seed, external=external)
 
 
 def run_screen(job: Job) -> Mapping[str, Any]:

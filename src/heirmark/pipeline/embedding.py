@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from heirmark.methods.base import Method
-from heirmark.models.storage import load_model
+from heirmark.methods import Unmarked
+from heirmark.methods.base import Method, spec_for, train_clean
+from heirmark.models.storage import load_model, save_model
 from heirmark.pipeline.context import Context, context_of
 from heirmark.pipeline.folders import save_marked
 from heirmark.pipeline.stage import Job, Stage
@@ -42,3 +43,25 @@ def run_embed(job: Job) -> Mapping[str, Any]:
     marked = job.config(context.task, seed=job.seed, runtime=context.runtime, **given)
     save_marked(marked, job.folder)
     return {"commitment": marked.key.commitment, "key_size": len(marked.key)}
+
+
+def train_stage(unmarked: Unmarked, context: Context, *, seed: int) -> Stage:
+    """An unmarked model and nothing else: no key is drawn for it, which few or odd data may not give.
+
+    Args:
+        unmarked: of whose settings architecture, recipe and data count.
+        context: data and hardware.
+        seed: of initialisation and training.
+    """
+    return Stage(kind="train", run=run_train, config=unmarked, seed=seed, external=context.external())
+
+
+def run_train(job: Job) -> Mapping[str, Any]:
+    """Train on clean data and write the model."""
+    context, unmarked = context_of(job), job.config
+    data = context.task.owner if unmarked.data == "owner" else context.task.adversary
+    model = train_clean(
+        context.task, unmarked.model, unmarked.pretraining, seed=job.seed, runtime=context.runtime, data=data
+    )
+    save_model(model, spec_for(context.task, unmarked.model), job.folder)
+    return {}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
+from importlib import metadata
 from typing import Any
 
 from torch import nn
@@ -12,6 +14,7 @@ from heirmark.models import ModelSpec
 from heirmark.models.storage import load_model
 from heirmark.pipeline.context import Context, context_of
 from heirmark.pipeline.stage import Job, Stage
+from heirmark.task import Task
 
 HELD = "held"
 
@@ -44,8 +47,22 @@ def holding_stage(
         config=config,
         inputs={HELD: held} if isinstance(held, Stage) else {},
         seed=seed,
-        external={**context.external(), **external, **({} if found else {HELD: str(held)})},
+        external={
+            **context.external(),
+            **external,
+            **versions_behind(getattr(config, "attack", config)),
+            **({} if found else {HELD: str(held)}),
+        },
     )
+
+
+def versions_behind(attack: object) -> dict[str, str]:
+    """Versions of the libraries that an attack says its result rests on, as far as they are installed."""
+    versions = {}
+    for name in getattr(attack, "libraries", ()):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = metadata.version(name)
+    return versions
 
 
 def load_held(job: Job) -> tuple[nn.Module, ModelSpec]:
@@ -59,10 +76,18 @@ def load_held(job: Job) -> tuple[nn.Module, ModelSpec]:
     if folder is None:
         raise TypeError("an attack needs a model: a stage, or a folder in the context")
     model, spec = load_model(folder, factory=context.factory)
-    task = context.task
+    check_fit(spec, context.task)
+    return model, spec
+
+
+def check_fit(spec: ModelSpec, task: Task) -> None:
+    """Make sure that a model is of a task.
+
+    Raises:
+        ShapeMismatch: when it is not.
+    """
     if spec.input_shape != task.input_shape or spec.classes != len(task.classes):
         raise ShapeMismatch(
             f"the model takes {spec.input_shape} and knows {spec.classes} classes, but {task.name} has "
             f"{task.input_shape} and {len(task.classes)}: name the model's own data with --data"
         )
-    return model, spec

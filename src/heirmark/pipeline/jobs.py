@@ -11,7 +11,7 @@ from heirmark.errors import BadArtifact, BadConfig, BadData
 from heirmark.methods import T2S, AnyMethod, Unmarked
 from heirmark.methods.base import check_queries
 from heirmark.models import CUSTOM, Factory, factory_of
-from heirmark.models.storage import load_model, load_spec
+from heirmark.models.storage import ONNX, load_model, load_spec
 from heirmark.pipeline.context import Context, exact
 from heirmark.pipeline.embedding import embed_stage
 from heirmark.pipeline.exporting import TWIN, OnEvent, Origin, check_free, export_folder, labelled_store, read_origin
@@ -141,13 +141,22 @@ def verify_job(
         folders = [key_folder, *([key_folder.absolute().parent] if key_folder.absolute().name == "key" else [])]
         calibration = next((folder / CALIBRATION for folder in folders if (folder / CALIBRATION).is_file()), None)
     measured: Calibration | None = None if calibration is None else read_calibration(calibration)
-    if suspect.suffix.lower() == ".onnx":
-        asked = Suspect.from_onnx(suspect, classes=key.classes)
+    file = onnx_of(suspect)
+    if file is not None:
+        asked = Suspect.from_onnx(file, classes=key.classes)
     else:
         check_given(load_spec(suspect), factory, suspect)
         model, spec = load_model(suspect, factory=factory)
         asked = Suspect.from_module(model, classes=spec.classes, input_shape=spec.input_shape, runtime=exact(runtime))
     return verify(asked, key, calibration=measured, level=level)
+
+
+def onnx_of(suspect: Path) -> Path | None:
+    """The ONNX file that a suspect is or that its folder holds instead of a model of PyTorch's; None without one."""
+    if suspect.suffix.lower() == ".onnx":
+        return suspect
+    found = suspect / ONNX
+    return found if found.is_file() and not (suspect / "model.json").is_file() else None
 
 
 def check_wilcoxon(suspect: Path) -> None:
@@ -156,7 +165,7 @@ def check_wilcoxon(suspect: Path) -> None:
     Raises:
         BadConfig: for an ONNX file, of which nothing says whether it does.
     """
-    if suspect.suffix.lower() == ".onnx":
+    if onnx_of(suspect) is not None:
         raise BadConfig(
             "--wilcoxon needs probabilities, and nothing says whether an ONNX file gives them: leave it out, "
             "or use heirmark.verification.wilcoxon.verify_wilcoxon with a BlackBox"
@@ -203,6 +212,9 @@ def inspect_folder(path: Path, *, secrets: bool = False, factory: Factory | None
             check_given(spec, factory, path)
             model, _ = load_model(path, factory=factory)
             facts["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+    elif (path / ONNX).is_file():
+        facts |= {"model": "an ONNX file", "bytes": (path / ONNX).stat().st_size}
+        Suspect.from_onnx(path / ONNX)
     key = None
     if (path / "key.json").is_file() or (path / "key" / "key.json").is_file():
         key = read_key(path)

@@ -10,7 +10,7 @@ from heirmark.attacks.base import Extraction
 from heirmark.blackbox import BlackBox
 from heirmark.errors import BadConfig
 from heirmark.models.storage import save_model
-from heirmark.pipeline.context import Context, context_of
+from heirmark.pipeline.context import Context, context_of, exact
 from heirmark.pipeline.holding import holding_stage, load_held
 from heirmark.pipeline.stage import Job, Stage
 from heirmark.task import Split
@@ -66,6 +66,7 @@ def run_steal(job: Job) -> Mapping[str, Any]:
     """Run an attack on a victim behind a black box and write the stolen model."""
     context, theft = context_of(job), job.config
     model, spec = load_held(job)
+    # In float32 whatever the thief trains in: an API would, and attacks that take differences of answers see only noise else.
     box = BlackBox(
         model,
         classes=spec.classes,
@@ -74,7 +75,7 @@ def run_steal(job: Job) -> Mapping[str, Any]:
         decimals=theft.decimals,
         levels=theft.levels,
         budget=theft.budget,
-        runtime=context.runtime,
+        runtime=exact(context.runtime),
     )
     stolen = theft.attack(box, _pool(theft, context), seed=job.seed, runtime=context.runtime)
     save_model(stolen.model, stolen.spec, job.folder)

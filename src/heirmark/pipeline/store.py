@@ -34,6 +34,8 @@ from heirmark.errors import BadArtifact, BadConfig
 from heirmark.pipeline.stage import Artifact, Job, Stage
 
 RECORD = "record.json"
+LIBRARIES = ("torch", "numpy", "scipy", "sklearn", "onnx", "onnxruntime", "timm")
+"""Modules whose versions are written down, where they are in use."""
 STALE_HOURS = 7 * 24
 """Age at which work in progress of another machine is taken for abandoned."""
 ATTEMPTS = 3
@@ -315,8 +317,11 @@ def _versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     with contextlib.suppress(metadata.PackageNotFoundError):
         versions["heirmark"] = metadata.version("heirmark")
-    torch = sys.modules.get("torch")
-    return versions if torch is None else versions | {"torch": str(getattr(torch, "__version__", "unknown"))}
+    # Of those alone that the process has imported: to import one for its version's sake can take seconds.
+    loaded = {name: sys.modules.get(name) for name in LIBRARIES}
+    return versions | {
+        name: str(getattr(module, "__version__", "unknown")) for name, module in loaded.items() if module is not None
+    }
 
 
 def _machine() -> str:

@@ -157,24 +157,42 @@ def tell_audit(
     done = [row for row in rows if not row.error]
     failed = len(rows) - len(done)
     of_use = [row for row in done if usable(row, victim)]
-    kept = [row for row in of_use if survives(row)]
+    whole = [row for row in of_use if row.curve is None]
     lines = [
         f"The model answers {percent(victim.wsr)} of its key's triggers as marked, at an accuracy of {percent(victim.accuracy)}.",
-        f"Of {len(done)} attacks, {len(of_use)} left a model within {100 * USABLE:.0f} points of that accuracy, "
-        f"and {len(kept)} of these are still called marked.",
     ]
-    lost = [row.name for row in of_use if not survives(row)]
+    attacks = sum(row.curve is None for row in done)
+    if attacks:
+        lines.append(
+            f"Of {attacks} attacks, {len(whole)} left a model within {100 * USABLE:.0f} points of that accuracy, "
+            f"and {sum(map(survives, whole))} of these are still called marked."
+        )
+    points = [row for row in of_use if row.curve is not None]
+    if points:
+        lines.append(
+            f"So are {sum(map(survives, points))} of the {len(points)} points of the curves at which the model is of use."
+        )
+    lost = [_full_name(row) for row in of_use if not survives(row)]
     if lost:
         lines.append(f"The mark is lost, and the accuracy is not, to: {', '.join(lost)}.")
     twins = [row for row in rows if row.twin_outcome]
-    alarms = [row.name for row in twins if row.twin_outcome == "MARKED"]
-    lines.append(
-        f"The same attacks on the unmarked twin were called marked in {len(alarms)} of {len(twins)} cases{_named(alarms)}."
-    )
+    alarms = [_full_name(row) for row in twins if row.twin_outcome == "MARKED"]
+    if twins:
+        lines.append(
+            f"The same on the unmarked twin was called marked in {len(alarms)} of {len(twins)} cases{_named(alarms)}."
+        )
     marked = [row for row in inspections if row.model == MARKED_MODEL and not row.error]
     if marked:
-        found = [row.name for row in marked if row.found]
-        lines.append(f"Looking for the mark names its target in {len(found)} of {len(marked)} ways{_named(found)}.")
+        found = [
+            row.name + (f" with {row.false_suspects} others" if row.false_suspects else "")
+            for row in marked
+            if row.found
+        ]
+        false = [row.name for row in inspections if row.model == UNMARKED_TWIN and row.suspects]
+        lines.append(
+            f"Looking for the mark names its target in {len(found)} of {len(marked)} ways{_named(found)}; "
+            f"{len(false)} suspect a class of the unmarked twin as well{_named(false)}."
+        )
     served = [row for row in screens if row.model == MARKED_MODEL and not row.error]
     if served:
         evaded = [row.name for row in served if row.outcome != "MARKED" and row.accuracy >= victim.accuracy - USABLE]
@@ -182,6 +200,11 @@ def tell_audit(
     if failed:
         lines.append(f"{failed} attacks failed; their rows say why.")
     return tuple(lines)
+
+
+def _full_name(row: AuditRow) -> str:
+    """Of an attack; those after a theft have the names of those without."""
+    return f"{row.name} ({row.group.lower()})" if row.group.lower().endswith("after theft") else row.name
 
 
 def _named(names: Sequence[str]) -> str:
@@ -214,12 +237,12 @@ def render_audit(report: AuditReport) -> str:
 
 
 def curves_of(rows: Sequence[AuditRow]) -> dict[tuple[str, str], list[AuditRow]]:
-    """The points of every curve in the order of their places, by group and axis."""
+    """The points of every curve, by group and axis, as they come: from the mildest on."""
     found: dict[tuple[str, str], list[AuditRow]] = {}
     for row in rows:
         if row.curve is not None:
             found.setdefault((row.group, row.curve[0]), []).append(row)
-    return {name: sorted(points, key=lambda row: row.curve[1] if row.curve else 0.0) for name, points in found.items()}
+    return found
 
 
 def _series(points: Sequence[AuditRow]) -> tuple[list[float], dict[str, list[float]]]:

@@ -155,7 +155,7 @@ def attack_curve(places: Sequence[float], series: Mapping[str, Sequence[float]],
     """Rates as an attack grows stronger, up to three lines.
 
     Args:
-        places: on the axis, ascending.
+        places: on the axis, from the mildest on: where they fall, as bits do, the axis does too.
         series: by name, a rate 0..1 for each place; NaN is left out.
         axis: its name.
         number: of the panel on its page.
@@ -169,6 +169,8 @@ def attack_curve(places: Sequence[float], series: Mapping[str, Sequence[float]],
                 _line(axes, pairs, name, colour, dashes, marker)
         axes.set_ylim(0, 100)
         axes.margins(x=0.03)
+        if len(places) > 1 and places[0] > places[-1]:
+            axes.invert_xaxis()
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
         axes.xaxis.set_major_locator(MaxNLocator(8, steps=[1, 2, 2.5, 5, 10], min_n_ticks=2))
         axes.grid(axis="y", color=LINE, linewidth=1)

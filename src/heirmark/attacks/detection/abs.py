@@ -69,8 +69,8 @@ class ABS:
     end only the largest ``size`` of a mask's entries are kept, so that the bound holds whatever the weights.
 
     Attributes:
-        layers: ``"last"`` stimulates the last convolution and the features, which keeps large nets affordable; ``"all"``, as the
-            paper does, all but the logits; else names of layers, or positions among these.
+        layers: ``"all"`` stimulates all but the logits, as the paper does; ``"last"`` the last convolution and the
+            features, which keeps large nets affordable; else names of layers, or positions among these.
         seeds: images of each class that are looked at; the paper asks for one.
         levels: of stimulation, the first being zero.
         reach: the levels lie below this many times the layer's largest output.
@@ -86,7 +86,7 @@ class ABS:
         checked: images of other classes on which the success is measured, at most.
     """
 
-    layers: Literal["last", "all"] | tuple[int | str, ...] = "last"
+    layers: Literal["last", "all"] | tuple[int | str, ...] = "all"
     seeds: int = 1
     levels: int = 5
     reach: float = 4.0

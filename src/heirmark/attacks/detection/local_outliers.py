@@ -6,7 +6,7 @@ MEA-Defender tries it against a verifier's queries (Lv et al. 2024, arXiv 2401.1
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,8 @@ class LocalOutliers:
         components: principal components that stand in for the inputs or features; none keeps them whole, as published, but
             distances between images of many pixels say little.
     """
+
+    libraries: ClassVar[tuple[str, ...]] = ("scikit-learn",)
 
     on: Literal["inputs", "features", "logits"] = "inputs"
     samples: int = 5000

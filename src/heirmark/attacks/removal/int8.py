@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,6 +42,8 @@ class Int8:
         reduce_range: keep weights to 7 bits, so that sums do not overflow on processors without 8-bit dot products (x86
             before VNNI).
     """
+
+    libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime")
 
     per: Literal["tensor", "channel"] = "channel"
     calibration: int = 512

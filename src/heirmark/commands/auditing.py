@@ -1,0 +1,113 @@
+"""What an owner does before release: attack the model in every known way, and read what its mark survives."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from heirmark.commands.attacking import HeldModel, HeldSplit
+from heirmark.commands.options import MARKED, DataRoot, Device, Json, Precision, Seed, bars_for, guarded, print_json
+from heirmark.console import show
+
+
+@guarded
+def audit(
+    marked: Annotated[
+        Path, typer.Argument(help="Folder of the marked model, as embed wrote it: with key and calibration.")
+    ],
+    profile: Annotated[
+        str, typer.Option("--profile", help="quick: minutes on a CPU for small images; full: the papers' settings.")
+    ] = "quick",
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the results; run again to resume. Default: runs/audit-<model's folder>."),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="A group of attacks, or a part of an attack's name; may be repeated."),
+    ] = None,
+    twin: Annotated[
+        Path | None,
+        typer.Option("--twin", help="Folder of an unmarked model; default: one is trained as the marked one was."),
+    ] = None,
+    pool: Annotated[
+        str | None,
+        typer.Option("--pool", help="Another data set, which a thief asks about and learns as another task."),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option("--data", help="The model's data, where they come from code of yours; default: its own."),
+    ] = None,
+    model: HeldModel = None,
+    seed: Seed = 0,
+    split_seed: HeldSplit = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    data_root: DataRoot = None,
+    as_json: Json = False,
+) -> int:
+    """Attack your own marked model, and an unmarked twin, in every known way; write one report of what survives."""
+    from heirmark.pipeline.audit_job import audit_job, recipe_of
+    from heirmark.pipeline.audit_plan import PROFILES, select
+    from heirmark.pipeline.named import check_known, user_factory
+    from heirmark.pipeline.victims import load_victims_pool, load_victims_task, victims_architecture
+    from heirmark.report.audit import audit_table, inspection_table, screen_table, to_plain
+
+    check_known("profile", profile, PROFILES)
+    factory = None if model is None else user_factory(model)
+    out = out or Path("runs") / f"audit-{marked.resolve().name}"
+    architecture = victims_architecture(marked, factory, option="--model")
+    programme = select(PROFILES[profile](architecture, pool=pool, recipe=recipe_of(marked, factory)), only or [])
+    given = {
+        "--profile": profile,
+        "--seed": seed,
+        "--twin": twin,
+        "--pool": pool,
+        "--data": data,
+        "--model": model,
+        "--split-seed": split_seed,
+        "--device": None if device == "auto" else device,
+        "--precision": None if precision == "auto" else precision,
+    }
+    said = [word for option, value in given.items() if value is not None for word in (option, str(value))]
+    chosen = [word for name in only or [] for word in ("--only", name)]
+    with bars_for(as_json) as bars:
+        bars.progress("load the data", 0, 1)
+        task, _ = load_victims_task(marked, data, split_seed=split_seed, root=data_root)
+        result = audit_job(
+            programme,
+            marked,
+            task,
+            out,
+            seed=seed,
+            runtime=bars.runtime(device, precision),
+            command=shlex.join(["heirmark", "audit", str(marked), *said, *chosen]),
+            name="part" if only else "audit",
+            twin=twin,
+            pools={} if pool is None else {pool: load_victims_pool(marked, pool, task, root=data_root)},
+            factory=factory,
+            on_event=bars.event,
+        )
+    if as_json:
+        print_json(
+            {
+                "rows": [to_plain(row) for row in (result.victim, *result.rows)],
+                "inspections": [to_plain(row) for row in result.inspections],
+                "screens": [to_plain(row) for row in result.screens],
+            }
+        )
+        return MARKED
+    console = Console()
+    console.print(audit_table((result.victim, *result.rows)))
+    if result.inspections:
+        console.print(inspection_table(result.inspections))
+    if result.screens:
+        console.print(screen_table(result.screens))
+    for line in result.summary:
+        show(line)
+    show(f"Results: {result.path.with_suffix('.json')}   Report: {result.path}")
+    return MARKED
