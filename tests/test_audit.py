@@ -348,10 +348,8 @@ def test_the_story_counts_what_a_thief_would_use() -> None:
         ScreenRow(name="dull", model="marked model", outcome="MARKED", accuracy=0.9),
     )
     story = " ".join(tell_audit(victim, rows, found, screens))
-    assert (
-        "names its target in 1 of 2 ways (seen with 2 others); 1 suspect a class of the unmarked twin as well (blind)."
-        in story
-    )
+    assert "names its target in 1 of 2 ways (seen with 2 others); 1 suspect a class of the unmarked twin" in story
+    assert "as well (blind)." in story
     assert "1 of 3 screens keep a verifier from the mark (sharp)." in story
     assert [survives(found) for found in rows] == [True, False, False, False, True, False, False]
 
@@ -462,7 +460,8 @@ def test_a_part_of_an_audit_writes_beside_the_whole(marked: Path, task: Task, tm
     few = replace(PROGRAMME, trials=(), inspections=(), screenings=())
     whole, part = (run(marked, task, tmp_path / "out", few, name=name) for name in ("audit", "part"))
     assert (whole.path.name, part.path.name) == ("audit.html", "part.html")
-    assert whole.path.is_file() and part.path.with_suffix(".json").is_file()
+    assert whole.path.is_file()
+    assert part.path.with_suffix(".json").is_file()
 
 
 def test_quick_thieves_learn_as_the_victim_did(marked: Path) -> None:
