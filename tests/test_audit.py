@@ -37,12 +37,13 @@ from heirmark.pipeline import Event
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.attack_jobs import inspect_job, remove_job, screen_job
 from heirmark.pipeline.audit_job import audit_job, read_twin, recipe_of
-from heirmark.pipeline.audit_plan import PROFILES, Probe, Programme, Trial, quick_attacks, select
+from heirmark.pipeline.audit_plan import PROFILES, Programme, quick_attacks, select
 from heirmark.pipeline.demo_plan import QUICK as DEMO
 from heirmark.pipeline.exporting import Origin
 from heirmark.pipeline.jobs import embed_job, inspect_folder, verify_job
 from heirmark.pipeline.judging import read_key
 from heirmark.pipeline.stealing import Theft
+from heirmark.pipeline.trials import Probe, Trial
 from heirmark.report.audit import (
     AuditRow,
     InspectionRow,

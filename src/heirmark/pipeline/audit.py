@@ -15,15 +15,16 @@ import torch
 from heirmark.configuration import to_json
 from heirmark.errors import HeirmarkError
 from heirmark.files import atomic_write_bytes, atomic_write_json
-from heirmark.pipeline.altering import Alteration, alter_stage
-from heirmark.pipeline.audit_plan import Probe, Programme, Trial
+from heirmark.pipeline.altering import Alteration
+from heirmark.pipeline.audit_plan import Programme
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.detecting import expose_stage, read_exposed, read_screened, screen_stage
 from heirmark.pipeline.inspecting import inspect_stage
 from heirmark.pipeline.judging import Judged, Judgement, read_judged, verify_stage
 from heirmark.pipeline.stage import Artifact, Stage
-from heirmark.pipeline.stealing import Theft, steal_stage
+from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.store import Store
+from heirmark.pipeline.trials import Probe, Trial, chain
 from heirmark.report.audit import (
     MARKED_MODEL,
     STOLEN_COPY,
@@ -36,7 +37,6 @@ from heirmark.report.audit import (
     tell_audit,
     to_plain,
 )
-from heirmark.runtime import derive_seed
 from heirmark.version import __version__
 
 
@@ -123,16 +123,7 @@ class Auditor:
         return read_judged(self.store.get(verification, self.context).folder), made
 
     def _steps(self, steps: Sequence[Theft | Alteration], start: Stage) -> list[Stage]:
-        """A stage a step, each on what the one before it made."""
-        stages: list[Stage] = []
-        for position, step in enumerate(steps):
-            before = stages[-1] if stages else start
-            seed = derive_seed(self.seed, "attack", position)
-            if isinstance(step, Theft):
-                stages.append(steal_stage(step, before, self.context, seed=seed))
-            else:
-                stages.append(alter_stage(step, before, self.context, seed=seed))
-        return stages
+        return chain(steps, start, self.context, seed=self.seed)
 
     def _models(self, probe: Probe) -> list[tuple[str, Stage]]:
         stolen = [(STOLEN_COPY, self._steps(probe.stolen, self.marked)[-1])] if probe.stolen else []

@@ -40,6 +40,7 @@ from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.demo_plan import QUICK as DEMO
 from heirmark.pipeline.stealing import Theft
+from heirmark.pipeline.trials import Probe, Trial
 from heirmark.training import Recipe
 
 EXTRACTION = "Extraction"
@@ -99,38 +100,6 @@ PAPER_ATTACKS: dict[str, Any] = {
     name: kind() for name, kind in {**EXTRACTIONS, **REMOVALS, **INSPECTIONS, **SCREENINGS}.items()
 }
 """Every attack with its paper's settings."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Trial:
-    """One row of an audit: what is done to a model, step by step, before it is judged.
-
-    Attributes:
-        name: for people.
-        group: the table that the row stands in.
-        steps: thefts and alterations, each of what the one before it left.
-        curve: the axis and place of a row that is a point of a curve.
-    """
-
-    name: str
-    group: str
-    steps: tuple[Theft | Alteration, ...]
-    curve: tuple[str, float] | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Probe:
-    """One detection attack.
-
-    Attributes:
-        name: for people.
-        attack: the inspection or screening.
-        stolen: how the copy is made that it is tried on too; empty tries it on the model and its twin alone.
-    """
-
-    name: str
-    attack: Any
-    stolen: tuple[Theft, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

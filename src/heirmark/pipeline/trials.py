@@ -1,0 +1,64 @@
+"""Trials: what is done to a model, step by step, before it is judged; and probes, which look for a mark in it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from heirmark.pipeline.altering import Alteration, alter_stage
+from heirmark.pipeline.context import Context
+from heirmark.pipeline.stage import Stage
+from heirmark.pipeline.stealing import Theft, steal_stage
+from heirmark.runtime import derive_seed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One row of an audit: what is done to a model, step by step, before it is judged.
+
+    Attributes:
+        name: for people.
+        group: the table that the row stands in.
+        steps: thefts and alterations, each of what the one before it left.
+        curve: the axis and place of a row that is a point of a curve.
+    """
+
+    name: str
+    group: str
+    steps: tuple[Theft | Alteration, ...]
+    curve: tuple[str, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """One detection attack.
+
+    Attributes:
+        name: for people.
+        attack: the inspection or screening.
+        stolen: how the copy is made that it is tried on too; empty tries it on the model and its twin alone.
+    """
+
+    name: str
+    attack: Any
+    stolen: tuple[Theft, ...] = ()
+
+
+def chain(steps: Sequence[Theft | Alteration], start: Stage, context: Context, *, seed: int) -> list[Stage]:
+    """A stage a step, each on what the one before it made.
+
+    Args:
+        steps: thefts and alterations.
+        start: makes the model that the first step is done to.
+        context: data and hardware.
+        seed: of all steps.
+    """
+    stages: list[Stage] = []
+    for position, step in enumerate(steps):
+        before, own = (stages[-1] if stages else start), derive_seed(seed, "attack", position)
+        if isinstance(step, Theft):
+            stages.append(steal_stage(step, before, context, seed=own))
+        else:
+            stages.append(alter_stage(step, before, context, seed=own))
+    return stages
