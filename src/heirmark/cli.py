@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from heirmark.commands import attacking, auditing, owning
+from heirmark.commands import attacking, auditing, benching, owning
 from heirmark.version import __version__
 
 app = typer.Typer(
@@ -44,6 +44,7 @@ for command in (
     attacking.steal,
     attacking.remove,
     attacking.detect,
+    benching.bench,
     owning.verify,
     owning.inspect,
     owning.fields,

@@ -27,3 +27,9 @@ class ShapeMismatch(HeirmarkError):
 
 class BudgetExhausted(HeirmarkError):
     """A query would exceed the budget of a black box."""
+
+
+def told(error: BaseException) -> str:
+    """What went wrong, on one line."""
+    words = str(error).strip().partition("\n")[0][:300]
+    return words if isinstance(error, HeirmarkError) else f"{type(error).__name__}: {words}"

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from heirmark.configuration import to_json
-from heirmark.errors import HeirmarkError
+from heirmark.errors import told
 from heirmark.files import atomic_write_bytes, atomic_write_json
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.audit_plan import Programme
@@ -168,12 +168,6 @@ class Auditor:
             outcome=found.outcome,
             seconds=artifact.record["seconds"],
         )
-
-
-def told(error: Exception) -> str:
-    """What went wrong, on one line."""
-    words = str(error).strip().partition("\n")[0][:300]
-    return words if isinstance(error, HeirmarkError) else f"{type(error).__name__}: {words}"
 
 
 def run_audit(

@@ -1,0 +1,92 @@
+"""Run a grid, or what is left of it, and write its rows."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+
+from heirmark.bench.grid import Grid
+from heirmark.bench.plan import Plan, plan_grid
+from heirmark.bench.rows import CellRow, Summary, rows_of, summarise, to_plain
+from heirmark.bench.running import run_here
+from heirmark.bench.settings import Contexts
+from heirmark.configuration import to_json
+from heirmark.files import atomic_write_bytes, atomic_write_json
+from heirmark.pipeline.exporting import OnEvent
+from heirmark.pipeline.store import Store
+from heirmark.version import __version__
+
+Executor = Callable[[Plan, Store, Contexts], Mapping[str, str]]
+"""Computes what is missing of a plan; returns why stages failed, by their names."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchResult:
+    """What a grid found.
+
+    Attributes:
+        rows: one a cell.
+        summary: one a cell over all seeds.
+        provenance: how to make these numbers again.
+    """
+
+    rows: tuple[CellRow, ...]
+    summary: tuple[Summary, ...]
+    provenance: Mapping[str, str]
+
+
+def run_bench(
+    grid: Grid,
+    out: Path,
+    *,
+    contexts: Contexts,
+    command: str,
+    store: Path | None = None,
+    execute: Executor = run_here,
+    on_event: OnEvent | None = None,
+) -> BenchResult:
+    """Run a grid, or what is left of it.
+
+    Args:
+        grid: what is wanted.
+        out: gets ``rows.jsonl`` (one cell a line), ``bench.json`` (provenance, grid, figures over seeds) and, unless a store is
+            named, ``stages/``, by which a second call resumes.
+        contexts: data and hardware.
+        command: that makes these numbers again.
+        store: of finished stages, which several grids may share.
+        execute: where stages run.
+        on_event: told of every stage.
+    """
+    plan = plan_grid(grid, contexts)
+    tell = on_event or (lambda event, label: None)
+    kept = Store(store or out / "stages", on_event=lambda event: tell(event, plan.labels.get(event.name, "")))
+    failed = execute(plan, kept, contexts)
+    rows = tuple(rows_of(plan, kept, failed))
+    summary = tuple(summarise(rows))
+    provenance = {
+        "command": command,
+        "seeds": " ".join(map(str, grid.seeds)),
+        "date": datetime.now(UTC).date().isoformat(),
+        "heirmark": __version__,
+        "python": platform.python_version(),
+        **contexts.runtime.facts(),
+        "threads": str(torch.get_num_threads()),
+        "processor": f"{os.cpu_count()} x {platform.machine()}",
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    lines = (
+        json.dumps({name: value for name, value in to_plain(row).items() if value not in (None, "")}) for row in rows
+    )
+    atomic_write_bytes(out / "rows.jsonl", "".join(f"{line}\n" for line in lines).encode())
+    atomic_write_json(
+        out / "bench.json",
+        {"provenance": provenance, "grid": to_json(grid), "summary": [to_plain(figures) for figures in summary]},
+    )
+    return BenchResult(rows=rows, summary=summary, provenance=provenance)

@@ -1,0 +1,153 @@
+"""What a grid consists of: plain frozen data, which recipes return."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from heirmark.errors import BadConfig
+from heirmark.methods import T2S, AnyMethod, Unmarked
+from heirmark.pipeline.trials import Probe, Trial
+from heirmark.triggers import OutOfDistribution
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """The data of a block; every seed splits them anew.
+
+    Attributes:
+        data: as ``--data`` takes them: a name, or ``module:function``.
+        pools: data sets whose images thieves ask about; ``"owner"`` is the owner's own split, as some papers query.
+        foreign: data set whose test images the owner has besides, for methods and key filters that take such; none of them is
+            in a pool.
+    """
+
+    data: str
+    pools: tuple[str, ...] = ()
+    foreign: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Marking:
+    """One watermark.
+
+    Attributes:
+        name: of the row.
+        method: with all its settings.
+        curve: the axis and place of a marking that is a point of a curve.
+    """
+
+    name: str
+    method: AnyMethod
+    curve: tuple[str, float] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """Every watermark against every attack, on one task.
+
+    Attributes:
+        name: of the block, for people.
+        workload: the data.
+        markings: the watermarks.
+        trials: what is done to the marked model and to an unmarked control of the same seed, each before it is judged. That both
+            are judged untouched as well need not be said.
+        probes: searches for the mark, and screens of queries.
+        unmarked: how the control is trained, and the model that methods start from, choose classes by or filter keys with.
+        calibrators: how unmarked models are trained that calibrate the tests, each with a seed of its own; a copy of one of
+            them by every kind of thief among the trials joins them.
+    """
+
+    name: str
+    workload: Workload
+    markings: tuple[Marking, ...]
+    trials: tuple[Trial, ...] = ()
+    probes: tuple[Probe, ...] = ()
+    unmarked: Unmarked
+    calibrators: tuple[Unmarked, ...]
+
+    def __post_init__(self) -> None:
+        if not self.markings or not self.calibrators:
+            raise BadConfig(f"block {self.name!r} needs a marking and a calibrator at least: give it some")
+        for words in ([marking.name for marking in self.markings], [trial.name for trial in self.trials]):
+            if len(set(words)) < len(words):
+                raise BadConfig(f"block {self.name!r} has two rows of one name: tell them apart")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """What a paper prints for a cell, to stand beside it.
+
+    Attributes:
+        source: paper and table.
+        marking: name of the marking.
+        trial: name of the trial; empty for the model itself.
+        accuracy: in [0, 1]; None when it is not printed.
+        wsr: likewise.
+    """
+
+    source: str
+    marking: str
+    trial: str = ""
+    accuracy: float | None = None
+    wsr: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Blocks times seeds.
+
+    Attributes:
+        name: lower-case, for files.
+        title: of the report.
+        note: what a reader should know of the settings.
+        blocks: tables.
+        seeds: of splits, models, keys and attacks.
+        papers: what is printed elsewhere.
+    """
+
+    name: str
+    title: str
+    note: str = ""
+    blocks: tuple[Block, ...]
+    seeds: tuple[int, ...] = (0, 1, 2)
+    papers: tuple[Published, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.blocks or not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise BadConfig(f"grid {self.name!r} needs a block, and seeds that differ: give it some")
+
+
+def select(grid: Grid, only: Sequence[str], seeds: Sequence[int] = ()) -> Grid:
+    """A part of a grid.
+
+    Args:
+        grid: the whole.
+        only: parts of names of markings, upper or lower case; none keeps all.
+        seeds: to run in place of the grid's; none keeps these.
+
+    Raises:
+        BadConfig: when nothing is left.
+    """
+    if seeds:
+        grid = replace(grid, seeds=tuple(seeds))
+    if not only:
+        return grid
+    blocks = []
+    for block in grid.blocks:
+        kept = tuple(m for m in block.markings if any(word.lower() in m.name.lower() for word in only))
+        if kept:
+            blocks.append(replace(block, markings=kept))
+    if not blocks:
+        names = dict.fromkeys(marking.name for block in grid.blocks for marking in block.markings)
+        raise BadConfig(f"no marking is called {' or '.join(only)}: choose a part of one of {', '.join(names)}")
+    return replace(grid, blocks=tuple(blocks))
+
+
+def asks_foreign(method: AnyMethod) -> bool:
+    """Whether a method takes foreign images; the identity of the others' stages then need not depend on them."""
+    parts = [method, getattr(method, "key_filter", None)]
+    if isinstance(method, T2S):
+        parts += [method.watermark, getattr(method.watermark, "key_filter", None)]
+    queries = (getattr(part, "queries", None) for part in parts)
+    return "foreign" in queries or isinstance(method.trigger, OutOfDistribution)

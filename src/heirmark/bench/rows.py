@@ -1,0 +1,261 @@
+"""Results of a grid: one row a cell, and figures over seeds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from heirmark.bench.plan import Arm, Cell, Plan
+from heirmark.pipeline.detecting import read_exposed, read_screened
+from heirmark.pipeline.judging import read_judged
+from heirmark.pipeline.store import Store
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellRow:
+    """What a cell says. Figures that its kind does not have are NaN, and so are those of a cell that failed.
+
+    Attributes:
+        block: name of the block.
+        marking: whose key judged.
+        trial: what was done first; empty for the model itself.
+        group: of the trial.
+        probe: name of the search or screen; empty for a verdict.
+        arm: ``"marked"`` or ``"unmarked"``.
+        seed: of the grid.
+        curve: axis and place, of the trial or else of the marking.
+        accuracy: on the test split, in [0, 1]; of a screened service for a screen.
+        wsr: of the same.
+        p_value: of the verdict.
+        outcome: of the verdict; empty for a search, and where the cell failed.
+        control_rate: share of the matched controls that the suspect answers as marked.
+        asked: what the thief asked of the model.
+        seconds: that the trial took, thefts and alterations together; the search or screen, for a probe.
+        found: 1 where a search names the key's target, else 0.
+        false_suspects: of a search.
+        detected: share of the key's triggers that a screen flags.
+        false_alarms: share of the test inputs that a screen flags.
+        stage: name of the stage that said so.
+        error: why it failed; empty when it did not.
+    """
+
+    block: str
+    marking: str
+    trial: str = ""
+    group: str = ""
+    probe: str = ""
+    arm: Arm
+    seed: int
+    curve: tuple[str, float] | None = None
+    accuracy: float = math.nan
+    wsr: float = math.nan
+    p_value: float = math.nan
+    outcome: str = ""
+    control_rate: float = math.nan
+    asked: int = 0
+    seconds: float = math.nan
+    found: float = math.nan
+    false_suspects: float = math.nan
+    detected: float = math.nan
+    false_alarms: float = math.nan
+    stage: str = ""
+    error: str = ""
+
+
+def rows_of(plan: Plan, store: Store, failed: Mapping[str, str]) -> list[CellRow]:
+    """A row for every cell.
+
+    Args:
+        plan: the cells.
+        store: in which their stages are.
+        failed: why stages failed, by name.
+    """
+    return [_row(cell, store, failed.get(cell.goal.name)) for cell in plan.cells]
+
+
+def _row(cell: Cell, store: Store, why: str | None) -> CellRow:
+    told: dict[str, Any] = {}
+    artifact = None if why is not None else store.find(cell.goal)
+    if artifact is None:
+        told["error"] = why or "its stage is gone from the store: run the grid again"
+    elif cell.goal.kind == "verify":
+        judged = read_judged(artifact.folder)
+        made = [found for found in map(store.find, cell.steps) if found is not None]
+        told = {
+            "accuracy": judged.accuracy,
+            "wsr": judged.verdict.wsr,
+            "p_value": judged.verdict.p_value,
+            "outcome": judged.verdict.outcome,
+            "control_rate": judged.verdict.control_rate,
+            # What a second extraction asks, it asks of the thief's own copy.
+            "asked": made[0].summary.get("queries", 0) if made else 0,
+            "seconds": sum(found.record["seconds"] for found in made) if made else math.nan,
+        }
+    elif cell.goal.kind == "screen":
+        screened = read_screened(artifact.folder)
+        told = {
+            "accuracy": screened.accuracy,
+            "wsr": screened.wsr,
+            "p_value": screened.p_value,
+            "outcome": screened.outcome,
+            "detected": screened.detected,
+            "false_alarms": screened.false_alarms,
+            "seconds": artifact.record["seconds"],
+        }
+    else:
+        exposed = read_exposed(artifact.folder)
+        told = {"found": float(exposed.found), "false_suspects": float(exposed.false_suspects)}
+    return CellRow(
+        block=cell.block,
+        marking=cell.marking.name,
+        trial=cell.trial.name,
+        group=cell.trial.group,
+        probe=cell.probe,
+        arm=cell.arm,
+        seed=cell.seed,
+        curve=cell.trial.curve or cell.marking.curve,
+        stage=cell.goal.name,
+        **told,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A figure over seeds.
+
+    Attributes:
+        mean: of the seeds.
+        spread: standard deviation between them; NaN for one.
+        lowest: of them.
+        highest: of them.
+    """
+
+    mean: float
+    spread: float
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """A cell over all seeds, the control beside it.
+
+    Attributes:
+        block: name of the block.
+        marking: whose key judged.
+        trial: what was done first.
+        group: of the trial.
+        probe: name of the search or screen.
+        curve: axis and place.
+        seeds: that were run.
+        failed: those of them that failed.
+        accuracy: of the marked arm.
+        wsr: of the marked arm; the lowest is its worst.
+        marked: how many seeds were called marked.
+        control_accuracy: of the unmarked arm.
+        control_wsr: of the unmarked arm; the highest is its worst.
+        false_alarms: how many seeds' controls were called marked.
+        asked: queries of the thief, the mean.
+        seconds: the mean.
+        found: share of seeds in which a search named the target; on the control, in ``control_found``, any class that it names
+            is the key's by chance.
+        control_found: the same on the control.
+        detected: share of triggers that a screen flags.
+        flagged: share of test inputs that a screen flags.
+    """
+
+    block: str
+    marking: str
+    trial: str
+    group: str
+    probe: str
+    curve: tuple[str, float] | None
+    seeds: int
+    failed: int
+    accuracy: Spread
+    wsr: Spread
+    marked: int
+    control_accuracy: Spread
+    control_wsr: Spread
+    false_alarms: int
+    asked: float
+    seconds: float
+    found: float
+    control_found: float
+    detected: float
+    flagged: float
+
+
+def spread_of(values: Iterable[float]) -> Spread:
+    """Mean, standard deviation and extremes of what is no NaN.
+
+    Example:
+        >>> spread_of([0.5, 0.7, float("nan")])
+        Spread(mean=0.6, spread=0.1414213562373095, lowest=0.5, highest=0.7)
+    """
+    found = [value for value in values if not math.isnan(value)]
+    if not found:
+        return Spread(mean=math.nan, spread=math.nan, lowest=math.nan, highest=math.nan)
+    return Spread(
+        mean=statistics.fmean(found),
+        spread=statistics.stdev(found) if len(found) > 1 else math.nan,
+        lowest=min(found),
+        highest=max(found),
+    )
+
+
+def summarise(rows: Sequence[CellRow]) -> list[Summary]:
+    """Figures over seeds, in the order of the rows."""
+    groups: dict[tuple[str, str, str, str], list[CellRow]] = {}
+    for row in rows:
+        groups.setdefault((row.block, row.marking, row.trial, row.probe), []).append(row)
+    return [_summary(members) for members in groups.values()]
+
+
+def _summary(members: Sequence[CellRow]) -> Summary:
+    marked = [row for row in members if row.arm == "marked"]
+    control = [row for row in members if row.arm == "unmarked"]
+    first = members[0]
+
+    def mean(rows: Sequence[CellRow], name: str) -> float:
+        return spread_of(float(getattr(row, name)) for row in rows).mean
+
+    return Summary(
+        block=first.block,
+        marking=first.marking,
+        trial=first.trial,
+        group=first.group,
+        probe=first.probe,
+        curve=first.curve,
+        seeds=len(marked),
+        failed=sum(bool(row.error) for row in marked),
+        accuracy=spread_of(row.accuracy for row in marked),
+        wsr=spread_of(row.wsr for row in marked),
+        marked=sum(row.outcome == "MARKED" for row in marked),
+        control_accuracy=spread_of(row.accuracy for row in control),
+        control_wsr=spread_of(row.wsr for row in control),
+        false_alarms=sum(row.outcome == "MARKED" for row in control),
+        asked=mean([row for row in marked if not row.error], "asked"),
+        seconds=mean(marked, "seconds"),
+        found=mean(marked, "found"),
+        control_found=mean(control, "found"),
+        detected=mean(marked, "detected"),
+        flagged=mean(marked, "false_alarms"),
+    )
+
+
+def to_plain(row: CellRow | Summary) -> dict[str, Any]:
+    """Every field as a JSON value; NaN becomes None, and what says nothing is left out."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: plain(item) for name, item in value.items()}
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        return list(value) if isinstance(value, tuple) else value
+
+    told = asdict(row)
+    return {field.name: plain(told[field.name]) for field in fields(row)}

@@ -1,0 +1,228 @@
+"""Grids: every cell a row, controls beside them, what fails takes nothing else along, and a second run costs no work."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from heirmark.attacks import FineTuning, Knockoff, LocalOutliers, MixProbing, Pruning
+from heirmark.bench import Block, Grid, Marking, Published, Workload, select
+from heirmark.bench.bench import BenchResult, run_bench
+from heirmark.bench.plan import plan_grid
+from heirmark.bench.recipes import load_grid, recipes_in
+from heirmark.bench.rows import spread_of, summarise, to_plain
+from heirmark.bench.running import needed
+from heirmark.bench.settings import Contexts, Setting
+from heirmark.errors import BadConfig
+from heirmark.methods import Unmarked, Vanilla
+from heirmark.pipeline.altering import Alteration
+from heirmark.pipeline.stealing import Theft
+from heirmark.pipeline.store import Store
+from heirmark.pipeline.trials import Probe, Trial
+from heirmark.runtime import Runtime
+from heirmark.training import Recipe
+from heirmark.triggers import Mix
+
+NET = "naivenet:width=4,hidden=16,batch_norm=true"
+RECIPE = Recipe(epochs=2, batch_size=32, learning_rate=0.05)
+TOO_FAST = replace(RECIPE, learning_rate=1e30)
+VANILLA = Vanilla(model=NET, trigger=Mix(), triggers=40, key_size=40, trigger_batch=8, pretraining=RECIPE)
+UNMARKED = Unmarked(model=NET, pretraining=RECIPE, trigger=Mix(), key_size=40)
+THEFT = Theft(attack=Knockoff(model=NET, recipe=RECIPE))
+CPU = Runtime(device="cpu", precision="float32")
+GRID = Grid(
+    name="tiny",
+    title="A tiny grid",
+    blocks=(
+        Block(
+            name="shapes",
+            workload=Workload(data="own_code:make_task"),
+            markings=(
+                Marking(name="joint", method=VANILLA),
+                Marking(name="hopeless", method=replace(VANILLA, pretraining=TOO_FAST)),
+            ),
+            trials=(
+                Trial(name="Knockoff", group="Extraction", steps=(THEFT,)),
+                Trial(name="Knockoff, pruned", group="Chain", steps=(THEFT, Alteration(attack=Pruning(rate=0.5)))),
+                Trial(
+                    name="fails",
+                    group="Removal",
+                    steps=(Alteration(attack=FineTuning(recipe=replace(RECIPE, learning_rate=1e30))),),
+                ),
+            ),
+            probes=(
+                Probe(name="probing", attack=MixProbing()),
+                Probe(name="outliers", attack=LocalOutliers(samples=60, neighbours=5)),
+            ),
+            unmarked=UNMARKED,
+            calibrators=(UNMARKED, UNMARKED),
+        ),
+    ),
+    seeds=(0, 1),
+    papers=(Published(source="nobody's Table 1", marking="joint", trial="Knockoff", wsr=0.5),),
+)
+
+
+def run(out: Path, grid: Grid = GRID, **options: Any) -> BenchResult:
+    return run_bench(grid, out, contexts=Contexts(CPU), command="test", **options)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[BenchResult, Path]:
+    out = tmp_path_factory.mktemp("bench")
+    return run(out), out
+
+
+def test_every_cell_is_a_row_with_its_control(ran: tuple[BenchResult, Path]) -> None:
+    result, _ = ran
+    joint = [row for row in result.rows if row.marking == "joint" and not row.probe]
+    assert [(row.seed, row.trial, row.arm) for row in joint] == [
+        (seed, trial, arm)
+        for seed in (0, 1)
+        for trial in ("", "Knockoff", "Knockoff, pruned", "fails")
+        for arm in ("marked", "unmarked")
+    ]
+    for row in joint:
+        if row.trial != "fails":
+            assert not row.error
+            assert 0 <= row.wsr <= 1
+            assert 0 <= row.accuracy <= 1
+    asked = {row.trial: row.asked for row in joint}
+    assert asked["Knockoff"] == asked["Knockoff, pruned"] > 0 == asked[""]
+
+
+def test_what_fails_is_a_row_and_takes_nothing_else_along(ran: tuple[BenchResult, Path]) -> None:
+    result, _ = ran
+    failed = {(row.marking, row.trial) for row in result.rows if row.error}
+    assert ("joint", "fails") in failed
+    assert {trial for marking, trial in failed if marking == "joint"} == {"fails"}
+    hopeless = [row for row in result.rows if row.marking == "hopeless"]
+    assert all("learning_rate" in row.error for row in hopeless), "what builds on a stage that failed says why that did"
+
+
+def test_probes_have_rows(ran: tuple[BenchResult, Path]) -> None:
+    result, _ = ran
+    probes = [row for row in result.rows if row.probe and row.marking == "joint"]
+    assert [(row.probe, row.arm) for row in probes if row.seed == 0] == [
+        (probe, arm) for probe in ("probing", "outliers") for arm in ("marked", "unmarked")
+    ]
+    screens = [row for row in probes if row.probe == "outliers"]
+    assert all(0 <= row.detected <= 1 and row.outcome for row in screens)
+    assert all(row.found in (0.0, 1.0) for row in probes if row.probe == "probing")
+
+
+def test_figures_over_seeds(ran: tuple[BenchResult, Path]) -> None:
+    result, out = ran
+    figures = {(item.marking, item.trial, item.probe): item for item in result.summary}
+    found = figures["joint", "Knockoff", ""]
+    rows = [row for row in result.rows if (row.marking, row.trial) == ("joint", "Knockoff")]
+    marked = [row.wsr for row in rows if row.arm == "marked"]
+    assert found.seeds == 2
+    assert found.wsr.mean == pytest.approx(sum(marked) / 2)
+    assert (found.wsr.lowest, found.wsr.highest) == (min(marked), max(marked))
+    assert found.control_wsr.highest == max(row.wsr for row in rows if row.arm == "unmarked")
+    assert figures["hopeless", "", ""].failed == 2
+    assert math.isnan(figures["hopeless", "", ""].wsr.mean)
+    lines = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
+    assert len(lines) == len(result.rows)
+    told = json.loads((out / "bench.json").read_text())
+    assert told["provenance"]["command"] == "test"
+    assert told["grid"]["name"] == "tiny"
+    assert len(told["summary"]) == len(result.summary)
+
+
+def test_a_second_run_computes_nothing(ran: tuple[BenchResult, Path]) -> None:
+    result, out = ran
+    events: list[str] = []
+    good = select(GRID, ["joint"])
+    good = replace(good, blocks=(replace(good.blocks[0], trials=good.blocks[0].trials[:2]),))
+    again = run(out, good, on_event=lambda event, label: events.append(event.what))
+    assert events == []
+    known = {(row.stage): to_plain(row) for row in result.rows}
+    assert all(to_plain(row) == known[row.stage] for row in again.rows)
+
+
+def test_what_is_lost_is_computed_again_and_nothing_else(ran: tuple[BenchResult, Path]) -> None:
+    import shutil
+
+    _, out = ran
+    contexts, store = Contexts(CPU), Store(out / "stages")
+    plan = plan_grid(replace(select(GRID, ["joint"]), seeds=(0,)), contexts)
+    before = {stage.name for stage in needed(plan, store)}
+    goal = next(cell for cell in plan.cells if cell.trial.name == "Knockoff")
+    shutil.rmtree(out / "stages" / goal.goal.name)
+    assert {stage.name for stage in needed(plan, store)} == before | {goal.goal.name}
+    shutil.rmtree(out / "stages" / goal.steps[0].name)
+    assert {stage.name for stage in needed(plan, store)} == before | {goal.goal.name, goal.steps[0].name}
+
+
+def test_stages_are_shared_between_cells() -> None:
+    plan = plan_grid(replace(GRID, seeds=(0,)), Contexts(CPU))
+    names = [stage.name for stage in plan.stages]
+    assert len(set(names)) == len(names)
+    assert set(plan.labels) >= set(names)
+    assert all(stage.identity in plan.settings for stage in plan.stages)
+    kinds = [stage.kind for stage in plan.stages]
+    # Owner's clean model, control, two calibrators; the control is stolen once for all watermarks.
+    assert kinds.count("train") == 4
+    assert kinds.count("steal") == 2 + 1 + 1
+
+
+def test_contexts_are_loaded_once_and_show_foreign_images_to_those_who_ask() -> None:
+    contexts = Contexts(CPU)
+    setting = Setting(data="own_code:make_task", seed=0)
+    assert contexts(setting) is contexts(setting)
+    assert contexts(setting).task.foreign is None
+
+
+def test_select() -> None:
+    assert [m.name for m in select(GRID, ["JOINT"]).blocks[0].markings] == ["joint"]
+    assert select(GRID, [], [7]).seeds == (7,)
+    with pytest.raises(BadConfig, match="choose a part of one of joint, hopeless"):
+        select(GRID, ["t2s"])
+
+
+def test_grids_that_make_no_sense_are_refused() -> None:
+    block = GRID.blocks[0]
+    with pytest.raises(BadConfig, match="two rows of one name"):
+        replace(block, markings=(block.markings[0], block.markings[0]))
+    with pytest.raises(BadConfig, match="a calibrator at least"):
+        replace(block, calibrators=())
+    with pytest.raises(BadConfig, match="seeds that differ"):
+        replace(GRID, seeds=(1, 1))
+
+
+def test_recipes_are_functions_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "tiny_recipes.py"
+    path.write_text(
+        "from test_bench import GRID\nfrom heirmark.bench import Grid\n\n\n"
+        "def table_1(scale) -> Grid:\n    return GRID\n\n\ndef table_2(scale):\n    return 1 / 0\n\n\n"
+        "def table_3(scale):\n    return 3\n\n\ndef _helper(scale):\n    return GRID\n\n\ndef other(x):\n    return x\n"
+    )
+    assert list(recipes_in(path)) == ["table_1", "table_2", "table_3"]
+    assert load_grid(f"{path}:table_1", "cpu") == GRID
+    with pytest.raises(BadConfig, match=r"table_2 fails \(ZeroDivisionError"):
+        load_grid(f"{path}:table_2", "cpu")
+    with pytest.raises(BadConfig, match="returned int"):
+        load_grid(f"{path}:table_3", "cpu")
+    for named in (f"{path}:nothing", str(path)):
+        with pytest.raises(BadConfig, match="names no recipe: choose one of"):
+            load_grid(named, "cpu")
+    with pytest.raises(BadConfig, match="unknown scale"):
+        load_grid(f"{path}:table_1", "huge")
+    with pytest.raises(BadConfig, match="is no Python file"):
+        load_grid("nowhere.py:table_1", "cpu")
+    path.write_text("import nothing_of_the_kind\n")
+    with pytest.raises(BadConfig, match="fails when it is run"):
+        recipes_in(path)
+
+
+def test_spread_and_summary_of_nothing() -> None:
+    assert math.isnan(spread_of([]).mean)
+    assert math.isnan(spread_of([0.5]).spread)
+    assert summarise([]) == []
