@@ -1,0 +1,196 @@
+"""What the recipes share: profiles by scale, thieves, and how a table becomes blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from heirmark.attacks import DFME, JBDA, Knockoff, Pruning, Quantisation
+from heirmark.bench import Block, Grid, Marking, Published, Workload
+from heirmark.methods import AnyMethod, Unmarked
+from heirmark.models import Architecture
+from heirmark.pipeline.altering import Alteration
+from heirmark.pipeline.audit_plan import BITS, RATES, quick_attacks
+from heirmark.pipeline.demo_plan import QUICK, Profile
+from heirmark.pipeline.stealing import Theft
+from heirmark.pipeline.trials import Trial
+from heirmark.training import Recipe
+from heirmark.triggers import AnyTrigger
+
+NOTE = (
+    "cpu scale: 9,000 images of Fashion-MNIST for the owner and as many others for the thief, a NaiveNet with BatchNorm, the "
+    "demo's settings; JBDA asks some thousands of queries and DFME 100,000. The papers' figures stand beside, not as a goal: "
+    "data, nets, epochs and queries are others."
+)
+DEFAULTS = "paper scale: every method and attack with its paper's settings."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """What a scale stands for, on one data set.
+
+    Attributes:
+        data: name of the data set.
+        model: architecture of victims and, unless said otherwise, of thieves.
+        recipe: of unmarked models.
+        calibration_models: architectures of the models that calibrate, in turn.
+        calibration_recipe: how these are trained.
+        knockoff, jbda, dfme: thieves.
+    """
+
+    data: str
+    model: Architecture
+    recipe: Recipe
+    calibration_models: tuple[Architecture, ...]
+    calibration_recipe: Recipe
+    knockoff: Knockoff
+    jbda: JBDA
+    dfme: DFME
+
+
+def quick(profile: Profile = QUICK) -> Bench:
+    """Minutes a cell on two cores."""
+    attacks = quick_attacks(profile.recipe)
+    return Bench(
+        data=profile.data,
+        model=profile.model,
+        recipe=profile.recipe,
+        calibration_models=profile.calibration_models or (profile.model,),
+        calibration_recipe=profile.calibration_recipe,
+        knockoff=profile.knockoff(),
+        jbda=replace(attacks["jbda"], model=profile.model),
+        dfme=replace(attacks["dfme"], model=profile.model),
+    )
+
+
+def paper(data: str, model: Architecture, recipe: Recipe) -> Bench:
+    """The papers' thieves, with the victim's architecture and as many queries as the adversary has images."""
+    return Bench(
+        data=data,
+        model=model,
+        recipe=recipe,
+        calibration_models=(model,),
+        calibration_recipe=recipe,
+        knockoff=Knockoff(model=model),
+        jbda=JBDA(model=model),
+        dfme=DFME(model=model),
+    )
+
+
+def block(
+    name: str,
+    bench: Bench,
+    markings: Mapping[str, AnyMethod] | Sequence[Marking],
+    trials: Sequence[Trial] = (),
+    *,
+    pools: tuple[str, ...] = (),
+    foreign: str | None = None,
+    trigger: AnyTrigger | None = None,
+    calibrators: int = 4,
+) -> Block:
+    """A block of a grid with the bench's control and calibrators.
+
+    Args:
+        name: of the block.
+        bench: nets, data and thieves.
+        markings: methods by name, or ready.
+        trials: attacks.
+        pools: other data that thieves ask about.
+        foreign: other data that owners have.
+        trigger: of the control's own key, which judges nothing; it must suit the data.
+        calibrators: how many unmarked models calibrate, copies of these aside.
+    """
+    if isinstance(markings, Mapping):
+        markings = [Marking(name=label, method=method) for label, method in markings.items()]
+    own = {} if trigger is None else {"trigger": trigger}
+    unmarked = Unmarked(model=bench.model, pretraining=bench.recipe, key_size=100, **own)
+    return Block(
+        name=name,
+        workload=Workload(data=bench.data, pools=pools, foreign=foreign),
+        markings=tuple(markings),
+        trials=tuple(trials),
+        unmarked=unmarked,
+        calibrators=tuple(
+            replace(
+                unmarked,
+                model=bench.calibration_models[index % len(bench.calibration_models)],
+                pretraining=bench.calibration_recipe,
+            )
+            for index in range(calibrators)
+        ),
+    )
+
+
+def thefts(bench: Bench, *names: str) -> list[Trial]:
+    """Thieves by name, each on probabilities and on labels."""
+    words = {"knockoff": "Knockoff", "jbda": "JBDA", "dfme": "DFME"}
+    return [
+        Trial(
+            name=f"{words[name]}, {short}",
+            group="Extraction",
+            steps=(Theft(attack=getattr(bench, name), answers=answers),),  # type: ignore[arg-type]
+        )
+        for name in names
+        for answers, short in (("probabilities", "soft"), ("label", "label"))
+    ]
+
+
+def stolen(bench: Bench) -> Theft:
+    """The theft before a removal."""
+    return Theft(attack=bench.knockoff)
+
+
+def compressions(*before: Theft) -> list[Trial]:
+    """The curves of pruning and quantisation, on the model or on what a theft left."""
+    group = "After theft" if before else "On the model"
+    return [
+        *(
+            Trial(
+                name=f"pruning of {rate:.0%}",
+                group=group,
+                steps=(*before, Alteration(attack=Pruning(rate=rate))),
+                curve=("pruning rate", rate),
+            )
+            for rate in RATES
+        ),
+        *(
+            Trial(
+                name=f"weights of {bits} bits",
+                group=group,
+                steps=(*before, Alteration(attack=Quantisation(bits=bits))),
+                curve=("bits a weight", float(bits)),
+            )
+            for bits in BITS
+        ),
+    ]
+
+
+def printed(source: str, rows: Mapping[str, Mapping[str, tuple[float | None, float | None]]]) -> tuple[Published, ...]:
+    """Figures of a paper in percent, (ACC, WSR) by marking and trial."""
+    return tuple(
+        Published(
+            source=source,
+            marking=marking,
+            trial=trial,
+            accuracy=None if accuracy is None else round(accuracy / 100, 6),
+            wsr=None if wsr is None else round(wsr / 100, 6),
+        )
+        for marking, cells in rows.items()
+        for trial, (accuracy, wsr) in cells.items()
+    )
+
+
+__all__ = [
+    "DEFAULTS",
+    "NOTE",
+    "QUICK",
+    "Bench",
+    "Grid",
+    "block",
+    "compressions",
+    "paper",
+    "printed",
+    "quick",
+    "stolen",
+    "thefts",
+]

@@ -1,0 +1,212 @@
+"""Tables and figures of MEA-Defender (arXiv 2401.15239), supervised.
+
+Its Fig. 5, the threshold study over unmarked models, is ``benchmarks/threshold.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from common import DEFAULTS, NOTE, QUICK, Bench, Grid, block, paper, printed, quick, stolen, thefts
+from heirmark.attacks import ABS, Distillation, FineTuning, LocalOutliers, MixProbing, NeuralCleanse, Pruning
+from heirmark.bench import Marking
+from heirmark.bench.recipes import Scale
+from heirmark.methods import MEADefender
+from heirmark.methods.mea_defender import ADAM
+from heirmark.models import Architecture
+from heirmark.pipeline.altering import Alteration
+from heirmark.pipeline.audit_plan import RATES, quick_attacks
+from heirmark.pipeline.stealing import Theft
+from heirmark.pipeline.trials import Probe, Trial
+from heirmark.triggers import AutoencoderBlend, CropPaste, Mix, PixelBlend, Stripes
+
+
+def _bench(scale: Scale) -> Bench:
+    return quick() if scale == "cpu" else paper("cifar10", "vgg-like", ADAM)
+
+
+def _method(scale: Scale) -> MEADefender:
+    """Fixed weights at the small scale: by MGDA little is left of the accuracy in few epochs."""
+    return QUICK.mea_defender() if scale == "cpu" else MEADefender()
+
+
+def _grid(name: str, title: str, scale: Scale, markings, trials=(), papers=(), probes=(), **options) -> Grid:  # type: ignore[no-untyped-def]
+    data = "Fashion-MNIST" if scale == "cpu" else "CIFAR-10"
+    made = block(data, _bench(scale), markings, trials, trigger=Mix(), **options)
+    return Grid(
+        name=f"mea-defender-{name}",
+        title=title,
+        note=NOTE if scale == "cpu" else DEFAULTS,
+        blocks=(replace(made, probes=tuple(probes)),),
+        papers=papers,
+    )
+
+
+def table_1(scale: Scale) -> Grid:
+    """Three ways to steal: distillation, JBDA, Knockoff."""
+    bench = _bench(scale)
+    distillation = quick_attacks(bench.recipe)["distillation"] if scale == "cpu" else Distillation()
+    trials = [
+        Trial(
+            name="distillation, soft",
+            group="Extraction",
+            steps=(Theft(attack=replace(distillation, model=bench.model)),),
+        ),
+        *(trial for trial in thefts(bench, "jbda", "knockoff") if trial.name.endswith("soft")),
+    ]
+    papers = printed(
+        "MEA-Defender, Table 1 (CIFAR-10)",
+        {
+            "mea-defender": {
+                "": (81.82, 100.0),
+                "distillation, soft": (81.18, 84.40),
+                "JBDA, soft": (81.47, 97.50),
+                "Knockoff, soft": (81.70, 97.93),
+            }
+        },
+    )
+    return _grid(
+        "table-1", "MEA-Defender against three thieves", scale, {"mea-defender": _method(scale)}, trials, papers
+    )
+
+
+def table_2(scale: Scale) -> Grid:
+    """Victims and thieves of other architectures."""
+    bench = _bench(scale)
+    nets: dict[str, Architecture] = (
+        {"NaiveNet": bench.model, "VGG-like": "vgg-like:width=16,dropout=0.1", "AlexNet": "alexnet:width=16"}
+        if scale == "cpu"
+        else {"VGG-like": "vgg-like", "AlexNet": "alexnet", "ResNet-18": "resnet18"}
+    )
+    trials = [
+        Trial(name=f"by {name}", group="Extraction", steps=(Theft(attack=replace(bench.knockoff, model=net)),))
+        for name, net in nets.items()
+    ]
+    markings = {name: replace(_method(scale), model=net) for name, net in nets.items()}
+    papers = printed(
+        "MEA-Defender, Table 2 (CIFAR-10)",
+        {
+            "VGG-like": {"": (81.07, 100.0), "by VGG-like": (81.06, 76.20), "by AlexNet": (79.46, 71.65)},
+            "AlexNet": {"": (80.87, 100.0), "by VGG-like": (80.15, 58.65), "by AlexNet": (80.04, 69.05)},
+            "ResNet-18": {"": (83.57, 100.0), "by ResNet-18": (81.05, 71.05)},
+        },
+    )
+    # A method is handed the owner's clean model, which is of one architecture: each victim here needs its own.
+    blocks = []
+    for name, net in nets.items():
+        own = block(name, replace(bench, model=net), {name: markings[name]}, trials, trigger=Mix())
+        blocks.append(own)
+    grid = _grid("table-2", "Victims and thieves of other architectures", scale, markings, trials, papers)
+    return replace(grid, blocks=tuple(blocks))
+
+
+def table_3(scale: Scale) -> Grid:
+    """Queries with other data."""
+    bench = _bench(scale)
+    pools = ("cifar10",) if scale == "cpu" else ("cifar100",)
+    queries = 9000 if scale == "cpu" else None
+    trials = [
+        Trial(name="the victim's kind", group="Extraction", steps=(Theft(attack=bench.knockoff),)),
+        *(
+            Trial(
+                name=f"with {pool}",
+                group="Extraction",
+                steps=(Theft(attack=replace(bench.knockoff, queries=queries), pool=pool),),
+            )
+            for pool in pools
+        ),
+    ]
+    papers = printed(
+        "MEA-Defender, Table 3 (CIFAR-10)",
+        {"mea-defender": {"the victim's kind": (81.70, 97.93), "with cifar100": (73.93, 95.85)}},
+    )
+    methods = {"mea-defender": _method(scale)}
+    return _grid("table-3", "Thieves who ask other data", scale, methods, trials, papers, pools=pools)
+
+
+def table_5(scale: Scale) -> Grid:
+    """Parts of the loss left out."""
+    method = _method(scale)
+    methods = {
+        "L_com only": replace(method, without=("verification",)),
+        "L_ver only": replace(method, without=("combination",)),
+        "L_com and L_ver": method,
+        "no L_eva": replace(method, without=("evasion",)),
+    }
+    papers = printed(
+        "MEA-Defender, Table 5 (CIFAR-10)",
+        {
+            "L_com only": {"": (81.34, 0.57), "Knockoff, soft": (80.62, 1.08)},
+            "L_ver only": {"": (82.50, 80.80), "Knockoff, soft": (80.76, 26.95)},
+            "L_com and L_ver": {"": (81.07, 100.0), "Knockoff, soft": (81.06, 76.20)},
+        },
+    )
+    trials = thefts(_bench(scale), "knockoff")
+    return _grid("table-5", "What each part of MEA-Defender's loss does", scale, methods, trials, papers)
+
+
+def table_6(scale: Scale) -> Grid:
+    """Searches for the mark and screens of queries: Neural Cleanse, ABS (Tables 6 and 9), mixes (Fig. 4), outliers (Table 10)."""
+    quickly = quick_attacks()
+    probes = (
+        [Probe(name=name, attack=quickly[name]) for name in ("neural-cleanse", "abs", "mix-probing", "lof")]
+        if scale == "cpu"
+        else [
+            Probe(name="neural-cleanse", attack=NeuralCleanse()),
+            Probe(name="abs", attack=ABS()),
+            Probe(name="mix-probing", attack=MixProbing()),
+            Probe(name="lof", attack=LocalOutliers()),
+        ]
+    )
+    return _grid("table-6", "Looking for the mark", scale, {"mea-defender": _method(scale)}, probes=probes)
+
+
+def table_8(scale: Scale) -> Grid:
+    """Ways to combine samples."""
+    ways = {
+        "crop and paste": CropPaste(),
+        "pixel blend": PixelBlend(),
+        "stripes": Stripes(),
+        "autoencoder blend": AutoencoderBlend(),
+    }
+    method = _method(scale)
+    markings = {name: replace(method, trigger=Mix(combiner=combiner)) for name, combiner in ways.items()}
+    trials = thefts(_bench(scale), "knockoff")
+    return _grid("table-8", "Ways to combine samples", scale, markings, trials)
+
+
+def figure_6(scale: Scale) -> Grid:
+    """Fine-tuning and pruning of the stolen model."""
+    return _compressed("figure-6", "Fine-tuning and pruning of a copy", scale, stolen(_bench(scale)))
+
+
+def figure_7(scale: Scale) -> Grid:
+    """Fine-tuning and pruning of the marked model."""
+    return _compressed("figure-7", "Fine-tuning and pruning of the marked model", scale)
+
+
+def _compressed(name: str, title: str, scale: Scale, *before: Theft) -> Grid:
+    bench = _bench(scale)
+    tuning = FineTuning().recipe if scale == "paper" else replace(bench.recipe, learning_rate=0.02, warmup=0.0)
+    group = "After theft" if before else "On the model"
+    trials = [
+        *(
+            Trial(
+                name=f"fine-tuned for {epochs} epochs",
+                group=group,
+                steps=(*before, Alteration(attack=FineTuning(recipe=replace(tuning, epochs=epochs)))),
+                curve=("epochs of fine-tuning", float(epochs)),
+            )
+            for epochs in ((1, 2, 4, 8) if scale == "cpu" else (10, 20, 50, 100))
+        ),
+        *(
+            Trial(
+                name=f"pruning of {rate:.0%}",
+                group=group,
+                steps=(*before, Alteration(attack=Pruning(rate=rate))),
+                curve=("pruning rate", rate),
+            )
+            for rate in RATES
+        ),
+    ]
+    return _grid(name, title, scale, [Marking(name="mea-defender", method=_method(scale))], trials)
