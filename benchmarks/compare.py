@@ -38,13 +38,14 @@ from heirmark.files import atomic_write_json
 from heirmark.methods import T2S, AnyMethod, MEADefender
 from heirmark.methods.mea_defender import mix_otherwise
 from heirmark.models.storage import load_model
+from heirmark.pipeline.answering import ADVERSARY
 from heirmark.pipeline.context import Context, exact
 from heirmark.pipeline.demo_plan import QUICK, Profile
 from heirmark.pipeline.embedding import embed_stage
 from heirmark.pipeline.judging import Judgement, calibrate_stage, read_judged, read_key, verify_stage
 from heirmark.pipeline.named import check_architecture, load_pool, named_architecture
 from heirmark.pipeline.stage import Stage
-from heirmark.pipeline.stealing import ADVERSARY, Theft, steal_stage
+from heirmark.pipeline.stealing import Theft, steal_stage
 from heirmark.pipeline.store import Store
 from heirmark.runtime import derive_seed, predict
 from heirmark.task import Split

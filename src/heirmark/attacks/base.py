@@ -33,7 +33,8 @@ class Extraction(Protocol):
     """An extraction attack: a frozen dataclass of its parameters, called with a victim.
 
     It has a field ``model``, the architecture of the copy, and asks for all its queries beforehand (``box.require``), so that
-    a budget that does not suffice ends it before anything is charged.
+    a budget that does not suffice ends it before anything is charged. Where it asks about images of its data as they are,
+    whose answers can be remembered from one attack to the next, it says ``asks_pool: ClassVar[bool] = True``.
     """
 
     def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Stolen:

@@ -195,6 +195,7 @@ class _Planner:
         return list(thefts.values())
 
     def _place(self, stage: Stage, label: str, *, shows_foreign: bool = False) -> Stage:
-        self.settings.setdefault(stage.identity, replace(self.plain, shows_foreign=shows_foreign))
-        self.labels.setdefault(stage.name, f"{label} (seed {self.seed})")
+        for item in lineage(stage):  # what a stage brings along, such as a victim's answers, runs where it does
+            self.settings.setdefault(item.identity, replace(self.plain, shows_foreign=shows_foreign))
+            self.labels.setdefault(item.name, f"{label} (seed {self.seed})")
         return stage

@@ -73,11 +73,12 @@ def steal(
 ) -> int:
     """Attack a model through its answers alone, with the adversary's data; write the stolen model."""
     from heirmark.attacks import EXTRACTIONS
+    from heirmark.pipeline.answering import ADVERSARY
     from heirmark.pipeline.attack_jobs import steal_job
     from heirmark.pipeline.audit_job import recipe_of
     from heirmark.pipeline.audit_plan import quick_attacks
     from heirmark.pipeline.named import check_known, user_factory
-    from heirmark.pipeline.stealing import ADVERSARY, Theft
+    from heirmark.pipeline.stealing import Theft
     from heirmark.pipeline.victims import load_victims_pool, load_victims_task, victims_architecture
 
     check_known("attack", attack, EXTRACTIONS)

@@ -28,6 +28,7 @@ def holding_stage(
     *,
     seed: int,
     external: Mapping[str, str],
+    further: Mapping[str, Stage] | None = None,
 ) -> Stage:
     """A stage that attacks a model.
 
@@ -39,13 +40,14 @@ def holding_stage(
         context: data and hardware.
         seed: of the attack.
         external: digests of what else it reads.
+        further: other stages that it reads, by name.
     """
     found = isinstance(held, Stage)
     return Stage(
         kind=kind,
         run=run,
         config=config,
-        inputs={HELD: held} if isinstance(held, Stage) else {},
+        inputs={**({HELD: held} if isinstance(held, Stage) else {}), **(further or {})},
         seed=seed,
         external={
             **context.external(),
@@ -72,7 +74,7 @@ def load_held(job: Job) -> tuple[nn.Module, ModelSpec]:
         ShapeMismatch: when it is not of the context's task.
     """
     context = context_of(job)
-    folder = job.inputs[HELD].folder if job.inputs else context.victim
+    folder = job.inputs[HELD].folder if HELD in job.inputs else context.victim
     if folder is None:
         raise TypeError("an attack needs a model: a stage, or a folder in the context")
     model, spec = load_model(folder, factory=context.factory)

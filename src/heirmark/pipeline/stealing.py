@@ -10,12 +10,12 @@ from heirmark.attacks.base import Extraction
 from heirmark.blackbox import BlackBox
 from heirmark.errors import BadConfig
 from heirmark.models.storage import save_model
+from heirmark.pipeline.answering import ADVERSARY, Remembering, answer_stage, pool_digest, pool_of, read_answers
 from heirmark.pipeline.context import Context, context_of, exact
 from heirmark.pipeline.holding import holding_stage, load_held
 from heirmark.pipeline.stage import Job, Stage
-from heirmark.task import Split
 
-ADVERSARY = "adversary"
+ANSWERS = "answers"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +58,26 @@ def steal_stage(theft: Theft, victim: Stage | str, context: Context, *, seed: in
     Raises:
         BadConfig: when the context has no such pool.
     """
-    external = {} if theft.pool == ADVERSARY else {"pool": _pool(theft, context).digest()}
-    return holding_stage("steal", run_steal, theft, victim, context, seed=seed, external=external)
+    asks = getattr(theft.attack, "asks_pool", False)
+    return holding_stage(
+        "steal",
+        run_steal,
+        theft,
+        victim,
+        context,
+        seed=seed,
+        external=pool_digest(theft.pool, context),
+        further={ANSWERS: answer_stage(theft.pool, victim, context)} if asks else {},
+    )
 
 
 def run_steal(job: Job) -> Mapping[str, Any]:
     """Run an attack on a victim behind a black box and write the stolen model."""
     context, theft = context_of(job), job.config
     model, spec = load_held(job)
+    pool = pool_of(theft.pool, context)
+    if ANSWERS in job.inputs:
+        model = Remembering(model, pool.inputs, read_answers(job.inputs[ANSWERS].folder))
     # In float32 whatever the thief trains in: an API would, and attacks that take differences of answers see only noise else.
     box = BlackBox(
         model,
@@ -77,15 +89,6 @@ def run_steal(job: Job) -> Mapping[str, Any]:
         budget=theft.budget,
         runtime=exact(context.runtime),
     )
-    stolen = theft.attack(box, _pool(theft, context), seed=job.seed, runtime=context.runtime)
+    stolen = theft.attack(box, pool, seed=job.seed, runtime=context.runtime)
     save_model(stolen.model, stolen.spec, job.folder)
     return {"queries": box.queries_used}
-
-
-def _pool(theft: Theft, context: Context) -> Split:
-    if theft.pool == ADVERSARY:
-        return context.task.adversary
-    if theft.pool not in context.pools:
-        known = ", ".join([ADVERSARY, *context.pools])
-        raise BadConfig(f"the thief has no images called {theft.pool!r}: choose of {known}")
-    return context.pools[theft.pool]

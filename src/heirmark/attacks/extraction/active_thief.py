@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -91,6 +91,8 @@ class ActiveThief:
         validation: share of the queries that decides when a training ends, drawn at random. 0 always runs all epochs.
         patience: epochs without a better F1 score after which a training ends.
     """
+
+    asks_pool: ClassVar[bool] = True
 
     model: Architecture = "vgg-like:dropout=0.1"
     recipe: Recipe = field(default=ACTIVE_THIEF_RECIPE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -61,6 +62,8 @@ class Distillation:
         label_weight: share of the loss that true labels have, in [0, 1). At 0, a thief's case, labels are not looked at.
         queries: how many images are asked about, drawn without replacement; None asks about all that the adversary has.
     """
+
+    asks_pool: ClassVar[bool] = True
 
     model: Architecture = "resnet18"
     recipe: Recipe = field(default=DISTILLATION_RECIPE)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 
@@ -34,6 +35,8 @@ class Knockoff:
         queries: how many images are asked about, drawn without replacement; None asks about all that the adversary has.
             T2S uses 50,000.
     """
+
+    asks_pool: ClassVar[bool] = True
 
     model: Architecture = "resnet18"
     recipe: Recipe = field(default=KNOCKOFF_RECIPE)

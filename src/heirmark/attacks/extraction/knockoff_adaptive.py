@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -127,6 +127,8 @@ class KnockoffAdaptive:
         rate: learning rate of the bandit; None is the paper's, one over the number of times that the group was drawn.
         window: steps back over which rewards are scaled and averaged, and over which diversity looks (inferred).
     """
+
+    asks_pool: ClassVar[bool] = True
 
     model: Architecture = "resnet18"
     recipe: Recipe = field(default=KNOCKOFF_RECIPE)
