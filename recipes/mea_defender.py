@@ -70,6 +70,37 @@ def table_1(scale: Scale) -> Grid:
     )
 
 
+def training_length(scale: Scale) -> Grid:
+    """By the paper's weights (MGDA), trained for longer, and stolen by one who asks the owner's own images: is that what ours lack?"""
+    bench, method = _bench(scale), _method(scale)
+    markings = [
+        Marking(
+            name=f"mgda, {first} + {second} epochs",
+            method=replace(
+                method,
+                weighting="mgda",
+                first=replace(method.first, recipe=replace(method.first.recipe, epochs=first)),
+                second=replace(method.second, recipe=replace(method.second.recipe, epochs=second)),
+            ),
+            curve=("epochs", float(first + second)),
+        )
+        for first, second in (((4, 8), (20, 40)) if scale == "cpu" else ((100, 100),))
+    ]
+    trials = [
+        *thefts(bench, "knockoff"),
+        *(
+            Trial(
+                name=f"Knockoff with the owner's images, {short}",
+                group="Extraction",
+                steps=(Theft(attack=bench.knockoff, answers=answers, pool="owner"),),
+            )
+            for answers, short in (("probabilities", "soft"), ("label", "label"))
+        ),
+    ]
+    title = "Whether longer training saves MGDA's accuracy"
+    return _grid("training-length", title, scale, markings, trials, pools=("owner",))
+
+
 def table_2(scale: Scale) -> Grid:
     """Victims and thieves of other architectures."""
     bench = _bench(scale)
