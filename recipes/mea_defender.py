@@ -71,7 +71,7 @@ def table_1(scale: Scale) -> Grid:
 
 
 def training_length(scale: Scale) -> Grid:
-    """By the paper's weights (MGDA), trained for longer, and stolen by one who asks the owner's own images: is that what ours lack?"""
+    """MGDA trained for longer, and stolen by one who asks the owner's own images: is that what ours lack?"""
     bench, method = _bench(scale), _method(scale)
     markings = [
         Marking(
