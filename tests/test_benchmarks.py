@@ -30,6 +30,7 @@ import compare
 import extractions
 import summary
 import tables
+import training
 
 NET = "naivenet:width=4,hidden=16,batch_norm=true"
 RECIPE = Recipe(epochs=3, batch_size=32, learning_rate=0.05)
@@ -201,3 +202,14 @@ def test_the_rivals_time_is_told_in_ratios_of_medians() -> None:
     told = attacks.summarise(rows)
     assert {row["rival_takes"] for row in told if row["thief"] == "heirmark"} == {4.0}
     assert {row["rival_takes"] for row in told if row["thief"] == "rival"} == {1.0}
+
+
+def test_training_speed_is_told_beside_a_plain_loop() -> None:
+    rows = training.measure(NET, (1, 16, 16), images=64, batch=32, rounds=1)
+    assert [row["variant"] for row in rows] == ["heirmark", "heirmark, float32", "plain loop"]
+    assert rows[2]["times_as_fast_as_plain"] == 1.0
+    assert all(row["images_per_second"] > 0 and row["share_of_limit"] >= 0 for row in rows)
+
+
+def test_work_of_a_linear_layer_is_counted_by_hand() -> None:
+    assert training.work(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5)), torch.rand(1, 3, 2, 2)) == 360
