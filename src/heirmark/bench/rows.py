@@ -109,7 +109,12 @@ def _row(cell: Cell, store: Store, why: str | None) -> CellRow:
         }
     else:
         exposed = read_exposed(artifact.folder)
-        told = {"found": float(exposed.found), "false_suspects": float(exposed.false_suspects)}
+        searched = store.find(cell.goal.inputs["inspection"])
+        told = {
+            "found": float(exposed.found),
+            "false_suspects": float(exposed.false_suspects),
+            "seconds": math.nan if searched is None else searched.record["seconds"],
+        }
     return CellRow(
         block=cell.block,
         marking=cell.marking.name,

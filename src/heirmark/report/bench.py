@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from heirmark.report.content import percent, tidy
+from heirmark.report.content import DASH, percent, tidy
 from heirmark.report.spreads import Spread
 
 ITSELF = "the model itself"
@@ -244,6 +244,12 @@ def worst_seed(row: BenchRow, name: Literal["accuracy", "wsr"]) -> int | None:
     return min(known, key=lambda seed: getattr(seed.marked, name)).seed if len(known) > 1 else None
 
 
+def hits(row: BenchRow, arm: Literal["marked", "control"]) -> str:
+    """In how many seeds a search named the key's target, of those in which it ran."""
+    known = [found for seed in row.seeds if math.isfinite(found := getattr(seed, arm).found)]
+    return f"{sum(map(int, known))} of {len(known)}" if known else DASH
+
+
 def reasons(row: BenchRow) -> list[str]:
     """Why seeds failed: each reason once, the seeds before it."""
     told: dict[str, list[int]] = {}
@@ -282,10 +288,10 @@ def tell_bench(blocks: Sequence[BenchBlock]) -> tuple[str, ...]:
     freed = sum(bool(seed.control.outcome) for row in verdicts for seed in row.seeds)
     lines = []
     if judged:
-        lines.append(f"Of {judged:,} verdicts on marked models, {sum(row.marked for row in verdicts):,} say marked.")
+        lines.append(f"Of {judged:,} verdicts on marked models and what attacks left of them, {sum(row.marked for row in verdicts):,} say marked.")
     if freed:
         alarms = sum(row.false_alarms for row in verdicts)
-        lines.append(f"Of {freed:,} on unmarked controls, {alarms:,} do, which is a false alarm each.")
+        lines.append(f"Of {freed:,} on unmarked controls under the same attacks, {alarms:,} {'does' if alarms == 1 else 'do'}.")
     failed = sum(row.failed + row.control_failed for row in rows)
     if failed:
         lines.append(f"{failed:,} runs failed; their rows say why.")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from markupsafe import Markup
@@ -36,7 +36,10 @@ from heirmark.report.figures import (
 )
 from heirmark.report.spreads import Spread
 
-LOOKS: tuple[tuple[str, tuple[float, ...], str], ...] = (
+Look: TypeAlias = tuple[str, tuple[float, ...], str]
+"""Colour, dashes in line widths, marker."""
+
+LOOKS: tuple[Look, ...] = (
     (BLUE, (), "o"),
     (ORANGE, (5, 2), "s"),
     (GREEN, (1, 1.6), "D"),
@@ -44,9 +47,9 @@ LOOKS: tuple[tuple[str, tuple[float, ...], str], ...] = (
     (ALERT, (3, 1.2), "v"),
     (MUTED, (9, 3), "P"),
 )
-"""Of lines: colour, dashes in line widths, marker. A seventh line looks like the first again."""
+"""Of lines. A seventh looks like the first again."""
 
-CONTROL_LOOK = (STONE, (2, 2), "X")
+CONTROL_LOOK: Look = (STONE, (2, 2), "X")
 """Of the control's line."""
 
 TRIGGER_LOOK, TARGET_LOOK, OTHER_LOOK = (ALERT, "x"), (GREEN, "D"), (STONE, ".")
@@ -79,7 +82,7 @@ class Rates:
     """
 
     points: tuple[tuple[float, Spread], ...]
-    look: tuple[str, tuple[float, ...], str]
+    look: Look
 
 
 def swatch(look: tuple[Any, ...]) -> Markup:
@@ -156,12 +159,14 @@ def heat_map(
 
     Args:
         squares: rate 0..1 by row and column, both untrusted; NaN is an empty square. Rows and columns come in the order in
-            which they first appear.
+            which they first appear, in one order where both are the same.
         axes_names: of rows and columns.
         name: of the figure on its page.
         alt: what it shows.
     """
     rows, columns = (list(dict.fromkeys(pair[side] for pair in squares)) for side in (0, 1))
+    if set(rows) == set(columns):
+        columns = rows
     labels = [_shorten(label) for label in (*rows, *columns)]
     left = 22 + 6.2 * max(map(len, labels[: len(rows)]), default=0)
     size = (WIDTH - left - 4) / max(len(columns), 1)

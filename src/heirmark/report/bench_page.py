@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from markupsafe import Markup
 
@@ -14,6 +13,7 @@ from heirmark.report.bench import (
     BenchReport,
     BenchRow,
     Course,
+    hits,
     paper_text,
     probed,
     reasons,
@@ -21,7 +21,7 @@ from heirmark.report.bench import (
     trial_name,
     worst_seed,
 )
-from heirmark.report.content import DASH, OUTCOMES
+from heirmark.report.content import OUTCOMES
 from heirmark.report.render import environment
 from heirmark.report.spreads import Spread, spread_text
 
@@ -37,11 +37,11 @@ class _Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class _Panel:
-    """Drawings of the same rows."""
+    """Drawings of the same rows, which have names for a table."""
 
     title: str
     figures: tuple[_Figure, ...]
-    rows: tuple[BenchRow, ...] = ()
+    rows: tuple[tuple[str, BenchRow], ...] = ()
 
 
 def render_bench(report: BenchReport) -> str:
@@ -57,7 +57,7 @@ def render_bench(report: BenchReport) -> str:
     from heirmark.report import figures
 
     made = environment()
-    made.filters |= {"spread": spread_text, "paper": paper_text, "yesno": _yes_no, "hits": hits}
+    made.filters |= {"spread": spread_text, "paper": paper_text, "hits": hits}
     return made.get_template("bench.html").render(
         report=report,
         palette=figures.PALETTE,
@@ -84,16 +84,6 @@ def standing(row: BenchRow) -> str:
     return "all" if row.marked == len(row.seeds) else "some" if row.marked else "none"
 
 
-def hits(row: BenchRow, arm: Literal["marked", "control"]) -> str:
-    """In how many seeds a search named the key's target, of those in which it ran."""
-    known = [found for seed in row.seeds if math.isfinite(found := getattr(seed, arm).found)]
-    return f"{sum(map(int, known))} of {len(known)}" if known else DASH
-
-
-def _yes_no(value: float) -> str:
-    return DASH if not math.isfinite(value) else "yes" if value else "no"
-
-
 def _glance(block: BenchBlock) -> tuple[list[str], list[tuple[str, list[BenchRow | None]]]]:
     """The whole block in one small table: markings, and for each trial a row of their cells."""
     trials = [(trial, rows) for _, group in tabled(block) for trial, rows in group]
@@ -106,66 +96,67 @@ def _glance(block: BenchBlock) -> tuple[list[str], list[tuple[str, list[BenchRow
 
 
 def _curves(block: BenchBlock, where: str) -> Iterator[_Panel]:
-    """Curves by the axis that they share: of a trial with a line a marking, of markings with a panel a trial."""
-    from heirmark.report.bench_figures import CONTROL_LOOK, LOOKS, Rates, rate_lines, swatch
-
-    shared: dict[tuple[str, ...], list[BenchRow]] = {}
+    """Curves by the axis that they share: of a trial with a line a watermark, of watermarks with a figure a trial."""
+    shared: dict[tuple[str, str, str], list[BenchRow]] = {}
     for row in block.rows:
         if row.curve is not None and row.cell is None:
-            key = (row.along, row.curve[0], row.group if row.along == "trial" else row.trial)
-            shared.setdefault(key, []).append(row)
-    for number, ((along, axis, what), rows) in enumerate(shared.items()):
-        lines: dict[str, list[BenchRow]] = {}
+            shared.setdefault((row.along, row.curve[0], row.group if row.along == "trial" else ""), []).append(row)
+    for number, ((along, axis, group), rows) in enumerate(shared.items()):
+        parts: dict[str, list[BenchRow]] = {}
         for row in rows:
-            lines.setdefault(row.marking if along == "trial" else family(row.marking), []).append(row)
-        title = f"{what}, by {axis}" if along == "trial" else f"{trial_name(what)}, by {axis}"
-        name = f"{where}-curve-{number}"
+            parts.setdefault("" if along == "trial" else trial_name(row.trial), []).append(row)
+        yield _Panel(
+            title=f"{group}, by {axis}" if group else f"By {axis}",
+            figures=tuple(
+                figure
+                for place, (name, members) in enumerate(parts.items())
+                for figure in _axis(members, axis, name, f"{where}-curve-{number}-{place}")
+            ),
+            rows=tuple((_point_name(row), row) for row in rows),
+        )
 
-        def line(members: Sequence[BenchRow], field: str, look: tuple[str, tuple[float, ...], str]) -> Rates:
-            return Rates(points=tuple((row.curve[1], getattr(row, field)) for row in members if row.curve), look=look)
 
-        control = [(swatch(CONTROL_LOOK), "the control’s WSR" if len(lines) == 1 else "the worst control’s WSR")]
-        if len(lines) == 1:
-            (members,) = lines.values()
-            drawn = [line(members, "wsr", LOOKS[0]), line(members, "accuracy", LOOKS[1])]
-            alt = f"Lines: WSR, accuracy and the control’s WSR by {axis}; the numbers follow below."
-            figures = [
-                _Figure(
-                    title="",
-                    drawing=rate_lines(
-                        [*drawn, line(members, "control_wsr", CONTROL_LOOK)], axis, name, alt
-                    ),
-                    legend=((swatch(LOOKS[0]), "WSR"), (swatch(LOOKS[1]), "ACC"), *control),
-                )
-            ]
-        else:
-            looks = {each: LOOKS[place % len(LOOKS)] for place, each in enumerate(lines)}
-            legend = [(swatch(look), each) for each, look in looks.items()]
-            worst = Rates(points=tuple(_worst_controls(rows)), look=CONTROL_LOOK)
-            figures = [
-                _Figure(
-                    title="Watermark success rate",
-                    drawing=rate_lines(
-                        [*(line(members, "wsr", looks[each]) for each, members in lines.items()), worst],
-                        axis,
-                        f"{name}-wsr",
-                        f"Lines: WSR of each watermark by {axis}; the numbers follow below.",
-                    ),
-                    legend=(*legend, *control),
-                ),
-                _Figure(
-                    title="Accuracy",
-                    drawing=rate_lines(
-                        [line(members, "accuracy", looks[each]) for each, members in lines.items()],
-                        axis,
-                        f"{name}-acc",
-                        f"Lines: accuracy of each watermark by {axis}; the numbers follow below.",
-                        whole=False,
-                    ),
-                    legend=tuple(legend),
-                ),
-            ]
-        yield _Panel(title=title, figures=tuple(figures), rows=tuple(rows))
+def _point_name(row: BenchRow) -> str:
+    if row.along == "trial" and row.curve:
+        return f"{row.marking}, {row.curve[0]} {row.curve[1]:g}"
+    return f"{row.marking}: {trial_name(row.trial)}"
+
+
+def _axis(rows: Sequence[BenchRow], axis: str, title: str, where: str) -> Iterator[_Figure]:
+    """One figure of a single line's rates; for several lines one of their WSR and one of their accuracy."""
+    from heirmark.report.bench_figures import CONTROL_LOOK, LOOKS, Look, Rates, rate_lines, swatch
+
+    lines: dict[str, list[BenchRow]] = {}
+    for row in rows:
+        lines.setdefault(row.marking if row.along == "trial" else family(row.marking), []).append(row)
+
+    def line(members: Sequence[BenchRow], field: str, look: Look) -> Rates:
+        return Rates(points=tuple((row.curve[1], getattr(row, field)) for row in members if row.curve), look=look)
+
+    if len(lines) == 1:
+        told = (("wsr", LOOKS[0], "WSR"), ("accuracy", LOOKS[1], "ACC"), ("control_wsr", CONTROL_LOOK, "the control’s WSR"))
+        alt = f"Lines: WSR, accuracy and the control’s WSR by {axis}; the numbers follow below."
+        yield _Figure(
+            title=title,
+            drawing=rate_lines([line(rows, field, look) for field, look, _ in told], axis, where, alt),
+            legend=tuple((swatch(look), name) for _, look, name in told),
+        )
+        return
+    looks = {name: LOOKS[place % len(LOOKS)] for place, name in enumerate(lines)}
+    legend = tuple((swatch(look), name or "others") for name, look in looks.items())
+    worst = Rates(points=tuple(_worst_controls(rows)), look=CONTROL_LOOK)
+    for field, name, more in (("wsr", "WSR", (worst,)), ("accuracy", "ACC", ())):
+        yield _Figure(
+            title=f"{title}: {name}" if title else name,
+            drawing=rate_lines(
+                [*(line(members, field, looks[each]) for each, members in lines.items()), *more],
+                axis,
+                f"{where}-{field}",
+                f"Lines: {name} of each watermark by {axis}; the numbers follow below.",
+                whole=field == "wsr",
+            ),
+            legend=(*legend, *((swatch(CONTROL_LOOK), "the worst control’s WSR") for _ in more)),
+        )
 
 
 def family(marking: str) -> str:
@@ -210,7 +201,7 @@ def _maps(block: BenchBlock, where: str) -> Iterator[_Panel]:
             )
             for title, field in (("Watermark success rate", "wsr"), ("Accuracy", "accuracy"))
         )
-        yield _Panel(title=trial_name(trial), figures=figures, rows=tuple(rows))
+        yield _Panel(title=trial_name(trial), figures=figures, rows=tuple((row.marking, row) for row in rows))
 
 
 COURSES = (
