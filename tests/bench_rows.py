@@ -57,7 +57,9 @@ def grid() -> Grid:
         ),
         seeds=SEEDS,
         papers=(
-            Published(source="T2S, Table II, CIFAR-10", marking="T2S", trial="Knockoff, labels", accuracy=0.82, wsr=0.976),
+            Published(
+                source="T2S, Table II, CIFAR-10", marking="T2S", trial="Knockoff, labels", accuracy=0.82, wsr=0.976
+            ),
             Published(source="T2S, Table I, CIFAR-10", marking="T2S", accuracy=0.895, wsr=1.0),
             Published(source="DeepTracer, Table 1", marking="DeepTracer", accuracy=0.915, wsr=1.0),
         ),
@@ -76,7 +78,9 @@ def rows() -> list[CellRow]:
             row, accuracy=accuracy, wsr=wsr, p_value=1e-9 if wsr > 0.2 else 0.6, asked=9000 if row.trial else 0,
             outcome="MARKED" if wsr > 0.2 else "NOT_ESTABLISHED", seconds=draw.uniform(2, 200) if row.trial else float("nan"),
         )  # fmt: skip
-        control = replace(row, arm="unmarked", accuracy=accuracy, wsr=draw.uniform(0, 0.03), p_value=0.8, outcome="NOT_ESTABLISHED")
+        control = replace(
+            row, arm="unmarked", accuracy=accuracy, wsr=draw.uniform(0, 0.03), p_value=0.8, outcome="NOT_ESTABLISHED"
+        )
         made.extend((marked, replace(control, stage=row.stage[:-1] + "f")))
 
     for seed in SEEDS:
@@ -97,7 +101,9 @@ def rows() -> list[CellRow]:
                 for arm in ("marked", "unmarked"):
                     probe = replace(base, arm=arm, probe="Neural Cleanse", stage="expose/0123456789abcde0")
                     made.append(replace(probe, found=float(seed == 1 and arm == "marked"), false_suspects=float(seed)))
-                probe = replace(base, probe="local outliers", stage="screen/0123456789abcde0", detected=0.31, false_alarms=0.05)
+                probe = replace(
+                    base, probe="local outliers", stage="screen/0123456789abcde0", detected=0.31, false_alarms=0.05
+                )
                 pair(probe, 0.84, strength * 0.7)
     failed = "a loss became inf in epoch 1: lower learning_rate"
     for place, row in enumerate(made):

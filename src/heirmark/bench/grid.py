@@ -13,6 +13,7 @@ from heirmark.triggers import OutOfDistribution
 
 Picture: TypeAlias = Literal["pca", "history"]
 
+
 @dataclass(frozen=True, kw_only=True)
 class Workload:
     """The data of a block; every seed splits them anew.

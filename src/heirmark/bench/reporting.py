@@ -55,7 +55,9 @@ def report_of(
             name=block.name,
             facts=_facts(block, grid),
             rows=tuple(
-                _row(figures, members[figures.block, figures.marking, figures.trial, figures.probe], block, grid, command)
+                _row(
+                    figures, members[figures.block, figures.marking, figures.trial, figures.probe], block, grid, command
+                )
                 for figures in summary
                 if figures.block == block.name
             ),
@@ -114,7 +116,9 @@ def _facts(block: Block, grid: Grid) -> dict[str, str]:
 
 def _row(figures: Summary, members: Sequence[CellRow], block: Block, grid: Grid, command: str) -> BenchRow:
     own = {marking.name: marking.curve for marking in block.markings}.get(figures.marking)
-    along = "" if figures.curve is None else "marking" if figures.curve == own and not _moves(block, figures) else "trial"
+    along = (
+        "" if figures.curve is None else "marking" if figures.curve == own and not _moves(block, figures) else "trial"
+    )
     return BenchRow(
         marking=figures.marking,
         trial=figures.probe or figures.trial,
@@ -202,7 +206,9 @@ def _unmatched(grid: Grid) -> list[str]:
         f"{paper.source} prints a figure for {paper.marking} after {paper.trial!r}, which is no trial of this grid."
         for paper in grid.papers
         if paper.marking in names
-        and not any((block, paper.marking, paper.trial) in known for block in ({paper.block} if paper.block else _names(grid)))
+        and not any(
+            (block, paper.marking, paper.trial) in known for block in ({paper.block} if paper.block else _names(grid))
+        )
     ]
 
 

@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heirmark.report.content import DASH, percent, tidy
-from heirmark.report.spreads import Spread
+from heirmark.report.spreads import UNKNOWN, Spread
 
 ITSELF = "the model itself"
 """What a row is called in which nothing was done to the model."""
+
+TRIGGERS, OTHERS, SOURCE, TARGET = "triggers", "other classes", "source", "target"
+"""Names of groups of points; those of sources and targets go on with the class's."""
 
 Kind = Literal["verdict", "search", "screen"]
 
@@ -116,12 +119,12 @@ class BenchRow:
     curve: tuple[str, float] | None = None
     along: Literal["", "trial", "marking"] = ""
     cell: tuple[str, str] | None = None
-    accuracy: Spread = Spread()
-    wsr: Spread = Spread()
+    accuracy: Spread = UNKNOWN
+    wsr: Spread = UNKNOWN
     marked: int = 0
     failed: int = 0
-    control_accuracy: Spread = Spread()
-    control_wsr: Spread = Spread()
+    control_accuracy: Spread = UNKNOWN
+    control_wsr: Spread = UNKNOWN
     false_alarms: int = 0
     control_failed: int = 0
     asked: float = math.nan
@@ -271,7 +274,9 @@ def paper_text(paper: PaperRow) -> str:
         >>> paper_text(PaperRow(source="T2S, Table I", accuracy=0.82, wsr=0.976))
         'T2S, Table I: ACC 82.0%, WSR 97.6%'
     """
-    told = [f"{name} {percent(rate)}" for name, rate in (("ACC", paper.accuracy), ("WSR", paper.wsr)) if rate is not None]
+    told = [
+        f"{name} {percent(rate)}" for name, rate in (("ACC", paper.accuracy), ("WSR", paper.wsr)) if rate is not None
+    ]
     return f"{paper.source}: {', '.join(told) or 'no figure'}"
 
 
@@ -288,10 +293,13 @@ def tell_bench(blocks: Sequence[BenchBlock]) -> tuple[str, ...]:
     freed = sum(bool(seed.control.outcome) for row in verdicts for seed in row.seeds)
     lines = []
     if judged:
-        lines.append(f"Of {judged:,} verdicts on marked models and what attacks left of them, {sum(row.marked for row in verdicts):,} say marked.")
+        marked = sum(row.marked for row in verdicts)
+        lines.append(f"Of {judged:,} verdicts on marked models and what attacks left of them, {marked:,} say marked.")
     if freed:
         alarms = sum(row.false_alarms for row in verdicts)
-        lines.append(f"Of {freed:,} on unmarked controls under the same attacks, {alarms:,} {'does' if alarms == 1 else 'do'}.")
+        lines.append(
+            f"Of {freed:,} on unmarked controls under the same attacks, {alarms:,} {'does' if alarms == 1 else 'do'}."
+        )
     failed = sum(row.failed + row.control_failed for row in rows)
     if failed:
         lines.append(f"{failed:,} runs failed; their rows say why.")

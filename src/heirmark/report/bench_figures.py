@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from heirmark.report.bench import OTHERS, SOURCE, TARGET, TRIGGERS
 from heirmark.report.content import tidy
 from heirmark.report.figures import (
     ALERT,
@@ -56,9 +57,6 @@ TRIGGER_LOOK, TARGET_LOOK, OTHER_LOOK = (ALERT, "x"), (GREEN, "D"), (STONE, ".")
 SOURCE_LOOKS = ((BLUE, "o"), (ORANGE, "s"), (INK, "^"), (MUTED, "P"))
 """Of groups of points: colour and marker."""
 
-TRIGGERS, OTHERS, SOURCE, TARGET = "triggers", "other classes", "source", "target"
-"""Names of groups of points; those of sources and targets go on with the class's."""
-
 _GLYPHS = {
     "o": "M15 1.9a3.1 3.1 0 1 0 .01 0z",
     "s": "M12.2 2.2h5.6v5.6h-5.6z",
@@ -97,7 +95,7 @@ def swatch(look: tuple[Any, ...]) -> Markup:
     edge = f' stroke="{colour if open_mark else "var(--paper)"}" stroke-width="{1.8 if open_mark else 0.8}"'
     view = "0 0 30 10" if len(look) == 3 else "10 0 10 10"
     kind = "swatch" if len(look) == 3 else "swatch dot"
-    return Markup(  # noqa: S704 - constants of this module alone
+    return Markup(
         f'<svg class="{kind}" viewBox="{view}" aria-hidden="true">{drawn}<path d="{_GLYPHS[marker]}" fill="{fill}"{edge}/></svg>'
     )
 
@@ -128,8 +126,9 @@ def rate_lines(lines: Sequence[Rates], axis: str, name: str, alt: str, *, whole:
                 (0, dashes) if dashes else "-",
                 marker,
             )
-            ends = [[100 * end for end in ends] for ends in zip(*((r.lowest, r.highest) for _, r in known), strict=True)]
-            axes.fill_between([place for place, _ in known], *ends, color=colour, alpha=0.13, linewidth=0, zorder=2)
+            places, rates = zip(*known, strict=True)
+            low, high = ([100 * getattr(rate, end) for rate in rates] for end in ("lowest", "highest"))
+            axes.fill_between(places, low, high, color=colour, alpha=0.13, linewidth=0, zorder=2)
         _set_rates(axes, [rate for line in lines for _, rate in line.points], whole=whole)
         _set_places(axes, [place for place, _ in lines[0].points] if lines else [])
         axes.set_xlabel("@0@", labelpad=6)
@@ -152,9 +151,7 @@ def history_lines(history: Sequence[Mapping[str, float]], fields: Sequence[str],
     return rate_lines(lines, "epoch of embedding", name, alt)
 
 
-def heat_map(
-    squares: Mapping[tuple[str, str], float], axes_names: tuple[str, str], name: str, alt: str
-) -> Markup:
+def heat_map(squares: Mapping[tuple[str, str], float], axes_names: tuple[str, str], name: str, alt: str) -> Markup:
     """A rate for every pair, such as source and target class (T2S, Figs. 9 and 10).
 
     Args:

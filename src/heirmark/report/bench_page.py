@@ -134,7 +134,11 @@ def _axis(rows: Sequence[BenchRow], axis: str, title: str, where: str) -> Iterat
         return Rates(points=tuple((row.curve[1], getattr(row, field)) for row in members if row.curve), look=look)
 
     if len(lines) == 1:
-        told = (("wsr", LOOKS[0], "WSR"), ("accuracy", LOOKS[1], "ACC"), ("control_wsr", CONTROL_LOOK, "the control’s WSR"))
+        told = (
+            ("wsr", LOOKS[0], "WSR"),
+            ("accuracy", LOOKS[1], "ACC"),
+            ("control_wsr", CONTROL_LOOK, "the control’s WSR"),
+        )
         alt = f"Lines: WSR, accuracy and the control’s WSR by {axis}; the numbers follow below."
         yield _Figure(
             title=title,

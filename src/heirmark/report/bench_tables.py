@@ -14,6 +14,7 @@ from heirmark.report.bench import (
     BenchBlock,
     BenchReport,
     BenchRow,
+    Kind,
     hits,
     probed,
     reasons,
@@ -60,10 +61,11 @@ def _block(block: BenchBlock) -> Iterator[str]:
         if points:
             yield from (f"### {heading}", "")
             yield from _table(("trial", *VERDICT_COLUMNS), [line for row in points for line in _verdict(row)])
-    for kind, columns, heading in (
+    probes: tuple[tuple[Kind, Sequence[str], str], ...] = (
         ("search", SEARCH_COLUMNS, "Searches for the mark"),
         ("screen", SCREEN_COLUMNS, "Screens of queries"),
-    ):
+    )
+    for kind, columns, heading in probes:
         rows = [row for found in probed(block, kind).values() for row in found]
         if rows:
             yield from (f"### {heading}", "")
@@ -157,7 +159,8 @@ def _cells(row: BenchRow) -> list[str | Text]:
 
 def probe_table(block: BenchBlock) -> Table | None:
     """The searches and screens of a block for the terminal; None without any."""
-    rows = [row for kind in ("search", "screen") for found in probed(block, kind).values() for row in found]
+    rows = [row for row in block.rows if row.kind != "verdict"]
+    rows.sort(key=lambda row: (row.kind == "screen",))
     if not rows:
         return None
     result = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)

@@ -82,7 +82,10 @@ def wsr_bars(rows: Sequence[Row]) -> Markup:
         for first, last, rate in _runs([row.null_rate for row in rows]):
             _reference(axes, rate, first, last)
         return as_svg(
-            figure, "wsr", "Bars: watermark success rate of each suspect; the table holds the same numbers.", _names(rows)
+            figure,
+            "wsr",
+            "Bars: watermark success rate of each suspect; the table holds the same numbers.",
+            _names(rows),
         )
 
 
@@ -94,7 +97,9 @@ def accuracy_bars(rows: Sequence[Row], clean_accuracy: float | None) -> Markup:
             _bar(axes, place, row.accuracy, None)
         if clean_accuracy is not None:
             _reference(axes, clean_accuracy, 0, len(rows) - 1)
-        return as_svg(figure, "acc", "Bars: clean accuracy of each suspect; the table holds the same numbers.", _names(rows))
+        return as_svg(
+            figure, "acc", "Bars: clean accuracy of each suspect; the table holds the same numbers.", _names(rows)
+        )
 
 
 def rehearsal_curve(
