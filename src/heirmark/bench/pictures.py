@@ -99,15 +99,15 @@ def _project(block: Block, cells: Sequence[Cell], store: Store, contexts: Contex
     stages: dict[str, Stage] = {}
     for cell in own:
         if not cell.trial.name:
-            stages["the marked model" if cell.arm == "marked" else "the unmarked control"] = cell.goal.inputs["suspect"]
-        elif cell.arm == "marked" and "a stolen copy" not in stages and isinstance(cell.trial.steps[0], Theft):
-            stages["a stolen copy"] = cell.steps[0]
+            stages["marked model" if cell.arm == "marked" else "unmarked control"] = cell.goal.inputs["suspect"]
+        elif cell.arm == "marked" and "stolen copy" not in stages and isinstance(cell.trial.steps[0], Theft):
+            stages["stolen copy"] = cell.steps[0]
     artifacts = {name: store.find(stage) for name, stage in stages.items()}
-    marked = artifacts["the marked model"]
+    marked = artifacts["marked model"]
     if marked is None:
         return None
     groups = groups_of(read_key(marked.folder), context, seed=derive_seed(seed, "picture"))
-    order = ("the marked model", "a stolen copy", "the unmarked control")
+    order = ("marked model", "stolen copy", "unmarked control")
     return Projection(
         marking=own[0].marking.name,
         seed=seed,

@@ -232,9 +232,9 @@ def cloud(
                 linestyle="none",
                 color=colour,
                 marker=marker,
-                markersize=4.2 if marker != "." else 3.2,
+                markersize=4.4 if marker != "." else 6.5,
                 markeredgecolor=colour if marker == "x" else PAPER,
-                markeredgewidth=1.2 if marker == "x" else 0.4,
+                markeredgewidth=1.5 if marker == "x" else 0.4,
                 zorder={OTHERS: 1, TRIGGERS: 4}.get(group, 2),
             )
         axes.margins(0.04)

@@ -104,7 +104,7 @@ def _curves(block: BenchBlock, where: str) -> Iterator[_Panel]:
     for number, ((along, axis, group), rows) in enumerate(shared.items()):
         parts: dict[str, list[BenchRow]] = {}
         for row in rows:
-            parts.setdefault("" if along == "trial" else trial_name(row.trial), []).append(row)
+            parts.setdefault("" if along == "trial" else _headline(row.trial), []).append(row)
         yield _Panel(
             title=f"{group}, by {axis}" if group else f"By {axis}",
             figures=tuple(
@@ -114,6 +114,10 @@ def _curves(block: BenchBlock, where: str) -> Iterator[_Panel]:
             ),
             rows=tuple((_point_name(row), row) for row in rows),
         )
+
+
+def _headline(trial: str) -> str:
+    return trial_name(trial) if trial else trial_name(trial).capitalize()
 
 
 def _point_name(row: BenchRow) -> str:
@@ -205,7 +209,7 @@ def _maps(block: BenchBlock, where: str) -> Iterator[_Panel]:
             )
             for title, field in (("Watermark success rate", "wsr"), ("Accuracy", "accuracy"))
         )
-        yield _Panel(title=trial_name(trial), figures=figures, rows=tuple((row.marking, row) for row in rows))
+        yield _Panel(title=_headline(trial), figures=figures, rows=tuple((row.marking, row) for row in rows))
 
 
 COURSES = (
@@ -247,7 +251,7 @@ def _clouds(block: BenchBlock, where: str) -> Iterator[_Panel]:
         legend = tuple((swatch(look), name) for name, look in looks.items())
         figures = tuple(
             _Figure(
-                title=f"{each.model} ({100 * sum(each.explained):.0f} % of the variance)",
+                title=f"{each.model} ({100 * sum(each.explained):.0f} %)",
                 drawing=cloud(
                     each.groups,
                     looks,

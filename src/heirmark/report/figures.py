@@ -315,7 +315,7 @@ def as_svg(figure: Figure, name: str, alt: str, labels: Sequence[str] = ()) -> M
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     view = re.search(r'viewBox="[^"]*"', svg)
     assert view, "matplotlib writes a viewBox"
-    opening = f'<svg {view[0]} role="img" aria-label="{escape(alt)}">'
+    opening = f'<svg {view[0]} role="img" aria-label="{escape(tidy(alt))}">'
     svg = re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)
     svg = svg.replace("xlink:href", "href")
     svg = re.sub(r'\bid="|url\(#|href="#', lambda match: f"{match[0]}{name}-", svg)
