@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 from heirmark.bench.grid import Block, Grid, Published
 from heirmark.bench.rows import CellRow, Summary
@@ -115,19 +116,19 @@ def _facts(block: Block, grid: Grid) -> dict[str, str]:
 
 
 def _row(figures: Summary, members: Sequence[CellRow], block: Block, grid: Grid, command: str) -> BenchRow:
-    own = {marking.name: marking.curve for marking in block.markings}.get(figures.marking)
-    along = (
-        "" if figures.curve is None else "marking" if figures.curve == own and not _moves(block, figures) else "trial"
-    )
+    # A probe of a marking that is a point of a curve, or a square of a map, is a row of the probes' tables and no more.
+    drawn = not figures.probe
+    along: Literal["", "trial", "marking"] = ""
+    if drawn and figures.curve is not None:
+        along = "trial" if _moves(block, figures) else "marking"
     return BenchRow(
         marking=figures.marking,
         trial=figures.probe or figures.trial,
         group=figures.group,
         kind=KINDS.get(members[0].stage.partition("/")[0], "verdict"),
-        # A probe of a marking that is a point of a curve, or a square of a map, is a row of the probes' tables and no more.
-        curve=None if figures.probe else figures.curve,
-        along="" if figures.probe else along,  # type: ignore[arg-type]
-        cell=None if figures.probe else figures.cell,
+        curve=figures.curve if drawn else None,
+        along=along,
+        cell=figures.cell if drawn else None,
         accuracy=figures.accuracy,
         wsr=figures.wsr,
         marked=figures.marked,
@@ -147,7 +148,7 @@ def _row(figures: Summary, members: Sequence[CellRow], block: Block, grid: Grid,
         papers=tuple(
             PaperRow(source=paper.source, accuracy=paper.accuracy, wsr=paper.wsr)
             for paper in grid.papers
-            if not figures.probe and _speaks_of(paper, figures)
+            if drawn and _speaks_of(paper, figures)
         ),
     )
 

@@ -35,8 +35,8 @@ def spread_of(values: Iterable[float]) -> Spread:
     """Mean, standard deviation and extremes of what is no NaN.
 
     Example:
-        >>> spread_of([0.5, 0.7, float("nan")])
-        Spread(mean=0.6, spread=0.1414213562373095, lowest=0.5, highest=0.7)
+        >>> spread_of([0.25, 0.5, 0.75, float("nan")])
+        Spread(mean=0.5, spread=0.25, lowest=0.25, highest=0.75)
     """
     found = [value for value in values if not math.isnan(value)]
     if not found:
