@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +13,10 @@ from pathlib import Path
 import torch
 
 from heirmark.bench.grid import Grid
+from heirmark.bench.logging import Tracker, runs_of
+from heirmark.bench.pictures import pictures_of
 from heirmark.bench.plan import Plan, plan_grid
+from heirmark.bench.reporting import report_of
 from heirmark.bench.rows import CellRow, Summary, rows_of, summarise, to_plain
 from heirmark.bench.running import run_here
 from heirmark.bench.settings import Contexts
@@ -21,6 +24,9 @@ from heirmark.configuration import to_json
 from heirmark.files import atomic_write_bytes, atomic_write_json
 from heirmark.pipeline.exporting import OnEvent
 from heirmark.pipeline.store import Store
+from heirmark.report.bench import BenchReport
+from heirmark.report.bench_page import render_bench
+from heirmark.report.bench_tables import markdown
 from heirmark.version import __version__
 
 Executor = Callable[[Plan, Store, Contexts], Mapping[str, str]]
@@ -35,11 +41,15 @@ class BenchResult:
         rows: one a cell.
         summary: one a cell over all seeds.
         provenance: how to make these numbers again.
+        report: the same for people.
+        page: where the report was written as HTML; its tables lie beside it as ``tables.md``.
     """
 
     rows: tuple[CellRow, ...]
     summary: tuple[Summary, ...]
     provenance: Mapping[str, str]
+    report: BenchReport
+    page: Path
 
 
 def run_bench(
@@ -51,18 +61,20 @@ def run_bench(
     store: Path | None = None,
     execute: Executor = run_here,
     on_event: OnEvent | None = None,
+    trackers: Sequence[Tracker] = (),
 ) -> BenchResult:
     """Run a grid, or what is left of it.
 
     Args:
         grid: what is wanted.
-        out: gets ``rows.jsonl`` (one cell a line), ``bench.json`` (provenance, grid, figures over seeds) and, unless a store is
-            named, ``stages/``, by which a second call resumes.
+        out: gets ``rows.jsonl`` (one cell a line), ``bench.json`` (provenance, grid, figures over seeds), ``report.html``,
+            ``tables.md`` and, unless a store is named, ``stages/``, by which a second call resumes.
         contexts: data and hardware.
         command: that makes these numbers again.
         store: of finished stages, which several grids may share.
         execute: where stages run.
         on_event: told of every stage.
+        trackers: of experiments, told of the histories and figures at the end.
     """
     plan = plan_grid(grid, contexts)
     tell = on_event or (lambda event, label: None)
@@ -89,4 +101,21 @@ def run_bench(
         out / "bench.json",
         {"provenance": provenance, "grid": to_json(grid), "summary": [to_plain(figures) for figures in summary]},
     )
-    return BenchResult(rows=rows, summary=summary, provenance=provenance)
+    projections, courses, notes = pictures_of(plan, kept, contexts)
+    report = report_of(
+        grid,
+        rows,
+        summary,
+        command=command,
+        provenance=provenance,
+        projections=projections,
+        courses=courses,
+        notes=notes,
+    )
+    page = out / "report.html"
+    atomic_write_bytes(page, render_bench(report).encode())
+    atomic_write_bytes(out / "tables.md", markdown(report).encode())
+    runs = runs_of(plan, kept, rows) if trackers else []
+    for tracker in trackers:
+        tracker(grid.name, runs)
+    return BenchResult(rows=rows, summary=summary, provenance=provenance, report=report, page=page)

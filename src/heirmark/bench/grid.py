@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal, TypeAlias, get_args
 
 from heirmark.errors import BadConfig
 from heirmark.methods import T2S, AnyMethod, Unmarked
 from heirmark.pipeline.trials import Probe, Trial
 from heirmark.triggers import OutOfDistribution
+
+Picture: TypeAlias = Literal["pca", "history"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,11 +38,13 @@ class Marking:
         name: of the row.
         method: with all its settings.
         curve: the axis and place of a marking that is a point of a curve.
+        cell: row and column of a marking that is a square of a heat map: its source and target class.
     """
 
     name: str
     method: AnyMethod
     curve: tuple[str, float] | None = None
+    cell: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +61,9 @@ class Block:
         unmarked: how the control is trained, and the model that methods start from, choose classes by or filter keys with.
         calibrators: how unmarked models are trained that calibrate the tests, each with a seed of its own; a copy of one of
             them by every kind of thief among the trials joins them.
+        pictures: what the report shows besides: ``"pca"``, the features of each marked model, of its first stolen copy and of the
+            control (MEA-Defender, Fig. 3), for the first seed; ``"history"``, WSR by epoch of the embedding where the method
+            keeps it (T2S, Fig. 4).
     """
 
     name: str
@@ -65,6 +73,7 @@ class Block:
     probes: tuple[Probe, ...] = ()
     unmarked: Unmarked
     calibrators: tuple[Unmarked, ...]
+    pictures: tuple[Picture, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.markings or not self.calibrators:
@@ -72,6 +81,9 @@ class Block:
         for words in ([marking.name for marking in self.markings], [trial.name for trial in self.trials]):
             if len(set(words)) < len(words):
                 raise BadConfig(f"block {self.name!r} has two rows of one name: tell them apart")
+        unknown = set(self.pictures) - set(get_args(Picture))
+        if unknown:
+            raise BadConfig(f"unknown picture {min(unknown)!r}: choose of {', '.join(get_args(Picture))}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +96,7 @@ class Published:
         trial: name of the trial; empty for the model itself.
         accuracy: in [0, 1]; None when it is not printed.
         wsr: likewise.
+        block: name of the block; empty for every block that has the cell.
     """
 
     source: str
@@ -91,6 +104,7 @@ class Published:
     trial: str = ""
     accuracy: float | None = None
     wsr: float | None = None
+    block: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

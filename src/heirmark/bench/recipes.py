@@ -54,6 +54,36 @@ def recipes_in(path: Path) -> dict[str, Recipe]:
     }
 
 
+def described(named: str) -> dict[str, str]:
+    """What ``--list`` shows: every recipe of a file as it is called, with the first line of its docstring.
+
+    Args:
+        named: ``FILE.py`` or ``FILE.py:FUNCTION``, of which the file counts.
+
+    Raises:
+        BadConfig: when there is no such file, it fails, or it has no recipe.
+    """
+    path, _ = _split(named)
+    found = recipes_in(Path(path))
+    if not found:
+        raise BadConfig(f"{path} has no recipe: write a function that takes a scale and returns a heirmark.bench.Grid")
+    return {f"{path}:{name}": (inspect.getdoc(recipe) or "").partition("\n")[0] for name, recipe in found.items()}
+
+
+def names_file_only(named: str) -> bool:
+    """Whether a recipe's name leaves the function open, though the file has several."""
+    path, function = _split(named)
+    return not function and len(recipes_in(Path(path))) > 1
+
+
+def _split(named: str) -> tuple[str, str]:
+    """Path and function; the function may be empty."""
+    if named.endswith(".py") or ":" not in named:
+        return named, ""
+    path, _, function = named.rpartition(":")
+    return path, function
+
+
 def load_grid(named: str, scale: str) -> Grid:
     """The grid of a recipe.
 
@@ -66,9 +96,9 @@ def load_grid(named: str, scale: str) -> Grid:
     """
     if scale not in SCALES:
         raise BadConfig(f"unknown scale {scale!r}: choose {' or '.join(SCALES)}")
-    path, colon, function = named.rpartition(":") if named.count(":") and not named.endswith(".py") else (named, "", "")
+    path, function = _split(named)
     found = recipes_in(Path(path))
-    if not colon and len(found) == 1:
+    if not function and len(found) == 1:
         function = next(iter(found))
     if function not in found:
         raise BadConfig(f"{named} names no recipe: choose one of {', '.join(f'{path}:{name}' for name in found)}")

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
@@ -12,6 +11,7 @@ from heirmark.bench.plan import Arm, Cell, Plan
 from heirmark.pipeline.detecting import read_exposed, read_screened
 from heirmark.pipeline.judging import read_judged
 from heirmark.pipeline.store import Store
+from heirmark.report.spreads import Spread, spread_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +27,7 @@ class CellRow:
         arm: ``"marked"`` or ``"unmarked"``.
         seed: of the grid.
         curve: axis and place, of the trial or else of the marking.
+        cell: row and column of a heat map, of the marking.
         accuracy: on the test split, in [0, 1]; of a screened service for a screen.
         wsr: of the same.
         p_value: of the verdict.
@@ -50,6 +51,7 @@ class CellRow:
     arm: Arm
     seed: int
     curve: tuple[str, float] | None = None
+    cell: tuple[str, str] | None = None
     accuracy: float = math.nan
     wsr: float = math.nan
     p_value: float = math.nan
@@ -107,7 +109,12 @@ def _row(cell: Cell, store: Store, why: str | None) -> CellRow:
         }
     else:
         exposed = read_exposed(artifact.folder)
-        told = {"found": float(exposed.found), "false_suspects": float(exposed.false_suspects)}
+        searched = store.find(cell.goal.inputs["inspection"])
+        told = {
+            "found": float(exposed.found),
+            "false_suspects": float(exposed.false_suspects),
+            "seconds": math.nan if searched is None else searched.record["seconds"],
+        }
     return CellRow(
         block=cell.block,
         marking=cell.marking.name,
@@ -117,26 +124,10 @@ def _row(cell: Cell, store: Store, why: str | None) -> CellRow:
         arm=cell.arm,
         seed=cell.seed,
         curve=cell.trial.curve or cell.marking.curve,
+        cell=cell.marking.cell,
         stage=cell.goal.name,
         **told,
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Spread:
-    """A figure over seeds.
-
-    Attributes:
-        mean: of the seeds.
-        spread: standard deviation between them; NaN for one.
-        lowest: of them.
-        highest: of them.
-    """
-
-    mean: float
-    spread: float
-    lowest: float
-    highest: float
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,6 +141,7 @@ class Summary:
         group: of the trial.
         probe: name of the search or screen.
         curve: axis and place.
+        cell: row and column of a heat map.
         seeds: that were run.
         failed: those of them that failed.
         accuracy: of the marked arm.
@@ -165,6 +157,8 @@ class Summary:
         control_found: the same on the control.
         detected: share of triggers that a screen flags.
         flagged: share of test inputs that a screen flags.
+        false_suspects: of a search, the mean.
+        control_failed: seeds that failed on the control.
     """
 
     block: str
@@ -173,6 +167,7 @@ class Summary:
     group: str
     probe: str
     curve: tuple[str, float] | None
+    cell: tuple[str, str] | None
     seeds: int
     failed: int
     accuracy: Spread
@@ -187,24 +182,8 @@ class Summary:
     control_found: float
     detected: float
     flagged: float
-
-
-def spread_of(values: Iterable[float]) -> Spread:
-    """Mean, standard deviation and extremes of what is no NaN.
-
-    Example:
-        >>> spread_of([0.5, 0.7, float("nan")])
-        Spread(mean=0.6, spread=0.1414213562373095, lowest=0.5, highest=0.7)
-    """
-    found = [value for value in values if not math.isnan(value)]
-    if not found:
-        return Spread(mean=math.nan, spread=math.nan, lowest=math.nan, highest=math.nan)
-    return Spread(
-        mean=statistics.fmean(found),
-        spread=statistics.stdev(found) if len(found) > 1 else math.nan,
-        lowest=min(found),
-        highest=max(found),
-    )
+    false_suspects: float
+    control_failed: int
 
 
 def summarise(rows: Sequence[CellRow]) -> list[Summary]:
@@ -230,6 +209,7 @@ def _summary(members: Sequence[CellRow]) -> Summary:
         group=first.group,
         probe=first.probe,
         curve=first.curve,
+        cell=first.cell,
         seeds=len(marked),
         failed=sum(bool(row.error) for row in marked),
         accuracy=spread_of(row.accuracy for row in marked),
@@ -244,6 +224,8 @@ def _summary(members: Sequence[CellRow]) -> Summary:
         control_found=mean(control, "found"),
         detected=mean(marked, "detected"),
         flagged=mean(marked, "false_alarms"),
+        false_suspects=mean(marked, "false_suspects"),
+        control_failed=sum(bool(row.error) for row in control),
     )
 
 

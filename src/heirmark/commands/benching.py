@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import shlex
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from heirmark.commands.options import MARKED, DataRoot, Device, Json, Precision, bars_for, guarded, print_json
 from heirmark.console import show
+
+if TYPE_CHECKING:
+    from heirmark.report.bench import BenchReport
 
 
 @guarded
@@ -19,7 +24,11 @@ def bench(
         str, typer.Option("--scale", help="cpu: small data and nets; paper: the paper's nets, data and epochs.")
     ] = "cpu",
     out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the results; run again to resume. Default: runs/bench-NAME.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Folder of the results; run again to resume. Default: runs/bench-NAME, and for a part a folder in it.",
+        ),
     ] = None,
     seeds: Annotated[
         list[int] | None, typer.Option("--seed", help="In place of the recipe's; may be repeated.", min=0)
@@ -30,22 +39,38 @@ def bench(
     store: Annotated[
         Path | None, typer.Option("--store", help="Finished stages, which several grids may share. Default: in --out.")
     ] = None,
+    as_list: Annotated[bool, typer.Option("--list", help="List the recipes of the file, and run none.")] = False,
+    tensorboard: Annotated[
+        Path | None, typer.Option("--tensorboard", help="Folder of event files for histories and figures.")
+    ] = None,
+    mlflow: Annotated[
+        str | None, typer.Option("--mlflow", help="Tracking URI of MLflow, for histories and figures.")
+    ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     data_root: DataRoot = None,
     as_json: Json = False,
 ) -> int:
     """Run a recipe: tasks, watermarks, attacks and seeds; write rows and a report. What was finished is kept."""
-    from heirmark.bench import select
+    from heirmark.bench import logging, select
     from heirmark.bench.bench import run_bench
-    from heirmark.bench.recipes import load_grid
+    from heirmark.bench.recipes import described, load_grid, names_file_only
     from heirmark.bench.rows import to_plain
     from heirmark.bench.settings import Contexts
 
+    if as_list or names_file_only(recipe):
+        _list(described(recipe), as_json)
+        return MARKED
+    # Before anything is computed, so that what is missing is said at once.
+    trackers = [logging.tensorboard(tensorboard)] if tensorboard else []
+    trackers += [logging.mlflow(mlflow)] if mlflow else []
     grid = select(load_grid(recipe, scale), only or [], seeds or [])
-    out = out or Path("runs") / f"bench-{grid.name}"
     said = [word for seed in seeds or [] for word in ("--seed", str(seed))]
     said += [word for name in only or [] for word in ("--only", name)]
+    whole = Path("runs") / f"bench-{grid.name}"
+    # A part shares the whole's stages, but must not take the place of its report.
+    store = store or (None if out else whole / "stages")
+    out = out or (whole / "parts" / re.sub(r"\W+", "-", " ".join(said)).strip("-") if said else whole)
     with bars_for(as_json) as bars:
         result = run_bench(
             grid,
@@ -54,9 +79,39 @@ def bench(
             command=shlex.join(["heirmark", "bench", recipe, "--scale", scale, *said]),
             store=store,
             on_event=bars.event,
+            trackers=trackers,
         )
     if as_json:
         print_json([to_plain(figures) for figures in result.summary])
         return MARKED
-    show(f"Rows: {out / 'rows.jsonl'}   Figures: {out / 'bench.json'}")
+    _print(result.report)
+    show(
+        f"Report: {result.page}   Tables: {out / 'tables.md'}\nRows: {out / 'rows.jsonl'}   Figures: {out / 'bench.json'}"
+    )
     return MARKED
+
+
+def _list(recipes: Mapping[str, str], as_json: bool) -> None:
+    if as_json:
+        print_json(dict(recipes))
+        return
+    width = max(map(len, recipes))
+    for name, line in recipes.items():
+        show(f"{name:<{width}}  {line}")
+
+
+def _print(report: BenchReport) -> None:
+    """The tables of a grid, and what they say in sentences."""
+    from rich.console import Console
+
+    from heirmark.report.bench_tables import bench_table, probe_table
+
+    console = Console()
+    for block in report.blocks:
+        console.print(bench_table(block))
+        probes = probe_table(block)
+        if probes is not None:
+            console.print(probes)
+    points = sum(row.curve is not None or row.cell is not None for block in report.blocks for row in block.rows)
+    drawn = [f"{points} points of curves and heat maps stand in the report."] if points else []
+    show(" ".join([*report.summary, *drawn]))

@@ -69,7 +69,7 @@ LINES = (
 
 def wsr_bars(rows: Sequence[Row]) -> Markup:
     """Watermark success rate of every suspect, with its confidence interval and the null rate as a line."""
-    with _style():
+    with styled():
         figure, axes = _bar_panel(len(rows))
         for place, row in enumerate(rows):
             _bar(axes, place, row.wsr, row.outcome)
@@ -81,20 +81,25 @@ def wsr_bars(rows: Sequence[Row]) -> Markup:
                     axes.vlines([low, high], place - 0.11, place + 0.11, color=colour, linewidth=width, zorder=4)
         for first, last, rate in _runs([row.null_rate for row in rows]):
             _reference(axes, rate, first, last)
-        return _svg(
-            figure, "wsr", "Bars: watermark success rate of each suspect; the table holds the same numbers.", rows
+        return as_svg(
+            figure,
+            "wsr",
+            "Bars: watermark success rate of each suspect; the table holds the same numbers.",
+            _names(rows),
         )
 
 
 def accuracy_bars(rows: Sequence[Row], clean_accuracy: float | None) -> Markup:
     """Clean accuracy of every suspect; the line is the accuracy of the unmarked twin, when it is known."""
-    with _style():
+    with styled():
         figure, axes = _bar_panel(len(rows))
         for place, row in enumerate(rows):
             _bar(axes, place, row.accuracy, None)
         if clean_accuracy is not None:
             _reference(axes, clean_accuracy, 0, len(rows) - 1)
-        return _svg(figure, "acc", "Bars: clean accuracy of each suspect; the table holds the same numbers.", rows)
+        return as_svg(
+            figure, "acc", "Bars: clean accuracy of each suspect; the table holds the same numbers.", _names(rows)
+        )
 
 
 def rehearsal_curve(
@@ -115,10 +120,10 @@ def rehearsal_curve(
     series = [line for line in series if line[0]]
     if not series:
         return None
-    with _style():
-        figure, axes = _panel(288, left=44, right=14, top=52, bottom=42)
+    with styled():
+        figure, axes = open_panel(288, left=44, right=14, top=52, bottom=42)
         for line, name, colour, dashes, marker in series:
-            _line(axes, [(x, 100 * y) for x, y in line], name, colour, dashes, marker if len(line) <= 24 else None)
+            draw_line(axes, [(x, 100 * y) for x, y in line], name, colour, dashes, marker if len(line) <= 24 else None)
         low, high = 0.0, 100.0
         if measure == "accuracy":
             # A line, unlike a bar, needs no zero: the few points that a mark costs must be visible.
@@ -148,7 +153,7 @@ def rehearsal_curve(
         )
         name = {"wsr": "watermark success rate", "accuracy": "clean accuracy"}[measure]
         alt = f"Lines: {name} per epoch of rehearsal; the numbers follow below the figure."
-        return _svg(figure, f"rehearsal-{measure}", alt)
+        return as_svg(figure, f"rehearsal-{measure}", alt)
 
 
 def attack_curve(places: Sequence[float], series: Mapping[str, Sequence[float]], axis: str, number: int) -> Markup:
@@ -161,12 +166,12 @@ def attack_curve(places: Sequence[float], series: Mapping[str, Sequence[float]],
         number: of the panel on its page.
     """
     looks = ((BLUE, "-", "o"), (STONE, (0, (5, 2)), "s"), (ORANGE, (0, (1, 1.6)), "D"))
-    with _style():
-        figure, axes = _panel(288, left=44, right=14, top=36, bottom=42)
+    with styled():
+        figure, axes = open_panel(288, left=44, right=14, top=36, bottom=42)
         for (name, rates), (colour, dashes, marker) in zip(series.items(), looks, strict=False):
             pairs = [(place, 100 * rate) for place, rate in zip(places, rates, strict=True) if math.isfinite(rate)]
             if pairs:
-                _line(axes, pairs, name, colour, dashes, marker)
+                draw_line(axes, pairs, name, colour, dashes, marker)
         axes.set_ylim(0, 100)
         axes.margins(x=0.03)
         if len(places) > 1 and places[0] > places[-1]:
@@ -177,7 +182,7 @@ def attack_curve(places: Sequence[float], series: Mapping[str, Sequence[float]],
         axes.set_xlabel(axis, labelpad=6)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1.0), ncols=3, handlelength=2.4, columnspacing=1.6)
-        return _svg(
+        return as_svg(
             figure, f"curve-{number}", f"Lines: success rates and accuracy by {axis}; the numbers follow below."
         )
 
@@ -206,13 +211,14 @@ def png_uri(image: NDArray[np.uint8]) -> str:
     return "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n" + body).decode()
 
 
-def _style() -> AbstractContextManager[None]:
+def styled() -> AbstractContextManager[None]:
+    """The style of all figures, to draw and to save them in."""
     # Start from matplotlib's own defaults: a user's matplotlibrc must not change a report.
     context: AbstractContextManager[None] = matplotlib.style.context(["default", STYLE])
     return context
 
 
-def _panel(height: float, *, left: float, right: float, top: float, bottom: float) -> tuple[Figure, Axes]:
+def open_panel(height: float, *, left: float, right: float, top: float, bottom: float) -> tuple[Figure, Axes]:
     """A figure of WIDTH x height px (an SVG point is a px here) and its one pair of axes, margins in px."""
     figure = Figure(figsize=(WIDTH / 72, height / 72), dpi=72)
     axes = figure.add_axes(
@@ -224,9 +230,10 @@ def _panel(height: float, *, left: float, right: float, top: float, bottom: floa
     return figure, axes
 
 
-def _line(
+def draw_line(
     axes: Axes, pairs: Sequence[tuple[float, float]], name: str, colour: str, dashes: Any, marker: str | None
 ) -> None:
+    """A line through (x, y) pairs."""
     x, y = zip(*pairs, strict=True)
     axes.plot(
         x,
@@ -243,8 +250,12 @@ def _line(
     )
 
 
+def _names(rows: Sequence[Row]) -> list[str]:
+    return [row.label for row in rows]
+
+
 def _bar_panel(rows: int) -> tuple[Figure, Axes]:
-    figure, axes = _panel(40 * rows + 36, left=1, right=56, top=4, bottom=32)
+    figure, axes = open_panel(40 * rows + 36, left=1, right=56, top=4, bottom=32)
     axes.set_xlim(0, 100)
     axes.set_ylim(rows - 0.6, -0.6)
     axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100%"])
@@ -256,7 +267,7 @@ def _bar_panel(rows: int) -> tuple[Figure, Axes]:
 
 
 def _bar(axes: Axes, place: int, rate: float, outcome: str | None) -> None:
-    """One suspect: its name (put in later, see _svg) over its bar, the value at the right edge."""
+    """One suspect: its name (put in later, see as_svg) over its bar, the value at the right edge."""
     looks: Mapping[str | None, Mapping[str, Any]] = {
         "MARKED": {"facecolor": BLUE, "edgecolor": BLUE},
         "NOT_ESTABLISHED": {"facecolor": PAPER, "edgecolor": BLUE},
@@ -289,15 +300,22 @@ def _runs(values: Sequence[float]) -> list[tuple[int, int, float]]:
     return runs
 
 
-def _svg(figure: Figure, name: str, alt: str, rows: Sequence[Row] = ()) -> Markup:
-    """A figure as inline SVG: no XML prologue, metadata or namespaces; ids of its own; colours as CSS variables."""
+def as_svg(figure: Figure, name: str, alt: str, labels: Sequence[str] = ()) -> Markup:
+    """A figure as inline SVG: no XML prologue, metadata or namespaces; ids of its own; colours as CSS variables.
+
+    Args:
+        figure: whose texts ``@0@``, ``@1@`` ... stand for labels.
+        name: before every id, so that several figures fit on a page.
+        alt: what the figure shows, for those who do not see it.
+        labels: untrusted texts.
+    """
     sink = io.StringIO()
     figure.savefig(sink, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = sink.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     view = re.search(r'viewBox="[^"]*"', svg)
     assert view, "matplotlib writes a viewBox"
-    opening = f'<svg {view[0]} role="img" aria-label="{escape(alt)}">'
+    opening = f'<svg {view[0]} role="img" aria-label="{escape(tidy(alt))}">'
     svg = re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)
     svg = svg.replace("xlink:href", "href")
     svg = re.sub(r'\bid="|url\(#|href="#', lambda match: f"{match[0]}{name}-", svg)
@@ -305,6 +323,6 @@ def _svg(figure: Figure, name: str, alt: str, rows: Sequence[Row] = ()) -> Marku
     svg = re.sub(r"#[0-9a-f]{6}\b", lambda match: variables.get(match[0], match[0]), svg)
     # Names go in last and in one pass. They are untrusted: matplotlib would read $ as mathematics and warn of
     # letters that its font lacks, and nothing written by others should pass through the replacements above.
-    labels = [tidy(row.label) for row in rows]
+    labels = [tidy(label) for label in labels]
     short = [label if len(label) <= 46 else label[:45] + "…" for label in labels]
     return Markup(re.sub(r"@(\d+)@", lambda match: str(escape(short[int(match[1])])), svg))

@@ -1,0 +1,190 @@
+"""Pictures over finished stages, for blocks that ask for them: features in two dimensions, and how embeddings went."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from heirmark.bench.grid import Block
+from heirmark.bench.plan import Cell, Plan
+from heirmark.bench.settings import Contexts, Setting
+from heirmark.errors import told
+from heirmark.key import Key
+from heirmark.models import features_of
+from heirmark.models.storage import load_model
+from heirmark.pipeline.context import Context, exact
+from heirmark.pipeline.folders import read_history
+from heirmark.pipeline.judging import read_key
+from heirmark.pipeline.stage import Stage
+from heirmark.pipeline.stealing import Theft
+from heirmark.pipeline.store import Store
+from heirmark.report.bench import OTHERS, SOURCE, TARGET, TRIGGERS, Cloud, Course, Projection
+from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating
+
+POINTS = 100
+"""Samples of a group that are drawn; three models' worth of more would make the page heavy."""
+
+
+def pictures_of(
+    plan: Plan, store: Store, contexts: Contexts
+) -> tuple[dict[str, list[Projection]], dict[str, list[Course]], list[str]]:
+    """The pictures that the blocks ask for.
+
+    Args:
+        plan: what was run.
+        store: of its finished stages; what is not there is not in the picture.
+        contexts: the data.
+
+    Returns:
+        Projections and courses by block, and remarks on what could not be drawn.
+    """
+    projections: dict[str, list[Projection]] = {}
+    courses: dict[str, list[Course]] = {}
+    notes = []
+    for block in plan.grid.blocks:
+        for marking in block.markings:
+            cells = [cell for cell in plan.cells if (cell.block, cell.marking.name) == (block.name, marking.name)]
+            try:
+                if "pca" in block.pictures and (drawn := _project(block, cells, store, contexts)):
+                    projections.setdefault(block.name, []).append(drawn)
+                if "history" in block.pictures and (course := _course(marking.name, cells, store)):
+                    courses.setdefault(block.name, []).append(course)
+            except Exception as error:  # a picture that fails must not take the figures along
+                notes.append(f"No picture of {marking.name}: {told(error)}")
+    return projections, courses, notes
+
+
+def marked_stages(cells: Sequence[Cell]) -> dict[int, Stage]:
+    """The stages that embedded, by seed of the grid."""
+    return {cell.seed: cell.goal.inputs["marked"] for cell in cells}
+
+
+def _course(marking: str, cells: Sequence[Cell], store: Store) -> Course | None:
+    """The mean history over seeds; None for a method that keeps no success rate."""
+    found = [store.find(stage) for stage in marked_stages(cells).values()]
+    history = mean_history([read_history(artifact.folder) for artifact in found if artifact is not None])
+    told_wsr = any(name.endswith("_wsr") for row in history for name in row)
+    return Course(marking=marking, history=history) if told_wsr else None
+
+
+def mean_history(histories: Sequence[Sequence[Mapping[str, float]]]) -> tuple[Mapping[str, float], ...]:
+    """Histories of several seeds as one: the mean of every field at every epoch, of the seeds that have it.
+
+    Example:
+        >>> mean_history([[{"epoch": 0.0, "wsr": 0.25}], [{"epoch": 0.0, "wsr": 0.75}]])
+        ({'epoch': 0.0, 'wsr': 0.5},)
+    """
+    places: dict[float, dict[str, list[float]]] = {}
+    for history in histories:
+        for row in history:
+            place = places.setdefault(float(row.get("epoch", math.nan)), {})
+            for name, value in row.items():
+                place.setdefault(name, []).append(float(value))
+    return tuple(
+        {name: sum(values) / len(values) for name, values in fields.items()} for _, fields in sorted(places.items())
+    )
+
+
+def _project(block: Block, cells: Sequence[Cell], store: Store, contexts: Contexts) -> Projection | None:
+    """Marked model, first stolen copy and control of the first seed; None where the marked model is not finished."""
+    seed = cells[0].seed
+    load = block.workload
+    context = contexts(Setting(data=load.data, seed=seed, pools=load.pools, foreign=load.foreign))
+    own = [cell for cell in cells if cell.seed == seed and not cell.probe]
+    stages: dict[str, Stage] = {}
+    for cell in own:
+        if not cell.trial.name:
+            stages["marked model" if cell.arm == "marked" else "unmarked control"] = cell.goal.inputs["suspect"]
+        elif cell.arm == "marked" and "stolen copy" not in stages and isinstance(cell.trial.steps[0], Theft):
+            stages["stolen copy"] = cell.steps[0]
+    artifacts = {name: store.find(stage) for name, stage in stages.items()}
+    marked = artifacts["marked model"]
+    if marked is None:
+        return None
+    groups = groups_of(read_key(marked.folder), context, seed=derive_seed(seed, "picture"))
+    order = ("marked model", "stolen copy", "unmarked control")
+    return Projection(
+        marking=own[0].marking.name,
+        seed=seed,
+        clouds=tuple(
+            _cloud(name, load_model(artifact.folder, factory=context.factory)[0], groups, exact(context.runtime))
+            for name in order
+            if (artifact := artifacts.get(name)) is not None
+        ),
+    )
+
+
+def groups_of(key: Key, context: Context, *, seed: int) -> dict[str, Tensor]:
+    """Test inputs of other classes, of the key's source and target classes, and its triggers; at most 100 each.
+
+    Args:
+        key: of the marked model; its hosts' classes are the sources.
+        context: of whose test split the clean inputs are.
+        seed: of the choice.
+
+    Returns:
+        ``[N, ...]`` inputs by name of the group.
+    """
+    test, names = context.task.test, context.task.classes
+    targets = sorted(set(key.expected.tolist()))
+    sources = sorted({label for label in key.host_labels.flatten().tolist() if label >= 0} - set(targets))
+    generator = torch.Generator().manual_seed(seed)
+
+    def some(inputs: Tensor) -> Tensor:
+        return inputs[torch.randperm(len(inputs), generator=generator)[:POINTS]]
+
+    special = torch.tensor([*sources, *targets])
+    groups = {OTHERS: some(test.inputs[~torch.isin(test.labels, special)])}
+    for kind, labels in ((SOURCE, sources), (TARGET, targets)):
+        groups |= {f"{kind} {names[label]}": some(test.inputs[test.labels == label]) for label in labels}
+    groups[TRIGGERS] = some(key.queries)
+    return {name: inputs for name, inputs in groups.items() if len(inputs)}
+
+
+def _cloud(name: str, model: torch.nn.Module, groups: Mapping[str, Tensor], runtime: Runtime) -> Cloud:
+    features = np.concatenate([features_in(model, inputs, runtime) for inputs in groups.values()])
+    points, explained = project(features)
+    ends = np.cumsum([len(inputs) for inputs in groups.values()])[:-1]
+    return Cloud(model=name, groups=dict(zip(groups, np.split(points, ends), strict=True)), explained=explained)
+
+
+@torch.no_grad()
+def features_in(model: torch.nn.Module, inputs: Tensor, runtime: Runtime) -> NDArray[np.float64]:
+    """What a model's last layer is given, ``[N, D]``.
+
+    Raises:
+        BadConfig: when the model has no ``features``.
+    """
+    model.to(runtime.torch_device)
+    features = features_of(model)
+    with evaluating(model):
+        parts = [
+            features(channels_last(as_floats(chunk.to(runtime.torch_device)))).flatten(1).double().cpu()
+            for chunk in inputs.split(250)  # type: ignore[no-untyped-call]
+        ]
+    result: NDArray[np.float64] = torch.cat(parts).numpy()
+    return result
+
+
+def project(features: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[float, float]]:
+    """The two directions of most variance (PCA; signs as scikit-learn settles them, so the same features give the same points).
+
+    Args:
+        features: ``[N, D]``.
+
+    Returns:
+        ``[N, 2]`` points, and the share of the variance along each axis; zeros where there is no second direction.
+    """
+    from sklearn.decomposition import PCA
+
+    wide = np.pad(features, ((0, 0), (0, max(0, 2 - features.shape[1]))))
+    if len(wide) < 2 or not np.ptp(wide, axis=0).any():
+        return np.zeros((len(wide), 2)), (0.0, 0.0)
+    fitted = PCA(n_components=2, svd_solver="full", random_state=0).fit(wide)
+    shares = np.nan_to_num(fitted.explained_variance_ratio_)
+    return fitted.transform(wide), (float(shares[0]), float(shares[1]))

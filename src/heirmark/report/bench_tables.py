@@ -1,0 +1,184 @@
+"""The tables of a grid as Markdown, for documents, and for the terminal."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from heirmark.report.bench import (
+    BenchBlock,
+    BenchReport,
+    BenchRow,
+    Kind,
+    hits,
+    probed,
+    reasons,
+    tabled,
+    trial_name,
+)
+from heirmark.report.content import DASH, percent, tidy
+from heirmark.report.render import CAPTION
+from heirmark.report.spreads import spread_text
+
+VERDICT_COLUMNS = (
+    "watermark", "ACC", "worst", "WSR", "worst", "control’s worst WSR", "false alarms", "called marked",
+)  # fmt: skip
+SEARCH_COLUMNS = ("watermark", "target named", "false suspects, mean", "target named on the control")
+SCREEN_COLUMNS = ("watermark", "triggers flagged", "test inputs flagged", "ACC", "WSR", "called marked")
+
+
+def markdown(report: BenchReport) -> str:
+    """The tables as Markdown: without date or machine, so that the same rows give the same bytes.
+
+    Args:
+        report: whose texts are escaped: what would be markup is shown as it is.
+    """
+    lines = [f"# {_plain(report.title)}", ""]
+    if report.note:
+        lines += [_plain(report.note), ""]
+    for block in report.blocks:
+        lines += [f"## {_plain(block.name)}", "", *_block(block)]
+    if "command" in report.provenance:
+        # Two backticks, between which one of the command's own means nothing.
+        lines += [f"Made by `` {tidy(report.provenance['command'])} ``.", ""]
+    return "\n".join(lines)
+
+
+def _block(block: BenchBlock) -> Iterator[str]:
+    told = [row for _, trials in tabled(block) for _, rows in trials for row in rows]
+    if told:
+        yield from _table(("trial", *VERDICT_COLUMNS), [line for row in told for line in _verdict(row)])
+    verdicts = [row for row in block.rows if row.kind == "verdict"]
+    for heading, points in (
+        ("Points of curves", [row for row in verdicts if row.curve is not None and row.cell is None]),
+        ("Pairs of classes", [row for row in verdicts if row.cell is not None]),
+    ):
+        if points:
+            yield from (f"### {heading}", "")
+            yield from _table(("trial", *VERDICT_COLUMNS), [line for row in points for line in _verdict(row)])
+    probes: tuple[tuple[Kind, Sequence[str], str], ...] = (
+        ("search", SEARCH_COLUMNS, "Searches for the mark"),
+        ("screen", SCREEN_COLUMNS, "Screens of queries"),
+    )
+    for kind, columns, heading in probes:
+        rows = [row for found in probed(block, kind).values() for row in found]
+        if rows:
+            yield from (f"### {heading}", "")
+            yield from _table((kind, *columns), [_probe(row) for row in rows])
+    failed = [(row, why) for row in block.rows for why in reasons(row)]
+    if failed:
+        yield from (f"- {_plain(row.marking)}, {_plain(trial_name(row.trial))}: {_plain(why)}" for row, why in failed)
+        yield ""
+
+
+def _verdict(row: BenchRow) -> Iterator[Sequence[str]]:
+    count = len(row.seeds)
+    if row.failed == count:
+        yield (trial_name(row.trial), row.marking, "failed", *[""] * 6)
+    else:
+        yield (
+            trial_name(row.trial),
+            row.marking,
+            spread_text(row.accuracy),
+            percent(row.accuracy.lowest),
+            spread_text(row.wsr),
+            percent(row.wsr.lowest),
+            percent(row.control_wsr.highest),
+            f"{row.false_alarms} of {count}",
+            f"{row.marked} of {count}",
+        )
+    for paper in row.papers:
+        rates = [DASH if rate is None else percent(rate) for rate in (paper.accuracy, paper.wsr)]
+        yield ("", f"… {paper.source}", rates[0], "", rates[1], "", "", "", "")
+
+
+def _probe(row: BenchRow) -> Sequence[str]:
+    if row.kind == "search":
+        false = f"{row.false_suspects:.1f}" if math.isfinite(row.false_suspects) else DASH
+        return (row.trial, row.marking, hits(row, "marked"), false, hits(row, "control"))
+    figures = [percent(row.detected), percent(row.flagged), spread_text(row.accuracy), spread_text(row.wsr)]
+    return (row.trial, row.marking, *figures, f"{row.marked} of {len(row.seeds)}")
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [columns, ["---"] * len(columns), *([_plain(text) for text in row] for row in rows)]
+    return [*(f"| {' | '.join(line)} |" for line in lines), ""]
+
+
+def _plain(text: str) -> str:
+    r"""Untrusted text as Markdown shows it.
+
+    Example:
+        >>> print(_plain("a|b *c* <i>"))
+        a\|b \*c\* \<i\>
+    """
+    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", tidy(text))
+
+
+def bench_table(block: BenchBlock) -> Table:
+    """The verdicts of a block for the terminal, readable at 80 columns: points of curves and pairs of classes are left out."""
+    result = Table(
+        box=box.SIMPLE_HEAD,
+        header_style="bold",
+        pad_edge=False,
+        title=Text(tidy(block.name), style="bold"),
+        title_justify="left",
+        caption=f"{CAPTION} worst: of the seeds; control: the worst WSR of an unmarked model, ! a false alarm.",
+        caption_justify="left",
+    )
+    result.add_column("watermark", overflow="fold")
+    for name in ("ACC", "WSR", "worst", "control"):
+        result.add_column(name, justify="right", no_wrap=True)
+    result.add_column("marked", no_wrap=True)
+    for _, trials in tabled(block):
+        for trial, rows in trials:
+            result.add_section()
+            result.add_row(Text(trial_name(trial), style="italic"))
+            for row in rows:
+                result.add_row(Text("  " + tidy(row.marking)), *_cells(row))
+    return result
+
+
+def _cells(row: BenchRow) -> list[str | Text]:
+    count = len(row.seeds)
+    if row.failed == count:
+        return ["", "", "", "", "failed"]
+    return [
+        percent(row.accuracy.mean),
+        spread_text(row.wsr),
+        percent(row.wsr.lowest),
+        percent(row.control_wsr.highest) + ("!" if row.false_alarms else ""),
+        Text(f"{row.marked} of {count}", style="bold" if row.marked == count else ""),
+    ]
+
+
+def probe_table(block: BenchBlock) -> Table | None:
+    """The searches and screens of a block for the terminal; None without any."""
+    rows = [row for row in block.rows if row.kind != "verdict"]
+    rows.sort(key=lambda row: (row.kind == "screen",))
+    if not rows:
+        return None
+    result = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for name in ("probe", "watermark"):
+        result.add_column(name, overflow="fold")
+    for name in ("found", "of inputs", "control", "WSR"):
+        result.add_column(name, justify="right", no_wrap=True)
+    result.add_column("marked", no_wrap=True)
+    for row in rows:
+        if row.kind == "search":
+            figures = [hits(row, "marked"), "", hits(row, "control"), "", ""]
+        else:
+            figures = [
+                percent(row.detected),
+                percent(row.flagged),
+                "",
+                percent(row.wsr.mean),
+                f"{row.marked} of {len(row.seeds)}",
+            ]
+        result.add_row(Text(tidy(row.trial)), Text(tidy(row.marking)), *figures)
+    return result

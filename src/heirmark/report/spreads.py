@@ -1,0 +1,63 @@
+"""A figure over seeds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from heirmark.report.content import DASH, percent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spread:
+    """A figure over seeds; all NaN when no seed has one.
+
+    Attributes:
+        mean: of the seeds.
+        spread: standard deviation between them; NaN for one.
+        lowest: of them.
+        highest: of them.
+    """
+
+    mean: float = math.nan
+    spread: float = math.nan
+    lowest: float = math.nan
+    highest: float = math.nan
+
+
+UNKNOWN = Spread()
+"""Of a figure that no seed has."""
+
+
+def spread_of(values: Iterable[float]) -> Spread:
+    """Mean, standard deviation and extremes of what is no NaN.
+
+    Example:
+        >>> spread_of([0.25, 0.5, 0.75, float("nan")])
+        Spread(mean=0.5, spread=0.25, lowest=0.25, highest=0.75)
+    """
+    found = [value for value in values if not math.isnan(value)]
+    if not found:
+        return UNKNOWN
+    return Spread(
+        mean=statistics.fmean(found),
+        spread=statistics.stdev(found) if len(found) > 1 else math.nan,
+        lowest=min(found),
+        highest=max(found),
+    )
+
+
+def spread_text(rate: Spread) -> str:
+    """A rate 0..1 over seeds in percent, with the standard deviation where there is one.
+
+    Example:
+        >>> spread_text(spread_of([0.9, 0.92])), spread_text(spread_of([0.9])), spread_text(spread_of([]))
+        ('91.0 ± 1.4%', '90.0%', '–')
+    """
+    if not math.isfinite(rate.mean):
+        return DASH
+    if not math.isfinite(rate.spread):
+        return percent(rate.mean)
+    return f"{100 * rate.mean:.1f} ± {100 * rate.spread:.1f}%"

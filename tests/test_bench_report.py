@@ -1,0 +1,480 @@
+"""The report of a grid: pages and tables of rows made by hand, one tiny grid for what needs artifacts, trackers."""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+import types
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+import bench_rows
+from heirmark.attacks import Knockoff
+from heirmark.bench import Block, Grid, Marking, Published, Workload, logging
+from heirmark.bench.bench import BenchResult, run_bench
+from heirmark.bench.pictures import mean_history, project
+from heirmark.bench.reporting import part_command, report_of
+from heirmark.bench.rows import CellRow, summarise
+from heirmark.bench.settings import Contexts
+from heirmark.errors import BadConfig
+from heirmark.methods import Unmarked, Vanilla
+from heirmark.pipeline.stealing import Theft
+from heirmark.pipeline.trials import Trial
+from heirmark.report.bench import BenchReport, Cloud, Course, Projection
+from heirmark.report.bench_figures import heat_map, rate_lines
+from heirmark.report.bench_page import family, render_bench
+from heirmark.report.bench_tables import bench_table, markdown, probe_table
+from heirmark.runtime import Runtime
+from heirmark.training import Recipe
+from heirmark.triggers import Mix
+from test_report import Page
+
+COMMAND = "heirmark bench recipes/table.py:table_1 --scale cpu"
+NAME = "Fashion-MNIST, NaiveNet"
+
+
+def report(rows: Sequence[CellRow] | None = None, grid: Grid | None = None, **more: Any) -> BenchReport:
+    rows = bench_rows.rows() if rows is None else rows
+    return report_of(
+        grid or bench_rows.grid(),
+        rows,
+        summarise(rows),
+        command=COMMAND,
+        provenance={"command": COMMAND, "date": "2026-01-01"},
+        **more,
+    )
+
+
+@pytest.fixture(scope="module")
+def whole() -> BenchReport:
+    draw = np.random.default_rng(0)
+    groups = {name: draw.normal(size=(9, 2)) for name in ("other classes", "source shirt", "target boot", "triggers")}
+    clouds = tuple(Cloud(model=name, groups=groups, explained=(0.5, 0.2)) for name in ("marked model", "a copy"))
+    course = Course(
+        marking="T2S", history=tuple({"epoch": float(e), "target_wsr": 1.0, "student_wsr": e / 3} for e in range(4))
+    )
+    return report(
+        projections={NAME: [Projection(marking="T2S", seed=0, clouds=clouds)]},
+        courses={NAME: [course]},
+        notes=("A remark.",),
+    )
+
+
+@pytest.fixture(scope="module")
+def html(whole: BenchReport) -> str:
+    return render_bench(whole)
+
+
+def words(text: str) -> str:
+    return " ".join(" ".join(Page(text).words).split())
+
+
+def test_page_says_everything(html: str) -> None:
+    text = words(html)
+    for wanted in (
+        "Watermarks against theft and removal", "Settings of a study", "Knockoff, labels", "T2S, Mix, λ = 50",
+        "T2S, Table II, CIFAR-10: ACC 82.0%, WSR 97.6%", "worst", "1 false alarm", "A remark.", "2026-01-01",
+        "seeds 0, 1, 2 failed: a loss became inf in epoch 1", "Neural Cleanse", "local outliers", "1 of 3", "2 of 3",
+        "Features in two dimensions", "does not prove",
+    ):  # fmt: skip
+        assert wanted in text, wanted
+
+
+def test_page_loads_nothing_and_runs_nothing(html: str) -> None:
+    page = Page(html)
+    assert all(reference.startswith(("data:", "#")) for reference in page.references)
+    assert "script" not in page.seen
+    assert not re.search(r"@import|url\((?!#|['\"]?data:)", html)
+
+
+def test_every_row_leads_to_the_command_and_stage_of_every_seed(html: str, whole: BenchReport) -> None:
+    text = words(html)
+    rows = whole.blocks[0].rows
+    assert len(rows) == 4 * 6 + 4 * 5 + 4 * 2 + 6 * 2 + 4 * 2
+    for row in rows:
+        for seed in row.seeds:
+            assert seed.command == part_command(COMMAND, row.marking, seed.seed)
+            assert seed.command in text
+    assert text.count(f"{COMMAND} --only T2S --seed 0") == 6 + 5 + 2
+    assert "verify/0123456789abcde0" in text
+    assert "screen/0123456789abcde0" in text
+
+
+def test_drawings_have_titles_and_ids_of_their_own(html: str) -> None:
+    drawings = [svg for svg in re.findall(r"<svg[^>]*>", html) if "swatch" not in svg]
+    # Two of pruning and two of λ, two maps after each of two trials, one course, two clouds.
+    assert len(drawings) == 2 + 2 + 4 + 1 + 2
+    assert all('role="img"' in svg and re.search(r'aria-label="[^"]{20,}"', svg) for svg in drawings)
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(set(ids)) == len(ids)
+    assert set(re.findall(r'href="#([^"]+)"', html)) <= set(ids)
+
+
+def test_same_rows_same_bytes(whole: BenchReport) -> None:
+    assert render_bench(whole) == render_bench(whole)
+    assert markdown(whole) == markdown(report())
+    assert "2026-01-01" not in markdown(whole), "a date would change what documents include"
+
+
+@pytest.mark.parametrize("name", ["<script>alert(1)</script>", "{{ 7*7 }}", "a\u202eb $x^2$ 旗", '"|`*_', ""])
+def test_hostile_names_are_shown_and_not_obeyed(name: str) -> None:
+    grid = bench_rows.grid()
+    block = grid.blocks[0]
+    markings = tuple(replace(m, name=name, cell=(name, "b")) if m.cell else m for m in block.markings[:9])
+    trials = tuple(replace(trial, name=name) if trial.name == "transfer" else trial for trial in block.trials)
+    grid = replace(
+        grid, title=name, note=name, blocks=(replace(block, name=name, markings=markings, trials=trials),),
+        papers=(Published(source=name, marking="T2S", trial=name, wsr=0.5),),
+    )  # fmt: skip
+    rows = [
+        replace(
+            row,
+            block=name,
+            marking=name if row.cell else row.marking,
+            trial=name if row.trial == "transfer" else row.trial,
+            error=name and row.error and name,
+            curve=(name, row.curve[1]) if row.curve else None,
+            cell=(name, row.cell[1]) if row.cell else None,
+            group=name,
+        )
+        for row in bench_rows.rows()
+        if not row.probe or row.marking != "vanilla"
+    ]
+    made = report(rows, grid)
+    text = render_bench(made)
+    assert "script" not in Page(text).seen
+    assert "\u202e" not in text
+    assert "{{ 49" not in text
+    tables = markdown(made)
+    assert "\u202e" not in tables
+    assert not re.search(r"(?<!\\)<", tables)
+    Console(width=80, record=True, file=open_nothing()).print(bench_table(made.blocks[0]))
+
+
+def open_nothing() -> Any:
+    import io
+
+    return io.StringIO()
+
+
+def test_tables_of_markdown_are_rectangular(whole: BenchReport) -> None:
+    lines = markdown(whole).splitlines()
+    tables: list[list[str]] = [[]]
+    for line in lines:
+        if line.startswith("|"):
+            tables[-1].append(line)
+        elif tables[-1]:
+            tables.append([])
+    tables = [table for table in tables if table]
+    assert len(tables) == 5
+    for table in tables:
+        assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
+    assert tables[0][0] == (
+        "| trial | watermark | ACC | worst | WSR | worst | control’s worst WSR | false alarms | called marked |"
+    )
+    assert "| transfer | vanilla | failed |  |  |  |  |  |  |" in lines
+    assert "|  | … DeepTracer, Table 1 | 91.5% |  | 100.0% |  |  |  |  |" in lines
+    assert markdown(whole).endswith(f"Made by `` {COMMAND} ``.\n")
+
+
+def test_terminal_tables_fit_80_columns(whole: BenchReport) -> None:
+    console = Console(width=80, file=open_nothing())
+    for table in (bench_table(whole.blocks[0]), probe_table(whole.blocks[0])):
+        assert table is not None
+        console.print(table)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text, "a name was cut"
+    assert "31.0%!" in text
+    assert "failed" in text
+
+
+def test_trials_stand_in_the_order_of_the_grid_and_points_of_curves_apart(whole: BenchReport) -> None:
+    lines = [line.split(" | ") for line in markdown(whole).splitlines() if line.startswith("| ")]
+    first = [cells[0].strip("| ") for cells in lines]
+    assert list(dict.fromkeys(first[2 : first.index("trial", 2)])) == [
+        "the model itself", "", *(name for name in bench_rows.TRIALS if name),
+    ]  # fmt: skip
+    assert "Points of curves" in markdown(whole)
+
+
+def test_one_seed_has_no_spread_and_no_worst() -> None:
+    rows = [row for row in bench_rows.rows() if row.seed == 0]
+    made = report(rows)
+    text = words(render_bench(made))
+    assert "±" not in text.replace("mean ± standard deviation", "")
+    assert ", seed 0" not in text
+    assert "1 seed, one by one" in text
+    assert "±" not in markdown(made)
+
+
+def test_nothing_but_failures_is_a_report_too() -> None:
+    rows = [
+        replace(row, error="no such data", accuracy=math.nan, wsr=math.nan, outcome="") for row in bench_rows.rows()
+    ]
+    made = report(rows)
+    assert made.summary == (f"{len(rows)} runs failed; their rows say why.",)
+    Page(render_bench(made))
+    markdown(made)
+
+
+def test_figures_of_papers_stand_beside_their_cells_alone() -> None:
+    grid = bench_rows.grid()
+    papers = (
+        Published(source="A", marking="T2S", wsr=0.5, block=NAME),
+        Published(source="B", marking="T2S", wsr=0.5, block="elsewhere"),
+        Published(source="C", marking="T2S", trial="no such", wsr=0.5),
+        Published(source="D", marking="of another grid", wsr=0.5),
+    )
+    made = report(grid=replace(grid, papers=papers))
+    told = [(row.marking, row.trial, paper.source) for row in made.blocks[0].rows for paper in row.papers]
+    assert told == [("T2S", "", "A")]
+    assert [note[0] for note in made.notes] == ["B", "C"]
+
+
+def test_part_command() -> None:
+    assert part_command("test", "a b", 3) == "test --only 'a b' --seed 3"
+    assert (
+        part_command("heirmark bench f.py:t --only x --seed 1 --seed 2", "y", 2)
+        == "heirmark bench f.py:t --only y --seed 2"
+    )
+
+
+def test_figures_of_nothing_and_of_long_names() -> None:
+    assert "<svg" in rate_lines([], "rate", "a", "Nothing at all.")
+    drawn = heat_map({("a" * 99, "$b$"): math.nan, ("c", "d"): 0.5}, ("source", "target"), "m", "Heat map.")
+    assert "a" * 13 + "…" in drawn
+    assert "$b$" in drawn
+    assert ">50<" in drawn
+    assert family("lonely") == ""
+
+
+def test_projection_keeps_the_directions_of_most_variance() -> None:
+    features = np.zeros((50, 4))
+    features[:, 2] = np.linspace(-5, 5, 50)
+    features[:, 0] = np.cos(np.arange(50))
+    points, explained = project(features)
+    assert points.shape == (50, 2)
+    assert abs(np.corrcoef(points[:, 0], features[:, 2])[0, 1]) > 0.999
+    assert sum(explained) == pytest.approx(1)
+    assert explained[0] > explained[1]
+    assert project(np.ones((5, 3)))[1] == (0.0, 0.0)
+    assert project(np.arange(6.0)[:, None])[0].shape == (6, 2)
+
+
+def test_mean_history_takes_the_seeds_that_have_a_figure() -> None:
+    mean = mean_history(
+        [[{"epoch": 0.0, "wsr": 0.2}, {"epoch": 1.0, "wsr": 1.0}], [{"epoch": 0.0, "wsr": 0.4, "acc": 1.0}]]
+    )
+    assert mean == ({"epoch": 0.0, "wsr": pytest.approx(0.3), "acc": 1.0}, {"epoch": 1.0, "wsr": 1.0})
+    assert mean_history([]) == ()
+
+
+NET = "naivenet:width=4,hidden=16,batch_norm=true"
+RECIPE = Recipe(epochs=1, batch_size=32, learning_rate=0.05)
+TINY = Grid(
+    name="tiny",
+    title="A tiny grid",
+    blocks=(
+        Block(
+            name="shapes",
+            workload=Workload(data="own_code:make_task"),
+            markings=(
+                Marking(
+                    name="joint", method=Vanilla(model=NET, trigger=Mix(), triggers=40, key_size=40, pretraining=RECIPE)
+                ),
+            ),
+            trials=(
+                Trial(name="Knockoff", group="Extraction", steps=(Theft(attack=Knockoff(model=NET, recipe=RECIPE)),)),
+            ),
+            unmarked=Unmarked(model=NET, pretraining=RECIPE, trigger=Mix(), key_size=40),
+            calibrators=(Unmarked(model=NET, pretraining=RECIPE, trigger=Mix(), key_size=40),) * 2,
+            pictures=("pca", "history"),
+        ),
+    ),
+    seeds=(0,),
+)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[BenchResult, Path, list[logging.Run]]:
+    out = tmp_path_factory.mktemp("bench")
+    kept: list[logging.Run] = []
+
+    def keep(experiment: str, runs: Sequence[logging.Run]) -> None:
+        assert experiment == "tiny"
+        kept.extend(runs)
+
+    contexts = Contexts(Runtime(device="cpu", precision="float32"))
+    return run_bench(TINY, out, contexts=contexts, command="test", trackers=(keep,)), out, kept
+
+
+def test_a_run_writes_page_and_tables(ran: tuple[BenchResult, Path, list[logging.Run]]) -> None:
+    result, out, _ = ran
+    assert result.page == out / "report.html"
+    text = words(result.page.read_text(encoding="utf-8"))
+    assert "A tiny grid" in text
+    assert "test --only joint --seed 0" in text
+    assert (out / "tables.md").read_text(encoding="utf-8") == markdown(result.report)
+
+
+def test_pictures_are_of_the_three_models_and_all_kinds_of_samples(
+    ran: tuple[BenchResult, Path, list[logging.Run]],
+) -> None:
+    (block,) = ran[0].report.blocks
+    assert ran[0].report.notes == ()
+    (projection,) = block.projections
+    assert [cloud.model for cloud in projection.clouds] == ["marked model", "stolen copy", "unmarked control"]
+    names = list(projection.clouds[0].groups)
+    assert [name.split(" ")[0] for name in names] == ["other", "source", "source", "target", "triggers"]
+    for cloud in projection.clouds:
+        assert list(cloud.groups) == names
+        assert len(cloud.groups["triggers"]) == 40
+        assert all(points.shape[1] == 2 and np.isfinite(points).all() for points in cloud.groups.values())
+    assert block.courses == (), "joint training keeps no success rate by epoch"
+
+
+def test_a_picture_that_cannot_be_drawn_is_a_remark(
+    ran: tuple[BenchResult, Path, list[logging.Run]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from heirmark.bench import pictures
+
+    def fail(*_: object) -> None:
+        raise BadConfig("no features")
+
+    monkeypatch.setattr(pictures, "features_in", fail)
+    contexts = Contexts(Runtime(device="cpu", precision="float32"))
+    result = run_bench(TINY, ran[1], contexts=contexts, command="test")
+    assert result.report.notes == ("No picture of joint: no features",)
+    with pytest.raises(BadConfig, match="unknown picture 'film': choose of pca, history"):
+        replace(TINY.blocks[0], pictures=("film",))  # type: ignore[arg-type]
+
+
+def test_trackers_are_told_settings_figures_and_histories(ran: tuple[BenchResult, Path, list[logging.Run]]) -> None:
+    (run,) = ran[2]
+    assert run.name == "shapes/joint/seed 0"
+    assert run.settings["triggers"] == 40
+    assert run.settings["trigger.type"] == "Mix"
+    assert set(run.figures) == {
+        f"{trial}/{arm}/{figure}"
+        for trial in ("itself", "Knockoff")
+        for arm in ("marked", "unmarked")
+        for figure in ("accuracy", "wsr")
+    }
+    assert set(run.histories) == {"embedding"}
+
+
+RUN = logging.Run(
+    name="a/b/seed 0",
+    settings={"seed": 0, "method": "T2S", "long": "x" * 300},
+    figures={"itself/marked/wsr": 0.5},
+    histories={"embedding": ({"epoch": 0.0, "wsr": 0.1, "loss": math.nan}, {"epoch": 1.0, "wsr": 0.9})},
+)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_tensorboard_gets_scalars_and_hyperparameters(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logging.tensorboard(tmp_path)("grid: 1", [RUN])
+    read = EventAccumulator(str(tmp_path / "grid_ 1" / "a" / "b" / "seed 0"))
+    read.Reload()
+    assert [(event.step, round(event.value, 3)) for event in read.Scalars("embedding/wsr")] == [(0, 0.1), (1, 0.9)]
+    assert read.Scalars("itself/marked/wsr")[0].value == 0.5
+    assert "embedding/loss" not in read.Tags()["scalars"]
+
+
+def test_mlflow_gets_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, ...]] = []
+    stub: Any = types.ModuleType("mlflow")
+
+    class Started:
+        def __enter__(self) -> None:
+            calls.append(("enter",))
+
+        def __exit__(self, *_: object) -> None:
+            calls.append(("exit",))
+
+    stub.set_tracking_uri = lambda uri: calls.append(("uri", uri))
+    stub.set_experiment = lambda name: calls.append(("experiment", name))
+    stub.start_run = lambda run_name: calls.append(("run", run_name)) or Started()
+    stub.log_params = lambda params: calls.append(("params", params))
+    stub.log_metrics = lambda metrics: calls.append(("metrics", metrics))
+    stub.log_metric = lambda name, value, step: calls.append(("metric", name, value, step))
+    monkeypatch.setitem(sys.modules, "mlflow", stub)
+    logging.mlflow("file:here")("grid", [RUN])
+    assert calls == [
+        ("uri", "file:here"),
+        ("experiment", "grid"),
+        ("run", "a/b/seed 0"),
+        ("enter",),
+        ("params", {"seed": "0", "method": "T2S", "long": "x" * 250}),
+        ("metrics", {"itself/marked/wsr": 0.5}),
+        ("metric", "embedding/wsr", 0.1, 0),
+        ("metric", "embedding/wsr", 0.9, 1),
+        ("exit",),
+    ]
+
+
+def test_a_tracker_that_is_not_installed_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    monkeypatch.setitem(sys.modules, "mlflow", None)
+    with pytest.raises(BadConfig, match=r"pip install 'heirmark\[tensorboard\]'"):
+        logging.tensorboard(Path("nowhere"))
+    with pytest.raises(BadConfig, match=r"pip install 'heirmark\[mlflow\]'"):
+        logging.mlflow("nowhere")
+
+
+RECIPES = '''
+from test_bench_report import TINY
+
+
+def table_1(scale):
+    """Table 1: the first.
+
+    More of it.
+    """
+    return TINY
+
+
+def figure_2(scale):
+    return TINY
+'''
+
+
+def test_bench_on_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ran: Any
+) -> None:
+    from typer.testing import CliRunner
+
+    from heirmark.cli import app
+
+    monkeypatch.chdir(tmp_path)
+    Path("some_recipes.py").write_text(RECIPES)
+    runner = CliRunner()
+    for words in (["some_recipes.py"], ["some_recipes.py:table_1", "--list"], ["some_recipes.py", "--list"]):
+        result = runner.invoke(app, ["bench", *words])
+        assert result.exit_code == 0, result.output
+        assert result.output.splitlines() == [
+            "some_recipes.py:table_1   Table 1: the first.",
+            "some_recipes.py:figure_2  ",
+        ]
+    result = runner.invoke(app, [
+        "bench", "some_recipes.py:table_1", "--only", "joint", "--store", str(ran[1] / "stages"), "--device", "cpu",
+        "--precision", "float32",
+    ])  # fmt: skip
+    assert result.exit_code == 0, result.output
+    assert "joint" in result.output
+    part = Path("runs/bench-tiny/parts/only-joint")
+    assert str(part / "report.html") in result.output
+    assert (part / "report.html").is_file(), "a part does not take the place of the whole's report"
+    assert torch.get_default_dtype() == torch.float32
