@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from heirmark.attacks import DFME, JBDA, Knockoff, Pruning, Quantisation
 from heirmark.bench import Block, Grid, Marking, Published, Workload
+from heirmark.bench.grid import Picture
 from heirmark.methods import AnyMethod, Unmarked
 from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
@@ -87,6 +88,7 @@ def block(
     foreign: str | None = None,
     trigger: AnyTrigger | None = None,
     calibrators: int = 4,
+    pictures: tuple[Picture, ...] = (),
 ) -> Block:
     """A block of a grid with the bench's control and calibrators.
 
@@ -99,6 +101,7 @@ def block(
         foreign: other data that owners have.
         trigger: of the control's own key, which judges nothing; it must suit the data.
         calibrators: how many unmarked models calibrate, copies of these aside.
+        pictures: that the report shows besides.
     """
     if isinstance(markings, Mapping):
         markings = [Marking(name=label, method=method) for label, method in markings.items()]
@@ -110,6 +113,7 @@ def block(
         markings=tuple(markings),
         trials=tuple(trials),
         unmarked=unmarked,
+        pictures=pictures,
         calibrators=tuple(
             replace(
                 unmarked,

@@ -206,6 +206,13 @@ def table_8(scale: Scale) -> Grid:
     return _grid("table-8", "Ways to combine samples", scale, markings, trials)
 
 
+def figure_3(scale: Scale) -> Grid:
+    """Features of clean and watermark samples in two dimensions, in the marked model, its copy and an unmarked model."""
+    trials = thefts(_bench(scale), "knockoff")[:1]
+    methods = {"mea-defender": _method(scale)}
+    return _grid("figure-3", "Where MEA-Defender's samples lie", scale, methods, trials, pictures=("pca",))
+
+
 def figure_6(scale: Scale) -> Grid:
     """Fine-tuning and pruning of the stolen model."""
     return _compressed("figure-6", "Fine-tuning and pruning of a copy", scale, stolen(_bench(scale)))

@@ -194,7 +194,8 @@ def figure_4(scale: Scale) -> Grid:
     """Where the target starts: watermarked, clean, or from scratch."""
     bench, method = _bench(scale), _t2s(scale)
     methods = {start: replace(method, initial=start) for start in ("watermarked", "clean", "scratch")}
-    return _grid("t2s-figure-4", "Where rehearsal starts", scale, methods, thefts(bench, "knockoff")[:1])
+    trials = thefts(bench, "knockoff")[:1]
+    return _grid("t2s-figure-4", "Where rehearsal starts", scale, methods, trials, pictures=("history",))
 
 
 def figure_5(scale: Scale) -> Grid:
@@ -241,7 +242,11 @@ def figure_9(scale: Scale) -> Grid:
     bench = _bench(scale)
     classes = range(0, 10, 3) if scale == "cpu" else range(10)
     markings = [
-        Marking(name=f"{source} to {target}", method=_t2s(scale, Feature(source=source, target=target)))
+        Marking(
+            name=f"{source} to {target}",
+            method=_t2s(scale, Feature(source=source, target=target)),
+            cell=(str(source), str(target)),
+        )
         for source in classes
         for target in classes
         if source != target
