@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from heirmark.commands.options import MARKED, DataRoot, Device, Json, Precision, bars_for, guarded, print_json
 from heirmark.console import show
+
+if TYPE_CHECKING:
+    from heirmark.bench.bench import Executor
 
 
 @guarded
@@ -28,8 +32,18 @@ def bench(
         list[str] | None, typer.Option("--only", help="A part of a watermark's name; may be repeated.")
     ] = None,
     store: Annotated[
-        Path | None, typer.Option("--store", help="Finished stages, which several grids may share. Default: in --out.")
+        str | None,
+        typer.Option(
+            "--store", help="Finished stages: a folder, or a URL (s3://..., gs://..., file:///...). Default: in --out."
+        ),
     ] = None,
+    ray: Annotated[
+        str | None, typer.Option("--ray", help="Run stages at once on Ray: local, or the address of a cluster.")
+    ] = None,
+    ray_cpus: Annotated[float, typer.Option("--ray-cpus", help="CPUs, and threads, of a stage on Ray.")] = 1.0,
+    ray_gpus: Annotated[
+        float, typer.Option("--ray-gpus", help="GPUs of a stage on Ray; 0.5 lets two stages share one.")
+    ] = 0.0,
     device: Device = "auto",
     precision: Precision = "auto",
     data_root: DataRoot = None,
@@ -44,6 +58,7 @@ def bench(
 
     grid = select(load_grid(recipe, scale), only or [], seeds or [])
     out = out or Path("runs") / f"bench-{grid.name}"
+    execute, facts = _executor(recipe, ray, ray_cpus, ray_gpus)
     said = [word for seed in seeds or [] for word in ("--seed", str(seed))]
     said += [word for name in only or [] for word in ("--only", name)]
     with bars_for(as_json) as bars:
@@ -53,6 +68,8 @@ def bench(
             contexts=Contexts(bars.runtime(device, precision), data_root),
             command=shlex.join(["heirmark", "bench", recipe, "--scale", scale, *said]),
             store=store,
+            execute=execute,
+            facts=facts,
             on_event=bars.event,
         )
     if as_json:
@@ -60,3 +77,16 @@ def bench(
         return MARKED
     show(f"Rows: {out / 'rows.jsonl'}   Figures: {out / 'bench.json'}")
     return MARKED
+
+
+def _executor(recipe: str, ray: str | None, cpus: float, gpus: float) -> tuple[Executor, dict[str, str]]:
+    """Where stages run, and what is to be said of that."""
+    if ray is None:
+        from heirmark.bench.running import run_here
+
+        return run_here, {}
+    from heirmark.bench.on_ray import run_on_ray, threads_for
+
+    folder = Path(recipe if recipe.endswith(".py") else recipe.rpartition(":")[0]).resolve().parent
+    facts = {"threads": str(threads_for(cpus)), "ray": f"{cpus:g} CPUs, {gpus:g} GPUs a stage"}
+    return functools.partial(run_on_ray, address=ray, cpus=cpus, gpus=gpus, code=folder), facts
