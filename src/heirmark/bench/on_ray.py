@@ -33,8 +33,8 @@ PATIENCE = 60.0
 """Seconds after which a network disk shows what another node wrote; NFS remembers for so long that a folder was not there."""
 OBJECT_STORE = 128 * MIB
 """For the few words that tasks return; Ray by itself takes a third of the memory."""
-ENVIRONMENT = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_task_oom_retries": str(RETRIES)}
-"""Of a Ray that is started here: it reports to nobody, and does not try for ever what the memory is too small for."""
+STARTED = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_task_oom_retries": str(RETRIES)}
+"""Environment of a Ray that is started here: it reports to nobody, and does not try for ever what the memory is too small for."""
 
 
 def threads_for(cpus: float) -> int:
@@ -203,16 +203,19 @@ def _session(address: str, code: Path | None, **further: Any) -> Iterator[Any]:
     if address == LOCAL:
         options |= {"include_dashboard": False, "object_store_memory": OBJECT_STORE}
     elif code is not None:
-        # Without the data, models and runs that may lie beside them.
-        options["runtime_env"] = {"working_dir": str(code.absolute()), "excludes": ["*", "!*.py"]}
+        # Nothing of the data, models and runs that may lie beside it. A plain "*" would be the folder itself, too, to Ray.
+        options["runtime_env"] = {"working_dir": str(code.absolute()), "excludes": ["[!.]*", ".?*", "!*.py"]}
     try:
-        with _environment(ENVIRONMENT if address == LOCAL else {}):
+        with _environment(STARTED if address == LOCAL else {}):
             ray.init(**options)
     except Exception as error:  # of many kinds
-        where = "cannot be started here" if address == LOCAL else f"does not answer at {address}"
-        raise BadConfig(
-            f"Ray {where} ({told(error)}): give --ray local, or the address of a cluster that runs"
-        ) from error
+        where, remedy = (
+            f"does not answer at {address}",
+            "give the address of a cluster that runs, and its RAY_AUTH_TOKEN",
+        )
+        if address == LOCAL:
+            where, remedy = "cannot be started here", "leave out --ray, or mend what Ray says"
+        raise BadConfig(f"Ray {where} ({told(error)}): {remedy}") from error
     try:
         yield ray
     finally:
