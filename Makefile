@@ -37,5 +37,5 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[onnx,test,lint]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[onnx,ray,fsspec,test,lint]'
 	touch $@ $(VENV)/.installed

@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -25,9 +26,11 @@ CLASSES = 5
 
 
 def touch_and_sleep() -> None:
-    """Tell another process that this one is at work, and stay at it."""
-    Path(os.environ["OWN_CODE_READY"]).touch()
-    time.sleep(60)
+    """Tell another process that this one is at work, and which it is, and stay at it; but who comes later goes on."""
+    with suppress(FileExistsError), Path(os.environ["OWN_CODE_READY"]).open("x") as file:
+        file.write(str(os.getpid()))
+        file.flush()
+        time.sleep(60)
 
 
 pause: Callable[[], None] | None = touch_and_sleep if "OWN_CODE_READY" in os.environ else None

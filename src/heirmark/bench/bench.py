@@ -23,6 +23,7 @@ from heirmark.bench.settings import Contexts
 from heirmark.configuration import to_json
 from heirmark.files import atomic_write_bytes, atomic_write_json
 from heirmark.pipeline.exporting import OnEvent
+from heirmark.pipeline.mirror import open_store
 from heirmark.pipeline.store import Store
 from heirmark.report.bench import BenchReport
 from heirmark.report.bench_page import render_bench
@@ -58,8 +59,9 @@ def run_bench(
     *,
     contexts: Contexts,
     command: str,
-    store: Path | None = None,
+    store: Path | str | None = None,
     execute: Executor = run_here,
+    facts: Mapping[str, str] | None = None,
     on_event: OnEvent | None = None,
     trackers: Sequence[Tracker] = (),
 ) -> BenchResult:
@@ -71,14 +73,15 @@ def run_bench(
             ``tables.md`` and, unless a store is named, ``stages/``, by which a second call resumes.
         contexts: data and hardware.
         command: that makes these numbers again.
-        store: of finished stages, which several grids may share.
+        store: of finished stages, which several grids may share: a folder, or a URL of which ``stages/`` then is the cache.
         execute: where stages run.
+        facts: of these, where they are not those of this process (``threads``); they go into the provenance.
         on_event: told of every stage.
         trackers: of experiments, told of the histories and figures at the end.
     """
     plan = plan_grid(grid, contexts)
     tell = on_event or (lambda event, label: None)
-    kept = Store(store or out / "stages", on_event=lambda event: tell(event, plan.labels.get(event.name, "")))
+    kept = open_store(store, out / "stages", on_event=lambda event: tell(event, plan.labels.get(event.name, "")))
     failed = execute(plan, kept, contexts)
     rows = tuple(rows_of(plan, kept, failed))
     summary = tuple(summarise(rows))
@@ -91,6 +94,7 @@ def run_bench(
         **contexts.runtime.facts(),
         "threads": str(torch.get_num_threads()),
         "processor": f"{os.cpu_count()} x {platform.machine()}",
+        **(facts or {}),
     }
     out.mkdir(parents=True, exist_ok=True)
     lines = (

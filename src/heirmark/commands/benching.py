@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shlex
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from heirmark.commands.options import MARKED, DataRoot, Device, Json, Precision,
 from heirmark.console import show
 
 if TYPE_CHECKING:
+    from heirmark.bench.bench import Executor
     from heirmark.report.bench import BenchReport
 
 
@@ -37,7 +39,10 @@ def bench(
         list[str] | None, typer.Option("--only", help="A part of a watermark's name; may be repeated.")
     ] = None,
     store: Annotated[
-        Path | None, typer.Option("--store", help="Finished stages, which several grids may share. Default: in --out.")
+        str | None,
+        typer.Option(
+            "--store", help="Finished stages: a folder, or a URL (s3://..., gs://..., file:///...). Default: in --out."
+        ),
     ] = None,
     as_list: Annotated[bool, typer.Option("--list", help="List the recipes of the file, and run none.")] = False,
     tensorboard: Annotated[
@@ -46,6 +51,13 @@ def bench(
     mlflow: Annotated[
         str | None, typer.Option("--mlflow", help="Tracking URI of MLflow, for histories and figures.")
     ] = None,
+    ray: Annotated[
+        str | None, typer.Option("--ray", help="Run stages at once on Ray: local, or the address of a cluster.")
+    ] = None,
+    ray_cpus: Annotated[float, typer.Option("--ray-cpus", help="CPUs, and threads, of a stage on Ray.")] = 1.0,
+    ray_gpus: Annotated[
+        float, typer.Option("--ray-gpus", help="GPUs of a stage on Ray; 0.5 lets two stages share one.")
+    ] = 0.0,
     device: Device = "auto",
     precision: Precision = "auto",
     data_root: DataRoot = None,
@@ -65,11 +77,12 @@ def bench(
     trackers = [logging.tensorboard(tensorboard)] if tensorboard else []
     trackers += [logging.mlflow(mlflow)] if mlflow else []
     grid = select(load_grid(recipe, scale), only or [], seeds or [])
+    execute, facts = _executor(recipe, ray, ray_cpus, ray_gpus)
     said = [word for seed in seeds or [] for word in ("--seed", str(seed))]
     said += [word for name in only or [] for word in ("--only", name)]
     whole = Path("runs") / f"bench-{grid.name}"
     # A part shares the whole's stages, but must not take the place of its report.
-    store = store or (None if out else whole / "stages")
+    store = store or (None if out else str(whole / "stages"))
     out = out or (whole / "parts" / re.sub(r"\W+", "-", " ".join(said)).strip("-") if said else whole)
     with bars_for(as_json) as bars:
         result = run_bench(
@@ -78,6 +91,8 @@ def bench(
             contexts=Contexts(bars.runtime(device, precision), data_root),
             command=shlex.join(["heirmark", "bench", recipe, "--scale", scale, *said]),
             store=store,
+            execute=execute,
+            facts=facts,
             on_event=bars.event,
             trackers=trackers,
         )
@@ -115,3 +130,16 @@ def _print(report: BenchReport) -> None:
     points = sum(row.curve is not None or row.cell is not None for block in report.blocks for row in block.rows)
     drawn = [f"{points} points of curves and heat maps stand in the report."] if points else []
     show(" ".join([*report.summary, *drawn]))
+
+
+def _executor(recipe: str, ray: str | None, cpus: float, gpus: float) -> tuple[Executor, dict[str, str]]:
+    """Where stages run, and what is to be said of that."""
+    if ray is None:
+        from heirmark.bench.running import run_here
+
+        return run_here, {}
+    from heirmark.bench.on_ray import run_on_ray, threads_for
+
+    folder = Path(recipe if recipe.endswith(".py") else recipe.rpartition(":")[0]).resolve().parent
+    facts = {"threads": str(threads_for(cpus)), "ray": f"{cpus:g} CPUs, {gpus:g} GPUs a stage"}
+    return functools.partial(run_on_ray, address=ray, cpus=cpus, gpus=gpus, code=folder), facts

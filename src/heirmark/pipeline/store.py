@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from heirmark.configuration import canonical_json, to_json
 from heirmark.errors import BadArtifact, BadConfig
@@ -66,17 +66,36 @@ def ignore(event: Event) -> None:
     """Take no notice: the default sink of events."""
 
 
+class Mirror(Protocol):
+    """A place that stores on several machines share; see :mod:`heirmark.pipeline.mirror`. It is told names and folders only."""
+
+    @property
+    def url(self) -> str:
+        """Where it is, from which another process can make it again."""
+
+    def fetch(self, name: str, root: Path) -> bool:
+        """Bring an artifact into a store's folder, unchecked; False when there is none, or it was brought before."""
+
+    def keep(self, name: str, folder: Path, *, anew: bool = False) -> None:
+        """Copy an artifact there unless there is one. One computed ``anew`` takes the place of one that proved unfit."""
+
+
 class Store:
     """A folder of artifacts.
 
     Args:
         root: made when the first stage is computed.
         on_event: told of all that happens; an artifact is never replaced without a word.
+        mirror: where artifacts are looked for that are not here, and copied to. What comes from there is checked as if it had
+            been here.
     """
 
-    def __init__(self, root: Path | str, *, on_event: Callable[[Event], None] = ignore) -> None:
+    def __init__(
+        self, root: Path | str, *, on_event: Callable[[Event], None] = ignore, mirror: Mirror | None = None
+    ) -> None:
         self.root = Path(root).absolute()
         self.on_event = on_event
+        self.mirror = mirror
         self._hashed: dict[Path, tuple[int, int, int]] = {}  # size, time and inode at which a file's content was right
 
     def get(self, stage: Stage, context: object = None) -> Artifact:
@@ -118,6 +137,17 @@ class Store:
 
         Sizes are checked each time; contents by SHA-256 on first use and whenever a file's time has changed.
         """
+        artifact = self._find_here(stage)
+        if self.mirror is not None:
+            if artifact is None and self.mirror.fetch(stage.name, self.root):
+                artifact = self._find_here(stage)
+            elif (
+                artifact is not None
+            ):  # it may be older than the mirror, or its process was killed before it was copied
+                self.mirror.keep(stage.name, artifact.folder)
+        return artifact
+
+    def _find_here(self, stage: Stage) -> Artifact | None:
         folder = self.root / stage.name
         try:
             inode = folder.stat().st_ino
@@ -141,6 +171,8 @@ class Store:
             if record["seal"] != _seal(record) or record["identity"] != identity:
                 raise BadArtifact(f"{RECORD} was changed or belongs elsewhere")
             for name, file in record["files"].items():
+                if Path(name).is_absolute() or ".." in Path(name).parts:
+                    raise BadArtifact(f"{RECORD} names {name!r}, which lies elsewhere")
                 path = folder / name
                 status = path.stat()
                 if status.st_size != file["size"]:
@@ -187,9 +219,7 @@ class Store:
 
     def _compute(self, stage: Stage, inputs: Mapping[str, Artifact], context: object) -> Artifact:
         self._sweep()
-        token = secrets.token_hex(4)
-        partial = self.root / ".partial" / f"{stage.kind}.{stage.identity[:16]}.{_machine()}.{os.getpid()}.{token}"
-        partial.mkdir(parents=True)
+        partial = working_folder(self.root, stage.name)
         started, clock = datetime.now(UTC), time.perf_counter()
         try:
             self.on_event(Event(what="started", name=stage.name, folder=partial))
@@ -205,6 +235,8 @@ class Store:
                 os.fsync(file.fileno())
             _sync_folders(partial)
             artifact = self._publish(stage, Artifact(folder=partial, record=record))
+            if self.mirror is not None:
+                self.mirror.keep(stage.name, artifact.folder, anew=artifact.record is record)
             self.on_event(Event(what="finished", name=stage.name, folder=artifact.folder, seconds=seconds))
         except BaseException as error:
             error.add_note(f"in stage {stage.name}")
@@ -247,6 +279,14 @@ class Store:
                 if abandoned:
                     shutil.rmtree(folder, ignore_errors=True)
                     self.on_event(Event(what="swept", name=f"{kind}/{identity}", folder=folder))
+
+
+def working_folder(root: Path, name: str) -> Path:
+    """A new folder for work on an artifact, by whose name :class:`Store` knows whose it is when it is left behind."""
+    kind, identity = name.split("/")
+    folder = root / ".partial" / f"{kind}.{identity}.{_machine()}.{os.getpid()}.{secrets.token_hex(4)}"
+    folder.mkdir(parents=True)
+    return folder
 
 
 def _record(

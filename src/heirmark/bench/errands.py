@@ -1,0 +1,142 @@
+"""One stage as an errand to another process, perhaps on another machine: what it is told, does and returns."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+
+from heirmark.bench.settings import Contexts, Setting
+from heirmark.errors import BadConfig, told
+from heirmark.pipeline.context import Context
+from heirmark.pipeline.mirror import open_store
+from heirmark.pipeline.stage import Stage
+from heirmark.pipeline.store import Event, Store
+from heirmark.runtime import Runtime
+
+KEPT = 2
+"""Settings whose data a worker keeps: where one seed ends, stages of the next come in between."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Place:
+    """What every errand of a run is told; hashable, so that a worker process recognises the run.
+
+    Attributes:
+        root: of the store.
+        url: of the store's mirror; None without any.
+        data: folder of data sets.
+        folder: to work in, where there is such a folder.
+        threads: of torch.
+        facts: of the runtime (device type, precision, version of torch), which must be the same everywhere.
+    """
+
+    root: str
+    url: str | None
+    data: str
+    folder: str
+    threads: int
+    facts: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Errand:
+    """One stage, which is rebuilt in the worker from the code found there.
+
+    Attributes:
+        stage: what to compute.
+        setting: its data.
+        place: of the run.
+        identity: of the stage where it was planned.
+        code: digests of its modules where it was planned.
+    """
+
+    stage: Stage
+    setting: Setting
+    place: Place
+    identity: str
+    code: Mapping[str, str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What comes back.
+
+    Attributes:
+        error: why the stage failed; empty when it did not.
+        events: what the store told, names and seconds in it.
+    """
+
+    error: str = ""
+    events: tuple[Event, ...] = ()
+
+
+def work(errand: Errand, *inputs: Outcome) -> Outcome:
+    """Compute a stage in a worker process, unless one of its inputs failed: then say so again.
+
+    Args:
+        errand: what to do.
+        inputs: what the errands returned on which it waited.
+    """
+    stage, place = errand.stage, errand.place
+    error = next((item.error for item in inputs if item.error), "")
+    if error:
+        return Outcome(error=error)
+    events: list[Event] = []
+    try:
+        _check_code(errand)
+        torch.set_num_threads(place.threads)
+        with contextlib.suppress(OSError):  # a node need not have it
+            os.chdir(place.folder)
+        store = _store(place)
+        store.on_event = events.append
+        context = _contexts(place, replace(errand.setting, shows_foreign=False))(errand.setting)
+        _check_node(stage, context, place)
+        store.get(stage, context)
+    except Exception as caught:  # whatever a strategy runs into is a result
+        error = told(caught)
+    return Outcome(error=error, events=tuple(events))
+
+
+@lru_cache(maxsize=1)
+def _store(place: Place) -> Store:
+    return open_store(place.url or place.root, Path(place.root))
+
+
+@lru_cache(maxsize=KEPT)
+def _contexts(place: Place, plain: Setting) -> Contexts:
+    facts = dict(place.facts)
+    return Contexts(Runtime(device=facts["device"], precision=facts["precision"]), Path(place.data))
+
+
+def _check_code(errand: Errand) -> None:
+    stage = errand.stage
+    if stage.identity != errand.identity:
+        here, there = stage.code, errand.code
+        changed = [name for name in sorted({*here, *there}) if here.get(name) != there.get(name)]
+        raise BadConfig(
+            f"node {platform.node()} has other code than this grid ({', '.join(changed[:5]) or 'in what the stage builds on'}):"
+            " install the same heirmark and the same code of your own on every node"
+        )
+
+
+def _check_node(stage: Stage, context: Context, place: Place) -> None:
+    """A node with another torch or other data would write other numbers under the same identity."""
+    planned, found = dict(place.facts), context.runtime.facts()
+    for name, value in found.items():
+        if value != planned[name]:
+            raise BadConfig(
+                f"node {platform.node()} has {name} {value} in place of {planned[name]}: install the same on every node"
+            )
+    external = context.external()
+    for name in ("task", "foreign"):
+        if name in external and stage.external.get(name, external[name]) != external[name]:
+            raise BadConfig(
+                f"data {context.task.name!r} on node {platform.node()} are not those of this grid: bring the same to every node"
+            )
