@@ -85,8 +85,7 @@ def main() -> None:
         parser.error(f"no such attack: choose of {', '.join(thieves(profile, options.model))}")
     store, rows = Store(options.store), list[dict[str, Any]]()
     with Bars() as bars:
-        # Forward differences of DFME are lost in bfloat16, in which a victim would answer on newer processors.
-        runtime = bars.runtime("auto", "float32")
+        runtime = bars.runtime("auto", "auto")
         for seed in options.seeds:
             task = load_task(options.data, seed=seed, root=options.data_root)
             asked = {pool for _, pool in chosen.values()} - {ADVERSARY}
