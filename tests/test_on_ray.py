@@ -60,7 +60,8 @@ class Lingering:
 def tiny(scale):
     block = GRID.blocks[0]
     lingers = Trial(name="lingers", group="Removal", steps=(Alteration(attack=Lingering()),))
-    return replace(GRID, seeds=(0,), blocks=(replace(block, trials=(*block.trials, lingers)),))
+    trials = (*(trial for trial in block.trials if trial.group != "Chain"), lingers)
+    return replace(GRID, seeds=(0,), blocks=(replace(block, trials=trials, probes=block.probes[1:]),))
 '''
 
 
@@ -260,6 +261,18 @@ def test_what_no_node_can_hold_is_refused(session: Session, grid: Grid, tmp_path
         run_on_ray(plan, Store(tmp_path), contexts, gpus=0.5)
 
 
+def test_what_comes_back_without_an_outcome_says_what_to_do(session: Session) -> None:
+    known = session.ray.exceptions
+    assert "was killed 4 times (WorkerCrashedError): is there memory enough?" in on_ray._why(
+        session.ray, known.WorkerCrashedError()
+    )
+    error = known.RaySystemError("long\nModuleNotFoundError: No module named 'mine'", "")
+    assert on_ray._why(session.ray, error) == (
+        "the stage cannot be rebuilt on its node (ModuleNotFoundError: No module named 'mine'):"
+        " install there what is installed here, own code too"
+    )
+
+
 # Without Ray
 
 
@@ -311,6 +324,12 @@ def test_what_other_nodes_keep_to_themselves_is_told(
     failed = on_ray._unseen([stage, other], Store(tmp_path))
     assert list(failed) == [stage.name]
     assert "give --store a folder that all nodes see, or a URL" in failed[stage.name]
+
+
+def test_workers_search_own_code_and_nothing_of_the_installation(monkeypatch: pytest.MonkeyPatch) -> None:
+    tests = str(Path(__file__).parent)
+    monkeypatch.setattr(sys, "path", [tests, "", "/nowhere", str(Path(json.__file__).parents[1]), tests])
+    assert on_ray._own_paths() == [str(Path.cwd()), tests]
 
 
 def test_ray_is_refused_where_it_cannot_work(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
