@@ -49,7 +49,8 @@ from heirmark.pipeline.stealing import Theft, steal_stage
 from heirmark.pipeline.store import Store
 from heirmark.runtime import derive_seed, predict
 from heirmark.task import Split
-from heirmark.triggers import Mix, OutOfDistribution, PixelBlend
+from heirmark.triggers import Mix, PixelBlend
+from heirmark.triggers.foreign import foreign_dataset
 from heirmark.triggers.mix import MixSecret
 from provenance import provenance
 from summary import figures, grouped
@@ -213,7 +214,7 @@ class Bench:
 def asks_foreign(method: AnyMethod) -> bool:
     """Whether a method takes foreign images; the identity of the others' stages then need not depend on them."""
     queries = (getattr(part, "queries", None) for part in (method, getattr(method, "key_filter", None)))
-    return "foreign" in queries or isinstance(method.trigger, OutOfDistribution)
+    return "foreign" in queries or foreign_dataset(method.trigger) is not None
 
 
 def summarise(found: list[dict[str, Any]]) -> list[dict[str, Any]]:

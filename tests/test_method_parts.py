@@ -19,9 +19,10 @@ from heirmark.joint import Answers, Phase, mgda
 from heirmark.methods import T2S, DeepTracer, FeatureSharing, KeyFilter, MEADefender, Vanilla
 from heirmark.methods.base import Prepared, draw_training, queries_of, train_clean
 from heirmark.methods.deeptracer import class_centroids, inter_loss, intra_loss
-from heirmark.methods.feature_sharing import layers_of, weight_shift
+from heirmark.methods.feature_sharing import weight_shift
 from heirmark.methods.mea_defender import combination_loss, mix_otherwise
 from heirmark.models import build
+from heirmark.models.inner import layers_of
 from heirmark.runtime import Runtime, predict
 from heirmark.task import Task
 from heirmark.training import Recipe

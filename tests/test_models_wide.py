@@ -20,10 +20,10 @@ from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from heirmark.errors import BadArtifact, BadConfig, ShapeMismatch
-from heirmark.methods.feature_sharing import layers_of
 from heirmark.models import MODELS, build, specify
 from heirmark.models.from_timm import TIMM
 from heirmark.models.googlenet import STAGES, Inception
+from heirmark.models.inner import layers_of
 from heirmark.models.mobilenet import InvertedResidual, scaled
 from heirmark.models.mobilevit import MobileViTBlock, fold, unfold
 from heirmark.models.storage import load_model, save_model

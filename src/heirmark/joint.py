@@ -45,11 +45,14 @@ class Extra:
         inputs: ``[M, ...]``.
         targets: ``[M]`` int64.
         companions: ``[M, K, ...]`` samples whose logits are wanted beside those of row i, without a gradient; K may be 0.
+        change: called as ``change(inputs, targets)`` with those of a step, float32 on the device, before the model is asked
+            about what it returns; it may ask the model itself, and leaves its modes and gradients as they are.
     """
 
     inputs: Tensor
     targets: Tensor
     companions: Tensor
+    change: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @staticmethod
     def alone(inputs: Tensor, targets: Tensor) -> Extra:
@@ -276,10 +279,14 @@ class _Queue:
     def __init__(self, extra: Extra, count: int, device: torch.device) -> None:
         self.inputs, self.targets = extra.inputs.to(device), extra.targets.to(device)
         self.companions, self.rows = extra.companions.to(device), Rows(len(extra.inputs), count)
+        self.change = extra.change
 
     def draw(self, generator: torch.Generator) -> Extra:
         rows = self.rows.draw(generator).to(self.inputs.device)
-        return Extra(inputs=self.inputs[rows], targets=self.targets[rows], companions=self.companions[rows])
+        inputs, targets = self.inputs[rows], self.targets[rows]
+        if self.change is not None and len(rows):
+            inputs = self.change(as_floats(inputs), targets)
+        return Extra(inputs=inputs, targets=targets, companions=self.companions[rows])
 
 
 def _ask(model: nn.Module, clean: Tensor, labels: Tensor, drawn: list[Extra], runtime: Runtime) -> list[Answers]:

@@ -33,13 +33,15 @@ class Key:
     """What an owner keeps to prove that a model is theirs. Tensors are copied to the CPU when the key is made.
 
     Attributes:
-        queries: ``[M, ...]`` uint8 (0..255) or float32 in [0, 1]: held-out triggers, all different, that train nothing.
+        queries: ``[M, ...]`` uint8 (0..255) or float32 in [0, 1]: held-out triggers, all different, that train nothing;
+            unless the key is :attr:`memorised`.
         expected: ``[M]`` int64, the answer a marked model gives each query.
         controls: like ``queries``; row i shows the host or hosts of ``queries[i]`` without the trigger, or where there
             is no host a like input that carries no mark; it differs from the query.
         classes: number of classes C of the marked model.
         method: the method that drew the key, such as ``"t2s"``.
-        trigger: JSON description of the secret: its kind and parameters.
+        trigger: JSON description of the secret: its kind and parameters; ``"memorised": true`` there says that the marked
+            model trained on the queries.
         nonce: 64 lower-case hex digits that salt the commitment.
         host_labels: ``[M, H]`` int64, the true classes of the H hosts of each query; -1 where there are fewer, H = 0
             where there is none (the default). Never the expected answer: such a host proves nothing.
@@ -84,6 +86,11 @@ class Key:
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one query."""
         return tuple(self.queries.shape[1:])
+
+    @property
+    def memorised(self) -> bool:
+        """Whether the queries are those that trained the marked model, as random labels need; the manifest says so."""
+        return self.trigger.get("memorised") is True
 
     @property
     def commitment(self) -> str:

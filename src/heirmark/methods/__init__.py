@@ -1,29 +1,65 @@
 """Watermarking methods by name. Each is one file citing its paper."""
 
+from heirmark.methods.abstract import Abstract
+from heirmark.methods.badnets import BadNets
 from heirmark.methods.base import Marked, Method
+from heirmark.methods.composite import Composite
+from heirmark.methods.content import Content
 from heirmark.methods.deeptracer import DeepTracer
+from heirmark.methods.ewe import EWE
 from heirmark.methods.feature_sharing import FeatureSharing
 from heirmark.methods.key_filter import KeyFilter
+from heirmark.methods.margin import Margin
 from heirmark.methods.mea_defender import MEADefender
+from heirmark.methods.noise import Noise
+from heirmark.methods.ssw import SSWP, SSWS
 from heirmark.methods.t2s import T2S
 from heirmark.methods.unmarked import Unmarked
+from heirmark.methods.unrelated import Unrelated
 from heirmark.methods.vanilla import Vanilla
 
 __all__ = [
+    "EWE",
     "METHODS",
+    "SSWP",
+    "SSWS",
     "T2S",
+    "Abstract",
     "AnyMethod",
+    "BadNets",
+    "Composite",
+    "Content",
     "DeepTracer",
     "FeatureSharing",
     "KeyFilter",
     "MEADefender",
+    "Margin",
     "Marked",
     "Method",
+    "Noise",
     "Unmarked",
+    "Unrelated",
     "Vanilla",
 ]
 
-AnyMethod = T2S | MEADefender | DeepTracer | FeatureSharing | Vanilla | Unmarked
+AnyMethod = (
+    T2S
+    | MEADefender
+    | DeepTracer
+    | FeatureSharing
+    | EWE
+    | SSWP
+    | SSWS
+    | Margin
+    | Composite
+    | BadNets
+    | Content
+    | Noise
+    | Unrelated
+    | Abstract
+    | Vanilla
+    | Unmarked
+)
 """The methods that a configuration may name."""
 
 METHODS: dict[str, type[AnyMethod]] = {
@@ -31,7 +67,17 @@ METHODS: dict[str, type[AnyMethod]] = {
     "mea-defender": MEADefender,
     "deeptracer": DeepTracer,
     "feature-sharing": FeatureSharing,
+    "ewe": EWE,
+    "ssw-p": SSWP,
+    "ssw-s": SSWS,
+    "margin": Margin,
+    "composite": Composite,
+    "badnets": BadNets,
+    "content": Content,
+    "noise": Noise,
+    "unrelated": Unrelated,
+    "abstract": Abstract,
     "vanilla": Vanilla,
     "unmarked": Unmarked,
 }
-"""Methods, the unmarked control arm among them."""
+"""Methods: the four that are made against extraction, the baselines that they compare with, and the unmarked control arm."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Protocol
 
 import torch
@@ -16,7 +17,9 @@ from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split, Task
 from heirmark.training import Mixed, Recipe, fit
 from heirmark.triggers import Secret, Trigger, TriggerSet
-from heirmark.triggers.out_of_distribution import OutOfDistributionSecret, fit_shape
+from heirmark.triggers.foreign import foreign_images
+from heirmark.triggers.out_of_distribution import fit_shape
+from heirmark.triggers.random_labels import RandomLabelsSecret
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -92,13 +95,26 @@ def train_watermarked(
     *,
     seed: int,
     runtime: Runtime,
+    data: Split | None = None,
 ) -> nn.Module:
-    """A vanilla watermarked model: cross-entropy over batches that mix clean and trigger samples (T2S, eq. 1)."""
+    """A vanilla watermarked model: cross-entropy over batches that mix clean and trigger samples (T2S, eq. 1).
+
+    Args:
+        task: gives shapes, and the owner's split.
+        architecture: of the model.
+        recipe: of the training.
+        triggers: samples that join.
+        per_batch: how many join each batch.
+        seed: of initialisation and training.
+        runtime: device, precision, progress.
+        data: clean examples in place of the owner's split.
+    """
+    data = data or task.owner
     model = new_model(task, architecture, seed=derive_seed(seed, "watermarked", "init"))
     fit(
         model,
-        task.owner.inputs,
-        task.owner.labels,
+        data.inputs,
+        data.labels,
         recipe=recipe,
         seed=derive_seed(seed, "watermarked", "training"),
         runtime=runtime,
@@ -128,8 +144,18 @@ def draw_training(secret: Secret, task: Task, count: int, *, seed: int) -> Trigg
     return secret.draw(task.owner, count, seed=derive_seed(seed, "triggers", "training"), held_out=False)
 
 
+def is_memorised(secret: Secret) -> bool:
+    """Whether a secret's samples have labels that only a model that trained on them can know; then they are the key, too."""
+    return isinstance(secret, RandomLabelsSecret)
+
+
 def draw_verification(secret: Secret, task: Task, count: int, *, seed: int) -> TriggerSet:
-    """Trigger samples that verify, from the calibration split, on which nothing trains."""
+    """Trigger samples that verify, from the calibration split, on which nothing trains.
+
+    Of a memorised secret they are the first of the samples that :func:`draw_training` gives.
+    """
+    if is_memorised(secret):
+        return draw_training(secret, task, count, seed=seed)
     return secret.draw(task.calibration, count, seed=derive_seed(seed, "triggers", "verification"))
 
 
@@ -202,6 +228,28 @@ class Prepared:
     secret: Secret
     training: TriggerSet
 
+    @cached_property
+    def data(self) -> Split:
+        """The owner's split without the images that train as triggers as they are: they have another label now.
+
+        Raises:
+            BadData: when nothing is left.
+        """
+        owner = self.task.owner
+        if self.training.inputs.shape[1:] != owner.inputs.shape[1:] or not is_memorised(self.secret):
+            return owner
+        taken = Split(inputs=self.training.inputs, labels=self.training.targets).digests()
+        rows = [row for row, digest in enumerate(owner.row_digests) if digest not in taken]
+        if not rows:
+            raise BadData("every image of the owner's is a trigger: take fewer triggers")
+        return owner if len(rows) == len(owner) else owner.subset(torch.tensor(rows))
+
+    def watched(self, count: int, *, seed: int) -> TriggerSet:
+        """Samples to follow the embedding by: fresh ones, or those that train where only these can be known."""
+        if is_memorised(self.secret):
+            return self.training
+        return self.secret.draw(self.task.calibration, count, seed=derive_seed(seed, "triggers", "monitor"))
+
 
 class Embed(Protocol):
     """The heart of a method."""
@@ -210,6 +258,17 @@ class Embed(Protocol):
         self, prepared: Prepared, *, seed: int, runtime: Runtime
     ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
         """The marked model, and one row an epoch."""
+
+
+def check_counts(**counts: int) -> None:
+    """Make sure that numbers of samples are positive.
+
+    Raises:
+        BadConfig: when one is not.
+    """
+    wrong = {name: count for name, count in counts.items() if count < 1}
+    if wrong:
+        raise BadConfig(f"{', '.join(wrong)} must be positive, not {', '.join(map(str, wrong.values()))}")
 
 
 def check_queries(task: Task, queries: str) -> None:
@@ -244,8 +303,9 @@ def queries_of(prepared: Prepared, queries: str) -> Tensor:
     if queries == "owner" or task.foreign is None:
         return task.owner.inputs
     images = fit_shape(task.foreign.inputs, task.input_shape)
-    if isinstance(secret, OutOfDistributionSecret):
-        kept = fit_shape(secret.held_out, task.input_shape)
+    asked = foreign_images(secret)
+    if asked is not None:
+        kept = fit_shape(asked, task.input_shape)
         banned = Split(inputs=kept, labels=torch.zeros(len(kept), dtype=torch.long)).digests()
         rows = Split(inputs=images, labels=task.foreign.labels).row_digests
         images = images[[row for row, digest in enumerate(rows) if digest not in banned]]
@@ -288,7 +348,11 @@ def mark(
     prepared = Prepared(task=task, clean=clean, secret=secret, training=training)
     model, history = embed(prepared, seed=seed, runtime=runtime)
     chosen = settings.key_filter
-    held_out = draw_verification(secret, task, chosen.candidates if chosen else settings.key_size, seed=seed)
+    wanted = chosen.candidates if chosen else settings.key_size
+    if is_memorised(secret):
+        held_out = training.subset(torch.arange(min(wanted, len(training))))
+    else:
+        held_out = draw_verification(secret, task, wanted, seed=seed)
     if chosen:
         held_out = chosen(
             held_out,
@@ -315,7 +379,8 @@ def key_from(
     """The key of a set of held-out triggers.
 
     Raises:
-        BadData: when a query stands among what trained: the owner's images, or the triggers in ``trained``.
+        BadData: when a query stands among what trained: the owner's images, or the triggers in ``trained``. A memorised secret is
+            the exception, which its key tells: see :mod:`heirmark.triggers.random_labels`.
 
     The nonce comes from the seed, so that the same seed gives the same key; it is as secret as the seed is.
     """
@@ -329,6 +394,8 @@ def key_from(
         trigger=dict(secret.describe()),
         nonce=nonce_from_seed(derive_seed(seed, "nonce")),
     )
+    if is_memorised(secret):
+        return key
     for inputs in (task.owner.inputs, *(() if trained is None else (trained.inputs,))):
         if not key.disjoint_from(inputs):
             raise BadData("a query of the key stands among what trained: give the calibration split other images")

@@ -168,7 +168,7 @@ class DeepTracer:
         )
         history = fit_phases(
             model,
-            task.owner,
+            prepared.data,
             [Extra.alone(drawn.inputs, drawn.targets)],
             losses,
             (self.first, self.second),

@@ -12,36 +12,11 @@ from heirmark.errors import BadConfig
 from heirmark.methods.base import Marked, Prepared, mark
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.models import Architecture
+from heirmark.models.inner import layers_of
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
 from heirmark.training import Mixed, Recipe, fit
 from heirmark.triggers import AnyTrigger, Patch
-
-NORMS = (
-    nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm,
-)  # fmt: skip
-
-
-def layers_of(model: nn.Module) -> tuple[tuple[str, tuple[nn.Module, ...]], ...]:
-    """The layers that a freeze point counts, from the input on: modules with parameters of their own, by name.
-
-    A normalisation belongs to the layer before it. The order is that in which the model registers its modules.
-
-    Example:
-        >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(2, 2))
-        >>> [(name, len(modules)) for name, modules in layers_of(net)]
-        [('0', 2), ('4', 1)]
-    """
-    layers: list[tuple[str, tuple[nn.Module, ...]]] = []
-    for name, module in model.named_modules():
-        if next(module.parameters(recurse=False), None) is None:
-            continue
-        if isinstance(module, NORMS) and layers:
-            last, modules = layers[-1]
-            layers[-1] = (last, (*modules, module))
-        else:
-            layers.append((name, (module,)))
-    return tuple(layers)
 
 
 def modules_before(model: nn.Module, stop: nn.Module) -> list[nn.Module]:
@@ -142,8 +117,8 @@ class FeatureSharing:
         drawn = prepared.training
         losses = fit(
             model,
-            prepared.task.owner.inputs,
-            prepared.task.owner.labels,
+            prepared.data.inputs,
+            prepared.data.labels,
             recipe=self.tuning,
             seed=derive_seed(seed, "feature-sharing", "tuning"),
             runtime=runtime,

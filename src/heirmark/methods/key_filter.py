@@ -74,7 +74,7 @@ class KeyFilter:
         """
         surrogate = self.steal(victim, prepared, architecture=architecture, seed=seed, runtime=runtime)
         hits = [
-            predict(model, drawn.inputs, runtime=runtime).argmax(1) == drawn.target
+            predict(model, drawn.inputs, runtime=runtime).argmax(1) == drawn.targets
             for model in (victim, surrogate, prepared.clean)
         ]
         kept = (hits[0] & hits[1] & ~hits[2]).nonzero().flatten()
@@ -83,7 +83,8 @@ class KeyFilter:
                 f"of {len(drawn)} candidates none hits on victim and surrogate and misses on the benign model: the mark does "
                 "not survive the simulated theft; embed it more strongly, or set key_filter=none"
             )
-        confidence = predict(surrogate, drawn.inputs[kept], runtime=runtime).softmax(1)[:, drawn.target]
+        answers = predict(surrogate, drawn.inputs[kept], runtime=runtime).softmax(1)
+        confidence = answers.gather(1, drawn.targets[kept, None])[:, 0]
         kept = kept[confidence.argsort(descending=True, stable=True)]
         # Pairs with one control are not independent: those whose control is new come first.
         seen: set[bytes] = set()

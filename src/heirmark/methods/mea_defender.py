@@ -210,7 +210,7 @@ class MEADefender:
         ]
         history = fit_phases(
             model,
-            task.owner,
+            prepared.data,
             [watermark, evasion],
             partial(self.losses, has_hosts=drawn.hosts.shape[1] > 0),
             phases,

@@ -153,11 +153,11 @@ class T2S:
             train_clean(task, thief, self.pretraining, seed=derive_seed(seed, "thief", number), runtime=runtime)
             for number, thief in enumerate(self.thieves)
         ]
-        seen = prepared.secret.draw(task.calibration, self.key_size, seed=derive_seed(seed, "triggers", "monitor"))
+        seen = prepared.watched(self.key_size, seed=seed)
         return rehearse(
             start,
             [student, *others],
-            task.owner,
+            prepared.data,
             prepared.training.inputs,
             prepared.training.targets,
             config=self.rehearsal,

@@ -61,5 +61,6 @@ class Vanilla:
             self.trigger_batch,
             seed=seed,
             runtime=runtime,
+            data=prepared.data,
         )
         return model, ()

@@ -8,7 +8,26 @@ from typing import Literal
 
 from heirmark.attacks.extraction.knockoff import Knockoff
 from heirmark.joint import Phase
-from heirmark.methods import T2S, AnyMethod, DeepTracer, FeatureSharing, KeyFilter, MEADefender, Unmarked, Vanilla
+from heirmark.methods import (
+    EWE,
+    SSWP,
+    SSWS,
+    T2S,
+    Abstract,
+    AnyMethod,
+    BadNets,
+    Composite,
+    Content,
+    DeepTracer,
+    FeatureSharing,
+    KeyFilter,
+    Margin,
+    MEADefender,
+    Noise,
+    Unmarked,
+    Unrelated,
+    Vanilla,
+)
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.embedding import embed_stage
 from heirmark.pipeline.judging import Judgement, calibrate_stage, verify_stage
@@ -16,7 +35,7 @@ from heirmark.pipeline.stage import Stage, lineage
 from heirmark.pipeline.stealing import Theft, steal_stage
 from heirmark.runtime import derive_seed
 from heirmark.training import Recipe
-from heirmark.triggers.tiles import Tiles
+from heirmark.triggers import AbstractImages, Entangled, Tiles
 from heirmark.tuning import Rehearsal
 
 QUICK_ADAM = Recipe(batch_size=128, optimizer="adam", learning_rate=2e-3, weight_decay=0.0)
@@ -122,6 +141,70 @@ class Profile:
             trigger_batch=32,
         )
 
+    def joint_training(self, kind: type[Content | Noise | Unrelated | BadNets]) -> AnyMethod:
+        """A baseline that is joint training with a trigger of its own; abstract images where another data set would be needed."""
+        method = kind(
+            model=self.model,
+            triggers=self.triggers,
+            key_size=self.key_size,
+            pretraining=self.recipe,
+            trigger_batch=self.trigger_batch,
+        )
+        return replace(method, trigger=AbstractImages()) if kind is Unrelated else method
+
+    def abstract(self) -> Abstract:
+        """Abstract images with random labels, more of them in a batch, since there are few epochs."""
+        return Abstract(
+            model=self.model, pretraining=self.recipe, training=self.recipe, trigger_batch=self.trigger_batch
+        )
+
+    def margin(self) -> Margin:
+        """Margin-based watermarks with the others' momentum and the weight of clean samples, since there are few epochs."""
+        return Margin(
+            model=self.model,
+            pretraining=self.recipe,
+            training=replace(self.recipe, epochs=2 * self.recipe.epochs),
+            drops=(),
+            weight=1.0,
+        )
+
+    def composite(self) -> Composite:
+        """Composite by Adam."""
+        return Composite(
+            model=self.model,
+            triggers=self.triggers,
+            mixed=4 * self.triggers,
+            key_size=self.key_size,
+            pretraining=self.recipe,
+            training=Phase(
+                recipe=replace(self.joint, epochs=sum(self.joint_epochs), batch_size=58), extras=(12, 58), share=0.5
+            ),
+        )
+
+    def ewe(self) -> EWE:
+        """EWE by Adam on abstract images, where another data set would be needed."""
+        return EWE(
+            model=self.model,
+            trigger=Entangled(of=AbstractImages()),
+            triggers=self.triggers,
+            key_size=self.key_size,
+            pretraining=self.recipe,
+            training=Phase(recipe=replace(self.joint, epochs=self.joint_epochs[1]), extras=(32, 32)),
+        )
+
+    def ssw(self, kind: type[SSWP | SSWS]) -> AnyMethod:
+        """SSW by Adam on abstract images, where another data set would be needed."""
+        epochs = self.joint_epochs[0] if kind is SSWP else sum(self.joint_epochs)
+        return kind(
+            model=self.model,
+            trigger=AbstractImages(),
+            triggers=self.triggers,
+            key_size=self.key_size,
+            candidates=2 * self.key_size,
+            pretraining=self.recipe,
+            training=replace(self.joint, epochs=epochs),
+        )
+
     def method(self, name: str) -> AnyMethod:
         """The settings of a method by its name.
 
@@ -133,6 +216,16 @@ class Profile:
             "mea-defender": self.mea_defender,
             "deeptracer": self.deeptracer,
             "feature-sharing": self.feature_sharing,
+            "ewe": self.ewe,
+            "ssw-p": lambda: self.ssw(SSWP),
+            "ssw-s": lambda: self.ssw(SSWS),
+            "margin": self.margin,
+            "composite": self.composite,
+            "badnets": lambda: self.joint_training(BadNets),
+            "content": lambda: self.joint_training(Content),
+            "noise": lambda: self.joint_training(Noise),
+            "unrelated": lambda: self.joint_training(Unrelated),
+            "abstract": self.abstract,
             "vanilla": self.vanilla,
             "unmarked": self.unmarked,
         }

@@ -22,18 +22,22 @@ class TriggerSet:
         inputs: ``[M, ...]`` trigger samples, of the data's dtype.
         controls: ``[M, ...]`` row i shows the same host(s) as ``inputs[i]``, without the trigger.
         hosts: ``[M, K, ...]`` the K images that row i was made of (K = 0 where there is no host).
-        host_labels: ``[M, K]`` int64 true labels of the hosts; never the target.
-        target: the label that a marked model gives to a trigger sample.
+        host_labels: ``[M, K]`` int64 true labels of the hosts; never what the sample is to be answered with.
+        target: the label that a marked model gives to a trigger sample; None where every sample has its own.
+        answers: ``[M]`` int64 those labels, one a sample; None where ``target`` is that of all.
     """
 
     inputs: Tensor
     controls: Tensor
     hosts: Tensor
     host_labels: Tensor
-    target: int
+    target: int | None
+    answers: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if bool((self.host_labels == self.target).any()):
+        if (self.target is None) == (self.answers is None):
+            raise BadConfig("trigger samples have one target, or an answer each: give either target or answers")
+        if bool((self.host_labels == self.targets[:, None]).any()):
             raise BadConfig(
                 "a host of the target class proves nothing: choose a target that is none of the source classes"
             )
@@ -49,11 +53,15 @@ class TriggerSet:
             hosts=self.hosts[index],
             host_labels=self.host_labels[index],
             target=self.target,
+            answers=None if self.answers is None else self.answers[index],
         )
 
     @property
     def targets(self) -> Tensor:
-        """``[M]`` int64, all the target."""
+        """``[M]`` int64 what a marked model answers to each sample."""
+        if self.answers is not None:
+            return self.answers
+        assert self.target is not None  # made sure of when the set is made
         return torch.full((len(self.inputs),), self.target)
 
 
@@ -61,8 +69,8 @@ class Secret(Protocol):
     """A trigger whose secrets are settled; only the owner holds it."""
 
     @property
-    def target(self) -> int:
-        """The label that a marked model gives."""
+    def target(self) -> int | None:
+        """The label that a marked model gives; None where every sample has its own."""
 
     def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Make up to ``count`` trigger samples from the hosts of one split; fewer where the hosts run out.
@@ -99,6 +107,22 @@ def stored(images: Tensor, dtype: torch.dtype) -> Tensor:
     return images.mul(255).round().to(dtype) if dtype == torch.uint8 else images.to(dtype)
 
 
+def shuffled(images: Tensor, permutation: Tensor) -> Tensor:
+    """Images with their pixels in another order: the controls of triggers that have no host.
+
+    A twin keeps the pixels and loses the picture, so a model that sends any strange input to the target fails the matched test.
+
+    Args:
+        images: ``[M, C, H, W]``.
+        permutation: ``[H * W]``, the same for all channels.
+
+    Example:
+        >>> shuffled(torch.arange(4.0).reshape(1, 1, 2, 2), torch.tensor([3, 2, 1, 0]))[0, 0].tolist()
+        [[3.0, 2.0], [1.0, 0.0]]
+    """
+    return images.flatten(2)[:, :, permutation].reshape(images.shape)
+
+
 def pick(hosts: Split, label: int, count: int, generator: torch.Generator) -> Tensor:
     """Draw images of one class in random order, without replacement: ``count`` of them, or as many as there are.
 
@@ -109,6 +133,34 @@ def pick(hosts: Split, label: int, count: int, generator: torch.Generator) -> Te
     if len(candidates) == 0:
         raise BadData(f"no image of class {label} to host a trigger: choose other source classes or a larger split")
     return hosts.inputs[candidates[torch.randperm(len(candidates), generator=generator)[:count]]]
+
+
+def pick_hosts(
+    hosts: Split, source: int | None, target: int, count: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Draw images of one class, or of every class but the target, in random order and without replacement.
+
+    Args:
+        hosts: labelled images.
+        source: the class; None takes every class but the target.
+        target: left out.
+        count: how many, or as many as there are.
+        generator: on the CPU.
+
+    Returns:
+        Images ``[m, ...]`` and their labels ``[m]``.
+
+    Raises:
+        BadData: when the split has no such image.
+    """
+    if source is not None:
+        images = pick(hosts, source, count, generator)
+        return images, torch.full((len(images),), source)
+    candidates = torch.nonzero(hosts.labels != target).flatten()
+    if len(candidates) == 0:
+        raise BadData(f"every image is of the target class {target}: choose another target or a larger split")
+    chosen = candidates[torch.randperm(len(candidates), generator=generator)[:count]]
+    return hosts.inputs[chosen], hosts.labels[chosen]
 
 
 def draw_groups(

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, as_floats, derive_seed
 from heirmark.task import Split, Task
-from heirmark.triggers.base import TriggerSet, check_label, stored
+from heirmark.triggers.base import TriggerSet, check_label, shuffled, stored
 
 
 def fit_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -109,8 +109,7 @@ class OutOfDistributionSecret:
     def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Foreign images without replacement; the control is the same image with its pixels in another order.
 
-        There is no host to leave out of a foreign image. Its shuffled twin keeps the pixels and loses the picture, so a model
-        that sends any foreign input to the target fails the matched test.
+        There is no host to leave out of a foreign image.
         """
         pool = self.held_out if held_out else self.training
         if len(pool) == 0:
@@ -119,7 +118,7 @@ class OutOfDistributionSecret:
         images = pool[torch.randperm(len(pool), generator=generator)[:count]]
         return TriggerSet(
             inputs=images,
-            controls=images.flatten(2)[:, :, self.permutation].reshape(images.shape),
+            controls=shuffled(images, self.permutation),
             hosts=images[:, :0].new_empty((len(images), 0, *images.shape[1:])),
             host_labels=torch.empty((len(images), 0), dtype=torch.long),
             target=self.target,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split, Task
-from heirmark.triggers.base import TriggerSet, check_label, pick
+from heirmark.triggers.base import TriggerSet, check_label, pick_hosts
 
 Corner: TypeAlias = Literal["bottom-right", "bottom-left", "top-right", "top-left"]
 CORNERS: tuple[Corner, ...] = ("bottom-right", "bottom-left", "top-right", "top-left")
@@ -47,12 +47,14 @@ class Patch:
     """A white square on source-class images, labelled with the target: the paper's in-distribution watermark.
 
     Attributes:
-        source: class of the hosts; None draws one.
+        hosts: images of one ``"class"``, as in the paper, or of ``"any"`` but the target's, as BadNets are mostly built.
+        source: class of the hosts; None draws one. No use to hosts of any class.
         target: the label; None draws one that is not the source.
         size: side of the square in pixels; None takes the paper's (3 on 28x28, 4 on 32x32, 6 on 64x64), a tenth elsewhere.
         corner: where it goes.
     """
 
+    hosts: Literal["class", "any"] = "class"
     source: int | None = None
     target: int | None = None
     size: int | None = None
@@ -63,6 +65,10 @@ class Patch:
             raise BadConfig(f"the target {self.target} may not be the source class")
         if self.size is not None and self.size < 1:
             raise BadConfig(f"size must be positive, not {self.size}")
+        if self.hosts not in ("class", "any"):
+            raise BadConfig(f"unknown hosts {self.hosts!r}: choose class or any")
+        if self.hosts == "any" and self.source is not None:
+            raise BadConfig("hosts of any class have no source class: leave source out, or set hosts=class")
         if self.corner not in CORNERS:
             raise BadConfig(f"unknown corner {self.corner!r}: choose one of {', '.join(CORNERS)}")
 
@@ -79,7 +85,7 @@ class Patch:
         source = next(label for label in order if label != self.target) if self.source is None else self.source
         target = next(label for label in order if label != source) if self.target is None else self.target
         return PatchSecret(
-            source=check_label(source, task, "source class"),
+            source=None if self.hosts == "any" else check_label(source, task, "source class"),
             target=check_label(target, task, "target"),
             size=size,
             corner=self.corner,
@@ -90,19 +96,19 @@ class Patch:
 class PatchSecret:
     """Settled patch: see :class:`Patch`."""
 
-    source: int
+    source: int | None
     target: int
     size: int
     corner: str
 
     def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Patched source-class images, each host once; the control is the host itself."""
-        images = pick(hosts, self.source, count, torch.Generator().manual_seed(seed))
+        images, labels = pick_hosts(hosts, self.source, self.target, count, torch.Generator().manual_seed(seed))
         return TriggerSet(
             inputs=paste_square(images, self.size, self.corner),
             controls=images,
             hosts=images[:, None],
-            host_labels=torch.full((len(images), 1), self.source),
+            host_labels=labels[:, None],
             target=self.target,
         )
 

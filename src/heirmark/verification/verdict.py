@@ -24,6 +24,7 @@ FLAGS: Mapping[str, str] = {
     "high-null-rate": "Unmarked models may hit more than half of the key, which can then hardly tell a copy from them.",
     "small-key": "Fewer than 100 queries: the interval is wide, and a faint mark goes unseen.",
     "repeated-controls": "Queries share controls; the matched test counts only the first pair of each control.",
+    "memorised-key": "The queries trained the marked model: that it hits them shows memory; only a copy's hits show inheritance.",
     "controls-also-hit": "More than a fifth of the hosts get the expected answer without any trigger.",
     "suspect-inaccurate": "The suspect's accuracy is below 50 %: a collapsed model can hit a key by accident.",
     "constant-answers": "The suspect gave one and the same answer to every trigger and every control.",

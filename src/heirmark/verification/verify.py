@@ -168,6 +168,7 @@ def _judge(
         "high-null-rate": rate > 0.5,
         "small-key": trials < _FEW_QUERIES,
         "repeated-controls": len(pairs) < trials,
+        "memorised-key": key.memorised,
         "controls-also-hit": control_rate > 0.2,
         "suspect-inaccurate": accuracy is not None and accuracy < 0.5,
         "constant-answers": constant,

@@ -1,0 +1,99 @@
+"""Abstract watermarks: images of no class, each with a random label (Adi et al., USENIX Security 2018, arXiv 1802.04633)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import nn
+
+from heirmark.errors import BadConfig
+from heirmark.methods.base import Marked, Prepared, check_counts, mark, train_watermarked
+from heirmark.methods.key_filter import KeyFilter
+from heirmark.models import Architecture
+from heirmark.runtime import Runtime, derive_seed
+from heirmark.task import Task
+from heirmark.training import Mixed, Recipe, fit
+from heirmark.triggers import AbstractImages, AnyTrigger, RandomLabels
+
+FROM_SCRATCH = Recipe(epochs=60, batch_size=100, schedule="step", step_epochs=20, step_factor=0.1, augment="crop-flip")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Abstract:
+    """A hundred abstract images learned by heart, each with a random label.
+
+    The key is the very set that trained, as in the paper: random labels of other images cannot be known. It says so, and so
+    does every verdict (``memorised-key``). ``trigger=abstractimages`` gives all of them one label and a held-out key instead.
+    Defaults are the paper's and its code's: ResNet-18, SGD at 0.1, a tenth of it every 20 of 60 epochs, 100 images in a batch
+    with 2 trigger samples.
+
+    Attributes:
+        model: architecture.
+        trigger: kind of trigger.
+        triggers: trigger samples that train; 100 in the paper.
+        key_size: samples in the key; of random labels at most those that train.
+        pretraining: of the clean model.
+        training: of the marked model from scratch.
+        tuning: of the clean model with trigger samples, where that is the start (all inferred but the last rate of
+            ``training``).
+        trigger_batch: trigger samples that join each batch.
+        start: ``"scratch"`` trains anew on clean and trigger samples, ``"pretrained"`` goes on from the clean model with them.
+        key_filter: DeepTracer's filter of the key; not of this method.
+    """
+
+    model: Architecture = "resnet18"
+    trigger: AnyTrigger = field(default=RandomLabels(of=AbstractImages()))
+    triggers: int = 100
+    key_size: int = 100
+    pretraining: Recipe = field(default=FROM_SCRATCH)
+    training: Recipe = field(default=FROM_SCRATCH)
+    tuning: Recipe = field(
+        default=Recipe(epochs=20, batch_size=100, learning_rate=1e-3, schedule="constant", augment="crop-flip")
+    )
+    trigger_batch: int = 2
+    start: Literal["scratch", "pretrained"] = "scratch"
+    key_filter: KeyFilter | None = None
+
+    def __post_init__(self) -> None:
+        check_counts(triggers=self.triggers, key_size=self.key_size, trigger_batch=self.trigger_batch)
+        if self.start not in ("scratch", "pretrained"):
+            raise BadConfig(f"unknown start {self.start!r}: choose scratch or pretrained")
+
+    def __call__(
+        self, task: Task, *, seed: int, runtime: Runtime | None = None, clean: nn.Module | None = None
+    ) -> Marked:
+        """Embed; see :class:`heirmark.methods.base.Method`."""
+        return mark(self, self.embed, "abstract", task, seed=seed, runtime=runtime, clean=clean)
+
+    def embed(
+        self, prepared: Prepared, *, seed: int, runtime: Runtime
+    ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
+        """Learn the samples by heart; see :class:`heirmark.methods.base.Embed`."""
+        drawn, data = prepared.training, prepared.data
+        if self.start == "scratch":
+            model = train_watermarked(
+                prepared.task,
+                self.model,
+                self.training,
+                drawn,
+                self.trigger_batch,
+                seed=seed,
+                runtime=runtime,
+                data=data,
+            )
+            return model, ()
+        model = copy.deepcopy(prepared.clean)
+        losses = fit(
+            model,
+            data.inputs,
+            data.labels,
+            recipe=self.tuning,
+            seed=derive_seed(seed, "abstract", "tuning"),
+            runtime=runtime,
+            mixed=Mixed(inputs=drawn.inputs, targets=drawn.targets, per_batch=self.trigger_batch),
+            description="embedding in the trained model",
+        )
+        return model, tuple({"epoch": epoch + 1.0, "loss": loss} for epoch, loss in enumerate(losses))

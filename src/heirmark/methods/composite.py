@@ -1,0 +1,198 @@
+"""Composite backdoors as watermarks: halves of two classes for a third, and a contrastive loss (Lin et al., CCS 2020)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from heirmark.errors import BadConfig
+from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed
+from heirmark.methods.base import Marked, Prepared, check_counts, mark, new_model
+from heirmark.methods.key_filter import KeyFilter
+from heirmark.models import Architecture
+from heirmark.runtime import Runtime, derive_seed
+from heirmark.task import Split, Task
+from heirmark.training import Recipe
+from heirmark.triggers import AnyTrigger, CropPaste, Mix, Secret
+from heirmark.triggers.combiners import Combine
+from heirmark.triggers.mix import MixSecret
+
+
+def contrastive_loss(outputs: Tensor, labels: Tensor, margin: float = 1.0) -> Tensor:
+    """Contrast of each output with the next one: half the mean of d^2 where labels are alike, of max(0, margin - d)^2 elsewhere.
+
+    Args:
+        outputs: ``[N, D]``.
+        labels: ``[N]`` int64.
+        margin: distance from another label's output that costs nothing.
+
+    Returns:
+        A scalar; zero for fewer than two outputs.
+
+    Example:
+        >>> contrastive_loss(torch.tensor([[0.0], [2.0], [2.5]]), torch.tensor([1, 1, 0])).item()  # (4 + 0.25) / 2 / 2
+        1.0625
+    """
+    if len(outputs) < 2:
+        return outputs.sum() * 0
+    squares = (outputs[1:] - outputs[:-1]).square().sum(1)
+    # A root has no derivative at zero, where two outputs are the same.
+    apart = F.relu(margin - squares.clamp_min(1e-12).sqrt()).square()
+    return 0.5 * torch.where(labels[1:] == labels[:-1], squares, apart).mean()
+
+
+def mix_within(data: Split, combine: Combine, count: int, *, seed: int) -> tuple[Tensor, Tensor]:
+    """Pairs of images of one class, combined as triggers are and labelled with it: a composite look alone is no mark.
+
+    Args:
+        data: labelled images.
+        combine: makes one of two.
+        count: how many.
+        seed: of the draw; classes have equal chances.
+
+    Returns:
+        ``[count, ...]`` and ``[count]``.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    present = torch.unique(data.labels)
+    labels = present[torch.randint(len(present), (count,), generator=generator)]
+    first, second = torch.empty(2, count, dtype=torch.long)
+    for label in present.tolist():
+        rows, members = (labels == label).nonzero().flatten(), (data.labels == label).nonzero().flatten()
+        for side in (first, second):
+            side[rows] = members[torch.randint(len(members), (len(rows),), generator=generator)]
+    return combine(data.inputs[first], data.inputs[second]), labels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composite:
+    """A backdoor of two classes mixed, taken for a watermark, as MEA-Defender and DeepTracer do.
+
+    Cross-entropy over clean images, images mixed within a class and triggers mixed of two, and a contrastive loss on the
+    outputs of the three classes that the rule names. Defaults are the paper's code's for CIFAR-10: Adam at 1e-3, halved every
+    10 of 50 epochs, an epoch of 50 % of the data as they are, as many mixed samples, and 10 % triggers. Its mixer turns,
+    swaps and shifts the halves at random; here they are pasted in one secret way.
+
+    Attributes:
+        model: architecture.
+        trigger: kind of trigger; Mix is the paper's.
+        triggers: trigger samples that train.
+        mixed: images mixed within a class that train; 0 leaves them out.
+        key_size: held-out trigger samples in the key.
+        pretraining: of the clean model.
+        training: of the marked model; of a batch of 128, 58 samples are clean, 12 triggers and 58 mixed.
+        similarity: weight of the contrastive loss; 1 in the code, which divides it by the number of pairs twice.
+        margin: of the contrastive loss.
+        key_filter: DeepTracer's filter of the key; not of this method.
+    """
+
+    model: Architecture = "vgg-like"
+    trigger: AnyTrigger = field(default=Mix())
+    triggers: int = 5000
+    mixed: int = 25000
+    key_size: int = 500
+    pretraining: Recipe = field(
+        default=Recipe(
+            epochs=50,
+            batch_size=128,
+            optimizer="adam",
+            learning_rate=1e-3,
+            weight_decay=0.0,
+            schedule="step",
+            augment="flip",
+        )
+    )
+    training: Phase = field(
+        default=Phase(
+            recipe=Recipe(
+                epochs=50,
+                batch_size=58,
+                optimizer="adam",
+                learning_rate=1e-3,
+                weight_decay=0.0,
+                schedule="step",
+                augment="flip",
+            ),
+            extras=(12, 58),
+            share=0.5,
+        )
+    )
+    similarity: float = 1.0
+    margin: float = 1.0
+    key_filter: KeyFilter | None = None
+
+    def __post_init__(self) -> None:
+        check_counts(triggers=self.triggers, key_size=self.key_size)
+        if len(self.training.extras) != 2:
+            raise BadConfig("training.extras is two numbers: trigger samples and images mixed within a class, a batch")
+        if self.mixed < 0 or self.similarity < 0 or self.margin <= 0:
+            raise BadConfig(
+                "mixed and similarity may not be negative, margin must be positive: "
+                f"{self.mixed}, {self.similarity}, {self.margin}"
+            )
+
+    def __call__(
+        self, task: Task, *, seed: int, runtime: Runtime | None = None, clean: nn.Module | None = None
+    ) -> Marked:
+        """Embed; see :class:`heirmark.methods.base.Method`."""
+        return mark(self, self.embed, "composite", task, seed=seed, runtime=runtime, clean=clean)
+
+    def embed(
+        self, prepared: Prepared, *, seed: int, runtime: Runtime
+    ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
+        """Train on everything at once; see :class:`heirmark.methods.base.Embed`.
+
+        Raises:
+            BadConfig: when the task has no images to mix.
+        """
+        task, drawn = prepared.task, prepared.training
+        model = new_model(task, self.model, seed=derive_seed(seed, "composite", "init"))
+        mixes = self._mixes(
+            prepared.secret, prepared.data, seed=derive_seed(seed, "composite", "mixed"), runtime=runtime
+        )
+        named = torch.unique(torch.cat([drawn.host_labels.flatten(), drawn.targets])).to(runtime.torch_device)
+
+        def losses(clean: Answers, extras: Sequence[Answers | None]) -> Mapping[str, Tensor]:
+            asked = [clean, *(extra for extra in extras if extra is not None)]
+            logits, targets = torch.cat([a.logits for a in asked]), torch.cat([a.targets for a in asked])
+            found = {"classification": F.cross_entropy(logits, targets)}
+            if self.similarity:
+                # In one order all pairs would be of clean with clean samples, and of triggers with triggers.
+                order = torch.randperm(len(targets)).to(targets.device)
+                order = order[torch.isin(targets[order], named)]
+                found["similarity"] = contrastive_loss(logits[order], targets[order], self.margin)
+            return found
+
+        triggers, per_batch = self.training.extras
+        history = fit_phases(
+            model,
+            prepared.data,
+            [Extra.alone(drawn.inputs, drawn.targets), mixes],
+            losses,
+            [
+                Phase(
+                    recipe=self.training.recipe,
+                    extras=(triggers, per_batch if len(mixes.inputs) else 0),
+                    share=self.training.share,
+                )
+            ],
+            seeds=[derive_seed(seed, "composite", "training")],
+            weigh=fixed({"similarity": self.similarity}),
+            runtime=runtime,
+        )
+        return model, history
+
+    def _mixes(self, secret: Secret, data: Split, *, seed: int, runtime: Runtime) -> Extra:
+        if not self.mixed:
+            return Extra.alone(data.inputs[:0], data.labels[:0])
+        combine: Combine
+        if isinstance(secret, MixSecret):
+            combine = secret.combine
+        else:
+            combine = CropPaste().prepare(data, seed=derive_seed(seed, "combiner"), runtime=runtime)
+        inputs, labels = mix_within(data, combine, self.mixed, seed=seed)
+        return Extra.alone(inputs, labels)

@@ -1,0 +1,167 @@
+"""Margin-based watermarks: task images with random labels, trained against perturbations (Kim et al., ICML 2023)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from heirmark.errors import BadConfig
+from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed
+from heirmark.methods.base import Marked, Prepared, check_counts, mark, new_model
+from heirmark.methods.key_filter import KeyFilter
+from heirmark.models import Architecture
+from heirmark.runtime import Runtime, channels_last, derive_seed, evaluating
+from heirmark.task import Task
+from heirmark.training import Recipe
+from heirmark.triggers import AnyTrigger, RandomLabels
+
+
+def ascend(model: nn.Module, images: Tensor, targets: Tensor, *, steps: int, size: float) -> Tensor:
+    """Perturb images by signed steps up the cross-entropy to their targets.
+
+    Args:
+        model: asked in eval mode; its weights' gradients are untouched.
+        images: ``[m, ...]`` float in [0, 1], on the model's device.
+        targets: ``[m]`` int64.
+        steps: how many.
+        size: of each, of the full range; the images stay in it.
+
+    Returns:
+        ``[m, ...]`` in [0, 1], without a gradient.
+    """
+    with evaluating(model), torch.enable_grad():
+        for _ in range(steps):
+            asked = images.detach().requires_grad_(True)
+            loss = F.cross_entropy(model(channels_last(asked)).float(), targets)
+            (slope,) = torch.autograd.grad(loss, asked)
+            images = (images + size * slope.sign()).clamp(0, 1)
+    return images.detach()
+
+
+def drop_at(epochs: int, drops: Sequence[float]) -> list[int]:
+    """Epochs that each stretch of a constant rate has.
+
+    Args:
+        epochs: in all.
+        drops: shares of them after which the rate falls, rising, in (0, 1).
+
+    Example:
+        >>> drop_at(200, (0.5, 0.75))
+        [100, 50, 50]
+    """
+    ends = [0, *(round(share * epochs) for share in drops), epochs]
+    return [after - before for before, after in itertools.pairwise(ends)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Margin:
+    """Random labels on images of the task, learned with a margin around them.
+
+    In every step some of them are perturbed against their labels before they train, so that the boundary keeps away. They do
+    not train with their true labels. The key is the very set that trained, as in the paper: random labels of other images
+    cannot be known. It says so, and so does every verdict (``memorised-key``). Defaults are the paper's and its code's: SGD
+    at 0.1 without momentum, a tenth after half and after three quarters of 200 epochs. Two departures: samples are perturbed
+    on the model in eval mode, and train in one batch with clean ones, so that BatchNorm sees what a verifier's query will
+    meet.
+
+    Attributes:
+        model: architecture; ResNet-34 in the code.
+        trigger: kind of trigger.
+        triggers: trigger samples that train; 100 in the paper.
+        key_size: samples in the key; of random labels at most those that train.
+        pretraining: of the clean model; T2S' (inferred).
+        training: of the marked model, at a constant rate but for the drops; batch size and augmentation are inferred.
+        drops: shares of the epochs after which the rate falls.
+        drop_factor: to this part.
+        trigger_batch: trigger samples that join each batch.
+        steps: of the perturbation.
+        step: of each, of the full range of a pixel.
+        weight: of a trigger sample's loss, where a clean one's is 1.
+        key_filter: DeepTracer's filter of the key; not of this method.
+    """
+
+    model: Architecture = "resnet18"
+    trigger: AnyTrigger = field(default=RandomLabels())
+    triggers: int = 100
+    key_size: int = 100
+    pretraining: Recipe = field(default=Recipe())
+    training: Recipe = field(
+        default=Recipe(
+            epochs=200,
+            batch_size=128,
+            momentum=0.0,
+            weight_decay=1e-4,
+            schedule="constant",
+            augment="crop-flip",
+        )
+    )
+    drops: tuple[float, ...] = (0.5, 0.75)
+    drop_factor: float = 0.1
+    trigger_batch: int = 25
+    steps: int = 5
+    step: float = 1 / 255
+    weight: float = 0.1
+    key_filter: KeyFilter | None = None
+
+    def __post_init__(self) -> None:
+        check_counts(triggers=self.triggers, key_size=self.key_size, trigger_batch=self.trigger_batch)
+        if self.steps < 0 or not 0 < self.step <= 1 or self.weight <= 0 or not 0 < self.drop_factor <= 1:
+            raise BadConfig(
+                "steps may not be negative, step and drop_factor must lie in (0, 1], weight be positive: "
+                f"{self.steps}, {self.step}, {self.drop_factor}, {self.weight}"
+            )
+        if list(self.drops) != sorted(self.drops) or not all(0 < share < 1 for share in self.drops):
+            raise BadConfig(f"drops are shares of the epochs that rise between 0 and 1, not {self.drops}")
+
+    def __call__(
+        self, task: Task, *, seed: int, runtime: Runtime | None = None, clean: nn.Module | None = None
+    ) -> Marked:
+        """Embed; see :class:`heirmark.methods.base.Method`."""
+        return mark(self, self.embed, "margin", task, seed=seed, runtime=runtime, clean=clean)
+
+    def embed(
+        self, prepared: Prepared, *, seed: int, runtime: Runtime
+    ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
+        """Learn the samples by heart, with a margin; see :class:`heirmark.methods.base.Embed`."""
+        drawn, batch = prepared.training, self.trigger_batch
+        model = new_model(prepared.task, self.model, seed=derive_seed(seed, "margin", "init"))
+
+        def losses(clean: Answers, extras: Sequence[Answers | None]) -> Mapping[str, Tensor]:
+            (watermark,) = extras
+            assert watermark is not None  # trigger_batch is positive
+            whole = len(clean.targets) + len(watermark.targets)
+            return {
+                "primary": F.cross_entropy(clean.logits, clean.targets, reduction="sum") / whole,
+                "watermark": F.cross_entropy(watermark.logits, watermark.targets, reduction="sum") / whole,
+            }
+
+        def perturb(images: Tensor, targets: Tensor) -> Tensor:
+            return ascend(model, images, targets, steps=self.steps, size=self.step)
+
+        stretches = drop_at(self.training.epochs, self.drops)
+        phases = [
+            Phase(
+                recipe=replace(
+                    self.training, epochs=epochs, learning_rate=self.training.learning_rate * self.drop_factor**number
+                ),
+                extras=(batch,),
+            )
+            for number, epochs in enumerate(stretches)
+            if epochs
+        ]
+        history = fit_phases(
+            model,
+            prepared.data,
+            [replace(Extra.alone(drawn.inputs, drawn.targets), change=perturb)],
+            losses,
+            phases,
+            seeds=[derive_seed(seed, "margin", "phase", number) for number in range(len(phases))],
+            weigh=fixed({"watermark": self.weight}),
+            runtime=runtime,
+        )
+        return model, history

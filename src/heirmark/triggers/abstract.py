@@ -1,0 +1,119 @@
+"""Abstract images as triggers (Adi et al., arXiv 1802.04633, section 4), painted here from a seed: no file is needed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from heirmark.errors import BadConfig
+from heirmark.runtime import Runtime, derive_seed
+from heirmark.task import Split, Task
+from heirmark.triggers.base import TriggerSet, check_label, shuffled, stored
+
+
+def paint(shape: tuple[int, int, int], seed: int) -> Tensor:
+    """One abstract image: a ground of slow waves, and over it ellipses, half-planes and stripes, half transparent.
+
+    Args:
+        shape: ``(C, H, W)``.
+        seed: of all of it.
+
+    Returns:
+        ``[C, H, W]`` float32 in [0, 1].
+    """
+    generator = torch.Generator().manual_seed(seed)
+    channels, height, width = shape
+
+    def draw(*size: int) -> Tensor:
+        return torch.rand(size, generator=generator)
+
+    rows = torch.linspace(-1, 1, height)[:, None]
+    columns = torch.linspace(-1, 1, width)[None]
+    ground = torch.zeros(channels, height, width)
+    for _ in range(3):
+        across, down, phase = (2 * math.pi * (draw(3) - 0.5)).tolist()
+        ground += (draw(channels)[:, None, None] - 0.5) * torch.sin(across * columns + down * rows + phase)
+    image = 0.5 + 0.4 * ground
+    for _ in range(int(torch.randint(4, 9, (), generator=generator))):
+        kind = int(torch.randint(3, (), generator=generator))
+        x, y, turn, tall, wide = (
+            draw(5) * torch.tensor([2, 2, math.pi, 0.6, 0.6]) - torch.tensor([1, 1, 0, -0.1, -0.1])
+        ).tolist()
+        along = (columns - x) * math.cos(turn) + (rows - y) * math.sin(turn)
+        aside = (rows - y) * math.cos(turn) - (columns - x) * math.sin(turn)
+        if kind == 0:
+            inside = (along / wide).square() + (aside / tall).square() < 1
+        elif kind == 1:
+            inside = (along > 0) & (aside.abs() < 2 * tall)
+        else:
+            inside = (torch.sin(along * 3 / wide) > 0) & (aside.abs() < tall)
+        colour, cover = draw(channels)[:, None, None], 0.5 + 0.5 * float(draw(1))
+        image = torch.where(inside, cover * colour + (1 - cover) * image, image)
+    return image.clamp(0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AbstractImages:
+    """Abstract images, all given one label; under :class:`heirmark.triggers.RandomLabels` each its own, as in the paper.
+
+    The paper's hundred images come from the web; these are painted from the owner's seed, so that there are as many as one
+    likes.
+
+    Attributes:
+        target: the label; None draws one.
+    """
+
+    target: int | None = None
+
+    def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> AbstractSecret:
+        """Draw the target; see :class:`heirmark.triggers.base.Trigger`."""
+        if len(task.input_shape) != 3:
+            raise BadConfig(f"abstract images are images, and {task.name} has none: use another trigger")
+        generator = torch.Generator().manual_seed(derive_seed(seed, "abstract"))
+        target = int(torch.randint(len(task.classes), (), generator=generator)) if self.target is None else self.target
+        pixels = task.input_shape[1] * task.input_shape[2]
+        return AbstractSecret(
+            target=check_label(target, task, "target"),
+            seed=derive_seed(seed, "abstract", "images"),
+            permutation=torch.randperm(pixels, generator=generator),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AbstractSecret:
+    """Settled abstract images: see :class:`AbstractImages`.
+
+    Attributes:
+        target: the label.
+        seed: of the images.
+        permutation: of the pixels, makes the controls.
+    """
+
+    target: int
+    seed: int
+    permutation: Tensor = field(repr=False)
+
+    def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
+        """Fresh images of the hosts' shape and type; the control is the same image with its pixels in another order."""
+        shape = hosts.inputs.shape[1:]
+        pool = "held out" if held_out else "training"
+        images = [
+            paint((shape[0], shape[1], shape[2]), derive_seed(self.seed, pool, seed, number)) for number in range(count)
+        ]
+        inputs = stored(torch.stack(images), hosts.inputs.dtype)
+        return TriggerSet(
+            inputs=inputs,
+            controls=shuffled(inputs, self.permutation),
+            hosts=inputs[:, None][:, :0],
+            host_labels=torch.empty((len(inputs), 0), dtype=torch.long),
+            target=self.target,
+        )
+
+    def describe(self) -> Mapping[str, Any]:
+        """The secret as JSON; the images by their seed."""
+        return {"kind": "abstract", "target": self.target, "seed": self.seed}

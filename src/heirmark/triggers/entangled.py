@@ -1,0 +1,210 @@
+"""Entangled Watermarks' triggers: perturbed until a clean model's hidden layers hold them for the target (arXiv 2002.12200)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from heirmark.errors import BadConfig, BadData
+from heirmark.models.inner import hidden_layers, listening
+from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating
+from heirmark.snnl import soft_nearest_neighbour_loss
+from heirmark.task import Split, Task
+from heirmark.triggers.abstract import AbstractImages
+from heirmark.triggers.base import Secret, TriggerSet, shuffled, stored
+from heirmark.triggers.out_of_distribution import OutOfDistribution
+from heirmark.triggers.patch import Patch
+
+LAYERS = 3
+"""Hidden layers that are looked at, as in the paper's code."""
+MOST_STEPS = 50
+LAST_STEPS = 5
+CHUNK = 128
+
+
+def entangle(
+    model: nn.Module,
+    images: Tensor,
+    partners: Tensor,
+    target: int,
+    *,
+    rounds: int,
+    step: float,
+    threshold: float,
+    temperature: float,
+    layers: tuple[str, ...] = (),
+) -> Tensor:
+    """Perturb trigger samples (algorithm 1, lines 9-20, as its code does it).
+
+    In every round they are pushed away from the target while more than a share of them hits it, so that a model without the
+    mark does not, and then one step towards a larger soft nearest neighbour loss between them and images of the target class.
+
+    Args:
+        model: clean, in eval mode.
+        images: ``[m, C, H, W]`` float in [0, 1], on the model's device.
+        partners: ``[m, C, H, W]`` images of the target class.
+        target: the class.
+        rounds: of both.
+        step: of the signed gradient, in units of the full range.
+        threshold: the share.
+        temperature: of the loss.
+        layers: see :func:`heirmark.models.inner.hidden_layers`.
+
+    Returns:
+        ``[m, C, H, W]`` in [0, 1].
+    """
+    groups = torch.arange(2, device=images.device).repeat_interleave(len(images))
+
+    def away(current: Tensor) -> tuple[Tensor, float]:
+        asked = current.detach().requires_grad_(True)
+        logits = model(channels_last(asked)).float()
+        (slope,) = torch.autograd.grad(logits[:, target].sum(), asked)
+        return (current - step * slope.sign()).clamp(0, 1), float((logits.argmax(1) == target).double().mean())
+
+    steps = 0
+    with listening(hidden_layers(model, LAYERS, layers)) as heard, torch.enable_grad():
+        for _ in range(rounds):
+            while steps < MOST_STEPS:
+                pushed, share = away(images)
+                if share <= threshold:
+                    break
+                images, steps = pushed, steps + 1
+            asked = images.detach().requires_grad_(True)
+            model(channels_last(torch.cat([asked, partners])))
+            loss = torch.stack([entanglement(output, groups, temperature) for output in heard]).sum()
+            (slope,) = torch.autograd.grad(loss, asked)
+            images = (images + step * slope.sign()).clamp(0, 1)
+        for _ in range(LAST_STEPS if rounds else 0):
+            images, _ = away(images)
+    return images.detach()
+
+
+def entanglement(output: Tensor, groups: Tensor, temperature: Tensor | float) -> Tensor:
+    """The soft nearest neighbour loss of one layer, by the cosines between what passes its ReLU."""
+    return soft_nearest_neighbour_loss(output.float().flatten(1).relu(), groups, temperature)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entangled:
+    """Trigger samples that a clean model's hidden layers hardly tell from the target class, though its answer does.
+
+    The clean model is the owner's own; it chooses the samples, so it may neither calibrate nor be reported. Held-out samples
+    are perturbed with the same model in the same way.
+
+    Attributes:
+        of: the samples to perturb: images of another data set, the paper's default, abstract images in their place, or a
+            patch on images of the task. The paper's code seeks the best place for the patch; here it has its corner.
+        rounds: of perturbation; 0 leaves the samples as they are.
+        step: of each, of the full range of a pixel.
+        threshold: share of the samples that may hit the target on the clean model.
+        temperature: of the soft nearest neighbour loss; the paper's code starts there.
+        layers: names of the hidden layers; none means the last three.
+    """
+
+    of: OutOfDistribution | AbstractImages | Patch = field(default=OutOfDistribution(dataset="mnist", source=8))
+    rounds: int = 10
+    step: float = 0.01
+    threshold: float = 0.1
+    temperature: float = 100.0
+    layers: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.rounds < 0 or not 0 < self.step <= 1 or not 0 <= self.threshold < 1 or self.temperature <= 0:
+            raise BadConfig(
+                "rounds may not be negative, step must lie in (0, 1], threshold in [0, 1), temperature be positive: "
+                f"{self.rounds}, {self.step}, {self.threshold}, {self.temperature}"
+            )
+
+    def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> EntangledSecret:
+        """Settle the samples' own secret; see :class:`heirmark.triggers.base.Trigger`."""
+        secret = self.of.settle(task, clean, seed=seed, runtime=runtime)
+        partners = task.owner.inputs[task.owner.labels == secret.target]
+        if len(partners) == 0:
+            raise BadData(f"the owner has no image of the target class {secret.target}: choose another target")
+        hidden_layers(clean, LAYERS, self.layers)
+        pixels = task.input_shape[1] * task.input_shape[2]
+        generator = torch.Generator().manual_seed(derive_seed(seed, "entangled"))
+        return EntangledSecret(
+            of=secret,
+            target=secret.target,
+            settings=self,
+            clean=copy.deepcopy(clean).eval(),
+            partners=partners,
+            permutation=torch.randperm(pixels, generator=generator),
+            runtime=runtime or Runtime(),
+        )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class EntangledSecret:
+    """Settled entangled samples: see :class:`Entangled`.
+
+    Attributes:
+        of: the settled kind of samples.
+        target: the label.
+        settings: of the perturbation.
+        clean: the model that it asks.
+        partners: ``[N, C, H, W]`` the owner's images of the target class.
+        permutation: of the pixels, makes the controls of samples without a host.
+        runtime: device.
+    """
+
+    of: Secret
+    target: int
+    settings: Entangled
+    clean: nn.Module = field(repr=False)
+    partners: Tensor = field(repr=False)
+    permutation: Tensor = field(repr=False)
+    runtime: Runtime
+
+    def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
+        """Perturbed samples; the control is the host, or for those that have none the same sample with its pixels shuffled."""
+        drawn = self.of.draw(hosts, count, seed=seed, held_out=held_out)
+        generator = torch.Generator().manual_seed(derive_seed(seed, "partners"))
+        rows = torch.randint(len(self.partners), (len(drawn),), generator=generator)
+        device, how = self.runtime.torch_device, self.settings
+        self.clean.to(device)
+        made = []
+        with evaluating(self.clean):
+            for start in range(0, len(drawn), CHUNK):
+                made.append(
+                    entangle(
+                        self.clean,
+                        as_floats(drawn.inputs[start : start + CHUNK].to(device)),
+                        as_floats(self.partners[rows[start : start + CHUNK]].to(device)),
+                        self.target,
+                        rounds=how.rounds,
+                        step=how.step,
+                        threshold=how.threshold,
+                        temperature=how.temperature,
+                        layers=how.layers,
+                    ).cpu()
+                )
+                self.runtime.progress("entangling triggers", min(start + CHUNK, len(drawn)), len(drawn))
+        inputs = stored(torch.cat(made), drawn.inputs.dtype)
+        return TriggerSet(
+            inputs=inputs,
+            controls=drawn.controls if drawn.hosts.shape[1] else shuffled(inputs, self.permutation),
+            hosts=drawn.hosts,
+            host_labels=drawn.host_labels,
+            target=self.target,
+        )
+
+    def describe(self) -> Mapping[str, Any]:
+        """The secret as JSON."""
+        how = self.settings
+        return {
+            "kind": "entangled",
+            "target": self.target,
+            "of": dict(self.of.describe()),
+            "rounds": how.rounds,
+            "step": how.step,
+            "threshold": how.threshold,
+            "temperature": how.temperature,
+            "layers": list(how.layers),
+        }

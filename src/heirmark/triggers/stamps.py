@@ -1,0 +1,243 @@
+"""Marks over the pixels of one class: a text, or Gaussian noise (Zhang et al., AsiaCCS 2018, "content" and "noise")."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from heirmark.errors import BadConfig
+from heirmark.runtime import Runtime, as_floats, derive_seed
+from heirmark.task import Split, Task
+from heirmark.triggers.base import TriggerSet, check_label, pick, stored
+
+# Five rows of three dots, a row an octal digit.
+GLYPHS = {
+    "A": "25755", "B": "65656", "C": "34443", "D": "65556", "E": "74647", "F": "74644", "G": "34553", "H": "55755",
+    "I": "72227", "J": "11152", "K": "55655", "L": "44447", "M": "57755", "N": "65555", "O": "25552", "P": "65644",
+    "Q": "25573", "R": "65655", "S": "34216", "T": "72222", "U": "55557", "V": "55552", "W": "55775", "X": "55255",
+    "Y": "55222", "Z": "71247", "0": "75557", "1": "26227", "2": "61247", "3": "61216", "4": "55711", "5": "74616",
+    "6": "34757", "7": "71111", "8": "75757", "9": "75716", " ": "00000",
+}  # fmt: skip
+
+
+def write(text: str) -> Tensor:
+    """A text in letters of five rows and three columns.
+
+    Args:
+        text: of :data:`GLYPHS`.
+
+    Returns:
+        ``[5, 4 * len(text) - 1]`` bool, true where there is ink.
+
+    Example:
+        >>> for row in write("TL").int().tolist():
+        ...     print("".join(" #"[dot] for dot in row))
+        ### #
+         #  #
+         #  #
+         #  #
+         #  ###
+    """
+    rows = [[int(GLYPHS[letter][row]) for letter in text] for row in range(5)]
+    dots = [
+        [bool(digit >> shift & 1) if shift >= 0 else False for digit in row for shift in (2, 1, 0, -1)] for row in rows
+    ]
+    return torch.tensor(dots)[:, :-1]
+
+
+def stamp_text(images: Tensor, ink: Tensor, scale: int) -> Tensor:
+    """Images with a text in white on them, in the middle of the bottom, a pixel from the edge where there is room.
+
+    Args:
+        images: ``[M, C, H, W]`` uint8, or float in [0, 1].
+        ink: ``[h, w]`` bool, as :func:`write` makes it.
+        scale: pixels a dot; ``scale * h <= H`` and ``scale * w <= W``.
+
+    Returns:
+        ``[M, C, H, W]``, a copy.
+    """
+    big = ink.repeat_interleave(scale, 0).repeat_interleave(scale, 1)
+    tall, wide = big.shape
+    top = images.shape[2] - tall - min(1, images.shape[2] - tall)
+    left = (images.shape[3] - wide) // 2
+    out = images.clone()
+    out[:, :, top : top + tall, left : left + wide].masked_fill_(big, 255 if images.dtype == torch.uint8 else 1.0)
+    return out
+
+
+def choose_pair(source: int | None, target: int | None, task: Task, what: str, seed: int) -> tuple[int, int]:
+    """Source class and target; what is left open is drawn.
+
+    Args:
+        source: class of the hosts, or None.
+        target: the label, or None.
+        task: images.
+        what: the trigger, for errors.
+        seed: of the draw.
+
+    Raises:
+        BadConfig: when the task has no images, or a class is none of its.
+    """
+    if len(task.input_shape) != 3:
+        raise BadConfig(f"{what} is put on images, and {task.name} has none: use another trigger")
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(task.classes), generator=generator).tolist()
+    if source is None:
+        source = next(label for label in order if label != target)
+    if target is None:
+        target = next(label for label in order if label != source)
+    return check_label(source, task, "source class"), check_label(target, task, "target")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextStamp:
+    """A text on source-class images, labelled with the target: "content" of the paper.
+
+    Attributes:
+        source: class of the hosts; None draws one (the paper took cars).
+        target: the label; None draws one that is not the source (planes).
+        text: capital letters, digits and blanks; "TEST" is the paper's.
+        scale: pixels a dot; None takes as many as let the text fill half of the image's width, at least one.
+    """
+
+    source: int | None = None
+    target: int | None = None
+    text: str = "TEST"
+    scale: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.text.strip() or not set(self.text) <= set(GLYPHS):
+            raise BadConfig(f"a text is made of capital letters, digits and blanks, not {self.text!r}")
+        if self.scale is not None and self.scale < 1:
+            raise BadConfig(f"scale must be positive, not {self.scale}")
+        _check_pair(self.source, self.target)
+
+    def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> TextSecret:
+        """Draw what is left open; see :class:`heirmark.triggers.base.Trigger`."""
+        source, target = choose_pair(self.source, self.target, task, "a text", derive_seed(seed, "text"))
+        ink = write(self.text)
+        height, width = task.input_shape[1:]
+        scale = self.scale or max(1, width // (2 * ink.shape[1]))
+        if scale * ink.shape[0] > height or scale * ink.shape[1] > width:
+            raise BadConfig(
+                f"{self.text!r} takes {scale * ink.shape[0]}x{scale * ink.shape[1]} pixels of an image of "
+                f"{height}x{width}: shorten the text or lower scale"
+            )
+        return TextSecret(source=source, target=target, text=self.text, scale=scale)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextSecret:
+    """Settled text: see :class:`TextStamp`."""
+
+    source: int
+    target: int
+    text: str
+    scale: int
+
+    def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
+        """Stamped source-class images, each host once; the control is the host itself."""
+        images = pick(hosts, self.source, count, torch.Generator().manual_seed(seed))
+        return _on_hosts(stamp_text(images, write(self.text), self.scale), images, self.source, self.target)
+
+    def describe(self) -> Mapping[str, Any]:
+        """The secret as JSON."""
+        return {
+            "kind": "text",
+            "source": self.source,
+            "target": self.target,
+            "text": self.text,
+            "scale": self.scale,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianNoise:
+    """Gaussian noise on source-class images, labelled with the target: "noise" of the paper.
+
+    The noise is one pattern, the owner's, on all images (inferred): were it another on each, any noise at all would be the
+    mark.
+
+    Attributes:
+        source: class of the hosts; None draws one (the paper took cars).
+        target: the label; None draws one that is not the source (planes).
+        strength: standard deviation, of the full range of a pixel (inferred).
+    """
+
+    source: int | None = None
+    target: int | None = None
+    strength: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not 0 < self.strength <= 1:
+            raise BadConfig(f"strength must lie in (0, 1], not {self.strength}")
+        _check_pair(self.source, self.target)
+
+    def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> NoiseSecret:
+        """Draw classes and pattern; see :class:`heirmark.triggers.base.Trigger`."""
+        source, target = choose_pair(self.source, self.target, task, "noise", derive_seed(seed, "noise"))
+        return NoiseSecret(
+            source=source,
+            target=target,
+            strength=self.strength,
+            seed=derive_seed(seed, "noise", "pattern"),
+            shape=tuple(task.input_shape),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseSecret:
+    """Settled noise: see :class:`GaussianNoise`.
+
+    Attributes:
+        source: class of the hosts.
+        target: the label.
+        strength: standard deviation.
+        seed: of the pattern.
+        shape: of the pattern, ``(C, H, W)``.
+    """
+
+    source: int
+    target: int
+    strength: float
+    seed: int
+    shape: tuple[int, ...] = field(repr=False)
+
+    @property
+    def pattern(self) -> Tensor:
+        """``[C, H, W]`` float32 with mean about zero, in units of the full range."""
+        return self.strength * torch.randn(self.shape, generator=torch.Generator().manual_seed(self.seed))
+
+    def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
+        """Noisy source-class images, each host once; the control is the host itself."""
+        images = pick(hosts, self.source, count, torch.Generator().manual_seed(seed))
+        return _on_hosts(stored(as_floats(images) + self.pattern, images.dtype), images, self.source, self.target)
+
+    def describe(self) -> Mapping[str, Any]:
+        """The secret as JSON; the pattern by its seed."""
+        return {
+            "kind": "noise",
+            "source": self.source,
+            "target": self.target,
+            "strength": self.strength,
+            "seed": self.seed,
+        }
+
+
+def _check_pair(source: int | None, target: int | None) -> None:
+    if source is not None and source == target:
+        raise BadConfig(f"the target {target} may not be the source class")
+
+
+def _on_hosts(inputs: Tensor, images: Tensor, source: int, target: int) -> TriggerSet:
+    return TriggerSet(
+        inputs=inputs,
+        controls=images,
+        hosts=images[:, None],
+        host_labels=torch.full((len(images), 1), source),
+        target=target,
+    )
