@@ -31,6 +31,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from heirmark.bench.grid import asks_foreign
 from heirmark.console import Bars
 from heirmark.data import load_images, load_task
 from heirmark.errors import BadData, HeirmarkError
@@ -50,7 +51,6 @@ from heirmark.pipeline.store import Store
 from heirmark.runtime import derive_seed, predict
 from heirmark.task import Split
 from heirmark.triggers import Mix, PixelBlend
-from heirmark.triggers.foreign import foreign_dataset
 from heirmark.triggers.mix import MixSecret
 from provenance import provenance
 from summary import figures, grouped
@@ -209,12 +209,6 @@ class Bench:
             attack = replace(attack, queries=min(len(self.context.pools[pool]), len(self.context.task.adversary)))
         theft = Theft(attack=attack, answers=answers, pool=pool)  # type: ignore[arg-type]
         return steal_stage(theft, victim, self.context, seed=seed)
-
-
-def asks_foreign(method: AnyMethod) -> bool:
-    """Whether a method takes foreign images; the identity of the others' stages then need not depend on them."""
-    queries = (getattr(part, "queries", None) for part in (method, getattr(method, "key_filter", None)))
-    return "foreign" in queries or foreign_dataset(method.trigger) is not None
 
 
 def summarise(found: list[dict[str, Any]]) -> list[dict[str, Any]]:

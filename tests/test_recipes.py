@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from heirmark.bench import Grid
+from heirmark.bench.grid import asks_foreign
 from heirmark.bench.recipes import SCALES, load_grid, recipes_in
 from heirmark.models import specify
 from heirmark.pipeline.stealing import Theft
+from heirmark.triggers.foreign import foreign_dataset
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 SHAPES = {"cifar10": (3, 32, 32), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "fashion-mini": (1, 28, 28)}
@@ -36,6 +38,10 @@ def test_every_recipe_is_a_grid(file: str, name: str, scale: str) -> None:
         thieves = [step.attack for trial in block.trials for step in trial.steps if isinstance(step, Theft)]
         for owner in (*(marking.method for marking in block.markings), block.unmarked, *block.calibrators, *thieves):
             specify(owner.model, input_shape=shape, classes=10)
+        needed = {foreign_dataset(marking.method.trigger) for marking in block.markings}
+        assert needed <= {None, block.workload.foreign}
+        if any(asks_foreign(marking.method) for marking in block.markings):
+            assert block.workload.foreign is not None
         pools = {step.pool for trial in block.trials for step in trial.steps if isinstance(step, Theft)}
         assert pools <= {"adversary", *block.workload.pools}
 

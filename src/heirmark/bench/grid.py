@@ -9,7 +9,7 @@ from typing import Literal, TypeAlias, get_args
 from heirmark.errors import BadConfig
 from heirmark.methods import T2S, AnyMethod, Unmarked
 from heirmark.pipeline.trials import Probe, Trial
-from heirmark.triggers import OutOfDistribution
+from heirmark.triggers.foreign import foreign_dataset
 
 Picture: TypeAlias = Literal["pca", "history"]
 
@@ -164,4 +164,4 @@ def asks_foreign(method: AnyMethod) -> bool:
     if isinstance(method, T2S):
         parts += [method.watermark, getattr(method.watermark, "key_filter", None)]
     queries = (getattr(part, "queries", None) for part in parts)
-    return "foreign" in queries or isinstance(method.trigger, OutOfDistribution)
+    return "foreign" in queries or foreign_dataset(method.trigger) is not None
