@@ -48,7 +48,7 @@ RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Of pruning, as in the papers' figures."""
 BITS = (16, 8, 6, 4, 3, 2, 1)
 """Of weights, as in DeepTracer's Table 3 and T2S' Fig. 5-6."""
-FRONTS: tuple[Literal["flip", "bits", "gaussian-blur", "downscale"], ...] = (
+MILD_FRONTS: tuple[Literal["flip", "bits", "gaussian-blur", "downscale"], ...] = (
     "flip",
     "bits",
     "gaussian-blur",
@@ -58,8 +58,10 @@ FRONTS: tuple[Literal["flip", "bits", "gaussian-blur", "downscale"], ...] = (
 DEVIATIONS = (0.02, 0.05, 0.1, 0.2, 0.3)
 """Of noise on the inputs, whose pixels lie in [0, 1]."""
 
-TUNING = replace(DEMO.recipe, epochs=3, learning_rate=0.02, warmup=0.0)
-RETRAINING = replace(DEMO.recipe, epochs=4, optimizer="adam", nesterov=False, learning_rate=1e-3, weight_decay=0.0)
+QUICK_TUNING = replace(DEMO.recipe, epochs=3, learning_rate=0.02, warmup=0.0)
+QUICK_RETRAINING = replace(
+    DEMO.recipe, epochs=4, optimizer="adam", nesterov=False, learning_rate=1e-3, weight_decay=0.0
+)
 QUICK_ATTACKS: dict[str, Any] = {
     "knockoff": DEMO.knockoff(),
     "knockoff-adaptive": KnockoffAdaptive(recipe=DEMO.recipe),
@@ -67,22 +69,22 @@ QUICK_ATTACKS: dict[str, Any] = {
     "jbda": JBDA(recipe=replace(DEMO.recipe, epochs=8), rounds=5),
     "active-thief": ActiveThief(recipe=replace(DEMO.recipe, epochs=8), rounds=3, validation=0.1, queries=4000),
     "dfme": DFME(queries=100_000, learning_rate=0.05, width=32),
-    "fine-tuning": FineTuning(recipe=TUNING),
+    "fine-tuning": FineTuning(recipe=QUICK_TUNING),
     "pruning": Pruning(),
-    "fine-pruning": FinePruning(recipe=TUNING),
+    "fine-pruning": FinePruning(recipe=QUICK_TUNING),
     "quantisation": Quantisation(),
     "int8": Int8(),
-    "transfer": Transfer(recipe=RETRAINING, head_recipe=TUNING),
-    "distil-to": DistillTo(model="naivenet:width=16,batch_norm=true", recipe=RETRAINING, temperature=4.0),
-    "mislabelled-mixes": MislabelledMixes(recipe=RETRAINING),
-    "overwriting": Overwriting(recipe=RETRAINING),
-    "adaptive": AdaptiveUnlearning(recipe=RETRAINING, own_recipe=DEMO.recipe),
+    "transfer": Transfer(recipe=QUICK_RETRAINING, head_recipe=QUICK_TUNING),
+    "distil-to": DistillTo(model="naivenet:width=16,batch_norm=true", recipe=QUICK_RETRAINING, temperature=4.0),
+    "mislabelled-mixes": MislabelledMixes(recipe=QUICK_RETRAINING),
+    "overwriting": Overwriting(recipe=QUICK_RETRAINING),
+    "adaptive": AdaptiveUnlearning(recipe=QUICK_RETRAINING, own_recipe=DEMO.recipe),
     "preprocessing": Preprocessing(),
     "neural-cleanse": NeuralCleanse(steps=100, samples=128, checked=500),
     "abs": ABS(steps=300, candidates=5, checked=500),
     "mix-probing": MixProbing(),
     "lof": LocalOutliers(samples=3000),
-    "composites": CompositeScreen(recipe=replace(RETRAINING, epochs=3), samples=6000),
+    "composites": CompositeScreen(recipe=replace(QUICK_RETRAINING, epochs=3), samples=6000),
 }
 """Every attack with settings for minutes on a CPU and small images; those that ``--quick`` stands for."""
 
@@ -262,7 +264,7 @@ def _removals(attacks: Mapping[str, Any], before: tuple[Theft, ...], group: str,
     yield trial("mislabelled mixes", attacks["mislabelled-mixes"])
     yield trial("overwriting", attacks["overwriting"])
     yield trial("unlearning by one who knows the method", attacks["adaptive"])
-    for front in FRONTS:
+    for front in MILD_FRONTS:
         yield trial(f"queries through {front}", Preprocessing(kind=front))
     for rate in RATES:
         yield trial(f"pruning of {rate:.0%}", replace(attacks["pruning"], rate=rate), ("pruning rate", rate))
