@@ -93,12 +93,6 @@ class Trigger(Protocol):
         """
 
 
-def stored(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Floats in [0, 1] as images of a dtype are stored."""
-    images = images.clamp(0, 1)
-    return images.mul(255).round().to(dtype) if dtype == torch.uint8 else images.to(dtype)
-
-
 def pick(hosts: Split, label: int, count: int, generator: torch.Generator) -> Tensor:
     """Draw images of one class in random order, without replacement: ``count`` of them, or as many as there are.
 
