@@ -214,7 +214,7 @@ def _programme(attacks: Mapping[str, Any], model: Architecture, pool: str | None
                 for on in ("inputs", "features")
             ),
             Probe(name="composites of every kind", attack=attacks["composites"]),
-            Probe(name="composites of tiles", attack=replace(attacks["composites"], kind="tiles")),
+            Probe(name="composites of tiles", attack=replace(attacks["composites"], kinds=("tiles",))),
         ),
     )
 
