@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -78,7 +79,7 @@ def steal(
     """Attack a model through its answers alone, with the adversary's data; write the stolen model."""
     from heirmark.attacks import EXTRACTIONS
     from heirmark.pipeline.attack_jobs import load_victims_pool, load_victims_task, steal_job, victims_architecture
-    from heirmark.pipeline.audit_plan import quick_attack
+    from heirmark.pipeline.audit_attacks import quick_attack
     from heirmark.pipeline.named import check_known, user_factory
     from heirmark.pipeline.stealing import ADVERSARY, Theft
 
@@ -152,7 +153,7 @@ def remove(
     from heirmark.configuration import apply_settings
     from heirmark.pipeline.altering import Alteration
     from heirmark.pipeline.attack_jobs import load_victims_pool, load_victims_task, remove_job
-    from heirmark.pipeline.audit_plan import quick_attack
+    from heirmark.pipeline.audit_attacks import quick_attack
     from heirmark.pipeline.named import check_known, user_factory
 
     check_known("removal attack", attack, REMOVALS)
@@ -205,7 +206,7 @@ def detect(
     from heirmark.attacks import INSPECTIONS, SCREENINGS
     from heirmark.configuration import apply_settings
     from heirmark.pipeline.attack_jobs import inspect_job, load_victims_task, screen_job
-    from heirmark.pipeline.audit_plan import quick_attack
+    from heirmark.pipeline.audit_attacks import quick_attack
     from heirmark.pipeline.named import check_known, user_factory
 
     known: dict[str, type] = {**INSPECTIONS, **SCREENINGS}
@@ -274,7 +275,14 @@ def audit(
     as_json: Json = False,
 ) -> int:
     """Attack your own marked model, and an unmarked twin, in every known way; write one report of what survives."""
-    from heirmark.pipeline.attack_jobs import audit_job, load_victims_pool, load_victims_task, victims_architecture
+    from heirmark.pipeline.attack_jobs import (
+        audit_job,
+        load_victims_pool,
+        load_victims_task,
+        trigger_kind,
+        victims_architecture,
+    )
+    from heirmark.pipeline.audit_attacks import Sizes
     from heirmark.pipeline.audit_plan import PROFILES, select
     from heirmark.pipeline.named import check_known, user_factory
     from heirmark.report.audit import audit_table, inspection_table, screen_table, to_plain
@@ -282,10 +290,12 @@ def audit(
     check_known("profile", profile, PROFILES)
     factory = None if model is None else user_factory(model)
     out = out or Path("runs") / f"audit-{marked.resolve().name}"
-    programme = select(PROFILES[profile](victims_architecture(marked, factory), pool=pool), only or [])
+    plan = partial(PROFILES[profile], victims_architecture(marked, factory), pool=pool, trigger=trigger_kind(marked))
+    select(plan(), only or [])  # a name that there is not is told before data are loaded
     with bars_for(as_json) as bars:
         bars.progress("load the data", 0, 1)
         task, _ = load_victims_task(marked, data, split_seed=split_seed, root=data_root)
+        programme = select(plan(sizes=Sizes.of(task)), only or [])
         result = audit_job(
             programme,
             marked,

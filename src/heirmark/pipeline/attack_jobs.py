@@ -322,6 +322,18 @@ def read_twin(folder: Path, factory: Factory | None) -> Unmarked:
     return replace(twin, trigger=Patch(), key_size=1)
 
 
+def trigger_kind(marked: Path) -> str | None:
+    """The kind of the triggers of a marked model, which is public with the method; None where there is no key.
+
+    Raises:
+        BadArtifact: when the key is damaged.
+    """
+    if not (marked / "key" / "key.json").is_file():
+        return None
+    kind = read_key(marked).trigger.get("kind")
+    return kind if isinstance(kind, str) else None
+
+
 def victims_architecture(victim: Path, factory: Factory | None) -> Architecture:
     """The architecture of the model in a folder, which is a thief's when no other is asked for.
 
@@ -405,5 +417,6 @@ __all__ = [
     "remove_job",
     "screen_job",
     "steal_job",
+    "trigger_kind",
     "victims_architecture",
 ]

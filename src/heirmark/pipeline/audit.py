@@ -229,7 +229,7 @@ def run_audit(
         rows=(victim, *rows),
         inspections=inspections,
         screens=screens,
-        notes=NOTES,
+        notes=(*NOTES, *programme.left_out),
         provenance=provenance,
     )
     out.mkdir(parents=True, exist_ok=True)

@@ -6,38 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from heirmark.attacks import (
-    ABS,
-    DFME,
-    EXTRACTIONS,
-    INSPECTIONS,
-    JBDA,
-    REMOVALS,
-    SCREENINGS,
-    ActiveThief,
-    AdaptiveUnlearning,
-    CompositeScreen,
-    Distillation,
-    DistillTo,
-    FinePruning,
-    FineTuning,
-    Int8,
-    KnockoffAdaptive,
-    LocalOutliers,
-    MislabelledMixes,
-    MixProbing,
-    NeuralCleanse,
-    Overwriting,
-    Preprocessing,
-    Pruning,
-    Quantisation,
-    Removal,
-    Transfer,
-)
+from heirmark.attacks import EXTRACTIONS, Preprocessing, Removal
+from heirmark.attacks.composites import Kind
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
-from heirmark.pipeline.demo_plan import QUICK as DEMO
+from heirmark.pipeline.audit_attacks import PAPER_ATTACKS, QUICK_ATTACKS, Sizes, fitted, unfit
 from heirmark.pipeline.stealing import Theft
 
 EXTRACTION = "Extraction"
@@ -57,41 +31,13 @@ MILD_FRONTS: tuple[Literal["flip", "bits", "gaussian-blur", "downscale"], ...] =
 """Transformations of queries that are tried at a mild strength."""
 DEVIATIONS = (0.02, 0.05, 0.1, 0.2, 0.3)
 """Of noise on the inputs, whose pixels lie in [0, 1]."""
-
-QUICK_TUNING = replace(DEMO.recipe, epochs=3, learning_rate=0.02, warmup=0.0)
-QUICK_RETRAINING = replace(
-    DEMO.recipe, epochs=4, optimizer="adam", nesterov=False, learning_rate=1e-3, weight_decay=0.0
-)
-QUICK_ATTACKS: dict[str, Any] = {
-    "knockoff": DEMO.knockoff(),
-    "knockoff-adaptive": KnockoffAdaptive(recipe=DEMO.recipe),
-    "distillation": Distillation(recipe=replace(DEMO.recipe, epochs=6), temperature=4.0),
-    "jbda": JBDA(recipe=replace(DEMO.recipe, epochs=8), rounds=5),
-    "active-thief": ActiveThief(recipe=replace(DEMO.recipe, epochs=8), rounds=3, validation=0.1, queries=4000),
-    "dfme": DFME(queries=100_000, learning_rate=0.05, width=32),
-    "fine-tuning": FineTuning(recipe=QUICK_TUNING),
-    "pruning": Pruning(),
-    "fine-pruning": FinePruning(recipe=QUICK_TUNING),
-    "quantisation": Quantisation(),
-    "int8": Int8(),
-    "transfer": Transfer(recipe=QUICK_RETRAINING, head_recipe=QUICK_TUNING),
-    "distil-to": DistillTo(model="naivenet:width=16,batch_norm=true", recipe=QUICK_RETRAINING, temperature=4.0),
-    "mislabelled-mixes": MislabelledMixes(recipe=QUICK_RETRAINING),
-    "overwriting": Overwriting(recipe=QUICK_RETRAINING),
-    "adaptive": AdaptiveUnlearning(recipe=QUICK_RETRAINING, own_recipe=DEMO.recipe),
-    "preprocessing": Preprocessing(),
-    "neural-cleanse": NeuralCleanse(steps=100, samples=128, checked=500),
-    "abs": ABS(steps=300, candidates=5, checked=500),
-    "mix-probing": MixProbing(),
-    "lof": LocalOutliers(samples=3000),
-    "composites": CompositeScreen(recipe=replace(QUICK_RETRAINING, epochs=3), samples=6000),
+GUESSES: dict[str, tuple[Kind, ...]] = {
+    "tiles": ("tiles",),
+    "mix": ("halves", "insets", "blend", "stripes"),
+    "patch": ("patch",),
 }
-"""Every attack with settings for minutes on a CPU and small images; those that ``--quick`` stands for."""
-
-PAPER_ATTACKS: dict[str, Any] = {
-    name: kind() for name, kind in {**EXTRACTIONS, **REMOVALS, **INSPECTIONS, **SCREENINGS}.items()
-}
-"""Every attack with its paper's settings."""
+"""Composites that a thief makes who knows the method, by the public kind of its triggers: not which classes, which of the ways to
+mix, which corner. Triggers of other kinds are no composites."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,36 +80,35 @@ class Programme:
         trials: extraction and removal attacks.
         inspections: searches for the mark.
         screenings: screens of queries.
+        left_out: what is not tried and why, in sentences.
     """
 
     trials: tuple[Trial, ...]
     inspections: tuple[Probe, ...]
     screenings: tuple[Probe, ...]
+    left_out: tuple[str, ...] = ()
 
 
-def quick_attack(name: str) -> Any:
-    """An attack by name with settings for minutes on a CPU and small images."""
-    return QUICK_ATTACKS[name]
-
-
-def quick(model: Architecture, *, pool: str | None = None) -> Programme:
+def quick(
+    model: Architecture, *, pool: str | None = None, trigger: str | None = None, sizes: Sizes | None = None
+) -> Programme:
     """Every attack with settings for minutes on a CPU and small images, each once or at a few strengths.
 
     Args:
         model: the victim's architecture, which its thieves take.
         pool: another data set, which a thief asks about and learns as another task.
+        trigger: the kind of the method's triggers, as its key names it (``"tiles"``, ``"mix"`` ...), which is public: the thief
+            who knows the method knows it, and no more of the key.
+        sizes: what the adversary has; None leaves the settings as they are.
     """
-    return _programme(QUICK_ATTACKS, model, pool, other="vgg-like:width=16,dropout=0.1")
+    return _programme(QUICK_ATTACKS, model, pool, trigger, sizes, other="vgg-like:width=16,dropout=0.1")
 
 
-def full(model: Architecture, *, pool: str | None = None) -> Programme:
-    """Every attack with its paper's settings: hours, and a GPU where nets and images are not small.
-
-    Args:
-        model: the victim's architecture, which its thieves take.
-        pool: another data set, which a thief asks about and learns as another task.
-    """
-    return _programme(PAPER_ATTACKS, model, pool, other="mobilenet-v2")
+def full(
+    model: Architecture, *, pool: str | None = None, trigger: str | None = None, sizes: Sizes | None = None
+) -> Programme:
+    """Every attack with its paper's settings: hours, and a GPU where nets and images are not small; see :func:`quick`."""
+    return _programme(PAPER_ATTACKS, model, pool, trigger, sizes, other="mobilenet-v2")
 
 
 PROFILES: dict[str, Callable[..., Programme]] = {"quick": quick, "full": full}
@@ -186,6 +131,7 @@ def select(programme: Programme, only: list[str]) -> Programme:
         trials=tuple(trial for trial in programme.trials if wanted(f"{trial.group}: {trial.name}")),
         inspections=tuple(probe for probe in programme.inspections if wanted(f"inspection: {probe.name}")),
         screenings=tuple(probe for probe in programme.screenings if wanted(f"screening: {probe.name}")),
+        left_out=programme.left_out,
     )
     if not (left.trials or left.inspections or left.screenings):
         names = [trial.name for trial in programme.trials if not trial.curve]
@@ -194,29 +140,51 @@ def select(programme: Programme, only: list[str]) -> Programme:
     return left
 
 
-def _programme(attacks: Mapping[str, Any], model: Architecture, pool: str | None, *, other: str) -> Programme:
+def _programme(
+    attacks: Mapping[str, Any],
+    model: Architecture,
+    pool: str | None,
+    trigger: str | None,
+    sizes: Sizes | None,
+    *,
+    other: str,
+) -> Programme:
+    without: dict[str, str] = {}
+    if sizes is not None:
+        attacks, without = fitted(attacks, sizes), unfit(sizes)
+    kinds = GUESSES.get(trigger or "", ())
+    left_out = [f"Left out: {name}, since {why}." for name, why in without.items()]
+    if trigger and not kinds:
+        left_out.append(f"Left out: composites by one who knows the method, whose triggers ({trigger}) are none.")
     thieves = {name: replace(attacks[name], model=model) for name in EXTRACTIONS}
     stolen = Theft(attack=thieves["knockoff"])
     return Programme(
         trials=(
             *_extractions(thieves, other, pool),
-            *_removals(attacks, (), REMOVAL, pool),
+            *_removals(attacks, (), REMOVAL, pool, kinds, without),
             Trial(name="second extraction", group=CHAIN, steps=(stolen, stolen)),
-            *_removals(attacks, (stolen,), CHAIN, None),
+            *_removals(attacks, (stolen,), CHAIN, None, kinds, without),
         ),
         inspections=tuple(
             Probe(name=words, attack=attacks[name], stolen=(stolen,))
             for name, words in (("neural-cleanse", "Neural Cleanse"), ("abs", "ABS"), ("mix-probing", "mix probing"))
+            if name not in without
         ),
-        screenings=(
-            *(
-                Probe(name=f"local outlier factor on {on}", attack=replace(attacks["lof"], on=on))
-                for on in ("inputs", "features")
-            ),
-            Probe(name="composites of every kind", attack=attacks["composites"]),
-            Probe(name="composites of tiles", attack=replace(attacks["composites"], kinds=("tiles",))),
-        ),
+        screenings=tuple(_screenings(attacks, kinds)),
+        left_out=tuple(left_out),
     )
+
+
+def _screenings(attacks: Mapping[str, Any], kinds: tuple[Kind, ...]) -> Iterator[Probe]:
+    for on in ("inputs", "features"):
+        yield Probe(name=f"local outlier factor on {on}", attack=replace(attacks["lof"], on=on))
+    yield Probe(name="composites of every kind", attack=attacks["composites"])
+    if kinds:
+        yield Probe(name=f"composites, {_informed(kinds)}", attack=replace(attacks["composites"], kinds=kinds))
+
+
+def _informed(kinds: tuple[Kind, ...]) -> str:
+    return f"by one who knows the method ({', '.join(kinds)})"
 
 
 def _extractions(thieves: Mapping[str, Any], other: str, pool: str | None) -> Iterator[Trial]:
@@ -243,7 +211,14 @@ def _extractions(thieves: Mapping[str, Any], other: str, pool: str | None) -> It
         yield trial(f"{words}, labels", thieves[name], answers="label")
 
 
-def _removals(attacks: Mapping[str, Any], before: tuple[Theft, ...], group: str, pool: str | None) -> Iterator[Trial]:
+def _removals(
+    attacks: Mapping[str, Any],
+    before: tuple[Theft, ...],
+    group: str,
+    pool: str | None,
+    kinds: tuple[Kind, ...],
+    without: Mapping[str, str],
+) -> Iterator[Trial]:
     def trial(name: str, attack: Removal, curve: tuple[str, float] | None = None, other: str | None = None) -> Trial:
         return Trial(name=name, group=group, steps=(*before, Alteration(attack=attack, pool=other)), curve=curve)
 
@@ -261,9 +236,12 @@ def _removals(attacks: Mapping[str, Any], before: tuple[Theft, ...], group: str,
     yield trial("transfer there and back", attacks["transfer"])
     if pool is not None:
         yield trial(f"transfer to {pool} and back", attacks["transfer"], other=pool)
-    yield trial("mislabelled mixes", attacks["mislabelled-mixes"])
+    if "mislabelled-mixes" not in without:
+        yield trial("mislabelled mixes", attacks["mislabelled-mixes"])
     yield trial("overwriting", attacks["overwriting"])
-    yield trial("unlearning by one who knows the method", attacks["adaptive"])
+    yield trial("unlearning of composites of every kind", attacks["adaptive"])
+    if kinds:
+        yield trial(f"unlearning {_informed(kinds)}", replace(attacks["adaptive"], kinds=kinds))
     for front in MILD_FRONTS:
         yield trial(f"queries through {front}", Preprocessing(kind=front))
     for rate in RATES:

@@ -7,7 +7,7 @@ own and needs no key to learn what they look like.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +65,11 @@ class CompositeScreen:
             raise BadConfig(
                 f"held_out and false_alarms are shares: give them in (0, 1), not {self.held_out} and {self.false_alarms}"
             )
+
+    def promising(self, images: int) -> CompositeScreen:
+        """The same with so many false alarms, if more than these, as are the fewest that so many images can promise."""
+        kept = max(1, round(self.held_out * min(images, self.samples)))
+        return replace(self, false_alarms=max(self.false_alarms, 1 / (kept + 1)))
 
     def __call__(
         self, model: nn.Module, spec: ModelSpec, data: Split, *, seed: int, runtime: Runtime | None = None
