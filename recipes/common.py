@@ -11,7 +11,8 @@ from heirmark.bench.grid import Picture
 from heirmark.methods import AnyMethod, Unmarked
 from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
-from heirmark.pipeline.audit_plan import BITS, RATES, quick_attacks
+from heirmark.pipeline.audit_attacks import quick_attacks
+from heirmark.pipeline.audit_plan import BITS, RATES
 from heirmark.pipeline.demo_plan import QUICK, Profile
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.trials import Trial

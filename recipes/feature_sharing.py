@@ -10,7 +10,7 @@ from heirmark.bench import Marking
 from heirmark.bench.recipes import Scale
 from heirmark.methods import EWE, AnyMethod, FeatureSharing
 from heirmark.pipeline.altering import Alteration
-from heirmark.pipeline.audit_plan import quick_attacks
+from heirmark.pipeline.audit_attacks import quick_attacks
 from heirmark.pipeline.demo_plan import Profile
 from heirmark.pipeline.trials import Trial
 from heirmark.triggers import AnyTrigger, Entangled, OutOfDistribution, Patch

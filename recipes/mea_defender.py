@@ -15,7 +15,8 @@ from heirmark.methods import MEADefender
 from heirmark.methods.mea_defender import ADAM
 from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
-from heirmark.pipeline.audit_plan import RATES, quick_attacks
+from heirmark.pipeline.audit_attacks import quick_attacks
+from heirmark.pipeline.audit_plan import RATES
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.trials import Probe, Trial
 from heirmark.triggers import AutoencoderBlend, CropPaste, Mix, PixelBlend, Stripes

@@ -11,7 +11,7 @@ from heirmark.bench.recipes import Scale
 from heirmark.methods import METHODS, T2S, AnyMethod
 from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
-from heirmark.pipeline.audit_plan import quick_attacks
+from heirmark.pipeline.audit_attacks import quick_attacks
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.trials import Trial
 from heirmark.training import Recipe

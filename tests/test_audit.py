@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 import own_code
 from heirmark.attacks import (
+    DFME,
     EXTRACTIONS,
     INSPECTIONS,
     REMOVALS,
@@ -28,6 +30,8 @@ from heirmark.attacks import (
     Reversed,
     Screen,
 )
+from heirmark.attacks.composites import KINDS as COMPOSITES
+from heirmark.attacks.detection.composite_screen import least_held_out
 from heirmark.errors import BadArtifact, BadConfig, BadData, ShapeMismatch
 from heirmark.key import make_key
 from heirmark.methods import Vanilla
@@ -36,8 +40,9 @@ from heirmark.models.storage import load_model
 from heirmark.pipeline import Event
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.attack_jobs import inspect_job, remove_job, screen_job
-from heirmark.pipeline.audit_job import audit_job, read_twin, recipe_of
-from heirmark.pipeline.audit_plan import PROFILES, Programme, quick_attacks, select
+from heirmark.pipeline.audit_attacks import PAPER_ATTACKS, Sizes, fitted, quick_attacks
+from heirmark.pipeline.audit_job import audit_job, read_twin, recipe_of, trigger_kind
+from heirmark.pipeline.audit_plan import CHAIN, GUESSES, PROFILES, Programme, select
 from heirmark.pipeline.demo_plan import QUICK as DEMO
 from heirmark.pipeline.exporting import Origin
 from heirmark.pipeline.jobs import embed_job, inspect_folder, verify_job
@@ -58,7 +63,19 @@ from heirmark.report.audit import (
 from heirmark.runtime import Runtime, as_floats
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
-from heirmark.triggers import Mix
+from heirmark.triggers import (
+    AbstractImages,
+    AnyTrigger,
+    Entangled,
+    Feature,
+    GaussianNoise,
+    Mix,
+    OutOfDistribution,
+    Patch,
+    RandomLabels,
+    TextStamp,
+    Tiles,
+)
 
 NET = "naivenet:width=4,hidden=16,batch_norm=true"
 RECIPE = Recipe(epochs=4, batch_size=32, learning_rate=0.05)
@@ -485,3 +502,111 @@ def test_what_fails_on_the_twin_alone_is_told_beside_the_rest(marked: Path, task
     assert (found.outcome, found.error, found.twin_outcome) == ("MARKED", "", "")
     assert found.twin_error == "not this one: give it another"
     assert "failed: not this one" in result.path.read_text()
+
+
+def names_of(programme: Programme) -> set[str]:
+    probes = (*programme.inspections, *programme.screenings)
+    return {trial.name for trial in programme.trials} | {probe.name for probe in probes}
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+@pytest.mark.parametrize(
+    ("trigger", "kinds"),
+    [
+        ("tiles", ("tiles",)),
+        ("mix", ("halves", "insets", "blend", "stripes")),
+        ("patch", ("patch",)),
+        ("feature", ()),
+        ("out-of-distribution", ()),
+        (None, ()),
+    ],
+)
+def test_a_thief_who_knows_the_method_knows_its_kind_of_trigger(
+    profile: str, trigger: str | None, kinds: tuple[str, ...]
+) -> None:
+    programme = PROFILES[profile](NET, trigger=trigger)
+    knows = f"by one who knows the method ({', '.join(kinds)})"
+    for group in ("Removal from the marked model", "Removal after theft"):
+        rows = {trial.name: trial.steps[-1].attack for trial in programme.trials if trial.group == group}
+        assert set(rows["unlearning of composites of every kind"].kinds) == set(COMPOSITES)
+        assert [name for name in rows if "knows" in name] == ([f"unlearning {knows}"] if kinds else [])
+        if kinds:
+            assert rows[f"unlearning {knows}"].kinds == kinds
+    screens = {probe.name: probe.attack for probe in programme.screenings}
+    assert set(screens["composites of every kind"].kinds) == set(COMPOSITES)
+    assert [screens[name].kinds for name in screens if "knows" in name] == ([kinds] if kinds else [])
+    told = " ".join(programme.left_out)
+    assert (f"triggers ({trigger}) are none" in told) == (trigger is not None and not kinds)
+
+
+def test_the_kind_of_trigger_is_all_that_the_plan_reads_of_a_key(marked: Path, tmp_path: Path) -> None:
+    assert trigger_kind(marked) == "mix"
+    assert trigger_kind(tmp_path) is None
+    composites = {Tiles, Mix, Patch}
+    others = {Feature, OutOfDistribution, TextStamp, GaussianNoise, AbstractImages, Entangled, RandomLabels}
+    assert set(get_args(AnyTrigger)) == composites | others, (
+        "say in audit_plan.GUESSES what a thief makes of a new kind"
+    )
+    assert len(GUESSES) == len(composites)
+
+
+def test_attacks_are_fitted_to_what_the_adversary_has() -> None:
+    plenty = Sizes(images=9000, classes=10)
+    assert fitted(quick_attacks(), plenty) == quick_attacks()
+    assert fitted(PAPER_ATTACKS, plenty) == PAPER_ATTACKS
+    few = fitted(quick_attacks(), Sizes(images=100, classes=2))
+    assert few["active-thief"].queries == 50
+    assert few["jbda"].seeds == 100
+    assert few["lof"].neighbours == 20
+    assert fitted(quick_attacks(), Sizes(images=15, classes=2))["lof"].neighbours == 14
+    assert few["composites"].false_alarms == pytest.approx(1 / 21)
+    assert few["overwriting"].kind == "patch"
+    assert {name for name in few if few[name] != quick_attacks()[name]} == {
+        "active-thief", "jbda", "composites", "overwriting",
+    }  # fmt: skip
+    for images in (495, 494, 100, 20, 3):
+        screen = fitted(PAPER_ATTACKS, Sizes(images=images, classes=10))["composites"]
+        assert least_held_out(screen.false_alarms) <= max(1, round(screen.held_out * images))
+        assert (screen.false_alarms == 0.01) == (images >= 493)
+
+
+def short(attack: Any) -> Any:
+    """The same attack with as little work as it can do."""
+    if isinstance(attack, DFME):
+        attack = replace(attack, queries=100, batch_size=8, latent=4, width=4, student_steps=1)
+    one = Recipe(epochs=1, batch_size=32, learning_rate=0.01)
+    little = {"recipe": one, "own_recipe": one, "head_recipe": one, "rounds": 1, "model": NET}
+    little |= {} if isinstance(attack, DFME) else {"steps": 2}
+    known = {field.name for field in dataclasses.fields(attack)}
+    return replace(attack, **{name: value for name, value in little.items() if name in known})
+
+
+def test_an_audit_of_a_task_of_two_classes_and_few_images_runs_through(tmp_path: Path, tiny_task_of: Any) -> None:
+    """Quick settings but for epochs and steps: what does not fit is left out and told of, and no row is an error."""
+    pytest.importorskip("onnxruntime")
+    task = tiny_task_of(classes=2, train=600, test=80)
+    method = replace(VANILLA, trigger=Patch(), key_size=30, pretraining=replace(RECIPE, epochs=1))
+    embed_job(
+        method, task, tmp_path / "marked", seed=0, runtime=CPU, store=tmp_path / "store",
+        origin=Origin(data="conftest:make_tiny_task"), calibrators=2,
+    )  # fmt: skip
+    whole = PROFILES["quick"](NET, trigger="patch", sizes=Sizes.of(task))
+    programme = replace(
+        whole,
+        trials=tuple(
+            replace(trial, steps=tuple(replace(step, attack=short(step.attack)) for step in trial.steps))
+            for trial in whole.trials
+            if trial.curve is None and (trial.group != CHAIN or trial.name == "second extraction")
+        ),
+        inspections=tuple(replace(probe, attack=short(probe.attack), stolen=()) for probe in whole.inspections),
+        screenings=tuple(replace(probe, attack=short(probe.attack)) for probe in whole.screenings),
+    )
+    result = run(tmp_path / "marked", task, tmp_path / "out", programme, twin=tmp_path / "marked")
+    rows = (*result.rows, *result.inspections, *result.screens)
+    assert {row.name: row.error for row in rows if row.error} == {}
+    assert [row.name for row in result.rows if row.twin_error] == []
+    assert {row.name for row in rows} == names_of(programme)
+    left_out = "mislabelled-mixes", "neural-cleanse", "mix-probing"
+    page = (tmp_path / "out/audit.html").read_text()
+    assert all(f"Left out: {name}, since" in page for name in left_out)
+    assert len(whole.left_out) == 3

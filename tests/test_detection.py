@@ -14,10 +14,15 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from heirmark.attacks import ABS, CompositeScreen, LocalOutliers, MixProbing, NeuralCleanse
-from heirmark.attacks.detection.composite_screen import WAYS as KINDS
-from heirmark.attacks.detection.composite_screen import bound, composites, least_held_out, noise_patches
+from heirmark.attacks.composites import KINDS, combine
+from heirmark.attacks.detection.composite_screen import (
+    bound,
+    composites,
+    least_held_out,
+    noise_patches,
+    white_squares,
+)
 from heirmark.attacks.detection.mix_probing import third_labels
-from heirmark.attacks.detection.mixes import MIXES, mixed, tiles
 from heirmark.attacks.detection.neural_cleanse import Balance
 from heirmark.attacks.detection.outliers import anomaly_index
 from heirmark.attacks.detection.reversing import squash, stamp, unsquash
@@ -240,35 +245,6 @@ def test_layers_are_chosen_by_name_position_and_kind(cpu: Runtime) -> None:
             choose_layers(layers, ("head",))
 
 
-# ---------------------------------------------------------------- mixes
-
-
-def test_mixes_are_made_as_they_say() -> None:
-    first, second = torch.rand(2, 3, 2, 20, 20).unbind()
-    pairs = torch.stack([first, second], 1)
-    made = {way: mixed(way, pairs) for way in MIXES}
-    torch.testing.assert_close(made["left-right"], halves(first, second))
-    torch.testing.assert_close(made["top-bottom"], torch.cat([first[:, :, :10], second[:, :, 10:]], 2))
-    torch.testing.assert_close(made["blend"], 0.5 * first + 0.5 * second)
-    shares = {way: float((made[way] == second).double().mean()) for way in MIXES if way != "blend"}
-    assert shares == pytest.approx(
-        {"left-right": 0.5, "top-bottom": 0.5, "diagonal": 0.475, "centre": 0.25, "band": 0.5, "stripes": 0.4}
-    )
-    for way in shares:
-        assert bool(((made[way] == first) | (made[way] == second)).all())
-
-
-def test_tiles_are_four_small_images_also_of_odd_sides() -> None:
-    images = torch.arange(4.0)[None, :, None, None, None].expand(2, 4, 3, 6, 6)
-    assert torch.equal(
-        tiles(images)[1, 2], torch.tensor([[0.0, 1], [2, 3]]).repeat_interleave(3, 0).repeat_interleave(3, 1)
-    )
-    odd = tiles(torch.rand(2, 4, 3, 7, 5))
-    assert odd.shape == (2, 3, 7, 5)
-    exact = torch.rand(1, 4, 1, 4, 4)
-    torch.testing.assert_close(tiles(exact)[0, 0, 0, 2], exact[0, 1, 0, :2, :2].mean())
-
-
 # ---------------------------------------------------------------- probing with mixes
 
 
@@ -314,11 +290,22 @@ def test_mix_probing_asks_for_what_it_needs(spec: ModelSpec, tiny_task: Task, cp
     data = tiny_task.adversary
     with pytest.raises(BadConfig, match="unknown ways to mix"):
         MixProbing(ways=("halves",))  # type: ignore[arg-type]
-    with pytest.raises(BadData, match="images of 4 classes, but the adversary has 3"):
+    with pytest.raises(BadData, match="images of 3 classes and a model of 6: inspect it otherwise"):
         MixProbing(ways=("tiles",))(nn.Identity(), spec, data.subset(data.labels < 3), seed=0, runtime=cpu)
     few = ModelSpec(name="naivenet", input_shape=(1, 16, 16), classes=4)
-    with pytest.raises(BadConfig, match="the model has no other: leave it out of ways"):
+    with pytest.raises(BadData, match="leave no label to look for"):
         MixProbing(ways=("tiles",))(nn.Identity(), few, data.subset(data.labels < 4), seed=0, runtime=cpu)
+
+
+def test_mixes_of_too_many_classes_are_left_out_of_probing(tiny_task: Task, cpu: Runtime) -> None:
+    data = tiny_task.adversary.subset(tiny_task.adversary.labels < 4)
+    few = ModelSpec(name="naivenet", input_shape=(1, 16, 16), classes=4)
+    net = few.build(seed=0).eval()
+    both, pairs = (
+        MixProbing(ways=ways, samples=5)(net, few, data, seed=0, runtime=cpu)
+        for ways in (("tiles", "left-right"), ("left-right",))
+    )
+    assert (both.scores, both.details) == (pairs.scores, pairs.details)
 
 
 # ---------------------------------------------------------------- screens
@@ -359,14 +346,14 @@ def test_local_outliers_ask_for_enough_examples(spec: ModelSpec, tiny_task: Task
         LocalOutliers(samples=20)
 
 
-@pytest.mark.parametrize("kind", ["tiles", "all"])
+@pytest.mark.parametrize("kinds", [("tiles",), KINDS], ids=["tiles", "all"])
 def test_the_composite_screen_flags_composites_and_few_natural_images(
-    kind: Any, spec: ModelSpec, tiny_task: Task, tiny_task_of: Callable[..., Task], cpu: Runtime
+    kinds: Any, spec: ModelSpec, tiny_task: Task, tiny_task_of: Callable[..., Task], cpu: Runtime
 ) -> None:
-    screen = dataclasses.replace(SCREEN, kind=kind)(nn.Identity(), spec, tiny_task.adversary, seed=0, runtime=cpu)
+    screen = dataclasses.replace(SCREEN, kinds=kinds)(nn.Identity(), spec, tiny_task.adversary, seed=0, runtime=cpu)
     fresh = tiny_task_of(test=1200).test
     assert float(screen(fresh.inputs).double().mean()) < 0.12
-    made = tiles(fresh.floats()[: 4 * 100].reshape(100, 4, 1, 16, 16))
+    made = combine(fresh.inputs[: 4 * 100].reshape(100, 4, 1, 16, 16), "tiles")
     assert float(screen(made).double().mean()) > 0.9
 
 
@@ -387,15 +374,42 @@ def test_a_threshold_keeps_its_promise_exactly(count: int, share: float, seed: i
     assert np.mean(above) > share - 1.5 / (count + 1) - 1e-9, "the threshold is higher than it has to be"
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_composites_are_as_many_and_none_is_natural(kind: str, tiny_task: Task) -> None:
-    images = tiny_task.adversary.floats()[:90]
-    made = composites(images, kind, seed=0)
-    assert made.shape == images.shape
-    assert 0 <= float(made.min()) <= float(made.max()) <= 1
-    assert float((made != images).flatten(1).any(1).double().mean()) > 0.95
-    assert torch.equal(made, composites(images, kind, seed=0))
-    assert not torch.equal(made, composites(images, kind, seed=1))
+@pytest.mark.parametrize("kinds", [*((kind,) for kind in KINDS), KINDS], ids="-".join)
+def test_composites_are_as_many_and_none_is_natural(kinds: tuple[str, ...], tiny_task: Task) -> None:
+    for images in (tiny_task.adversary.inputs[:90], tiny_task.adversary.floats()[:90]):
+        made = composites(images, kinds, seed=0)
+        assert made.shape == images.shape
+        assert made.dtype == images.dtype, (
+            "what no query of the verifier's has, a grey between two levels, tells nothing"
+        )
+        assert 0 <= float(made.min()) <= float(made.max()) <= (255 if images.dtype == torch.uint8 else 1)
+        assert float((made != images).flatten(1).any(1).double().mean()) > 0.9
+        assert torch.equal(made, composites(images, kinds, seed=0))
+        assert not torch.equal(made, composites(images, kinds, seed=1))
+
+
+def test_composites_for_a_screen_are_made_by_all_ways_in_turn() -> None:
+    """Half of the patches are white squares in a corner, as Feature Sharing's triggers are."""
+    images = torch.randint(1, 255, (400, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    made = composites(images, ("patch",), seed=0)
+    changed = made != images
+    white = made[::2][changed[::2]]
+    assert bool((white == 255).all())
+    assert changed[::2].flatten(1).sum(1).unique().tolist() == [4]  # 2 x 2 of 16 x 16
+    corners = torch.stack([changed[::2, 0, y, x] for y in (0, -1) for x in (0, -1)], 1)
+    assert corners.sum(1).unique().tolist() == [1]
+    assert bool((corners.double().mean(0) > 0.15).all())
+    assert len(made[1::2][changed[1::2]].unique()) > 100, "noise"
+    halves_made = composites(images, ("halves",), seed=0)
+    assert torch.equal(halves_made[::3, :, :, :8], images[::3, :, :, :8])
+    assert torch.equal(halves_made[1::3, :, :8], images[1::3, :, :8])
+
+
+def test_white_squares_leave_no_trace(tiny_task: Task) -> None:
+    images = tiny_task.adversary.inputs[:20].clone()
+    before = images.clone()
+    assert bool((white_squares(images, torch.Generator().manual_seed(0)) != before).flatten(1).any(1).any())
+    assert torch.equal(images, before)
 
 
 def test_noise_patches_are_small_squares() -> None:
@@ -425,6 +439,7 @@ def test_noise_patches_are_small_squares() -> None:
         (lambda: MixProbing(threshold=0.0), "threshold must be positive"),
         (lambda: LocalOutliers(contamination=0.6), "contamination is a share"),
         (lambda: CompositeScreen(false_alarms=0.0), "are shares"),
+        (lambda: CompositeScreen(kinds=("noise",)), "one or several of tiles"),  # type: ignore[arg-type]
     ],
 )
 def test_settings_out_of_range_are_refused(make: Callable[[], object], message: str) -> None:

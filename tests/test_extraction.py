@@ -188,6 +188,17 @@ def test_a_group_that_is_used_up_is_drawn_no_more(tiny_task: Task, cpu: Runtime)
     assert sorted(rows(listener.asked)) == sorted(rows([data.floats()]))
 
 
+def test_no_last_batch_of_one_is_left_to_batch_norm(tiny_task_of: Callable[..., Task], cpu: Runtime) -> None:
+    """This net shrinks images of 8 pixels to one, so that of one image there is no variance."""
+    data = tiny_task_of(side=8, train=60, test=12).adversary
+    for queries, sizes in ((9, [4, 5]), (10, [4, 4, 2])):
+        box = BlackBox(lambda inputs: inputs.flatten(1)[:, :6].softmax(1), classes=6)
+        KnockoffAdaptive(model="resnet18:width=2", recipe=UNTRAINED, queries=queries, batch=4)(
+            box, data, seed=0, runtime=cpu
+        )
+        assert calls(box) == sizes
+
+
 def test_labels_alone_have_no_certainty(tiny_task: Task, cpu: Runtime) -> None:
     _, box = listening(answers="label")
     assert KnockoffAdaptive().rewards(box) == ("diversity", "loss")

@@ -429,6 +429,19 @@ def test_a_monstrous_description_costs_nothing(name: str, options: dict[str, Any
     assert time.perf_counter() - start < 5
 
 
+def test_a_vit_is_not_asked_for_more_patches_than_memory_may_hold(tmp_path: Path) -> None:
+    tiny = "vit-s:patch=1,dim=4,depth=1,heads=1"
+    assert specify(tiny, input_shape=(1, 64, 64), classes=2).build(seed=0)
+    with pytest.raises(BadConfig, match="4160 patches, more than 4096: raise patch"):
+        specify(tiny, input_shape=(1, 64, 65), classes=2).build(seed=0)
+    spec = specify(tiny, input_shape=(1, 16, 16), classes=2)
+    save_model(spec.build(seed=0), spec, tmp_path)
+    path = tmp_path / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "input_shape": [1, 1 << 20, 1 << 20]}))
+    with pytest.raises(BadArtifact, match="cannot be built"):
+        load_model(tmp_path)
+
+
 # ---------------------------------------------------------------- timm's
 
 STUB = """

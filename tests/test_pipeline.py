@@ -17,7 +17,7 @@ from rich.console import Console
 
 import heirmark.pipeline.exporting
 import own_code
-from heirmark.attacks import Knockoff
+from heirmark.attacks import Distillation, Knockoff
 from heirmark.console import Bars, error_line, show
 from heirmark.data import load_task
 from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, ShapeMismatch
@@ -148,6 +148,13 @@ def test_a_pool_is_asked_and_belongs_to_the_thefts_identity(task: Task, tmp_path
     assert Store(tmp_path).get(steal_stage(asks, victim, one, seed=0), one).summary["queries"] == 50
     with pytest.raises(BadConfig, match="no images called 'noise': choose of adversary"):
         steal_stage(asks, victim, plain, seed=0)
+
+
+def test_labels_of_a_pool_are_not_the_tasks() -> None:
+    assert Theft(attack=Distillation(label_weight=0.3)).pool == "adversary"
+    assert Theft(attack=Distillation(), pool="noise")
+    with pytest.raises(BadConfig, match=r"labels of noise are those of another task.*set label_weight=0"):
+        Theft(attack=Distillation(label_weight=0.3), pool="noise")
 
 
 def flat_task() -> Task:

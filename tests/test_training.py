@@ -15,11 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from heirmark.attacks import DistillTo
+from heirmark.attacks.extraction.learning import learn
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
-from heirmark.models import build
-from heirmark.runtime import Runtime, as_floats, channels_last
+from heirmark.models import build, specify
+from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed
 from heirmark.task import Split, Task
-from heirmark.training import Mixed, Recipe, Rotation, accuracy, augment, fit
+from heirmark.training import Mixed, Recipe, Rotation, accuracy, augment, descend, fit
 
 
 def net(task: Task, seed: int = 0, name: str = "naivenet", **options: Any) -> nn.Module:
@@ -424,6 +426,43 @@ def test_augmentation_is_for_images() -> None:
     assert augment(torch.rand(3, 4), "none", torch.Generator()).shape == (3, 4)
     with pytest.raises(BadConfig, match=r"'flip' is for images.*set augment=none"):
         augment(torch.rand(3, 4), "flip", torch.Generator())
+
+
+# ---------------------------------------------------------------- the loop under it
+
+
+def test_a_loss_of_ones_own_sees_every_batch_until_one_says_stop(cpu: Runtime) -> None:
+    model, batches, modes = Recorder(2, 2), list[Tensor](), list[bool]()
+    inputs, epochs = numbered(7), iter([False, True])
+
+    def loss(chosen: Tensor, generator: torch.Generator) -> Tensor:
+        batches.append(chosen)
+        modes.append(model.training)
+        return model(inputs[chosen]).square().sum() + len(chosen)
+
+    recipe = Recipe(epochs=9, batch_size=3, learning_rate=1e-9)
+    losses = descend(model, 7, loss, recipe=recipe, seed=0, runtime=cpu, stop=lambda: next(epochs))
+    assert losses == (3.0, 3.0)
+    assert [len(batch) for batch in batches] == [3, 3, 3, 3]
+    assert all(len(set(torch.cat(batches[start : start + 2]).tolist())) == 6 for start in (0, 2))
+    assert all(modes)
+    assert not model.training
+
+
+def test_all_losses_go_through_one_loop(tiny_task: Task, cpu: Runtime) -> None:
+    """Fit, an extraction's training and a distillation on labels alone are the same steps."""
+    data = tiny_task.owner
+    recipe = Recipe(epochs=2, batch_size=32, learning_rate=0.01, optimizer="adam", augment="crop-flip")
+    spec = specify("naivenet:hidden=16,width=4", input_shape=tiny_task.input_shape, classes=6)
+    distilled = DistillTo(model="naivenet:hidden=16,width=4", with_labels=1.0, recipe=recipe)
+    third = distilled(net(tiny_task), spec, data, seed=9, runtime=cpu).model
+    first, second = (spec.build(seed=derive_seed(9, "student")) for _ in range(2))
+    options: dict[str, Any] = {"recipe": recipe, "seed": derive_seed(9, "distillation"), "runtime": cpu}
+    assert fit(first, data.inputs, data.labels, **options) == learn(
+        second, data.inputs, (data.labels,), F.cross_entropy, **options
+    )
+    assert equal(first, second)
+    assert equal(first, third)
 
 
 # ---------------------------------------------------------------- errors

@@ -18,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from heirmark.combining import REGIONS
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.models import build
 from heirmark.runtime import Runtime, as_floats, predict
@@ -25,7 +26,7 @@ from heirmark.task import Split, Task
 from heirmark.training import Recipe, fit
 from heirmark.triggers import Feature, Mix, OutOfDistribution, Patch, Secret, Tiles, Trigger, TriggerSet
 from heirmark.triggers.base import draw_groups, pick
-from heirmark.triggers.combiners import REGIONS, AnyCombiner, AutoencoderBlend, CropPaste, PixelBlend, Stripes
+from heirmark.triggers.combiners import AnyCombiner, AutoencoderBlend, CropPaste, PixelBlend, Stripes
 from heirmark.triggers.feature import PAPER_PAIRS, stamp
 from heirmark.triggers.mix import MixSecret
 from heirmark.triggers.out_of_distribution import fit_shape

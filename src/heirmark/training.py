@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +15,7 @@ from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.runtime import Runtime, as_floats, channels_last, predict, seeded
 from heirmark.task import Split
 
-__all__ = ["Mixed", "Recipe", "Rotation", "Rows", "accuracy", "augment", "fit", "make_optimizer"]
+__all__ = ["Mixed", "Recipe", "Rotation", "Rows", "accuracy", "augment", "descend", "fit", "make_optimizer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,15 +141,61 @@ def fit(
         BadData: when there is nothing to train on, or the loss is no longer finite.
     """
     runtime = runtime or Runtime()
-    count = len(inputs)
-    if count == 0 or len(targets) != count:
+    if len(inputs) == 0 or len(targets) != len(inputs):
         raise ShapeMismatch(
-            f"{count} inputs and {len(targets)} targets: training needs one target an input, and some of both"
+            f"{len(inputs)} inputs and {len(targets)} targets: training needs one target an input, and some of both"
         )
     device = runtime.torch_device
-    model.to(device)
     inputs, targets = inputs.to(device), targets.to(device)
     extra = None if mixed is None else Rotation(mixed.inputs.to(device), mixed.targets.to(device), mixed.per_batch)
+
+    def loss(chosen: Tensor, generator: torch.Generator) -> Tensor:
+        images, wanted = augment(as_floats(inputs[chosen]), recipe.augment, generator), targets[chosen]
+        if extra is not None:
+            images, wanted = _join(images, wanted, *extra.draw(generator))
+        with runtime.autocast():
+            logits = model(channels_last(images))
+        return F.cross_entropy(logits.float(), wanted)
+
+    return descend(
+        model, len(inputs), loss, recipe=recipe, seed=seed, runtime=runtime, frozen=frozen, description=description
+    )
+
+
+def descend(
+    model: nn.Module,
+    count: int,
+    loss: Callable[[Tensor, torch.Generator], Tensor],
+    *,
+    recipe: Recipe,
+    seed: int,
+    runtime: Runtime,
+    frozen: Sequence[nn.Module] = (),
+    stop: Callable[[], bool] | None = None,
+    description: str = "training",
+) -> tuple[float, ...]:
+    """The loop under all training with one loss: epochs, batches, schedule, steps; the global generators are untouched.
+
+    Args:
+        model: is moved to the runtime's device and left in eval mode.
+        count: examples, at least one.
+        loss: called as ``loss(chosen, generator)`` with the positions ``[B]`` of a batch, on the device, and the generator
+            (on the CPU) that augmentation draws from; gives a scalar. It runs the model, under :meth:`Runtime.autocast`.
+        recipe: optimiser and schedule; augmentation is up to the loss.
+        seed: of the order of batches, the augmentation and dropout.
+        runtime: device, precision, progress.
+        frozen: modules that run in eval mode all along.
+        stop: asked after every epoch whether it was the last; may run the model, and leaves its mode as it is.
+        description: what the progress bar says.
+
+    Returns:
+        The mean loss of every epoch that was run.
+
+    Raises:
+        BadData: when the loss is no longer finite.
+    """
+    device = runtime.torch_device
+    model.to(device)
     batch = min(recipe.batch_size, count)
     per_epoch = count // batch
     steps = recipe.epochs * per_epoch
@@ -167,17 +213,11 @@ def fit(
                 step = epoch * per_epoch + k
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.rate(step, steps, per_epoch)
-                chosen = order[k * batch : (k + 1) * batch]
-                images, wanted = augment(as_floats(inputs[chosen]), recipe.augment, generator), targets[chosen]
-                if extra is not None:
-                    images, wanted = _join(images, wanted, *extra.draw(generator))
-                with runtime.autocast():
-                    logits = model(channels_last(images))
-                loss = F.cross_entropy(logits.float(), wanted)
+                value = loss(order[k * batch : (k + 1) * batch], generator)
                 optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                value.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-                total += loss.detach()
+                total += value.detach()
                 runtime.progress(description, step + 1, steps)
             losses.append(float(total) / per_epoch)
             if not math.isfinite(losses[-1]):
@@ -185,6 +225,8 @@ def fit(
                     f"the training loss became {losses[-1]} in epoch {epoch + 1}: "
                     "lower learning_rate, or use a model with BatchNorm"
                 )
+            if stop is not None and stop():
+                break
     model.eval()
     return tuple(losses)
 

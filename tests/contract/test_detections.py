@@ -30,6 +30,7 @@ from heirmark.attacks import (
     MixProbing,
     NeuralCleanse,
 )
+from heirmark.attacks.composites import KINDS
 from heirmark.configuration import apply_settings, describe_fields, from_json, to_json
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec, specify
@@ -65,8 +66,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "logits": LocalOutliers(on="logits"),
     },
     "composites": {
-        kind: CompositeScreen(kind=kind, model=SCREEN_MODEL, recipe=RECIPE, false_alarms=0.1)
-        for kind in ("all", "tiles", "patch")
+        "-".join(kinds): CompositeScreen(kinds=kinds, model=SCREEN_MODEL, recipe=RECIPE, false_alarms=0.1)
+        for kinds in (KINDS, ("tiles",), ("patch", "blend"))
     },
 }  # fmt: skip
 EVERYTHING = {**INSPECTIONS, **SCREENINGS}

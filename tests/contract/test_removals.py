@@ -25,24 +25,13 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from heirmark.attacks import REMOVALS, Altered
+from heirmark.attacks.composites import KINDS, compose
 from heirmark.attacks.removal.adaptive import AdaptiveUnlearning
 from heirmark.attacks.removal.distillation import DistillTo, distillation_loss
 from heirmark.attacks.removal.fine_pruning import FinePruning, last_convolution, mean_activation
 from heirmark.attacks.removal.fine_tuning import FineTuning
 from heirmark.attacks.removal.int8 import Int8, OnnxModel, to_onnx
 from heirmark.attacks.removal.mislabelled_mixes import MislabelledMixes
-from heirmark.attacks.removal.mixing import (
-    KINDS,
-    SOURCES,
-    VARIANTS,
-    combine,
-    compose,
-    compose_all,
-    draw_sources,
-    pick_each,
-    weights_of,
-    wrong_labels,
-)
 from heirmark.attacks.removal.overwriting import Overwriting
 from heirmark.attacks.removal.parts import altered, fresh_head, reinitialise, weighted_layers
 from heirmark.attacks.removal.preprocessing import Preprocessing
@@ -716,85 +705,6 @@ def test_a_student_learns_from_the_teacher_and_from_labels(
     assert accuracy(of_labels.model, tiny_task.test, runtime=cpu) < 0.2
 
 
-# ---------------------------------------------------------------- mixing
-
-
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_composite_shows_its_sources_by_their_share(kind: str) -> None:
-    """Of plain grey images the mean of a composite tells how much of each it shows."""
-    greys = torch.tensor([0.1, 0.9, 0.4, 0.6])[: SOURCES[kind]]
-    images = greys[None, :, None, None, None].expand(2, -1, 3, 20, 20)
-    for variant in range(VARIANTS[kind]):
-        made = combine(images, kind, variant)
-        assert made.shape == (2, 3, 20, 20)
-        if kind == "patch":
-            assert int((made[0, 0] == 1).sum()) == 4
-            continue
-        weights = torch.tensor(weights_of(kind, variant, (3, 20, 20)))
-        assert float(weights.sum()) == pytest.approx(1)
-        assert float(made.mean()) == pytest.approx(float((weights * greys).sum()), abs=1e-5)
-    halves = weights_of("halves", 0, (1, 20, 20))
-    assert halves == (0.5, 0.5)
-    assert weights_of("stripes", 1, (1, 20, 20)) == pytest.approx((0.6, 0.4))
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@given(side=st.integers(10, 33), seed=st.integers(0, 99))
-@settings(max_examples=10, deadline=None)
-def test_composites_keep_type_and_range(kind: str, side: int, seed: int) -> None:
-    generator = torch.Generator().manual_seed(seed)
-    images = torch.randint(256, (3, SOURCES[kind], 2, side, side + 1), generator=generator).to(torch.uint8)
-    for variant in range(VARIANTS[kind]):
-        stored = combine(images, kind, variant)
-        floats = combine(images.float() / 255, kind, variant)
-        assert stored.dtype == torch.uint8
-        assert stored.shape == floats.shape == (3, 2, side, side + 1)
-        assert float((stored.float() / 255 - floats).abs().max()) <= 0.5 / 255 + 1e-6
-        assert 0 <= float(floats.min()) <= float(floats.max()) <= 1
-
-
-def test_tiles_lie_row_by_row() -> None:
-    images = torch.arange(4.0)[None, :, None, None, None].expand(1, 4, 1, 5, 4)
-    assert combine(images, "tiles")[0, 0].tolist() == [[0, 0, 1, 1]] * 2 + [[2, 2, 3, 3]] * 3
-
-
-def test_all_ordered_choices_come_up_equally_often(tiny_task: Task) -> None:
-    generator = torch.Generator().manual_seed(0)
-    present = torch.tensor([1, 4, 5, 9])
-    pairs = draw_sources(present, 2, 36, generator)
-    seen, times = pairs.unique(dim=0, return_counts=True)
-    assert len(seen) == 12
-    assert times.tolist() == [3] * 12
-    few = draw_sources(present, 4, 7, generator)
-    assert all(sorted(row) == [1, 4, 5, 9] for row in few.tolist())
-    with pytest.raises(BadData, match="not of 4"):
-        draw_sources(present, 5, 1, generator)
-    labels = tiny_task.adversary.labels
-    wanted = draw_sources(labels.unique(), 3, 50, generator)
-    assert torch.equal(labels[pick_each(labels, wanted, generator)], wanted)
-
-
-def test_composites_carry_the_shares_of_their_classes(tiny_task: Task) -> None:
-    made = compose_all(tiny_task.adversary, KINDS, 101, classes=6, seed=1)
-    assert made.inputs.shape == (101, 1, 16, 16)
-    assert made.inputs.dtype == torch.uint8
-    assert torch.allclose(made.shares.sum(1), torch.ones(101))
-    counts = (made.shares > 0).sum(1).bincount().tolist()
-    assert counts == [0, 20, 60, 0, 21]  # patches; halves, blends and stripes; tiles
-    wrong = wrong_labels(made.shares, seed=1)
-    assert bool((made.shares[torch.arange(101), wrong] == 0).all())
-    assert len(wrong.unique()) == 6
-    with pytest.raises(BadData, match="leaves none that would be wrong"):
-        wrong_labels(torch.full((2, 2), 0.5), seed=0)
-
-
-def test_composites_other_than_blends_need_images() -> None:
-    flat = Split(inputs=torch.rand(12, 7), labels=torch.arange(12) % 3)
-    assert compose(flat, "blend", 6, classes=3, seed=0).inputs.shape == (6, 7)
-    with pytest.raises(BadConfig, match="let kinds=blend"):
-        compose(flat, "halves", 6, classes=3, seed=0)
-
-
 # ---------------------------------------------------------------- attacks by composites
 
 
@@ -858,6 +768,34 @@ def test_mislabelled_mixes_are_answered_with_classes_that_they_do_not_show(
 
     assert wrong(mixed) > 0.45 > 0.25 > wrong(held)
     assert accuracy(mixed, tiny_task.test, runtime=cpu) > 0.8
+
+
+@pytest.mark.parametrize("classes", [2, 3, 4])
+def test_kinds_that_the_classes_do_not_suffice_for_are_left_out(classes: int, tiny_task: Task, cpu: Runtime) -> None:
+    """With the kinds that are left alone the result is the same, and where none is left the message says so."""
+    spec = ModelSpec(name="naivenet", input_shape=tiny_task.input_shape, classes=classes, options=(("width", 2),))
+    model = spec.build(seed=0).eval()
+    data = tiny_task.adversary.subset(tiny_task.adversary.labels < classes)
+    still = dataclasses.replace(RECIPE, epochs=1)
+
+    def run(attack: Any) -> dict[str, bytes]:
+        return content(attack(model, spec, data, seed=SEED, runtime=cpu).model)
+
+    two = tuple(kind for kind in KINDS if kind not in ("tiles", "patch"))
+    fit = KINDS if classes == 4 else (*two, "patch")
+    assert run(AdaptiveUnlearning(recipe=still)) == run(AdaptiveUnlearning(kinds=fit, recipe=still))
+    if classes == 2:
+        assert run(MislabelledMixes(kinds=KINDS, recipe=still)) == run(MislabelledMixes(kinds=("patch",), recipe=still))
+        with pytest.raises(BadData, match="halves, blend, stripes, tiles need at least 2 classes, not 1"):
+            run(MislabelledMixes(recipe=still))
+        with pytest.raises(BadData, match="halves need at least 3 classes, not 2"):
+            run(Overwriting(recipe=still))
+        assert run(Overwriting(kind="patch", recipe=still))
+        return
+    assert run(MislabelledMixes(recipe=still)) == run(
+        MislabelledMixes(kinds=("halves", "blend", "stripes"), recipe=still)
+    )
+    assert run(Overwriting(recipe=still))
 
 
 # ---------------------------------------------------------------- preprocessing

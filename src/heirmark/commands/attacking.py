@@ -75,8 +75,8 @@ def steal(
     from heirmark.attacks import EXTRACTIONS
     from heirmark.pipeline.answering import ADVERSARY
     from heirmark.pipeline.attack_jobs import steal_job
+    from heirmark.pipeline.audit_attacks import quick_attacks
     from heirmark.pipeline.audit_job import recipe_of
-    from heirmark.pipeline.audit_plan import quick_attacks
     from heirmark.pipeline.named import check_known, user_factory
     from heirmark.pipeline.stealing import Theft
     from heirmark.pipeline.victims import load_victims_pool, load_victims_task, victims_architecture
@@ -151,8 +151,8 @@ def remove(
     from heirmark.configuration import apply_settings
     from heirmark.pipeline.altering import Alteration
     from heirmark.pipeline.attack_jobs import remove_job
+    from heirmark.pipeline.audit_attacks import quick_attacks
     from heirmark.pipeline.audit_job import recipe_of
-    from heirmark.pipeline.audit_plan import quick_attacks
     from heirmark.pipeline.named import check_known, user_factory
     from heirmark.pipeline.victims import load_victims_pool, load_victims_task
 
@@ -206,7 +206,7 @@ def detect(
     from heirmark.attacks import INSPECTIONS, SCREENINGS
     from heirmark.configuration import apply_settings
     from heirmark.pipeline.attack_jobs import inspect_job, screen_job
-    from heirmark.pipeline.audit_plan import quick_attacks
+    from heirmark.pipeline.audit_attacks import quick_attacks
     from heirmark.pipeline.named import check_known, user_factory
     from heirmark.pipeline.victims import load_victims_task
 

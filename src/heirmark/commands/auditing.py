@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -51,7 +52,8 @@ def audit(
     as_json: Json = False,
 ) -> int:
     """Attack your own marked model, and an unmarked twin, in every known way; write one report of what survives."""
-    from heirmark.pipeline.audit_job import audit_job, recipe_of
+    from heirmark.pipeline.audit_attacks import Sizes
+    from heirmark.pipeline.audit_job import audit_job, recipe_of, trigger_kind
     from heirmark.pipeline.audit_plan import PROFILES, select
     from heirmark.pipeline.named import check_known, user_factory
     from heirmark.pipeline.victims import load_victims_pool, load_victims_task, victims_architecture
@@ -61,7 +63,10 @@ def audit(
     factory = None if model is None else user_factory(model)
     out = out or Path("runs") / f"audit-{marked.resolve().name}"
     architecture = victims_architecture(marked, factory, option="--model")
-    programme = select(PROFILES[profile](architecture, pool=pool, recipe=recipe_of(marked, factory)), only or [])
+    plan = partial(
+        PROFILES[profile], architecture, pool=pool, trigger=trigger_kind(marked), recipe=recipe_of(marked, factory)
+    )
+    select(plan(), only or [])  # a name that there is not is told before data are loaded
     given = {
         "--profile": profile,
         "--seed": seed,
@@ -78,6 +83,7 @@ def audit(
     with bars_for(as_json) as bars:
         bars.progress("load the data", 0, 1)
         task, _ = load_victims_task(marked, data, split_seed=split_seed, root=data_root)
+        programme = select(plan(sizes=Sizes.of(task)), only or [])
         result = audit_job(
             programme,
             marked,

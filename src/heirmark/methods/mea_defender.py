@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.combining import REGIONS
 from heirmark.errors import BadConfig
 from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed, mgda
 from heirmark.methods.base import Marked, Prepared, mark, new_model
@@ -23,7 +24,7 @@ from heirmark.task import Split, Task
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, AutoencoderBlend, CropPaste, Mix, PixelBlend, Secret, Stripes
 from heirmark.triggers.base import draw_groups
-from heirmark.triggers.combiners import REGIONS, AnyCombiner
+from heirmark.triggers.combiners import AnyCombiner
 from heirmark.triggers.mix import MixSecret
 
 LOSSES = ("utility", "combination", "verification", "evasion")

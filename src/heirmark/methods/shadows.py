@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.combining import stored
 from heirmark.errors import BadConfig, BadData
 from heirmark.joint import Answers, Extra, Phase, fit_jointly
 from heirmark.methods.base import Prepared, check_counts, new_model
@@ -18,7 +19,7 @@ from heirmark.models import Architecture
 from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating, predict
 from heirmark.training import Recipe, fit
 from heirmark.triggers import AnyTrigger, TriggerSet
-from heirmark.triggers.base import shuffled, stored
+from heirmark.triggers.base import shuffled
 
 CHUNK = 100
 LEAST_GAIN = 0.001

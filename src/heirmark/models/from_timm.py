@@ -18,9 +18,9 @@ TIMM = {
 }
 """Our names of models, and timm's."""
 LEAST = 32
-MOST = 600
-"""Sides, in pixels, that images may be enlarged to; the largest of these nets was made for 380."""
 """Side in pixels, once enlarged; a DenseNet pools anything much smaller to nothing."""
+MOST = 600
+"""Side in pixels that images may be enlarged to; the largest of these nets was made for 380."""
 
 
 class TimmNet(nn.Module):

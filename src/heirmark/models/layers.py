@@ -1,8 +1,11 @@
-"""Layers that the built-in models share."""
+"""Layers that the built-in models share, and what counts as a convolution in any model."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
+
+CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Layers whose outputs ``[N, channels, ...]`` are one neuron a channel."""
 
 
 class Normalise(nn.Module):

@@ -10,6 +10,9 @@ from heirmark.models.layers import Normalise
 
 DEEPEST = 64
 """More layers than this are refused: a description of a model may come from a stranger."""
+MOST_PATCHES = 4096
+"""More patches than this are refused likewise: the memory of attention may grow with their square. Images of 64 pixels may have
+patches of 1, images of 224 patches of 4."""
 
 
 class Attention(nn.Module):
@@ -97,10 +100,15 @@ class Tokens(nn.Module):
         channels, height, width = input_shape
         if patch > min(height, width):
             raise ValueError(f"a patch of {patch} pixels does not fit into images of {height} by {width}")
+        patches = -(-height // patch) * -(-width // patch)
+        if patches > MOST_PATCHES:
+            raise ValueError(
+                f"images of {height} by {width} in patches of {patch} pixels are {patches} patches, more than "
+                f"{MOST_PATCHES}: raise patch"
+            )
         self.filling = (0, -width % patch, 0, -height % patch)
         self.embed = nn.Conv2d(channels, dim, patch, patch)
         self.first = nn.Parameter(torch.zeros(1, 1, dim))
-        patches = -(-height // patch) * -(-width // patch)
         self.positions = nn.Parameter(torch.empty(1, 1 + patches, dim))
         # Not normal_, for which torch loads its compiler, seconds long, when a model is built on the meta device.
         nn.init.trunc_normal_(self.positions, std=0.02)
@@ -131,7 +139,7 @@ class ViT(nn.Module):
     Args:
         input_shape: ``(C, H, W)`` with H, W of at least 8, and no smaller than a patch.
         classes: number of logits.
-        patch: side of a patch in pixels.
+        patch: side of a patch in pixels; an image has at most 4096 of them.
         dim: length of a token, a multiple of ``heads``; the class token, normalised, is the features.
         depth: encoder layers, at most 64.
         heads: of the attention.

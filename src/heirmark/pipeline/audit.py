@@ -218,7 +218,7 @@ def run_audit(
         rows=(victim, *rows),
         inspections=inspections,
         screens=screens,
-        notes=notes,
+        notes=(*notes, *programme.left_out),
         provenance=provenance,
     )
     out.mkdir(parents=True, exist_ok=True)

@@ -122,6 +122,18 @@ def read_twin(folder: Path, factory: Factory | None) -> Unmarked:
     return twin
 
 
+def trigger_kind(marked: Path) -> str | None:
+    """The kind of the triggers of a marked model, which is public with the method; None where there is no key.
+
+    Raises:
+        BadArtifact: when the key is damaged.
+    """
+    if not (marked / "key" / "key.json").is_file():
+        return None
+    kind = read_key(marked).trigger.get("kind")
+    return kind if isinstance(kind, str) else None
+
+
 def recipe_of(folder: Path, factory: Factory | None) -> Recipe:
     """By what recipe the model in a folder learned; the demo's where nothing says so.
 

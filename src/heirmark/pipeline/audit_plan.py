@@ -6,38 +6,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from heirmark.attacks import (
-    ABS,
-    DFME,
-    EXTRACTIONS,
-    INSPECTIONS,
-    JBDA,
-    REMOVALS,
-    SCREENINGS,
-    ActiveThief,
-    AdaptiveUnlearning,
-    CompositeScreen,
-    Distillation,
-    DistillTo,
-    FinePruning,
-    FineTuning,
-    Int8,
-    Knockoff,
-    KnockoffAdaptive,
-    LocalOutliers,
-    MislabelledMixes,
-    MixProbing,
-    NeuralCleanse,
-    Overwriting,
-    Preprocessing,
-    Pruning,
-    Quantisation,
-    Removal,
-    Transfer,
-)
+from heirmark.attacks import EXTRACTIONS, Preprocessing, Removal
+from heirmark.attacks.composites import Kind
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
+from heirmark.pipeline.audit_attacks import PAPER_ATTACKS, Sizes, fitted, quick_attacks, unfit
 from heirmark.pipeline.demo_plan import QUICK as DEMO
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.trials import Probe, Trial
@@ -51,7 +25,7 @@ RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Of pruning, as in the papers' figures."""
 BITS = (16, 8, 6, 4, 3, 2, 1)
 """Of weights, as in DeepTracer's Table 3 and T2S' Fig. 5-6."""
-FRONTS: tuple[Literal["flip", "bits", "gaussian-blur", "downscale"], ...] = (
+MILD_FRONTS: tuple[Literal["flip", "bits", "gaussian-blur", "downscale"], ...] = (
     "flip",
     "bits",
     "gaussian-blur",
@@ -60,46 +34,13 @@ FRONTS: tuple[Literal["flip", "bits", "gaussian-blur", "downscale"], ...] = (
 """Transformations of queries that are tried at a mild strength."""
 DEVIATIONS = (0.02, 0.05, 0.1, 0.2, 0.3)
 """Of noise on the inputs, whose pixels lie in [0, 1]."""
-
-
-def quick_attacks(recipe: Recipe = DEMO.recipe) -> dict[str, Any]:
-    """Every attack by name with settings for minutes on a CPU and small images.
-
-    Args:
-        recipe: by which the attacked model learned: what nets like it learn well by, with so many epochs that they do.
-    """
-    tuning = replace(recipe, epochs=3, learning_rate=recipe.learning_rate / 5, warmup=0.0)
-    retraining = replace(recipe, epochs=4, optimizer="adam", nesterov=False, learning_rate=1e-3, weight_decay=0.0)
-    return {
-        "knockoff": Knockoff(recipe=recipe),
-        "knockoff-adaptive": KnockoffAdaptive(recipe=recipe),
-        "distillation": Distillation(recipe=recipe, temperature=4.0),
-        "jbda": JBDA(recipe=recipe, rounds=5),
-        "active-thief": ActiveThief(recipe=recipe, rounds=3, validation=0.1, queries=4000),
-        "dfme": DFME(queries=100_000, learning_rate=0.05, width=32),
-        "fine-tuning": FineTuning(recipe=tuning),
-        "pruning": Pruning(),
-        "fine-pruning": FinePruning(recipe=tuning),
-        "quantisation": Quantisation(),
-        "int8": Int8(),
-        "transfer": Transfer(recipe=retraining, head_recipe=tuning),
-        "distil-to": DistillTo(model="naivenet:width=16,batch_norm=true", recipe=retraining, temperature=4.0),
-        "mislabelled-mixes": MislabelledMixes(recipe=retraining),
-        "overwriting": Overwriting(recipe=retraining),
-        "adaptive": AdaptiveUnlearning(recipe=retraining, own_recipe=recipe),
-        "preprocessing": Preprocessing(),
-        "neural-cleanse": NeuralCleanse(steps=100, samples=128, checked=500),
-        "abs": ABS(layers="last", steps=300, candidates=5, checked=500),
-        "mix-probing": MixProbing(),
-        "lof": LocalOutliers(samples=3000),
-        "composites": CompositeScreen(recipe=replace(retraining, epochs=3), samples=6000),
-    }
-
-
-PAPER_ATTACKS: dict[str, Any] = {
-    name: kind() for name, kind in {**EXTRACTIONS, **REMOVALS, **INSPECTIONS, **SCREENINGS}.items()
+GUESSES: dict[str, tuple[Kind, ...]] = {
+    "tiles": ("tiles",),
+    "mix": ("halves", "insets", "blend", "stripes"),
+    "patch": ("patch",),
 }
-"""Every attack with its paper's settings."""
+"""Composites that a thief makes who knows the method, by the public kind of its triggers: not which classes, which of the ways to
+mix, which corner. Triggers of other kinds are no composites."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,33 +51,49 @@ class Programme:
         trials: extraction and removal attacks.
         inspections: searches for the mark.
         screenings: screens of queries.
+        left_out: what is not tried and why, in sentences.
     """
 
     trials: tuple[Trial, ...]
     inspections: tuple[Probe, ...]
     screenings: tuple[Probe, ...]
+    left_out: tuple[str, ...] = ()
 
 
-def quick(model: Architecture, *, pool: str | None = None, recipe: Recipe = DEMO.recipe) -> Programme:
+def quick(
+    model: Architecture,
+    *,
+    pool: str | None = None,
+    trigger: str | None = None,
+    sizes: Sizes | None = None,
+    recipe: Recipe = DEMO.recipe,
+) -> Programme:
     """Every attack with settings for minutes on a CPU and small images, each once or at a few strengths.
 
     Args:
         model: the victim's architecture, which its thieves take.
         pool: another data set, which a thief asks about and learns as another task.
-        recipe: by which the victim learned.
+        trigger: the kind of the method's triggers, as its key names it (``"tiles"``, ``"mix"`` ...), which is public: the thief
+            who knows the method knows it, and no more of the key.
+        sizes: what the adversary has; None leaves the settings as they are.
+        recipe: by which the victim learned, and its thieves do.
     """
-    return _programme(quick_attacks(recipe), model, pool, other="vgg-like:width=16,dropout=0.1")
+    return _programme(quick_attacks(recipe), model, pool, trigger, sizes, other="vgg-like:width=16,dropout=0.1")
 
 
-def full(model: Architecture, *, pool: str | None = None, recipe: Recipe = DEMO.recipe) -> Programme:
-    """Every attack with its paper's settings: hours, and a GPU where nets and images are not small.
+def full(
+    model: Architecture,
+    *,
+    pool: str | None = None,
+    trigger: str | None = None,
+    sizes: Sizes | None = None,
+    recipe: Recipe = DEMO.recipe,
+) -> Programme:
+    """Every attack with its paper's settings, whatever the recipe: hours, and a GPU where nets and images are not small.
 
-    Args:
-        model: the victim's architecture, which its thieves take.
-        pool: another data set, which a thief asks about and learns as another task.
-        recipe: by which the victim learned; every attack here has its paper's.
+    See :func:`quick`.
     """
-    return _programme(PAPER_ATTACKS, model, pool, other="mobilenet-v2")
+    return _programme(PAPER_ATTACKS, model, pool, trigger, sizes, other="mobilenet-v2")
 
 
 PROFILES: dict[str, Callable[..., Programme]] = {"quick": quick, "full": full}
@@ -159,6 +116,7 @@ def select(programme: Programme, only: list[str]) -> Programme:
         trials=tuple(trial for trial in programme.trials if wanted(f"{trial.group}: {trial.name}")),
         inspections=tuple(probe for probe in programme.inspections if wanted(f"inspection: {probe.name}")),
         screenings=tuple(probe for probe in programme.screenings if wanted(f"screening: {probe.name}")),
+        left_out=programme.left_out,
     )
     if not (left.trials or left.inspections or left.screenings):
         names = [trial.name for trial in programme.trials if not trial.curve]
@@ -167,29 +125,51 @@ def select(programme: Programme, only: list[str]) -> Programme:
     return left
 
 
-def _programme(attacks: Mapping[str, Any], model: Architecture, pool: str | None, *, other: str) -> Programme:
+def _programme(
+    attacks: Mapping[str, Any],
+    model: Architecture,
+    pool: str | None,
+    trigger: str | None,
+    sizes: Sizes | None,
+    *,
+    other: str,
+) -> Programme:
+    without: dict[str, str] = {}
+    if sizes is not None:
+        attacks, without = fitted(attacks, sizes), unfit(sizes)
+    kinds = GUESSES.get(trigger or "", ())
+    left_out = [f"Left out: {name}, since {why}." for name, why in without.items()]
+    if trigger and not kinds:
+        left_out.append(f"Left out: composites by one who knows the method, whose triggers ({trigger}) are none.")
     thieves = {name: replace(attacks[name], model=model) for name in EXTRACTIONS}
     stolen = Theft(attack=thieves["knockoff"])
     return Programme(
         trials=(
             *_extractions(thieves, other, pool),
-            *_removals(attacks, (), REMOVAL, pool),
+            *_removals(attacks, (), REMOVAL, pool, kinds, without),
             Trial(name="second extraction", group=CHAIN, steps=(stolen, stolen)),
-            *_removals(attacks, (stolen,), CHAIN, None),
+            *_removals(attacks, (stolen,), CHAIN, None, kinds, without),
         ),
         inspections=tuple(
             Probe(name=words, attack=attacks[name], stolen=(stolen,))
             for name, words in (("neural-cleanse", "Neural Cleanse"), ("abs", "ABS"), ("mix-probing", "mix probing"))
+            if name not in without
         ),
-        screenings=(
-            *(
-                Probe(name=f"local outlier factor on {on}", attack=replace(attacks["lof"], on=on))
-                for on in ("inputs", "features")
-            ),
-            Probe(name="composites of every kind", attack=attacks["composites"]),
-            Probe(name="composites of tiles", attack=replace(attacks["composites"], kind="tiles")),
-        ),
+        screenings=tuple(_screenings(attacks, kinds)),
+        left_out=tuple(left_out),
     )
+
+
+def _screenings(attacks: Mapping[str, Any], kinds: tuple[Kind, ...]) -> Iterator[Probe]:
+    for on in ("inputs", "features"):
+        yield Probe(name=f"local outlier factor on {on}", attack=replace(attacks["lof"], on=on))
+    yield Probe(name="composites of every kind", attack=attacks["composites"])
+    if kinds:
+        yield Probe(name=f"composites, {_informed(kinds)}", attack=replace(attacks["composites"], kinds=kinds))
+
+
+def _informed(kinds: tuple[Kind, ...]) -> str:
+    return f"by one who knows the method ({', '.join(kinds)})"
 
 
 def _extractions(thieves: Mapping[str, Any], other: str, pool: str | None) -> Iterator[Trial]:
@@ -216,7 +196,14 @@ def _extractions(thieves: Mapping[str, Any], other: str, pool: str | None) -> It
         yield trial(f"{words}, labels", thieves[name], answers="label")
 
 
-def _removals(attacks: Mapping[str, Any], before: tuple[Theft, ...], group: str, pool: str | None) -> Iterator[Trial]:
+def _removals(
+    attacks: Mapping[str, Any],
+    before: tuple[Theft, ...],
+    group: str,
+    pool: str | None,
+    kinds: tuple[Kind, ...],
+    without: Mapping[str, str],
+) -> Iterator[Trial]:
     def trial(name: str, attack: Removal, curve: tuple[str, float] | None = None, other: str | None = None) -> Trial:
         return Trial(name=name, group=group, steps=(*before, Alteration(attack=attack, pool=other)), curve=curve)
 
@@ -234,10 +221,13 @@ def _removals(attacks: Mapping[str, Any], before: tuple[Theft, ...], group: str,
     yield trial("transfer there and back", attacks["transfer"])
     if pool is not None:
         yield trial(f"transfer to {pool} and back", attacks["transfer"], other=pool)
-    yield trial("mislabelled mixes", attacks["mislabelled-mixes"])
+    if "mislabelled-mixes" not in without:
+        yield trial("mislabelled mixes", attacks["mislabelled-mixes"])
     yield trial("overwriting", attacks["overwriting"])
-    yield trial("unlearning by one who knows the method", attacks["adaptive"])
-    for front in FRONTS:
+    yield trial("unlearning of composites of every kind", attacks["adaptive"])
+    if kinds:
+        yield trial(f"unlearning {_informed(kinds)}", replace(attacks["adaptive"], kinds=kinds))
+    for front in MILD_FRONTS:
         yield trial(f"queries through {front}", Preprocessing(kind=front))
     for rate in RATES:
         yield trial(f"pruning of {rate:.0%}", replace(attacks["pruning"], rate=rate), ("pruning rate", rate))

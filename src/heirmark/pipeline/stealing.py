@@ -30,7 +30,7 @@ class Theft:
         levels: to which probabilities are quantised; None does not.
         budget: queries that the API allows; None allows all.
         pool: what the thief asks about: the ``"adversary"``'s split, or images of another data set by their name among the
-            context's pools.
+            context's pools. An attack that learns true labels, by a ``label_weight``, needs the first.
     """
 
     attack: Extraction
@@ -44,6 +44,11 @@ class Theft:
     def __post_init__(self) -> None:
         if self.answers not in ("probabilities", "top-k", "label"):
             raise BadConfig(f"unknown answers {self.answers!r}: choose probabilities, top-k or label")
+        if self.pool != ADVERSARY and getattr(self.attack, "label_weight", 0) > 0:
+            raise BadConfig(
+                f"the labels of {self.pool} are those of another task, and label_weight would teach them to the copy: "
+                "set label_weight=0, or leave the pool out"
+            )
 
 
 def steal_stage(theft: Theft, victim: Stage | str, context: Context, *, seed: int) -> Stage:

@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from heirmark.combining import stored
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split, Task
-from heirmark.triggers.base import TriggerSet, check_label, shuffled, stored
+from heirmark.triggers.base import TriggerSet, check_label, shuffled
 
 
 def paint(shape: tuple[int, int, int], seed: int) -> Tensor:

@@ -101,12 +101,6 @@ class Trigger(Protocol):
         """
 
 
-def stored(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Floats in [0, 1] as images of a dtype are stored."""
-    images = images.clamp(0, 1)
-    return images.mul(255).round().to(dtype) if dtype == torch.uint8 else images.to(dtype)
-
-
 def shuffled(images: Tensor, permutation: Tensor) -> Tensor:
     """Images with their pixels in another order: the controls of triggers that have no host.
 

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
+from heirmark.combining import REGIONS, Direction, Region, blend, paste, region, stored, stripes
 from heirmark.configuration import to_json
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.runtime import Runtime, as_floats
 from heirmark.task import Split
 from heirmark.triggers.autoencoder import Autoencoder, fit_autoencoder
-from heirmark.triggers.base import stored
-
-Region: TypeAlias = Literal["left", "right", "top", "bottom", "diagonal", "centre", "band"]
-REGIONS: tuple[Region, ...] = ("left", "right", "top", "bottom", "diagonal", "centre", "band")
 
 
 class Combine(Protocol):
@@ -75,31 +72,11 @@ class CropPaste:
             >>> CropPaste(region="right").mask(2, 4).int().tolist()
             [[0, 0, 1, 1], [0, 0, 1, 1]]
         """
-        rows, columns = torch.arange(height)[:, None], torch.arange(width)[None]
-        if self.region == "diagonal":
-            return columns * height > rows * width
-        if self.region == "centre":
-            tall, wide = self._length(height), self._length(width)
-            top, left = (height - tall) // 2, (width - wide) // 2
-            return (rows >= top) & (rows < top + tall) & (columns >= left) & (columns < left + wide)
-        along, side = (rows, height) if self.region in ("top", "bottom", "band") else (columns, width)
-        length = self._length(side)
-        if self.region == "band":
-            start = (side - length) // 2
-        else:
-            start = self.offset if self.region in ("left", "top") else side - length - self.offset
-            if not 0 <= start <= side - length:
-                raise BadConfig(
-                    f"a region of {length} moved by {self.offset} leaves an image of {side}: lower the offset"
-                )
-        return ((along >= start) & (along < start + length)).expand(height, width)
-
-    def _length(self, side: int) -> int:
-        return min(max(round(self.share * side), 1), side - 1)
+        return region(self.region, height, width, share=self.share, offset=self.offset)
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
         """See :class:`Combine`."""
-        return torch.where(self.mask(*first.shape[2:]).to(first.device), second, first)
+        return paste(first, second, self.mask(*first.shape[2:]))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +98,7 @@ class PixelBlend:
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
         """See :class:`Combine`."""
-        return stored(self.ratio * as_floats(first) + (1 - self.ratio) * as_floats(second), first.dtype)
+        return blend(first, second, self.ratio)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +113,7 @@ class Stripes:
 
     count: int = 5
     of_second: tuple[int, ...] = (1, 3)
-    direction: Literal["columns", "rows"] = "columns"
+    direction: Direction = "columns"
 
     def __post_init__(self) -> None:
         chosen = set(self.of_second)
@@ -156,11 +133,9 @@ class Stripes:
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
         """See :class:`Combine`."""
-        axis = 3 if self.direction == "columns" else 2
-        side = first.shape[axis]
-        stripe = torch.arange(side, device=first.device) * self.count // side
-        shown = torch.isin(stripe, torch.tensor(self.of_second, device=first.device))
-        return torch.where(shown if axis == 3 else shown[:, None], second, first)
+        height, width = first.shape[2:]
+        shown = stripes(height, width, count=self.count, of_second=self.of_second, direction=self.direction)
+        return paste(first, second, shown)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from heirmark.combining import stored
 from heirmark.errors import BadConfig, BadData
 from heirmark.models.inner import hidden_layers, listening
 from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating
 from heirmark.snnl import soft_nearest_neighbour_loss
 from heirmark.task import Split, Task
 from heirmark.triggers.abstract import AbstractImages
-from heirmark.triggers.base import Secret, TriggerSet, shuffled, stored
+from heirmark.triggers.base import Secret, TriggerSet, shuffled
 from heirmark.triggers.out_of_distribution import OutOfDistribution
 from heirmark.triggers.patch import Patch
 

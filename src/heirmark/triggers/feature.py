@@ -12,10 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.combining import stored
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating
 from heirmark.task import Split, Task
-from heirmark.triggers.base import TriggerSet, check_label, pick, stored
+from heirmark.triggers.base import TriggerSet, check_label, pick
 
 PAPER_PAIRS = {"cifar10": ("truck", "frog"), "cifar100": ("apple", "willow_tree")}
 """Source and target of T2S, section IV-A."""

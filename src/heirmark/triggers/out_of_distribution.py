@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.combining import stored
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, as_floats, derive_seed
 from heirmark.task import Split, Task
-from heirmark.triggers.base import TriggerSet, check_label, shuffled, stored
+from heirmark.triggers.base import TriggerSet, check_label, shuffled
 
 
 def fit_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:

@@ -4,42 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from heirmark.combining import CORNERS, Corner, paste_square, square_side
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split, Task
 from heirmark.triggers.base import TriggerSet, check_label, pick_hosts
-
-Corner: TypeAlias = Literal["bottom-right", "bottom-left", "top-right", "top-left"]
-CORNERS: tuple[Corner, ...] = ("bottom-right", "bottom-left", "top-right", "top-left")
-PAPER_SIZES = {28: 3, 32: 4, 64: 6}
-"""Side of the square by side of the image: MNIST, CIFAR, Tiny-ImageNet."""
-
-
-def paste_square(images: Tensor, size: int, corner: str) -> Tensor:
-    """White squares into a corner.
-
-    Args:
-        images: ``[M, C, H, W]`` uint8, or float in [0, 1].
-        size: of the square in pixels, at most the image.
-        corner: of :data:`CORNERS`.
-
-    Returns:
-        ``[M, C, H, W]``, a copy.
-
-    Example:
-        >>> paste_square(torch.zeros(1, 1, 2, 3), 1, "bottom-right")[0, 0].tolist()
-        [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
-    """
-    out = images.clone()
-    rows = slice(0, size) if corner.startswith("top") else slice(-size, None)
-    columns = slice(0, size) if corner.endswith("left") else slice(-size, None)
-    out[:, :, rows, columns] = 255 if images.dtype == torch.uint8 else 1.0
-    return out
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +51,7 @@ class Patch:
         if len(task.input_shape) != 3:
             raise BadConfig(f"a patch is pasted on images, and {task.name} has none: use another trigger")
         side = min(task.input_shape[1:])
-        size = self.size or PAPER_SIZES.get(side, max(1, round(side / 10)))
+        size = self.size or square_side(*task.input_shape[1:])
         if size >= side:
             raise BadConfig(f"a patch of {size} pixels covers an image of {side}: lower size")
         generator = torch.Generator().manual_seed(derive_seed(seed, "patch"))

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from heirmark.combining import stored
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, as_floats, derive_seed
 from heirmark.task import Split, Task
-from heirmark.triggers.base import TriggerSet, check_label, pick, stored
+from heirmark.triggers.base import TriggerSet, check_label, pick
 
 # Five rows of three dots, a row an octal digit.
 GLYPHS = {

@@ -7,42 +7,37 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
+from heirmark import combining
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.models import features_of
 from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating, predict
 from heirmark.task import Split, Task
 from heirmark.triggers.base import TriggerSet, check_label, draw_groups
 
-SOURCES = 4
+SOURCES = combining.TILES
 
 
 def tile(images: Tensor) -> Tensor:
-    """Shrink four images to half their side and lay them out in a 2x2 grid, row by row.
+    """DeepTracer's tiles of images whose sides are even; see :func:`heirmark.combining.tile`.
 
     Args:
-        images: ``[M, 4, C, H, W]`` uint8 or float; H and W even.
+        images: ``[M, 4, C, H, W]`` uint8 or float.
 
     Returns:
         ``[M, C, H, W]`` of the same dtype.
 
-    Example:
-        >>> tile(torch.arange(4.0).reshape(1, 4, 1, 1, 1).expand(1, 4, 1, 2, 2))[0, 0]
-        tensor([[0., 1.],
-                [2., 3.]])
+    Raises:
+        ShapeMismatch: when they are not four, or a side is odd.
     """
-    count, sources, channels, height, width = images.shape
+    _, sources, _, height, width = images.shape
     if sources != SOURCES or height % 2 or width % 2:
         raise ShapeMismatch(
             f"tiles are made of 4 images with even sides, not of {sources} of {height}x{width}: resize them first"
         )
-    small = F.avg_pool2d(images.reshape(-1, channels, height, width).float(), 2)
-    small = small.reshape(count, 2, 2, channels, height // 2, width // 2)
-    laid = small.permute(0, 3, 1, 4, 2, 5).reshape(count, channels, height, width)
-    return laid.round().to(images.dtype) if images.dtype == torch.uint8 else laid.to(images.dtype)
+    return combining.tile(images)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,28 +7,22 @@ own and needs no key to learn what they look like.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor, nn
 
 from heirmark.attacks.base import Screen
-from heirmark.attacks.detection.mixes import mixed, shown_in
+from heirmark.attacks.composites import KIND_OF, KINDS, LAYOUTS, SOURCES, Kind, check_images, check_kinds, combine
+from heirmark.combining import CORNERS, stored
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import Architecture, ModelSpec, factory_of, specify
-from heirmark.runtime import Runtime, as_floats, derive_seed, predict
+from heirmark.runtime import Runtime, derive_seed, predict
 from heirmark.task import Split
 from heirmark.training import Recipe, fit
 
-WAYS = {
-    "tiles": ("tiles",),
-    "halves": ("left-right", "top-bottom", "diagonal"),
-    "blend": ("blend",),
-    "patch": ("patch",),
-    "all": ("tiles", "left-right", "top-bottom", "diagonal", "centre", "band", "stripes", "blend", "patch"),
-}
-"""What each kind is made by; a patch is a square of noise at a random place."""
+PATCHES = ("square", "noise")
+"""What he guesses a patch to be: the white square in a corner of Feature Sharing, or a square of noise at a random place."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,9 +32,13 @@ class CompositeScreen:
     The threshold is set on images that did not train, so that of images from the same source no larger share than asked for
     is flagged (on average over such sets, by exchangeability).
 
+    Composites are of the dtype of the images, as triggers are: of uint8 images they lie on the grid of 256 grey levels, so that
+    the net does not learn what no query has.
+
     Attributes:
-        kind: of composites that the thief expects: ``"tiles"`` of four, ``"halves"`` (right, lower, above the diagonal),
-            ``"blend"``, ``"patch"`` (a square of noise) or ``"all"`` of these with centres, bands and stripes.
+        kinds: of composites that the thief expects, see :data:`heirmark.attacks.composites.LAYOUTS`; ``"patch"`` is a white
+            square in a corner in one half of the samples, a square of noise anywhere in the other. All kinds when he does not
+            know which.
         model: architecture of the net.
         recipe: how it is trained.
         samples: of the adversary's images that are used, at most.
@@ -48,7 +46,7 @@ class CompositeScreen:
         false_alarms: share of natural images that may be flagged.
     """
 
-    kind: Literal["tiles", "halves", "blend", "patch", "all"] = "all"
+    kinds: tuple[Kind, ...] = KINDS
     model: Architecture = "naivenet:width=16,hidden=64,batch_norm=true"
     recipe: Recipe = field(
         default=Recipe(
@@ -60,8 +58,7 @@ class CompositeScreen:
     false_alarms: float = 0.01
 
     def __post_init__(self) -> None:
-        if self.kind not in WAYS:
-            raise BadConfig(f"unknown kind {self.kind!r}: choose one of {', '.join(WAYS)}")
+        check_kinds(self.kinds)
         if self.samples < 2:
             raise BadConfig(f"samples must be at least 2, some that train and some that do not, not {self.samples}")
         if not (0 < self.held_out < 1 and 0 < self.false_alarms < 1):
@@ -69,21 +66,22 @@ class CompositeScreen:
                 f"held_out and false_alarms are shares: give them in (0, 1), not {self.held_out} and {self.false_alarms}"
             )
 
+    def promising(self, images: int) -> CompositeScreen:
+        """The same with so many false alarms, if more than these, as are the fewest that so many images can promise."""
+        kept = max(1, round(self.held_out * min(images, self.samples)))
+        return replace(self, false_alarms=max(self.false_alarms, 1 / (kept + 1)))
+
     def __call__(
         self, model: nn.Module, spec: ModelSpec, data: Split, *, seed: int, runtime: Runtime | None = None
     ) -> Screen:
         """Fit; see :class:`heirmark.attacks.base.Screening`. The model that is served is not looked at.
 
         Raises:
-            BadConfig: for inputs that are no images.
+            BadConfig: for inputs that are no images, and other kinds than blends.
             BadData: when too few images are held out to promise so few false alarms.
         """
         runtime = runtime or Runtime()
-        if data.inputs.ndim != 4:
-            raise BadConfig(
-                f"composites are made of images [C, H, W], not of inputs of shape {list(data.inputs.shape[1:])}: "
-                "choose another screening"
-            )
+        check_images(data.inputs, self.kinds)
         order = torch.randperm(len(data), generator=torch.Generator().manual_seed(derive_seed(seed, "images")))
         order = order[: self.samples]
         kept = round(self.held_out * len(order))
@@ -92,8 +90,8 @@ class CompositeScreen:
                 f"{kept} held-out images cannot promise {self.false_alarms:.2%} false alarms, which takes "
                 f"{least_held_out(self.false_alarms)}: raise held_out, samples or false_alarms, or give more images"
             )
-        natural = as_floats(data.inputs[order[kept:]])
-        made = composites(natural, self.kind, seed=derive_seed(seed, "composites"))
+        natural = data.inputs[order[kept:]].cpu()
+        made = composites(natural, self.kinds, seed=derive_seed(seed, "composites"))
         net_spec = specify(self.model, input_shape=tuple(data.inputs.shape[1:]), classes=2)
         net = net_spec.build(seed=derive_seed(seed, "net"), factory=factory_of(self.model))
         fit(
@@ -109,27 +107,41 @@ class CompositeScreen:
         return FittedCompositeScreen(net=net, threshold=bound(held_out, self.false_alarms), runtime=runtime)
 
 
-def composites(images: Tensor, kind: str, *, seed: int) -> Tensor:
-    """As many composites as there are images, in the kind's ways by turns; each image is the first of one.
+def composites(images: Tensor, kinds: tuple[str, ...], *, seed: int) -> Tensor:
+    """As many composites as there are images, in all ways of the kinds by turns; each image is the first of one.
+
+    Labels are not looked at, so a few composites show one class alone.
 
     Args:
-        images: ``[N, C, H, W]`` float32 in [0, 1].
-        kind: of :data:`WAYS`.
+        images: ``[N, C, H, W]`` uint8, or float in [0, 1]; for blends of any shape.
+        kinds: of :data:`heirmark.attacks.composites.KINDS`.
         seed: of the partners, the places and the noise.
 
     Returns:
-        ``[N, C, H, W]``.
+        ``[N, C, H, W]`` of the same dtype.
     """
     generator = torch.Generator().manual_seed(seed)
-    count, ways = len(images), WAYS[kind]
+    count = len(images)
+    ways = [way for kind in kinds for way in (PATCHES if kind == "patch" else LAYOUTS[kind])]
     made = torch.empty_like(images)
     for turn, way in enumerate(ways):
         rows = torch.arange(turn, count, len(ways))
-        if way == "patch":
+        if way == "square":
+            made[rows] = white_squares(images[rows], generator)
+        elif way == "noise":
             made[rows] = noise_patches(images[rows], generator)
         else:
-            partners = torch.randint(count, (len(rows), shown_in(way) - 1), generator=generator)
-            made[rows] = mixed(way, images[torch.cat([rows[:, None], partners], 1)])
+            partners = torch.randint(count, (len(rows), SOURCES[KIND_OF[way]] - 1), generator=generator)
+            made[rows] = combine(images[torch.cat([rows[:, None], partners], 1)], way)
+    return made
+
+
+def white_squares(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Images ``[N, C, H, W]`` with a white square in a random corner each, of Feature Sharing's sides."""
+    corners = torch.randint(len(CORNERS), (len(images),), generator=generator)
+    made = torch.empty_like(images)
+    for number, corner in enumerate(CORNERS):
+        made[corners == number] = combine(images[corners == number][:, None], corner)
     return made
 
 
@@ -145,7 +157,7 @@ def noise_patches(images: Tensor, generator: torch.Generator) -> Tensor:
         along = torch.arange(length)
         covered.append((along >= starts) & (along < starts + sides))
     inside = covered[0][:, None, :, None] & covered[1][:, None, None, :]
-    return torch.where(inside, torch.rand(images.shape, generator=generator), images)
+    return torch.where(inside, stored(torch.rand(images.shape, generator=generator), images.dtype), images)
 
 
 def likeness(net: nn.Module, inputs: Tensor, runtime: Runtime) -> Tensor:

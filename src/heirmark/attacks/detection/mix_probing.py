@@ -5,21 +5,21 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import combinations, permutations
-from typing import get_args
+from typing import Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.attacks.base import Inspected
-from heirmark.attacks.detection.mixes import TILES, Way, mixed, shown_in
+from heirmark.attacks.composites import KIND_OF, SOURCES, combine, pick_each
 from heirmark.attacks.detection.outliers import anomaly_index
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec
 from heirmark.runtime import Runtime, as_floats, derive_seed, predict
 from heirmark.task import Split
 
-WAYS: tuple[Way, ...] = get_args(Way)
+Way: TypeAlias = Literal["left-right", "top-bottom", "diagonal", "centre", "band", "blend", "columns", "rows", "tiles"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,25 +32,28 @@ class MixProbing:
     deviations, or in a share's standard error where that is larger. A label's score is the largest such index among its
     combinations that are consistent. Models without a mark have such combinations too, as the paper says: expect false suspects.
 
+    A way that shows as many classes as the model knows, or more than there are images of, is left out: there is no label that a
+    mix does not show, or no mix.
+
     Attributes:
-        ways: in which images are mixed; each ordered pair of classes is tried. Tiles, of four classes, are DeepTracer's
-            (arXiv 2511.08985).
+        ways: in which images are mixed, see :data:`heirmark.attacks.composites.LAYOUTS`; each ordered pair of classes is tried.
+            Tiles, of four classes, are DeepTracer's (arXiv 2511.08985).
         samples: mixes of each combination and way.
         quadruples: sets of four classes that are tried as tiles, drawn when there are more; each mix has an order of its own.
         threshold: index above which a combination stands out; Iglewicz and Hoaglin's 3.5 (1993), since there are many of them.
         least: share of its mixes that a combination has to send to one label at least, to be called consistent.
     """
 
-    ways: tuple[Way, ...] = WAYS
+    ways: tuple[Way, ...] = get_args(Way)
     samples: int = 50
     quadruples: int = 210
     threshold: float = 3.5
     least: float = 0.9
 
     def __post_init__(self) -> None:
-        unknown = [way for way in self.ways if way not in WAYS]
+        unknown = [way for way in self.ways if way not in get_args(Way)]
         if unknown or not self.ways:
-            raise BadConfig(f"unknown ways to mix {unknown}: choose some of {', '.join(WAYS)}")
+            raise BadConfig(f"unknown ways to mix {unknown}: choose some of {', '.join(get_args(Way))}")
         if min(self.samples, self.quadruples) < 1:
             raise BadConfig(f"samples and quadruples must be positive, not {self.samples} and {self.quadruples}")
         if not 0 < self.threshold < math.inf or not 0 <= self.least <= 1:
@@ -64,24 +67,27 @@ class MixProbing:
         """Inspect; see :class:`heirmark.attacks.base.Inspection`.
 
         Raises:
-            BadConfig: for inputs that are no images and ways other than blending, and for a model without a third label.
-            BadData: for images of fewer classes than a mix needs.
+            BadConfig: for inputs that are no images and ways other than blending.
+            BadData: when there are too few classes for every way.
         """
         runtime = runtime or Runtime()
         if data.inputs.ndim != 4 and set(self.ways) != {"blend"}:
             raise BadConfig(
                 f"inputs of shape {list(data.inputs.shape[1:])} can only be blended: set ways=blend, or inspect images"
             )
+        known = data.labels.bincount().nonzero().flatten()
+        ways = [way for way in self.ways if shown_in(way) <= min(len(known), spec.classes - 1)]
+        if not ways:
+            raise BadData(
+                f"mixes by {', '.join(self.ways)} leave no label to look for, with images of {len(known)} classes and a model "
+                f"of {spec.classes}: inspect it otherwise"
+            )
         scores = torch.zeros(spec.classes, dtype=torch.float64)
         best: tuple[float, int, tuple[int, ...]] = (-1.0, -1, ())
         details: dict[str, float] = {}
-        for done, way in enumerate(self.ways):
-            runtime.progress("probing with mixes", done, len(self.ways))
-            if spec.classes <= shown_in(way):
-                raise BadConfig(
-                    f"mixes by {way!r} show {shown_in(way)} classes, and the model has no other: leave it out of ways"
-                )
-            groups = self._groups(way, data.labels.bincount().nonzero().flatten(), seed)
+        for done, way in enumerate(ways):
+            runtime.progress("probing with mixes", done, len(ways))
+            groups = self._groups(way, known, seed)
             rates, labels = third_labels(
                 model, way, groups, data, spec.classes, self.samples,
                 seed=derive_seed(seed, "mixes", way), runtime=runtime,
@@ -94,7 +100,7 @@ class MixProbing:
             details |= {f"largest rate, {way}": float(rates[top]), f"median rate, {way}": float(rates.median())}
             if float(rates[top]) > best[0]:
                 best = (float(rates[top]), int(labels[top]), tuple(groups[top].tolist()))
-        runtime.progress("probing with mixes", len(self.ways), len(self.ways))
+        runtime.progress("probing with mixes", len(ways), len(ways))
         shown = {f"class {position} of the largest rate": float(label) for position, label in enumerate(best[2], 1)}
         return Inspected(
             suspects=tuple((scores > self.threshold).nonzero().flatten().tolist()),
@@ -106,19 +112,19 @@ class MixProbing:
     def _groups(self, way: Way, classes: Tensor, seed: int) -> Tensor:
         """``[G, 2]`` ordered pairs or ``[G, 4]`` sets of the classes that have images."""
         known = classes.tolist()
-        if len(known) < shown_in(way):
-            raise BadData(
-                f"mixes by {way!r} need images of {shown_in(way)} classes, but the adversary has {len(known)}: "
-                "leave it out of ways"
-            )
         if way != "tiles":
             return torch.tensor(list(permutations(known, 2)))
         generator = torch.Generator().manual_seed(derive_seed(seed, "quadruples"))
-        if math.comb(len(known), TILES) <= 20_000:
-            every = torch.tensor(list(combinations(known, TILES)))
+        if math.comb(len(known), SOURCES[way]) <= 20_000:
+            every = torch.tensor(list(combinations(known, SOURCES[way])))
             return every[torch.randperm(len(every), generator=generator)[: self.quadruples].sort().values]
-        drawn = torch.rand(self.quadruples, len(known), generator=generator).argsort(1)[:, :TILES]
+        drawn = torch.rand(self.quadruples, len(known), generator=generator).argsort(1)[:, : SOURCES[way]]
         return classes[drawn.sort(1).values]
+
+
+def shown_in(way: str) -> int:
+    """How many images such a mix shows."""
+    return SOURCES[KIND_OF[way]]
 
 
 def third_labels(
@@ -143,14 +149,10 @@ def third_labels(
     wanted = groups[:, None].expand(-1, samples, -1).flatten(0, 1)
     if way == "tiles":
         wanted = wanted.gather(1, torch.rand(wanted.shape, generator=generator).argsort(1))
-    by_class = data.labels.argsort(stable=True)
-    sizes = data.labels.bincount(minlength=classes)
-    starts = sizes.cumsum(0) - sizes
-    drawn = torch.rand(wanted.shape, generator=generator, dtype=torch.float64)
-    rows = by_class[starts[wanted] + (drawn * sizes[wanted]).long()]
+    rows = pick_each(data.labels, wanted, generator)
     answers = torch.cat(
         [
-            predict(model, mixed(way, as_floats(data.inputs[part])), runtime=runtime).argmax(1)
+            predict(model, combine(as_floats(data.inputs[part]), way), runtime=runtime).argmax(1)
             for part in rows.split(1000)  # type: ignore[no-untyped-call]
         ]
     )

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig
+from heirmark.models.layers import CONVOLUTIONS
 from heirmark.runtime import Runtime, channels_last, evaluating
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 TINY = 1e-6
 
 

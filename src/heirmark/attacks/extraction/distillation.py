@@ -22,7 +22,7 @@ from heirmark.training import Recipe
 DISTILLATION_RECIPE = Recipe(
     epochs=100, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="constant"
 )
-"""Training of the copy in MEA-Defender's run (arXiv 2401.15239): Adam 1e-3, 100 epochs; the batch size is inferred."""
+"""Training of the copy in MEA-Defender's run (arXiv 2401.15239): Adam 1e-3, 100 epochs; batch and constant rate are inferred."""
 
 
 def soften(probabilities: Tensor, temperature: float) -> Tensor:

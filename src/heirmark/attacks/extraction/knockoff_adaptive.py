@@ -122,7 +122,8 @@ class KnockoffAdaptive:
         reward: what is rewarded: ``"certainty"``, ``"diversity"``, ``"loss"``, or ``"all"`` three.
         groups: among what the bandit chooses: the ``"labels"`` of the adversary's images, or ``"clusters"`` of their pixels.
         clusters: how many clusters, where these are the groups.
-        batch: images asked about at once; the policy is updated after each answer all the same (inferred).
+        batch: images asked about at once; the policy is updated after each answer all the same (inferred). A last batch of one
+            image joins the one before it, since BatchNorm learns nothing of one.
         online: optimiser and augmentation of the copy while it asks: one step a batch of answers; epochs do not count.
         rate: learning rate of the bandit; None is the paper's, one over the number of times that the group was drawn.
         window: steps back over which rewards are scaled and averaged, and over which diversity looks (inferred).
@@ -200,6 +201,10 @@ class KnockoffAdaptive:
         )
         return Stolen(model=copy, spec=spec, queries=count)
 
+    def _size(self, left: int) -> int:
+        """Images of the next batch, of so many that are left."""
+        return left if left <= self.batch + 1 else self.batch
+
     def _groups(self, data: Split, pool: Tensor, seed: int) -> Tensor:
         if self.groups == "labels":
             known = data.labels.unique()  # type: ignore[no-untyped-call]
@@ -238,7 +243,7 @@ class KnockoffAdaptive:
             while len(taken) < count:
                 start = len(taken)
                 steps = list[tuple[int, Tensor]]()
-                for _ in range(min(self.batch, count - start)):
+                for _ in range(self._size(count - start)):
                     probabilities = policy(preferences, left)
                     group = int(torch.multinomial(probabilities, 1, generator=generator))
                     left[group] -= 1

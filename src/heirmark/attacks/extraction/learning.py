@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import torch
@@ -10,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.blackbox import Answers
-from heirmark.errors import BadConfig, BadData
+from heirmark.errors import BadConfig
 from heirmark.models import Architecture, ModelSpec, factory_of, specify
-from heirmark.runtime import Runtime, as_floats, channels_last, seeded
-from heirmark.training import Recipe, augment, make_optimizer
+from heirmark.runtime import Runtime, as_floats, channels_last
+from heirmark.training import Recipe, augment, descend
 
 
 def targets_of(answers: Answers) -> Tensor:
@@ -120,35 +119,21 @@ def learn(
         BadData: when the loss is no longer finite.
     """
     device = runtime.torch_device
-    model.to(device)
     inputs, targets = inputs.to(device), tuple(each.to(device) for each in targets)
-    batch = min(recipe.batch_size, len(inputs))
-    per_epoch = len(inputs) // batch
-    steps = recipe.epochs * per_epoch
-    optimizer = make_optimizer(model, recipe)
-    losses: list[float] = []
-    with seeded(seed):
-        generator = torch.Generator().manual_seed(seed)
-        model.train()
-        for epoch in range(recipe.epochs):
-            order = torch.randperm(len(inputs), generator=generator).to(device)
-            total = torch.zeros((), device=device)
-            for k in range(per_epoch):
-                step = epoch * per_epoch + k
-                for group in optimizer.param_groups:
-                    group["lr"] = recipe.rate(step, steps, per_epoch)
-                chosen = order[k * batch : (k + 1) * batch]
-                images = augment(as_floats(inputs[chosen]), recipe.augment, generator)
-                wanted = tuple(each[chosen] for each in targets)
-                total += train_step(model, optimizer, images, wanted, loss, runtime=runtime)
-                runtime.progress(description, step + 1, steps)
-            losses.append(float(total) / per_epoch)
-            if not math.isfinite(losses[-1]):
-                raise BadData(
-                    f"the training loss became {losses[-1]} in epoch {epoch + 1}: "
-                    "lower learning_rate, or use a model with BatchNorm"
-                )
-            if stop is not None and stop():
-                break
-    model.eval()
-    return tuple(losses)
+
+    def batch_loss(chosen: Tensor, generator: torch.Generator) -> Tensor:
+        images = augment(as_floats(inputs[chosen]), recipe.augment, generator)
+        with runtime.autocast():
+            logits = model(channels_last(images))
+        return loss(logits.float(), *(each[chosen] for each in targets))
+
+    return descend(
+        model,
+        len(inputs),
+        batch_loss,
+        recipe=recipe,
+        seed=seed,
+        runtime=runtime,
+        stop=stop,
+        description=description,
+    )

@@ -1,4 +1,4 @@
-"""Adaptive unlearning: a thief who knows how marks are made teaches the model to answer all composites harmlessly.
+"""Adaptive unlearning: a thief who knows how marks are made teaches the model to answer such composites harmlessly.
 
 No paper's attack: it is the strongest that we know of against composite triggers, after MEA-Defender's mislabelled mixes (arXiv
 2401.15239, section 5.5) and its remark (section 6.2) that a thief would have to go through all kinds and classes.
@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.attacks.base import Altered
-from heirmark.attacks.removal.mixing import KINDS, Composites, Kind, check_kinds, compose_all
+from heirmark.attacks.composites import KINDS, Composites, Kind, check_kinds, compose_all, fitting
 from heirmark.attacks.removal.parts import RETRAINING, altered, reinitialise, taken, tune
 from heirmark.errors import BadConfig
 from heirmark.models import CUSTOM, ModelSpec
@@ -29,11 +29,12 @@ class AdaptiveUnlearning:
 
     He knows how marks are published to be made, not the key: neither classes nor order nor target. Composites of the owner's
     very classes in their very order are among his. Triggers that are no composites (images of another data set, perturbations
-    made with the owner's model) are beyond him.
+    made with the owner's model) are beyond him. Kinds that show more classes than he has examples of are left out.
 
     Attributes:
-        kinds: of composites: DeepTracer's ``"tiles"`` of four classes, ``"halves"``, ``"blend"`` and ``"stripes"`` of two as in
-            MEA-Defender, Feature Sharing's ``"patch"`` of one; all of them when he does not know which.
+        kinds: of composites that he suspects: DeepTracer's ``"tiles"`` of four classes, ``"halves"``, ``"insets"`` (centre,
+            band), ``"blend"`` and ``"stripes"`` of two as in MEA-Defender, Feature Sharing's ``"patch"`` of one; all of them when
+            he does not know which.
         answer: the soft label: ``"shared"`` splits the mass among the classes shown, by area; ``"own-model"`` is what a model
             says that he trains himself, from the start, on his data alone.
         composites: how many he makes, as many of each kind; None makes as many as he has clean examples.
@@ -67,12 +68,13 @@ class AdaptiveUnlearning:
         """Unlearn; see :class:`heirmark.attacks.base.Removal`.
 
         Raises:
-            BadData: when the data show too few classes for the composites.
+            BadData: when the data show too few classes for every kind.
             BadConfig: when the inputs are no images, and other kinds than blends are asked for.
         """
         copy = taken(model, spec, data)
+        kinds = fitting(self.kinds, len(data.labels.unique()))  # type: ignore[no-untyped-call]
         made = compose_all(
-            data, self.kinds, self.composites or len(data), classes=spec.classes, seed=derive_seed(seed, "composites")
+            data, kinds, self.composites or len(data), classes=spec.classes, seed=derive_seed(seed, "composites")
         )
         answers = made.shares if self.answer == "shared" else self._own_answers(model, spec, data, made, seed, runtime)
         tune(

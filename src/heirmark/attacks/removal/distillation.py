@@ -9,17 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.attacks.base import Altered
+from heirmark.attacks.extraction.distillation import DISTILLATION_RECIPE
 from heirmark.attacks.removal.parts import taken
-from heirmark.errors import BadConfig, BadData
+from heirmark.errors import BadConfig
 from heirmark.models import Architecture, ModelSpec, factory_of, specify
-from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, predict, seeded
+from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, predict
 from heirmark.task import Split
-from heirmark.training import Recipe, augment, make_optimizer
-
-DISTILLATION_RECIPE = Recipe(
-    epochs=100, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="constant"
-)
-"""MEA-Defender's distillation: Adam 1e-3 for 100 epochs; batch and constant rate are inferred."""
+from heirmark.training import Recipe, augment, descend
 
 
 def distillation_loss(
@@ -56,7 +52,7 @@ class DistillTo:
         temperature: of the soft answers; 7 in MEA-Defender.
         with_labels: weight of the true labels against the soft answers, in [0, 1]; Hinton found that a small one is best (0.1 is
             inferred).
-        recipe: see :data:`DISTILLATION_RECIPE`.
+        recipe: see :data:`heirmark.attacks.extraction.distillation.DISTILLATION_RECIPE`.
     """
 
     model: Architecture = "mobilenet-v2"
@@ -95,43 +91,25 @@ class DistillTo:
         return Altered(model=student.eval(), spec=described)
 
     def _train(self, student: nn.Module, teacher: nn.Module, data: Split, *, seed: int, runtime: Runtime) -> None:
-        recipe, device, count = self.recipe, runtime.torch_device, len(data)
-        student.to(device)
+        device = runtime.torch_device
         inputs, labels = data.inputs.to(device), data.labels.to(device)
         # Without augmentation the teacher always sees the same images, so it is asked once; this also moves it to the device.
         known = predict(teacher, data.inputs, runtime=runtime).to(device)
-        batch = min(recipe.batch_size, count)
-        per_epoch = count // batch
-        steps = recipe.epochs * per_epoch
-        optimizer = make_optimizer(student, recipe)
-        generator = torch.Generator().manual_seed(seed)
-        order = torch.empty(0, dtype=torch.long)
-        with seeded(seed):
-            student.train()
-            for step in range(steps):
-                place = step % per_epoch
-                if place == 0:
-                    order = torch.randperm(count, generator=generator).to(device)
-                for group in optimizer.param_groups:
-                    group["lr"] = recipe.rate(step, steps, per_epoch)
-                chosen = order[place * batch : (place + 1) * batch]
-                images = channels_last(augment(as_floats(inputs[chosen]), recipe.augment, generator))
-                with runtime.autocast():
-                    logits = student(images)
-                    soft = known[chosen] if recipe.augment == "none" else _answers(teacher, images)
-                loss = distillation_loss(
-                    logits.float(),
-                    soft.float(),
-                    labels[chosen],
-                    temperature=self.temperature,
-                    with_labels=self.with_labels,
-                )
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                if place == per_epoch - 1 and not bool(loss.isfinite()):
-                    raise BadData("the distillation loss is no longer finite: lower learning_rate or temperature")
-                runtime.progress("distilling", step + 1, steps)
+
+        def loss(chosen: Tensor, generator: torch.Generator) -> Tensor:
+            images = channels_last(augment(as_floats(inputs[chosen]), self.recipe.augment, generator))
+            with runtime.autocast():
+                logits = student(images)
+                soft = known[chosen] if self.recipe.augment == "none" else _answers(teacher, images)
+            return distillation_loss(
+                logits.float(),
+                soft.float(),
+                labels[chosen],
+                temperature=self.temperature,
+                with_labels=self.with_labels,
+            )
+
+        descend(student, len(data), loss, recipe=self.recipe, seed=seed, runtime=runtime, description="distilling")
         student.zero_grad(set_to_none=True)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from torch import nn
 
 from heirmark.attacks.base import Altered
-from heirmark.attacks.removal.mixing import Kind, check_kinds, compose_all, wrong_labels
+from heirmark.attacks.composites import Kind, check_kinds, compose_all, fitting, wrong_labels
 from heirmark.attacks.removal.parts import RETRAINING, altered, taken, tune
 from heirmark.errors import BadConfig
 from heirmark.models import ModelSpec
@@ -21,10 +21,12 @@ class MislabelledMixes:
     """Fine-tune with random mixes of all pairs of classes, labelled with a class that they do not show, among clean data.
 
     The thief who made the mark useless would answer all mixes wrongly, the owner's among them. The paper gives no more than
-    this; ways to mix, counts and recipe are inferred.
+    this; ways to mix, counts and recipe are inferred. Kinds that show more classes than he has examples of, or all that the model
+    knows, are left out: no label would be wrong for them.
 
     Attributes:
-        kinds: ways to mix: ``"halves"``, ``"blend"`` and ``"stripes"`` of two classes, ``"tiles"`` of four, or ``"patch"``.
+        kinds: ways to mix: ``"halves"``, ``"insets"``, ``"blend"`` and ``"stripes"`` of two classes, ``"tiles"`` of four, or
+            ``"patch"``.
         mixes: how many are made; None makes as many as there are clean examples.
         per_batch: how many join each batch of clean data.
         recipe: of the tuning; see :data:`heirmark.attacks.removal.parts.RETRAINING`.
@@ -53,13 +55,12 @@ class MislabelledMixes:
         """Mix and tune; see :class:`heirmark.attacks.base.Removal`.
 
         Raises:
-            BadData: when the data show too few classes for the mixes.
+            BadData: when there are too few classes for every kind.
             BadConfig: when the inputs are no images, and other kinds than blends are asked for.
         """
         copy = taken(model, spec, data)
-        made = compose_all(
-            data, self.kinds, self.mixes or len(data), classes=spec.classes, seed=derive_seed(seed, "mixes")
-        )
+        kinds = fitting(self.kinds, min(len(data.labels.unique()), spec.classes - 1))  # type: ignore[no-untyped-call]
+        made = compose_all(data, kinds, self.mixes or len(data), classes=spec.classes, seed=derive_seed(seed, "mixes"))
         labels = wrong_labels(made.shares, seed=derive_seed(seed, "wrong labels"))
         tune(
             copy,

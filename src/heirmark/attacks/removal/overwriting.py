@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from heirmark.attacks.base import Altered
-from heirmark.attacks.removal.mixing import SOURCES, VARIANTS, Kind, check_kinds, compose
+from heirmark.attacks.composites import LAYOUTS, SOURCES, Kind, check_kinds, compose, fitting
 from heirmark.attacks.removal.parts import RETRAINING, altered, taken, tune
-from heirmark.errors import BadConfig, BadData
+from heirmark.errors import BadConfig
 from heirmark.models import ModelSpec
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split
@@ -24,7 +24,8 @@ class Overwriting:
     His source classes, the way of combining them and the target are drawn from the seed. Counts and recipe are inferred.
 
     Attributes:
-        kind: of his trigger: ``"halves"``, ``"blend"``, ``"stripes"`` or ``"tiles"`` of classes, or a ``"patch"`` on one class.
+        kind: of his trigger: ``"halves"``, ``"insets"``, ``"blend"``, ``"stripes"`` or ``"tiles"`` of classes, or a ``"patch"``
+            on one class, which is all that two classes leave him.
         triggers: trigger samples that he makes.
         per_batch: how many join each batch of clean data.
         recipe: of the tuning; see :data:`heirmark.attacks.removal.parts.RETRAINING`.
@@ -56,10 +57,9 @@ class Overwriting:
         generator = torch.Generator().manual_seed(derive_seed(seed, "pirate"))
         present = torch.unique(data.labels.cpu())
         order = present[torch.randperm(len(present), generator=generator)]
-        needed = SOURCES[self.kind]
-        if len(order) <= needed:
-            raise BadData(f"a mark of {needed} classes and a target needs examples of one more: choose another kind")
-        variant = int(torch.randint(VARIANTS[self.kind], (), generator=generator))
+        fitting((self.kind,), len(order), spare=1)  # the target
+        needed, layouts = SOURCES[self.kind], LAYOUTS[self.kind]
+        layout = layouts[int(torch.randint(len(layouts), (), generator=generator))]
         made = compose(
             data,
             self.kind,
@@ -67,7 +67,7 @@ class Overwriting:
             classes=classes,
             seed=derive_seed(seed, "triggers", fresh),
             sources=order[:needed],
-            variant=variant,
+            layout=layout,
         )
         return Mixed(inputs=made.inputs, targets=order[needed].expand(count), per_batch=self.per_batch)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from heirmark.attacks.base import Altered
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.models import ModelSpec
+from heirmark.models.layers import CONVOLUTIONS
 from heirmark.runtime import Runtime, seeded
 from heirmark.task import Split
 from heirmark.training import Mixed, Recipe, fit
@@ -20,7 +21,6 @@ TUNING = Recipe(epochs=20, batch_size=100, learning_rate=0.001, schedule="consta
 RETRAINING = Recipe(epochs=20, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0)
 """For attacks that teach a model something new: Adam 1e-3, the rate at which MEA-Defender trains; epochs and cosine are ours."""
 
-CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 WEIGHTED = (*CONVOLUTIONS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
 """Layers whose weights are pruned and quantised."""
 
