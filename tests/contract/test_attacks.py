@@ -6,16 +6,23 @@ An attack that is added to ``EXTRACTIONS`` is picked up by itself; it needs a ti
 from __future__ import annotations
 
 import dataclasses
-import inspect
-import json
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from contracts import (
+    SettingsOf,
+    cases,
+    check_accepts,
+    check_frozen_and_keyword_only,
+    check_json,
+    check_text,
+    known,
+    stir,
+    weights,
+)
 from torch import Tensor, nn
 
 from heirmark.attacks import (
@@ -29,7 +36,6 @@ from heirmark.attacks import (
     Stolen,
 )
 from heirmark.blackbox import Answers, BlackBox
-from heirmark.configuration import apply_settings, describe_fields, from_json, to_json
 from heirmark.errors import BadConfig, BudgetExhausted
 from heirmark.methods.base import train_clean
 from heirmark.models.storage import load_model, save_model
@@ -96,18 +102,12 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "top-2": {"answers": "top-k", "k": 2},
     "label": {"answers": "label"},
 }
-EVERY = [(name, variant) for name in EXTRACTIONS for variant in CONFIGS.get(name, {"": None})]
-NAMES = [f"{name}-{variant}" for name, variant in EVERY]
 SEED = 3
-SettingsOf = Callable[[Any, Any], Iterator[str]]
 
 
-@pytest.fixture(params=EVERY, ids=NAMES)
+@pytest.fixture(params=cases(EXTRACTIONS, CONFIGS))
 def case(request: pytest.FixtureRequest) -> tuple[str, str]:
-    name, variant = request.param
-    if name not in CONFIGS:
-        pytest.fail(f"the attack {name!r} has no tiny configuration: add one to CONFIGS in {Path(__file__).name}")
-    return name, variant
+    return known(request.param, CONFIGS, Path(__file__).name)
 
 
 @pytest.fixture
@@ -145,10 +145,6 @@ def runs(tiny_task: Task, cpu: Runtime, box: Callable[..., BlackBox]) -> Callabl
     return run
 
 
-def weights(model: nn.Module) -> dict[str, bytes]:
-    return {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
-
-
 def agreement(one: nn.Module, other: nn.Module, inputs: Tensor, runtime: Runtime) -> float:
     answers = [predict(model, inputs, runtime=runtime).argmax(1) for model in (one, other)]
     return float((answers[0] == answers[1]).double().mean())
@@ -163,34 +159,20 @@ def test_every_attack_has_a_configuration_here(case: tuple[str, str], config: An
 
 @pytest.mark.parametrize("name", EXTRACTIONS)
 def test_a_configuration_is_frozen_and_keyword_only(name: str) -> None:
-    kind = EXTRACTIONS[name]
-    assert dataclasses.is_dataclass(kind)
-    assert all(field.kw_only for field in dataclasses.fields(kind))
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        setattr(kind(), dataclasses.fields(kind)[0].name, None)
-    assert kind() == kind()
-    assert hash(kind()) == hash(kind())
+    check_frozen_and_keyword_only(EXTRACTIONS[name])
 
 
 def test_a_configuration_goes_to_json_and_back(config: Any) -> None:
-    kinds: dict[str, Any] = {kind.__name__: kind for kind in EXTRACTIONS.values()}
-    for one in (config, type(config)()):
-        again = from_json(kinds, json.loads(json.dumps(to_json(one), allow_nan=False)))
-        assert again == one
-        assert type(again) is type(one)
+    check_json(config, EXTRACTIONS)
 
 
 def test_every_setting_can_be_given_as_text_and_has_a_help(config: Any, settings_of: SettingsOf) -> None:
-    default = type(config)()
-    assert apply_settings(default, settings_of(config, default)) == config
-    assert [row.name for row in describe_fields(type(config)) if not row.help] == []
+    check_text(config, settings_of)
 
 
 @pytest.mark.parametrize("name", EXTRACTIONS)
 def test_an_attack_has_no_way_to_be_given_a_key(name: str) -> None:
-    accepted = inspect.signature(EXTRACTIONS[name]()).parameters
-    assert list(accepted) == ["box", "data", "seed", "runtime"]
-    assert all(accepted[word].kind is inspect.Parameter.KEYWORD_ONLY for word in ("seed", "runtime"))
+    check_accepts(EXTRACTIONS[name], ["box", "data"], ["seed", "runtime"])
 
 
 # ---------------------------------------------------------------- the result
@@ -225,9 +207,7 @@ def test_one_seed_gives_one_copy_and_leaves_no_trace(
     given_inputs, given_labels, before = data.inputs.clone(), data.labels.clone(), weights(victim)
     victim.train()
     try:
-        random.seed(5)
-        np.random.seed(5)  # noqa: NPY002 - the global generator must not matter
-        torch.manual_seed(5)
+        stir()
         with unchanged_globals():
             second = config(box(answers), data, seed=SEED, runtime=cpu)
         assert all(part.training for part in victim.modules()), "the victim's mode was changed"

@@ -6,18 +6,24 @@ A detection attack that is added to ``INSPECTIONS`` or ``SCREENINGS`` is picked 
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
-import json
 import math
-import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
+from contracts import (
+    SettingsOf,
+    cases,
+    check_accepts,
+    check_frozen_and_keyword_only,
+    check_json,
+    check_text,
+    known,
+    stir,
+    weights,
+)
 from torch import Tensor, nn
 
 from heirmark.attacks import (
@@ -31,7 +37,6 @@ from heirmark.attacks import (
     NeuralCleanse,
 )
 from heirmark.attacks.composites import KINDS
-from heirmark.configuration import apply_settings, describe_fields, from_json, to_json
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec, specify
 from heirmark.runtime import Runtime, as_floats, predict
@@ -71,17 +76,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 EVERYTHING = {**INSPECTIONS, **SCREENINGS}
-EVERY = [(name, variant) for name in EVERYTHING for variant in CONFIGS.get(name, {"": None})]
 SEED = 3
-SettingsOf = Callable[[Any, Any], Iterator[str]]
 
 
-@pytest.fixture(params=EVERY, ids=[f"{name}-{variant}" for name, variant in EVERY])
+@pytest.fixture(params=cases(EVERYTHING, CONFIGS))
 def case(request: pytest.FixtureRequest) -> tuple[str, str]:
-    name, variant = request.param
-    if name not in CONFIGS:
-        pytest.fail(f"the attack {name!r} has no tiny configuration: add one to CONFIGS in {Path(__file__).name}")
-    return name, variant
+    return known(request.param, CONFIGS, Path(__file__).name)
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def told(result: Any, queries: Tensor) -> Any:
 
 def state(model: nn.Module) -> dict[str, Any]:
     return {
-        "weights": {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()},
+        "weights": weights(model),
         "modes": [part.training for part in model.modules()],
         "gradients": [(p.requires_grad, p.grad is None) for p in model.parameters()],
         "hooks": [len(part._forward_hooks) + len(part._forward_pre_hooks) for part in model.modules()],
@@ -148,34 +148,20 @@ def test_every_attack_has_a_configuration_here(case: tuple[str, str], config: An
 
 @pytest.mark.parametrize("name", EVERYTHING)
 def test_a_configuration_is_frozen_and_keyword_only(name: str) -> None:
-    kind: Any = EVERYTHING[name]
-    assert dataclasses.is_dataclass(kind)
-    assert all(field.kw_only for field in dataclasses.fields(kind))
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        setattr(kind(), dataclasses.fields(kind)[0].name, None)
-    assert kind() == kind()
-    assert hash(kind()) == hash(kind())
+    check_frozen_and_keyword_only(EVERYTHING[name])
 
 
 def test_a_configuration_goes_to_json_and_back(config: Any) -> None:
-    kinds: dict[str, Any] = {kind.__name__: kind for kind in EVERYTHING.values()}
-    for one in (config, type(config)()):
-        again = from_json(kinds, json.loads(json.dumps(to_json(one), allow_nan=False)))
-        assert again == one
-        assert type(again) is type(one)
+    check_json(config, EVERYTHING)
 
 
 def test_every_setting_can_be_given_as_text_and_has_a_help(config: Any, settings_of: SettingsOf) -> None:
-    default = type(config)()
-    assert apply_settings(default, settings_of(config, default)) == config
-    assert [row.name for row in describe_fields(type(config)) if not row.help] == []
+    check_text(config, settings_of)
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
 def test_an_attack_has_no_way_to_be_given_a_key(name: str) -> None:
-    accepted = inspect.signature(EVERYTHING[name]()).parameters
-    assert list(accepted) == ["model", "spec", "data", "seed", "runtime"]
-    assert all(accepted[word].kind is inspect.Parameter.KEYWORD_ONLY for word in ("seed", "runtime"))
+    check_accepts(EVERYTHING[name], ["model", "spec", "data"], ["seed", "runtime"])
 
 
 # ---------------------------------------------------------------- the result
@@ -243,9 +229,7 @@ def test_one_seed_gives_one_result_and_leaves_no_trace(
         parameter.requires_grad_(False)
     before = state(model)
     try:
-        random.seed(5)
-        np.random.seed(5)  # noqa: NPY002 - the global generator must not matter
-        torch.manual_seed(5)
+        stir()
         with unchanged_globals():
             second = config(model, spec, data, seed=SEED, runtime=cpu)
             answer = told(second, queries)

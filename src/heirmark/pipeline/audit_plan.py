@@ -40,7 +40,7 @@ GUESSES: dict[str, tuple[Kind, ...]] = {
     "patch": ("patch",),
 }
 """Composites that a thief makes who knows the method, by the public kind of its triggers: not which classes, which of the ways to
-mix, which corner. Triggers of other kinds are no composites."""
+mix, which corner. An autoencoder's blend he guesses at by blending pixels. Triggers of other kinds are no composites."""
 
 
 @dataclass(frozen=True, kw_only=True)

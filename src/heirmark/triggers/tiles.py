@@ -10,14 +10,13 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
-from heirmark import combining
+from heirmark.combining import TILES as SOURCES
+from heirmark.combining import tile as tile_any
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.models import features_of
 from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating, predict
 from heirmark.task import Split, Task
 from heirmark.triggers.base import TriggerSet, check_label, draw_groups
-
-SOURCES = combining.TILES
 
 
 def tile(images: Tensor) -> Tensor:
@@ -37,7 +36,7 @@ def tile(images: Tensor) -> Tensor:
         raise ShapeMismatch(
             f"tiles are made of 4 images with even sides, not of {sources} of {height}x{width}: resize them first"
         )
-    return combining.tile(images)
+    return tile_any(images)
 
 
 @dataclass(frozen=True, kw_only=True)
