@@ -146,6 +146,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "on-feature-sharing": T2S(
             **MARKING, trigger=TRIGGERS["patch"], rehearsal=BALANCED, watermark=FeatureSharing(**SHARED)
         ),
+        "on-ewe": T2S(**MARKING, trigger=PROVABLE, rehearsal=BALANCED, watermark=EWE(**ENTANGLED)),
+        "on-composite": T2S(**MARKING, trigger=PROVABLE, rehearsal=BALANCED, watermark=Composite(**COMPOSED)),
         "random-labels": T2S(**MARKING, trigger=RandomLabels(of=TextStamp()), rehearsal=BALANCED),
         "from-clean": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearsal=BALANCED, initial="clean"),
         "from-scratch": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearsal=BALANCED, initial="scratch"),
