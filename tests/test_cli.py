@@ -164,9 +164,17 @@ def test_without_a_seed_the_key_is_random_and_the_work_can_be_resumed(here: Path
 
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_embeds_without_calibration(method: str) -> None:
-    options = settings(rehearsal__epochs=1, rehearsal__batch_size=32, triggers=40) if method == "t2s" else []
-    if method == "deeptracer":  # so short a training does not survive a theft
-        options += ["--set", "key_filter=none"]
+    small: dict[str, list[str]] = {
+        "t2s": settings(rehearsal__epochs=1, rehearsal__batch_size=32, triggers=40),
+        "deeptracer": settings(key_filter="none"),  # so short a training does not survive a theft
+        "ewe": settings(training__recipe__epochs=1),
+        "ssw-p": settings(selected="false"),
+        "ssw-s": settings(training__epochs=2, selected="false"),
+        "margin": settings(training__epochs=1),
+        "composite": settings(training__recipe__epochs=1, mixed=60),
+        "abstract": settings(training__epochs=1),
+    }
+    options = small.get(method, [])
     options += ["--calibrators", "0", "--seed", "0", "--json"]
     ran = run("embed", "--method", method, *CPU, *TRAINING, *options, "--model", NET, "--out", "made")
     assert ran.code == 0, ran.err

@@ -24,7 +24,20 @@ from heirmark.models import build
 from heirmark.runtime import Runtime, as_floats, predict
 from heirmark.task import Split, Task
 from heirmark.training import Recipe, fit
-from heirmark.triggers import Feature, Mix, OutOfDistribution, Patch, Secret, Tiles, Trigger, TriggerSet
+from heirmark.triggers import (
+    AbstractImages,
+    Entangled,
+    Feature,
+    GaussianNoise,
+    Mix,
+    OutOfDistribution,
+    Patch,
+    Secret,
+    TextStamp,
+    Tiles,
+    Trigger,
+    TriggerSet,
+)
 from heirmark.triggers.base import draw_groups, pick
 from heirmark.triggers.combiners import AnyCombiner, AutoencoderBlend, CropPaste, PixelBlend, Stripes
 from heirmark.triggers.feature import PAPER_PAIRS, stamp
@@ -42,6 +55,10 @@ KINDS: dict[str, Trigger] = {
     "patch": Patch(),
     "out-of-distribution": OutOfDistribution(source=1),
     "tiles": Tiles(samples=40),
+    "text": TextStamp(),
+    "noise": GaussianNoise(),
+    "abstract": AbstractImages(),
+    "entangled": Entangled(of=OutOfDistribution(source=1), rounds=2),
 }
 sides = st.integers(1, 9)
 dtypes = st.sampled_from([torch.uint8, torch.float32, torch.float64])

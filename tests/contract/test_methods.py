@@ -26,13 +26,23 @@ from heirmark.errors import BadConfig
 from heirmark.joint import Phase
 from heirmark.key import Key
 from heirmark.methods import (
+    EWE,
     METHODS,
+    SSWP,
+    SSWS,
     T2S,
+    Abstract,
+    BadNets,
+    Composite,
+    Content,
     DeepTracer,
     FeatureSharing,
+    Margin,
     Marked,
     MEADefender,
+    Noise,
     Unmarked,
+    Unrelated,
     Vanilla,
 )  # fmt: skip
 from heirmark.methods.base import train_clean, train_watermarked
@@ -40,7 +50,19 @@ from heirmark.models.storage import load_model, save_model
 from heirmark.runtime import Runtime, predict
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
-from heirmark.triggers import AnyTrigger, Feature, Mix, OutOfDistribution, Patch, Tiles
+from heirmark.triggers import (
+    AbstractImages,
+    AnyTrigger,
+    Entangled,
+    Feature,
+    GaussianNoise,
+    Mix,
+    OutOfDistribution,
+    Patch,
+    RandomLabels,
+    TextStamp,
+    Tiles,
+)
 from heirmark.tuning import Rehearsal
 from heirmark.verification import Suspect, calibrate, verify
 
@@ -50,6 +72,15 @@ TRIGGERS: dict[str, AnyTrigger] = {
     "tiles": Tiles(samples=60),
     "out-of-distribution": OutOfDistribution(source=1),
     "patch": Patch(),
+}
+BASELINE_TRIGGERS: dict[str, AnyTrigger] = {
+    "text": TextStamp(),
+    "noise": GaussianNoise(),
+    "abstract": AbstractImages(),
+    "entangled": Entangled(of=OutOfDistribution(source=1)),
+    "any-host": Patch(hosts="any"),
+    "random-labels": RandomLabels(),
+    "random-labels-on-text": RandomLabels(of=TextStamp()),
 }
 COMMON: dict[str, Any] = {
     "model": "naivenet:width=4,hidden=16,batch_norm=true",
@@ -80,6 +111,25 @@ COUPLED: dict[str, Any] = {
     "key_filter": None,
 }
 SHARED: dict[str, Any] = {**MARKING, "tuning": ADAM}
+ENTANGLED: dict[str, Any] = {**COMMON, "triggers": 60, "training": Phase(recipe=ADAM, extras=(4, 4))}
+COMPOSED: dict[str, Any] = {
+    **COMMON,
+    "triggers": 60,
+    "mixed": 60,
+    "training": Phase(recipe=dataclasses.replace(ADAM, epochs=4), extras=(4, 4)),
+}
+
+ADAM_LONG = dataclasses.replace(ADAM, epochs=5)
+LEARNED: dict[str, Any] = {**MARKING, "triggers": 40, "trigger_batch": 16}
+OTHER_TASK = OutOfDistribution(source=1, target=3)  # which unmarked models never call them
+SHADOWED: dict[str, Any] = {
+    **MARKING,
+    "trigger": OTHER_TASK,
+    "candidates": 40,
+    "training": dataclasses.replace(ADAM, epochs=2, learning_rate=0.01, schedule="constant"),
+    "selected": False,
+}
+BY_HEART: dict[str, Any] = {**LEARNED, "training": dataclasses.replace(ADAM, epochs=8, learning_rate=0.01)}
 
 # The tiny configurations of every method, by name. The first of a method is the one that has to be proved.
 CONFIGS: dict[str, dict[str, Any]] = {
@@ -95,6 +145,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "on-feature-sharing": T2S(
             **MARKING, trigger=TRIGGERS["patch"], rehearsal=BALANCED, watermark=FeatureSharing(**SHARED)
         ),
+        "on-ewe": T2S(**MARKING, trigger=PROVABLE, rehearsal=BALANCED, watermark=EWE(**ENTANGLED)),
+        "on-composite": T2S(**MARKING, trigger=PROVABLE, rehearsal=BALANCED, watermark=Composite(**COMPOSED)),
+        "random-labels": T2S(**MARKING, trigger=RandomLabels(of=TextStamp()), rehearsal=BALANCED),
         "from-clean": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearsal=BALANCED, initial="clean"),
         "from-scratch": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearsal=BALANCED, initial="scratch"),
         "without-rehearsal": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearse=False),
@@ -120,13 +173,42 @@ CONFIGS: dict[str, dict[str, Any]] = {
         **{f"on-{kind}": FeatureSharing(**SHARED, trigger=TRIGGERS[kind]) for kind in ("patch", "out-of-distribution")},
         "nothing-frozen": FeatureSharing(**SHARED, trigger=TRIGGERS["patch"], frozen=0),
     },
+    "ewe": {
+        "provable": EWE(**ENTANGLED, trigger=Entangled(of=OTHER_TASK)),
+        "on-patch": EWE(**ENTANGLED, trigger=Entangled(of=Patch(), rounds=2), factors=(1.0,), temperatures=(2.0,)),
+    },
+    "ssw-p": {"provable": SSWP(**SHADOWED), "on-mix": SSWP(**{**SHADOWED, "trigger": PROVABLE})},
+    "ssw-s": {"provable": SSWS(**{**SHADOWED, "steps": 3})},
+    "margin": {
+        "provable": Margin(
+            **{**BY_HEART, "model": "naivenet:width=8,hidden=64,batch_norm=true"}, steps=1, weight=1.0, drops=(0.8,)
+        ),
+        "on-patch": Margin(**BY_HEART, trigger=Patch()),
+    },
+    "composite": {
+        "provable": Composite(**COMPOSED, trigger=PROVABLE),
+        "on-patch": Composite(**{**COMPOSED, "mixed": 0}, trigger=Patch()),
+    },
+    "badnets": {
+        "provable": BadNets(
+            **{**MARKING, "pretraining": dataclasses.replace(ADAM, epochs=5)}, trigger=Patch(hosts="any", size=4)
+        ),
+    },
+    "content": {"provable": Content(**MARKING, trigger=TextStamp(source=1, target=0))},
+    "noise": {"provable": Noise(**MARKING, trigger=GaussianNoise(source=1, target=0))},
+    "unrelated": {"provable": Unrelated(**MARKING, trigger=OTHER_TASK)},
+    "abstract": {
+        "provable": Abstract(**BY_HEART),
+        "from-trained": Abstract(**LEARNED, tuning=BY_HEART["training"], start="pretrained"),
+        "one-label": Abstract(**BY_HEART, trigger=AbstractImages()),
+    },
     "vanilla": {
         "provable": Vanilla(**MARKING, trigger=PROVABLE),
-        **{kind: Vanilla(**MARKING, trigger=trigger) for kind, trigger in TRIGGERS.items()},
+        **{kind: Vanilla(**MARKING, trigger=trigger) for kind, trigger in (TRIGGERS | BASELINE_TRIGGERS).items()},
     },
     "unmarked": {
         "provable": Unmarked(**COMMON, trigger=PROVABLE),
-        **{kind: Unmarked(**COMMON, trigger=trigger) for kind, trigger in TRIGGERS.items()},
+        **{kind: Unmarked(**COMMON, trigger=trigger) for kind, trigger in (TRIGGERS | BASELINE_TRIGGERS).items()},
         "competitor": Unmarked(**COMMON, trigger=TRIGGERS["tiles"], data="adversary"),
     },
 }
@@ -248,17 +330,47 @@ def test_the_key_is_of_this_task_and_method(case: tuple[str, str], marked: Marke
     assert key.input_shape == tiny_task.input_shape
     assert 20 <= len(key) <= COMMON["key_size"]
     assert key.trigger["target"] == drawn.target
-    assert key.expected.tolist() == [drawn.target] * len(key)
+    wanted = dict(zip(rows(drawn.inputs), drawn.targets.tolist(), strict=True))
+    assert key.expected.tolist() == [wanted[row] for row in rows(key.queries)]
+    if drawn.target is not None:
+        assert key.expected.tolist() == [drawn.target] * len(key)
     shown = dict(zip(rows(drawn.inputs), rows(drawn.controls), strict=True))
     assert [shown[row] for row in rows(key.queries)] == rows(key.controls)
+
+
+def memorises(config: Any) -> bool:
+    """Random labels are the one exception to the rule that what trains never verifies."""
+    return isinstance(config.trigger, RandomLabels)
+
+
+def test_only_a_key_of_random_labels_is_of_what_trained_and_it_says_so(
+    config: Any, marked: Marked, tiny_task: Task, tmp_path: Path
+) -> None:
+    key, trained = marked.key, marked.training_triggers
+    assert key.memorised is memorises(config)
+    assert ("memorised" in key.trigger) is key.memorised
+    key.save(tmp_path)
+    manifest = json.loads((tmp_path / "key.json").read_text())
+    assert manifest["trigger"].get("memorised", False) is key.memorised
+    constant = Suspect.from_callable(lambda inputs: torch.zeros(len(inputs), dtype=torch.long), classes=key.classes)
+    assert ("memorised-key" in verify(constant, key).flags) is key.memorised
+    if key.memorised:
+        assert key.disjoint_from(tiny_task.adversary.inputs)
+        assert key.disjoint_from(tiny_task.calibration.inputs)
+        assert set(rows(key.controls)).isdisjoint(rows(key.queries))
+        if trained is not None:
+            answers = dict(zip(rows(trained.inputs), trained.targets.tolist(), strict=True))
+            assert key.expected.tolist() == [answers[row] for row in rows(key.queries)], "the very set that trained"
 
 
 def rows(inputs: Tensor) -> list[bytes]:
     return [row.contiguous().numpy().tobytes() for row in inputs]
 
 
-def test_nothing_that_trained_verifies(marked: Marked, tiny_task: Task) -> None:
+def test_nothing_that_trained_verifies(config: Any, marked: Marked, tiny_task: Task) -> None:
     key, trained = marked.key, marked.training_triggers
+    if memorises(config):
+        pytest.skip("random labels verify what trained: see the test before")
     assert key.disjoint_from(tiny_task.owner.inputs)
     assert key.disjoint_from(tiny_task.adversary.inputs)
     owned = set(rows(tiny_task.owner.inputs))
@@ -386,15 +498,16 @@ def state_of(model: nn.Module) -> dict[str, Any]:
 
 
 ELSEWHERE = """
-import json, sys
+import dataclasses, json, sys
 sys.path[:0] = {folders!r}
 import conftest, test_methods
 from heirmark.runtime import Runtime
 runtime = Runtime(device="cpu", precision="float32")
 found = {{}}
+task = dataclasses.replace(conftest.make_tiny_task(), foreign=conftest.make_foreign())
 for name in test_methods.METHODS:
     variant = test_methods.first_of(name)
-    marked = test_methods.CONFIGS[name][variant](conftest.make_tiny_task(), seed=test_methods.SEED, runtime=runtime)
+    marked = test_methods.CONFIGS[name][variant](task, seed=test_methods.SEED, runtime=runtime)
     found[name] = [variant, marked.key.commitment, test_methods.fingerprint(marked.model)]
 print(json.dumps(found))
 """
@@ -451,7 +564,7 @@ def test_the_unmarked_arm_has_no_small_p_values(
     """Of keys drawn at random a few may be hit by chance, as models differ by more than the five that calibrate show."""
     verdicts = {
         (kind, seed): judged(marked.model, marked.key, unmarked_models, cpu)
-        for kind, trigger in TRIGGERS.items()
+        for kind, trigger in (TRIGGERS | BASELINE_TRIGGERS).items()
         for seed in range(3)
         for marked in [Unmarked(**COMMON, trigger=trigger)(tiny_task, seed=seed, runtime=cpu)]
     }

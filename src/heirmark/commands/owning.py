@@ -49,7 +49,8 @@ def demo(
     methods: Annotated[
         str,
         typer.Option(
-            "--methods", help="Show these too, with commas: mea-defender, deeptracer, feature-sharing. Minutes each."
+            "--methods",
+            help="Show these too, with commas: mea-defender, deeptracer, ewe, or others of the README's table. Minutes each.",
         ),
     ] = "",
     seed: Seed = 0,

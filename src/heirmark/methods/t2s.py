@@ -12,7 +12,9 @@ from torch import nn
 
 from heirmark.errors import BadConfig
 from heirmark.methods.base import Marked, Prepared, check_queries, mark, new_model, queries_of, train_clean
+from heirmark.methods.composite import Composite
 from heirmark.methods.deeptracer import DeepTracer
+from heirmark.methods.ewe import EWE
 from heirmark.methods.feature_sharing import FeatureSharing
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.methods.mea_defender import MEADefender
@@ -57,7 +59,7 @@ class T2S:
     pretraining: Recipe = field(default=Recipe())
     trigger_batch: int = 64
     initial: Literal["watermarked", "clean", "scratch"] = "watermarked"
-    watermark: Vanilla | MEADefender | DeepTracer | FeatureSharing | None = None
+    watermark: Vanilla | MEADefender | DeepTracer | FeatureSharing | EWE | Composite | None = None
     rehearse: bool = True
     thieves: tuple[Architecture, ...] = ()
     queries: Literal["owner", "foreign"] = "owner"
@@ -89,7 +91,7 @@ class T2S:
             trigger_batch=self.trigger_batch,
         )
 
-    def first_phase(self) -> Vanilla | MEADefender | DeepTracer | FeatureSharing:
+    def first_phase(self) -> Vanilla | MEADefender | DeepTracer | FeatureSharing | EWE | Composite:
         """The method whose model the rehearsal starts from; for a seed, it gives the same secret and samples."""
         if self.watermark is None:
             return self.vanilla()

@@ -159,6 +159,6 @@ def notes_on(twin: Path | None) -> tuple[str, ...]:
         "The thief has the adversary's split of the data, of which the owner trained on nothing, and for removal and "
         "detection its true labels too. No attack is given the key, and what it does to the marked model and to the twin "
         "has the same seed.",
-        f"WSR is measured on held-out triggers. {which}",
+        f"WSR is measured on held-out triggers, or for a key of random labels on those that trained. {which}",
         "A mark that survives these attacks may fall to others, or to the same ones with more work.",
     )

@@ -19,6 +19,7 @@ from heirmark.pipeline.judging import CALIBRATION, calibrate_stage, read_calibra
 from heirmark.pipeline.named import check_architecture, check_given, describe_model
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
+from heirmark.triggers import Entangled
 from heirmark.verification import Calibration, Suspect, Verdict, verify
 from heirmark.verification.verify import LEAST_QUERIES
 from heirmark.verification.wilcoxon import WilcoxonResult, verify_wilcoxon
@@ -68,9 +69,9 @@ def embed_job(
             f"no verdict can rest on a key of {method.key_size} queries: set key_size to {LEAST_QUERIES} or more"
         )
     context = Context(task=task, runtime=runtime, factory=factory_of(method.model))
-    unmarked = Unmarked(
-        model=method.model, pretraining=method.pretraining, trigger=method.trigger, key_size=method.key_size
-    )
+    # Nobody asks for the key of an unmarked model here, and to perturb one would cost more than to train the model.
+    trigger = method.trigger.of if isinstance(method.trigger, Entangled) else method.trigger
+    unmarked = Unmarked(model=method.model, pretraining=method.pretraining, trigger=trigger, key_size=method.key_size)
     clean = None if isinstance(method, Unmarked) else embed_stage(unmarked, context, seed=seed, kind="train")
     start = None
     if isinstance(method, T2S) and method.initial == "watermarked":

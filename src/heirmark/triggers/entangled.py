@@ -39,6 +39,7 @@ def entangle(
     threshold: float,
     temperature: float,
     layers: tuple[str, ...] = (),
+    runtime: Runtime | None = None,
 ) -> Tensor:
     """Perturb trigger samples (algorithm 1, lines 9-20, as its code does it).
 
@@ -55,15 +56,18 @@ def entangle(
         threshold: the share.
         temperature: of the loss.
         layers: see :func:`heirmark.models.inner.hidden_layers`.
+        runtime: precision.
 
     Returns:
         ``[m, C, H, W]`` in [0, 1].
     """
+    runtime = runtime or Runtime()
     groups = torch.arange(2, device=images.device).repeat_interleave(len(images))
 
     def away(current: Tensor) -> tuple[Tensor, float]:
         asked = current.detach().requires_grad_(True)
-        logits = model(channels_last(asked)).float()
+        with runtime.autocast():
+            logits = model(channels_last(asked)).float()
         (slope,) = torch.autograd.grad(logits[:, target].sum(), asked)
         return (current - step * slope.sign()).clamp(0, 1), float((logits.argmax(1) == target).double().mean())
 
@@ -76,7 +80,8 @@ def entangle(
                     break
                 images, steps = pushed, steps + 1
             asked = images.detach().requires_grad_(True)
-            model(channels_last(torch.cat([asked, partners])))
+            with runtime.autocast():
+                model(channels_last(torch.cat([asked, partners])))
             loss = torch.stack([entanglement(output, groups, temperature) for output in heard]).sum()
             (slope,) = torch.autograd.grad(loss, asked)
             images = (images + step * slope.sign()).clamp(0, 1)
@@ -152,7 +157,7 @@ class EntangledSecret:
         clean: the model that it asks.
         partners: ``[N, C, H, W]`` the owner's images of the target class.
         permutation: of the pixels, makes the controls of samples without a host.
-        runtime: device.
+        runtime: device and precision.
     """
 
     of: Secret
@@ -184,6 +189,7 @@ class EntangledSecret:
                         threshold=how.threshold,
                         temperature=how.temperature,
                         layers=how.layers,
+                        runtime=self.runtime,
                     ).cpu()
                 )
                 self.runtime.progress("entangling triggers", min(start + CHUNK, len(drawn)), len(drawn))
