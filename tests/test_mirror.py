@@ -100,7 +100,7 @@ def test_half_an_upload_is_no_artifact(url: str, tmp_path: Path, monkeypatch: py
 
     one = Machine(url, tmp_path / "one")
     monkeypatch.setattr(type(files), "put_file", break_off)
-    with pytest.raises(BadConfig, match=r"cannot be written \(the line is dead\): check its address"):
+    with pytest.raises(BadConfig, match=r"cannot be written \(ConnectionError: the line is dead\): check its address"):
         one.store.get(FIRST)
     assert paths(url) == [f"{FIRST.name}/deep/word.txt", f"{FIRST.name}/other.bin"]
     monkeypatch.undo()
