@@ -25,6 +25,8 @@ from heirmark.pipeline.store import RECORD, Event, Store, ignore, working_folder
 MAX_RECORD = 16 * MIB
 MAX_ARTIFACT = 64 * GIB
 """No artifact that is larger is fetched."""
+PROBE = ".heirmark"
+"""An empty file beside the artifacts, by which a place is tried."""
 
 
 def open_store(place: Path | str | None, cache: Path, *, on_event: Callable[[Event], None] = ignore) -> Store:
@@ -50,7 +52,7 @@ class UrlMirror:
         url: such as ``"s3://bucket/folder"``; how to log in is the protocol's own affair (environment, its configuration files).
 
     Raises:
-        BadConfig: when the protocol is unknown, or its package or fsspec is not installed.
+        BadConfig: when the protocol is unknown, its package or fsspec is not installed, or the place cannot be written.
     """
 
     def __init__(self, url: str) -> None:
@@ -69,6 +71,8 @@ class UrlMirror:
         self._root = root.rstrip("/")
         self._fetched: set[str] = set()
         self._kept: set[str] = set()
+        with self._told("written"):  # now, and not after hours of work that rest on it
+            self._files.pipe_file(self._at(PROBE), b"")
 
     def fetch(self, name: str, root: Path) -> bool:
         """Bring an artifact into a store's folder, as far as it is there and fits its record; the store finds what is wrong.
