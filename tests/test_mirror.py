@@ -56,7 +56,8 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
 
 def paths(url: str) -> list[str]:
     files, root = fsspec.core.url_to_fs(url)
-    return sorted(str(path).removeprefix(root).lstrip("/") for path in files.find(root))
+    found = sorted(str(path).removeprefix(root).lstrip("/") for path in files.find(root))
+    return [path for path in found if path != ".heirmark"]
 
 
 def rewrite(url: str, stage: Stage, file: str, content: bytes | None) -> None:
@@ -100,7 +101,7 @@ def test_half_an_upload_is_no_artifact(url: str, tmp_path: Path, monkeypatch: py
 
     one = Machine(url, tmp_path / "one")
     monkeypatch.setattr(type(files), "put_file", break_off)
-    with pytest.raises(BadConfig, match=r"cannot be written \(the line is dead\): check its address"):
+    with pytest.raises(BadConfig, match=r"cannot be written \(ConnectionError: the line is dead\): check its address"):
         one.store.get(FIRST)
     assert paths(url) == [f"{FIRST.name}/deep/word.txt", f"{FIRST.name}/other.bin"]
     monkeypatch.undo()
@@ -188,6 +189,9 @@ def test_places_are_folders_or_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert plain.mirror is None
     with pytest.raises(BadConfig, match="the store nothing://here cannot be reached"):
         UrlMirror("nothing://user:secret@here")
+    (tmp_path / "file").touch()
+    with pytest.raises(BadConfig, match=r"cannot be written \(NotADirectoryError"):
+        UrlMirror(f"file://{tmp_path}/file/below")
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(BadConfig, match=r"pip install \"heirmark\[fsspec\]\""):
         UrlMirror("memory://x")

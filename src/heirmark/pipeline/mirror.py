@@ -1,4 +1,4 @@
-"""A store that machines share without sharing a disk: a folder here, and the same artifacts under a URL (S3, GCS, SFTP ...).
+"""A store that machines share without sharing a disk: a folder here, and the same artifacts under a URL (S3, GCS ...).
 
 ::
 
@@ -16,15 +16,17 @@ import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
-from heirmark.errors import BadConfig
+from heirmark.errors import BadConfig, told
 from heirmark.files import GIB, MIB
 from heirmark.pipeline.store import RECORD, Event, Store, ignore, working_folder
 
 MAX_RECORD = 16 * MIB
 MAX_ARTIFACT = 64 * GIB
 """No artifact that is larger is fetched."""
+PROBE = ".heirmark"
+"""An empty file beside the artifacts, by which a place is tried."""
 
 
 def open_store(place: Path | str | None, cache: Path, *, on_event: Callable[[Event], None] = ignore) -> Store:
@@ -50,7 +52,7 @@ class UrlMirror:
         url: such as ``"s3://bucket/folder"``; how to log in is the protocol's own affair (environment, its configuration files).
 
     Raises:
-        BadConfig: when the protocol is unknown, or its package or fsspec is not installed.
+        BadConfig: when the protocol is unknown, its package or fsspec is not installed, or the place cannot be written.
     """
 
     def __init__(self, url: str) -> None:
@@ -59,17 +61,18 @@ class UrlMirror:
             import fsspec
         except ImportError:
             raise BadConfig('a store under a URL needs fsspec: pip install "heirmark[fsspec]"') from None
-        # Others write there meanwhile, so that no listing may be remembered.
-        options: dict[str, Any] = {"use_listings_cache": False}
-        if url.startswith(("file:", "local:")):
-            options["auto_mkdir"] = True
+        options = {"auto_mkdir": True} if url.startswith(("file:", "local:")) else {}
         try:
             self._files, root = fsspec.core.url_to_fs(url, **options)
-        except (ImportError, ValueError) as error:
-            raise BadConfig(f"the store {_shown(url)} cannot be reached: {str(error).strip()}") from error
+        except Exception as error:  # every protocol has errors of its own
+            raise BadConfig(
+                f"the store {_shown(url)} cannot be reached ({told(error)}): check the address, and install what it needs"
+            ) from error
         self._root = root.rstrip("/")
         self._fetched: set[str] = set()
         self._kept: set[str] = set()
+        with self._told("written"):  # now, and not after hours of work that rest on it
+            self._files.pipe_file(self._at(PROBE), b"")
 
     def fetch(self, name: str, root: Path) -> bool:
         """Bring an artifact into a store's folder, as far as it is there and fits its record; the store finds what is wrong.
@@ -161,11 +164,11 @@ class UrlMirror:
     @contextmanager
     def _told(self, done: str) -> Iterator[None]:
         try:
+            self._files.invalidate_cache()  # of listings, in which what others wrote meanwhile is missing
             yield
-        except Exception as error:  # every protocol has errors of its own
-            why = (str(error).strip() or type(error).__name__).partition("\n")[0][:200]
+        except Exception as error:
             raise BadConfig(
-                f"the store {_shown(self.url)} cannot be {done} ({why}): check its address, your rights and the network"
+                f"the store {_shown(self.url)} cannot be {done} ({told(error)}): check its address, your rights and the network"
             ) from error
 
 
