@@ -869,7 +869,7 @@ def test_audit_runs_a_part_and_resumes(stage: Path) -> None:
     assert ran.code == 0
     assert "pruning of 10%" in ran.out
     assert "done" in ran.err
-    record = json.loads(Path("audit/audit.json").read_text())
+    record = json.loads(Path("audit/part.json").read_text())
     assert [row["name"] for row in record["rows"]] == ["no attack", "pruning of 10%"]
     again = run(*command)
     assert "done" not in again.err

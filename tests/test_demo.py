@@ -29,15 +29,17 @@ from heirmark.pipeline.demo import DemoResult, run_demo
 from heirmark.pipeline.judging import read_calibration
 from heirmark.pipeline.store import Event
 
+ANSWER = "answer a thief's queries"
 START = [
     "train the unmarked model that chooses the key's classes",
     "embed the vanilla watermark",
     "embed T2S: rehearse the theft",
     "train unmarked model 1 to calibrate",
+    ANSWER,
     "steal unmarked model 2 to calibrate",
 ]
-# And then 2 calibrations, 6 thefts, a clean model, a competitor, 10 verdicts.
-STAGES = 25
+# And then 2 calibrations, 3 victims' answers, 6 thefts, a clean model, a competitor, 10 verdicts.
+STAGES = 29
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,12 @@ def test_stages_tell_the_story_in_order(ran: Ran) -> None:
         *START,
         "calibrate the T2S key",
         "calibrate the vanilla key",
-        *thefts[:4],
+        ANSWER,
+        *thefts[:2],
+        ANSWER,
+        *thefts[2:4],
         "train the clean model",
+        ANSWER,
         *thefts[4:],
         "train an independent model",
         *(f"verify: {row.label}" for row in ran.result.rows),
@@ -298,7 +304,7 @@ def test_verdicts_of_the_demo_rest_on_no_stage_that_they_should_not(ran: Ran) ->
         if record["kind"] == "embed":
             choosers.add(inputs["clean"])
         if record["kind"] == "steal":
-            assert set(inputs) == {"held"}
+            assert set(inputs) == {"held", "answers"}
             assert set(record["files"]) == {"model.json", "model.safetensors"}
     assert len(calibrators) == 2
     assert len(judged) == 10

@@ -424,6 +424,9 @@ def plan_demo(profile: Profile, context: Context, *, seed: int, methods: tuple[s
         *(found.stage for found in suspects),
         *(found.verification for found in suspects),
     )
+    for stage in stages:
+        if stage.kind == "answer":
+            labels[stage.name] = "answer a thief's queries"
     return Plan(
         suspects=tuple(suspects),
         stages=tuple(stages),

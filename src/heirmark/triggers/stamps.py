@@ -36,7 +36,7 @@ def write(text: str) -> Tensor:
 
     Example:
         >>> for row in write("TL").int().tolist():
-        ...     print("".join(" #"[dot] for dot in row))
+        ...     print("".join(" #"[dot] for dot in row).rstrip())
         ### #
          #  #
          #  #
