@@ -77,7 +77,8 @@ def steal_job(
         check_architecture(model, input_shape=task.input_shape, classes=load_spec(victim).classes)
     context = Context(task=task, runtime=runtime, factory=factory, victim=victim, pools=pools or {})
     stage = steal_stage(theft, folder_digest(victim), context, seed=seed)
-    made = labelled_store(store, {stage.name: "steal"}, on_event).get(stage, context)
+    labels = {stage.name: "steal", **{needed.name: "answer queries" for needed in stage.inputs.values()}}
+    made = labelled_store(store, labels, on_event).get(stage, context)
     export_folder(made, out, task=task, origin=origin)
     return {"model": str(out), "queries": made.summary["queries"], "seconds": made.record["seconds"]}
 

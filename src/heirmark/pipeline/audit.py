@@ -22,7 +22,7 @@ from heirmark.pipeline.detecting import expose_stage, read_exposed, read_screene
 from heirmark.pipeline.inspecting import inspect_stage
 from heirmark.pipeline.judging import Judged, Judgement, read_judged, verify_stage
 from heirmark.pipeline.stage import Artifact, Stage
-from heirmark.pipeline.stealing import Theft
+from heirmark.pipeline.stealing import ANSWERS, Theft
 from heirmark.pipeline.store import Store
 from heirmark.pipeline.trials import Probe, Trial, chain
 from heirmark.report.audit import (
@@ -117,6 +117,8 @@ class Auditor:
         stage = start
         for position, stage in enumerate(self._steps(trial.steps, start)):
             self.label(stage, f"{trial.name}, {whom}" + (f", step {position + 1}" if len(trial.steps) > 1 else ""))
+            if ANSWERS in stage.inputs:
+                self.label(stage.inputs[ANSWERS], f"answer queries, {whom}")
             made.append(self.store.get(stage, self.context))
         verification = verify_stage(stage, self.marked, self.marked, self.context, Judgement())
         self.label(verification, f"verify: {trial.name}, {whom}")
