@@ -526,7 +526,7 @@ def test_a_thief_who_knows_the_method_knows_its_kind_of_trigger(
 ) -> None:
     programme = PROFILES[profile](NET, trigger=trigger)
     knows = f"by one who knows the method ({', '.join(kinds)})"
-    for group in ("Removal from the marked model", "Removal after theft"):
+    for group in ("Removal from the marked model", *(["Removal after theft"] if profile == "full" else [])):
         rows = {trial.name: trial.steps[-1].attack for trial in programme.trials if trial.group == group}
         assert set(rows["unlearning of composites of every kind"].kinds) == set(COMPOSITES)
         assert [name for name in rows if "knows" in name] == ([f"unlearning {knows}"] if kinds else [])
@@ -609,4 +609,4 @@ def test_an_audit_of_a_task_of_two_classes_and_few_images_runs_through(tmp_path:
     left_out = "mislabelled-mixes", "neural-cleanse", "mix-probing"
     page = (tmp_path / "out/audit.html").read_text()
     assert all(f"Left out: {name}, since" in page for name in left_out)
-    assert len(whole.left_out) == 3
+    assert len(whole.left_out) == 4

@@ -59,7 +59,7 @@ def quick_attacks(recipe: Recipe = DEMO.recipe) -> dict[str, Any]:
         "fine-pruning": FinePruning(recipe=tuning),
         "quantisation": Quantisation(),
         "int8": Int8(),
-        "transfer": Transfer(recipe=retraining, head_recipe=tuning),
+        "transfer": Transfer(recipe=replace(retraining, epochs=2), head_recipe=tuning),
         "distil-to": DistillTo(model="naivenet:width=16,batch_norm=true", recipe=retraining, temperature=4.0),
         "mislabelled-mixes": MislabelledMixes(recipe=retraining),
         "overwriting": Overwriting(recipe=retraining),

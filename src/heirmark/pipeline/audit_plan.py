@@ -6,7 +6,16 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from heirmark.attacks import EXTRACTIONS, Preprocessing, Removal
+from heirmark.attacks import (
+    EXTRACTIONS,
+    AdaptiveUnlearning,
+    DistillTo,
+    MislabelledMixes,
+    Overwriting,
+    Preprocessing,
+    Removal,
+    Transfer,
+)
 from heirmark.attacks.composites import Kind
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture
@@ -34,6 +43,11 @@ MILD_FRONTS: tuple[Literal["flip", "bits", "gaussian-blur", "downscale"], ...] =
 """Transformations of queries that are tried at a mild strength."""
 DEVIATIONS = (0.02, 0.05, 0.1, 0.2, 0.3)
 """Of noise on the inputs, whose pixels lie in [0, 1]."""
+RETEACHING = (AdaptiveUnlearning, DistillTo, MislabelledMixes, Overwriting, Transfer)
+RETEACHING_LEFT_OUT = (
+    "Left out after theft, since the profile is quick: distillation, transfer, mislabelled mixes, overwriting and unlearning; "
+    "they are tried on the marked model."
+)
 GUESSES: dict[str, tuple[Kind, ...]] = {
     "tiles": ("tiles",),
     "mix": ("halves", "insets", "blend", "stripes"),
@@ -78,7 +92,12 @@ def quick(
         sizes: what the adversary has; None leaves the settings as they are.
         recipe: by which the victim learned, and its thieves do.
     """
-    return _programme(quick_attacks(recipe), model, pool, trigger, sizes, other="vgg-like:width=16,dropout=0.1")
+    programme = _programme(quick_attacks(recipe), model, pool, trigger, sizes, other="vgg-like:width=16,dropout=0.1")
+    return replace(
+        programme,
+        trials=tuple(trial for trial in programme.trials if not (trial.group == CHAIN and _reteaches(trial))),
+        left_out=(*programme.left_out, RETEACHING_LEFT_OUT),
+    )
 
 
 def full(
@@ -123,6 +142,12 @@ def select(programme: Programme, only: list[str]) -> Programme:
         names += [probe.name for probe in (*programme.inspections, *programme.screenings)]
         raise BadConfig(f"no attack is called {' or '.join(only)}: choose a part of one of {', '.join(names)}")
     return left
+
+
+def _reteaches(trial: Trial) -> bool:
+    """Whether a trial ends with an attack that trains for the mark's sake, not to compress or adapt a model."""
+    last = trial.steps[-1]
+    return isinstance(last, Alteration) and isinstance(last.attack, RETEACHING)
 
 
 def _programme(
