@@ -42,8 +42,9 @@ from heirmark.version import __version__
 NOTES = (
     "The thief has the adversary's split of the data, of which the owner trained on nothing, and for removal and detection its "
     "true labels too. No attack is given the key, and what it does to the marked model and to the twin has the same seed.",
-    "WSR is measured on held-out triggers, or for a key of random labels on those that trained. The twin is the same net trained on the same data without a mark, with another seed "
-    "than the models that chose the key's classes, filtered it or calibrate its test.",
+    "WSR is measured on held-out triggers, or for a key of random labels on those that trained. The twin is the same net trained "
+    "on the same data without a mark, with another seed than the models that chose the key's classes, filtered it or calibrate "
+    "its test.",
     "A mark that survives these attacks may fall to others, or to the same ones with more work.",
 )
 
