@@ -21,7 +21,7 @@ from heirmark.triggers import AnyTrigger
 
 NOTE = (
     "cpu scale: 9,000 images of Fashion-MNIST for the owner and as many others for the thief, a NaiveNet with BatchNorm, the "
-    "demo's settings; JBDA asks some thousands of queries and DFME 25,000. The papers' figures stand beside, not as a goal: "
+    "demo's settings; JBDA asks some thousands of queries and DFME 100,000. The papers' figures stand beside, not as a goal: "
     "data, nets, epochs and queries are others."
 )
 DEFAULTS = "paper scale: every method and attack with its paper's settings."

@@ -398,7 +398,7 @@ def test_a_programme_has_every_registered_attack(profile: str) -> None:
     used = {type(step.attack) for trial in programme.trials for step in trial.steps}
     used |= {type(probe.attack) for probe in (*programme.inspections, *programme.screenings)}
     known = {**EXTRACTIONS, **REMOVALS, **INSPECTIONS, **SCREENINGS}
-    assert used == set(known.values())
+    assert used == set(known.values()) - ({DFME} if profile == "quick" else set())
     names = [(trial.group, trial.name) for trial in programme.trials]
     assert len(set(names)) == len(names)
     assert {trial.group for trial in programme.trials} == {
@@ -609,4 +609,4 @@ def test_an_audit_of_a_task_of_two_classes_and_few_images_runs_through(tmp_path:
     left_out = "mislabelled-mixes", "neural-cleanse", "mix-probing"
     page = (tmp_path / "out/audit.html").read_text()
     assert all(f"Left out: {name}, since" in page for name in left_out)
-    assert len(whole.left_out) == 4
+    assert len(whole.left_out) == 5

@@ -21,12 +21,22 @@ from heirmark.methods import (
     SSWP,
     Margin,
 )
-from heirmark.methods.base import Prepared, draw_training, draw_verification, key_from, settle, train_clean
+from heirmark.methods.base import (
+    Prepared,
+    draw_training,
+    draw_verification,
+    key_from,
+    queries_of,
+    settle,
+    train_clean,
+)
 from heirmark.methods.composite import contrastive_loss, mix_within
 from heirmark.methods.margin import ascend, drop_at
 from heirmark.methods.shadows import Shadows, fusion_loss, refine, select
 from heirmark.models import build
 from heirmark.models.inner import hidden_layers, listening
+from heirmark.pipeline.demo_plan import QUICK
+from heirmark.pipeline.named import with_foreign
 from heirmark.runtime import Runtime, as_floats, predict
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
@@ -250,6 +260,28 @@ def test_foreign_data_are_found_inside_other_kinds(tiny_task: Task, clean: nn.Mo
         assert found is not None
         assert torch.equal(found, part)
     assert foreign_images(AbstractImages().settle(tiny_task, clean, seed=0)) is None
+
+
+def test_a_named_data_set_has_to_be_the_triggers(tiny_task: Task) -> None:
+    with pytest.raises(BadConfig, match="made of svhn, not of mnist"):
+        with_foreign(tiny_task, Entangled(of=OutOfDistribution(dataset="svhn")), root=None, name="mnist")
+
+
+def test_a_simulated_thief_does_not_ask_what_the_key_is_made_of(
+    tiny_task: Task, clean: nn.Module, cpu: Runtime
+) -> None:
+    secret = settle(RandomLabels(), tiny_task, clean, seed=0, runtime=cpu)
+    drawn = draw_training(secret, tiny_task, 30, seed=0)
+    prepared = Prepared(task=tiny_task, clean=clean, secret=secret, training=drawn)
+    asked = {image.numpy().tobytes() for image in queries_of(prepared, "owner")}
+    assert asked.isdisjoint(image.numpy().tobytes() for image in drawn.inputs)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_has_quick_settings_that_need_no_other_data(name: str) -> None:
+    method = QUICK.method(name)
+    assert type(method) is METHODS[name]
+    assert foreign_dataset(method.trigger) is None
 
 
 # ---------------------------------------------------------------- entangled triggers and EWE

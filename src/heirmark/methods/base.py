@@ -301,7 +301,7 @@ def queries_of(prepared: Prepared, queries: str) -> Tensor:
     task, secret = prepared.task, prepared.secret
     check_queries(task, queries)
     if queries == "owner" or task.foreign is None:
-        return task.owner.inputs
+        return prepared.data.inputs
     images = fit_shape(task.foreign.inputs, task.input_shape)
     asked = foreign_images(secret)
     if asked is not None:

@@ -53,7 +53,7 @@ def quick_attacks(recipe: Recipe = DEMO.recipe) -> dict[str, Any]:
         "distillation": Distillation(recipe=recipe, temperature=4.0),
         "jbda": JBDA(recipe=recipe, rounds=5),
         "active-thief": ActiveThief(recipe=recipe, rounds=3, validation=0.1, queries=4000),
-        "dfme": DFME(queries=25_000, learning_rate=0.05, width=32),
+        "dfme": DFME(queries=100_000, learning_rate=0.05, width=32),
         "fine-tuning": FineTuning(recipe=tuning),
         "pruning": Pruning(),
         "fine-pruning": FinePruning(recipe=tuning),

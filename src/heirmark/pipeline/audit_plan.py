@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from heirmark.attacks import (
+    DFME,
     EXTRACTIONS,
     AdaptiveUnlearning,
     DistillTo,
@@ -44,9 +45,10 @@ MILD_FRONTS: tuple[Literal["flip", "bits", "gaussian-blur", "downscale"], ...] =
 DEVIATIONS = (0.02, 0.05, 0.1, 0.2, 0.3)
 """Of noise on the inputs, whose pixels lie in [0, 1]."""
 RETEACHING = (AdaptiveUnlearning, DistillTo, MislabelledMixes, Overwriting, Transfer)
-RETEACHING_LEFT_OUT = (
+LEFT_OUT_OF_QUICK = (
+    "Left out, since the profile is quick: DFME, whose copies know nothing yet after the queries of some minutes.",
     "Left out after theft, since the profile is quick: distillation, transfer, mislabelled mixes, overwriting and unlearning; "
-    "they are tried on the marked model."
+    "they are tried on the marked model.",
 )
 GUESSES: dict[str, tuple[Kind, ...]] = {
     "tiles": ("tiles",),
@@ -95,8 +97,8 @@ def quick(
     programme = _programme(quick_attacks(recipe), model, pool, trigger, sizes, other="vgg-like:width=16,dropout=0.1")
     return replace(
         programme,
-        trials=tuple(trial for trial in programme.trials if not (trial.group == CHAIN and _reteaches(trial))),
-        left_out=(*programme.left_out, RETEACHING_LEFT_OUT),
+        trials=tuple(trial for trial in programme.trials if not _takes_long(trial)),
+        left_out=(*programme.left_out, *LEFT_OUT_OF_QUICK),
     )
 
 
@@ -144,10 +146,10 @@ def select(programme: Programme, only: list[str]) -> Programme:
     return left
 
 
-def _reteaches(trial: Trial) -> bool:
-    """Whether a trial ends with an attack that trains for the mark's sake, not to compress or adapt a model."""
-    last = trial.steps[-1]
-    return isinstance(last, Alteration) and isinstance(last.attack, RETEACHING)
+def _takes_long(trial: Trial) -> bool:
+    """Whether a trial has no place among those of ten minutes; see :data:`LEFT_OUT_OF_QUICK`."""
+    last = trial.steps[-1].attack
+    return isinstance(last, DFME) or (trial.group == CHAIN and isinstance(last, RETEACHING))
 
 
 def _programme(

@@ -34,8 +34,7 @@ NOTES = (
     "Every thief has the victim's architecture and asks about each image of its own split once; no image of it is the owner's.",
     "WSR is measured on held-out trigger samples: made of images on which nothing trained. "
     "The WSR on samples that trained stands in results.json as training_wsr.",
-    "Where a key is filtered or selected, as DeepTracer's and SSW's are, the marked model itself hits every trigger by "
-    "construction.",
+    "Where a key is filtered, as DeepTracer's and SSW's are, the marked model itself hits every trigger by construction.",
     "A key of random labels is made of what trained, and its verdicts are flagged memorised-key.",
     "The models that calibrate the test are reported nowhere, "
     "and the unmarked model that chose the key's classes neither calibrates nor is judged.",

@@ -193,7 +193,7 @@ class Profile:
         )
 
     def ssw(self, kind: type[SSWP | SSWS]) -> AnyMethod:
-        """SSW by Adam on abstract images, where another data set would be needed."""
+        """SSW by Adam on abstract images, where another data set would be needed; pixels go further, since shadows learn less."""
         epochs = self.joint_epochs[0] if kind is SSWP else sum(self.joint_epochs)
         return kind(
             model=self.model,
@@ -203,6 +203,8 @@ class Profile:
             candidates=2 * self.key_size,
             pretraining=self.recipe,
             training=replace(self.joint, epochs=epochs),
+            steps=20,
+            pixel_rate=3e-3,
         )
 
     def method(self, name: str) -> AnyMethod:
