@@ -11,6 +11,7 @@ from heirmark.attacks import (
     EXTRACTIONS,
     AdaptiveUnlearning,
     DistillTo,
+    Knockoff,
     MislabelledMixes,
     Overwriting,
     Preprocessing,
@@ -94,7 +95,11 @@ def quick(
         sizes: what the adversary has; None leaves the settings as they are.
         recipe: by which the victim learned, and its thieves do.
     """
-    programme = _programme(quick_attacks(recipe), model, pool, trigger, sizes, other="vgg-like:width=16,dropout=0.1")
+    # Of another kind than the victim, and so by an optimiser that suits nets with BatchNorm and without.
+    other = Knockoff(
+        model="vgg-like:width=16,dropout=0.1", recipe=replace(quick_attacks()["distil-to"].recipe, epochs=6)
+    )
+    programme = _programme(quick_attacks(recipe), model, pool, trigger, sizes, other=other)
     return replace(
         programme,
         trials=tuple(trial for trial in programme.trials if not _takes_long(trial)),
@@ -114,7 +119,7 @@ def full(
 
     See :func:`quick`.
     """
-    return _programme(PAPER_ATTACKS, model, pool, trigger, sizes, other="mobilenet-v2")
+    return _programme(PAPER_ATTACKS, model, pool, trigger, sizes, other=Knockoff(model="mobilenet-v2"))
 
 
 PROFILES: dict[str, Callable[..., Programme]] = {"quick": quick, "full": full}
@@ -159,7 +164,7 @@ def _programme(
     trigger: str | None,
     sizes: Sizes | None,
     *,
-    other: str,
+    other: Knockoff,
 ) -> Programme:
     without: dict[str, str] = {}
     if sizes is not None:
@@ -199,7 +204,7 @@ def _informed(kinds: tuple[Kind, ...]) -> str:
     return f"by one who knows the method ({', '.join(kinds)})"
 
 
-def _extractions(thieves: Mapping[str, Any], other: str, pool: str | None) -> Iterator[Trial]:
+def _extractions(thieves: Mapping[str, Any], other: Knockoff, pool: str | None) -> Iterator[Trial]:
     knockoff = thieves["knockoff"]
 
     def trial(name: str, attack: Any, **answers: Any) -> Trial:
@@ -210,7 +215,7 @@ def _extractions(thieves: Mapping[str, Any], other: str, pool: str | None) -> It
     yield trial("Knockoff, one decimal", knockoff, decimals=1)
     yield trial("Knockoff, 5 levels", knockoff, levels=5)
     yield trial("Knockoff, labels", knockoff, answers="label")
-    yield trial(f"Knockoff by {other.partition(':')[0]}, labels", replace(knockoff, model=other), answers="label")
+    yield trial(f"Knockoff by {str(other.model).partition(':')[0]}, labels", other, answers="label")
     if pool is not None:
         for answers, short in (("probabilities", "probabilities"), ("label", "labels")):
             yield trial(f"Knockoff with {pool}, {short}", knockoff, answers=answers, pool=pool)
