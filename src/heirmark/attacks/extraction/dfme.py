@@ -53,7 +53,8 @@ class Generator(nn.Module):
 
     def forward(self, noise: Tensor) -> Tensor:
         """Map ``[B, latent]`` to ``[B, C, H, W]``, images before :func:`pixels`."""
-        images: Tensor = self.last(self.middle(self.norm(self.project(noise).view(-1, *self.start))))
+        first = self.project(noise).view(-1, *self.start)
+        images: Tensor = self.last(self.middle(self.norm(channels_last(first))))
         return images
 
 
@@ -214,7 +215,7 @@ class DFME:
         with seeded(derive_seed(seed, "generator")):
             generator = Generator(shape, latent=self.latent, width=self.width)
         student.to(runtime.torch_device)
-        generator.to(runtime.torch_device)
+        generator.to(runtime.torch_device, memory_format=torch.channels_last)
         with seeded(derive_seed(seed, "training")):
             self._play(box, student, generator, iterations, seed=seed, runtime=runtime)
         student.eval()
@@ -236,8 +237,10 @@ class DFME:
         gradient = self._gradient_by_labels if labels_only else self._gradient_by_differences
 
         def generated() -> Tensor:
-            images: Tensor = generator(torch.randn(self.batch_size, self.latent, generator=draws).to(device))
-            return images
+            noise = torch.randn(self.batch_size, self.latent, generator=draws).to(device)
+            with runtime.autocast():
+                images: Tensor = generator(noise)
+            return images.float()
 
         generator.train()
         student.train()
