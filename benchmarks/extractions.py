@@ -46,7 +46,7 @@ PRINTED: dict[tuple[str, str], tuple[float, float]] = {
     ("dfme", "soft"): (18.31, 70.03),
     ("dfme", "label"): (25.25, 69.92),
 }
-"""Lowest and highest ACC in percent of DeepTracer's Table 2, Fashion-MNIST; neither Knockoff's queries nor JBDA's seeds are named."""
+"""Lowest and highest ACC in percent of DeepTracer's Table 2, Fashion-MNIST; Knockoff's queries and JBDA's seeds are not named."""
 
 
 def thieves(profile: Profile, model: str) -> dict[str, tuple[Any, str]]:

@@ -80,7 +80,7 @@ def _bench(scale: Scale) -> Bench:
 
 
 def _deeptracer(scale: Scale) -> DeepTracer:
-    """At the small scale the key filter's surrogate asks foreign images, as the paper's does: of fresh ones it inherits nothing."""
+    """At the small scale the key filter's surrogate asks foreign images, as the paper's: of fresh ones it inherits nothing."""
     return replace(QUICK, surrogate_queries="foreign").deeptracer() if scale == "cpu" else DeepTracer()
 
 
