@@ -216,6 +216,15 @@ def test_one_seed_has_no_spread_and_no_worst() -> None:
     assert "±" not in markdown(made)
 
 
+def test_hosts_that_hit_without_the_trigger_are_told_of() -> None:
+    def told(rate: float) -> str:
+        made = report([replace(row, control_rate=rate) for row in bench_rows.rows()])
+        return words(render_bench(made)) + markdown(made)
+
+    assert told(0.9).count("the same inputs get the expected answer in 90.0%") >= 2
+    assert "the same inputs get" not in told(0.1)
+
+
 def test_nothing_but_failures_is_a_report_too() -> None:
     rows = [
         replace(row, error="no such data", accuracy=math.nan, wsr=math.nan, outcome="") for row in bench_rows.rows()

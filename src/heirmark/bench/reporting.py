@@ -185,6 +185,7 @@ def _arm(row: CellRow) -> ArmRow:
         wsr=row.wsr,
         p_value=row.p_value,
         outcome=row.outcome,
+        hosts=row.control_rate,
         found=row.found,
         false_suspects=row.false_suspects,
         detected=row.detected,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -19,6 +20,9 @@ ITSELF = "the model itself"
 TRIGGERS, OTHERS, SOURCE, TARGET = "triggers", "other classes", "source", "target"
 """Names of groups of points; those of sources and targets go on with the class's."""
 
+MANY_HOSTS = 0.2
+"""Above this share of hosts with the expected answer a row says so; the verdict's flag is raised there too."""
+
 Kind = Literal["verdict", "search", "screen"]
 
 
@@ -31,6 +35,7 @@ class ArmRow:
         wsr: share of the key's held-out triggers that are answered as marked, 0..1.
         p_value: of the verdict.
         outcome: of the verdict; empty for a search, and where the run failed.
+        hosts: share of the key's controls, the same inputs without the trigger, that get the expected answer, 0..1.
         found: 1 where a search names the key's target, else 0.
         false_suspects: classes that a search names and that are no target.
         detected: share of the key's triggers that a screen flags.
@@ -43,6 +48,7 @@ class ArmRow:
     wsr: float = math.nan
     p_value: float = math.nan
     outcome: str = ""
+    hosts: float = math.nan
     found: float = math.nan
     false_suspects: float = math.nan
     detected: float = math.nan
@@ -261,6 +267,16 @@ def reasons(row: BenchRow) -> list[str]:
             if arm.error:
                 told.setdefault(f"{whom}{arm.error}", []).append(seed.seed)
     return [f"{_seeds(seeds)}: {why}" for why, seeds in told.items()]
+
+
+def remarks(row: BenchRow) -> list[str]:
+    """What a reader must know to understand a verdict: that hosts without the trigger get the expected answer too."""
+    rates = [seed.marked.hosts for seed in row.seeds if math.isfinite(seed.marked.hosts)]
+    if row.failed == len(row.seeds) or not rates or statistics.fmean(rates) <= MANY_HOSTS:
+        return []
+    return [
+        f"Without the trigger the same inputs get the expected answer in {percent(statistics.fmean(rates))} of cases."
+    ]
 
 
 def _seeds(seeds: Sequence[int]) -> str:

@@ -18,6 +18,7 @@ from heirmark.report.bench import (
     hits,
     probed,
     reasons,
+    remarks,
     tabled,
     trial_name,
 )
@@ -70,9 +71,11 @@ def _block(block: BenchBlock) -> Iterator[str]:
         if rows:
             yield from (f"### {heading}", "")
             yield from _table((kind, *columns), [_probe(row) for row in rows])
-    failed = [(row, why) for row in block.rows for why in reasons(row)]
-    if failed:
-        yield from (f"- {_plain(row.marking)}, {_plain(trial_name(row.trial))}: {_plain(why)}" for row, why in failed)
+    told_besides = [(row, text) for row in block.rows for text in (*reasons(row), *remarks(row))]
+    if told_besides:
+        yield from (
+            f"- {_plain(row.marking)}, {_plain(trial_name(row.trial))}: {_plain(text)}" for row, text in told_besides
+        )
         yield ""
 
 
