@@ -24,7 +24,10 @@ NOTE = (
     "demo's settings; JBDA asks 4,800 queries and DFME 100,000, Knockoff 9,000. The papers' figures stand beside, not as a goal: "
     "data, nets, epochs and queries are others."
 )
-DEFAULTS = "paper scale: every method and attack with its paper's settings."
+DEFAULTS = (
+    "paper scale: nets, epochs and settings of methods and attacks are their papers', as far as they tell; data are cut into "
+    "disjoint parts for owner, thief, keys and measurement, so an owner has fewer images."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +41,8 @@ class Bench:
         calibration_models: architectures of the models that calibrate, in turn.
         calibration_recipe: how these are trained.
         knockoff, jbda, dfme: thieves.
+        pool: what Knockoff asks about unless said otherwise: the adversary's images, or ``"owner"`` for those the victim learned
+            from, as some papers have it.
     """
 
     data: str
@@ -48,6 +53,7 @@ class Bench:
     knockoff: Knockoff
     jbda: JBDA
     dfme: DFME
+    pool: str = ADVERSARY
 
 
 def quick(profile: Profile = QUICK) -> Bench:
@@ -65,8 +71,8 @@ def quick(profile: Profile = QUICK) -> Bench:
     )
 
 
-def paper(data: str, model: Architecture, recipe: Recipe) -> Bench:
-    """The papers' thieves, with the victim's architecture and as many queries as the adversary has images."""
+def paper(data: str, model: Architecture, recipe: Recipe, pool: str = ADVERSARY) -> Bench:
+    """The papers' thieves, with the victim's architecture and as many queries as there are images in the pool."""
     return Bench(
         data=data,
         model=model,
@@ -76,6 +82,7 @@ def paper(data: str, model: Architecture, recipe: Recipe) -> Bench:
         knockoff=Knockoff(model=model),
         jbda=JBDA(model=model),
         dfme=DFME(model=model),
+        pool=pool,
     )
 
 
@@ -110,7 +117,11 @@ def block(
     unmarked = Unmarked(model=bench.model, pretraining=bench.recipe, key_size=100, **own)
     return Block(
         name=name,
-        workload=Workload(data=bench.data, pools=pools, foreign=foreign),
+        workload=Workload(
+            data=bench.data,
+            pools=tuple(dict.fromkeys((*(() if bench.pool == ADVERSARY else (bench.pool,)), *pools))),
+            foreign=foreign,
+        ),
         markings=tuple(markings),
         trials=tuple(trials),
         unmarked=unmarked,
@@ -132,7 +143,7 @@ def thefts(bench: Bench, *names: str) -> list[Trial]:
     trials = []
     for name in names:
         kind, _, pool = name.partition(" with ")
-        theft = stolen(bench, pool) if pool else Theft(attack=getattr(bench, kind))
+        theft = stolen(bench, pool) if kind == "knockoff" else Theft(attack=getattr(bench, kind))
         called = f"{words[kind]} with {pool}" if pool else words[kind]
         for answers, short in (("probabilities", "soft"), ("label", "label")):
             step = replace(theft, answers=answers)  # type: ignore[arg-type]
@@ -140,14 +151,16 @@ def thefts(bench: Bench, *names: str) -> list[Trial]:
     return trials
 
 
-def stolen(bench: Bench, pool: str = ADVERSARY) -> Theft:
-    """The theft before a removal."""
-    return Theft(attack=bench.knockoff if pool == ADVERSARY else _elsewhere(bench), pool=pool)
+def stolen(bench: Bench, pool: str = "") -> Theft:
+    """Knockoff, as it is before a removal too.
 
-
-def _elsewhere(bench: Bench) -> Knockoff:
-    """Knockoff that asks no more of another data set than of his own images at the small scale, and all of it otherwise."""
-    return replace(bench.knockoff, queries=9000 if bench.data == QUICK.data else None)
+    Args:
+        bench: with the thief.
+        pool: another data set that he asks about: no more of it than of his own images at the small scale, and else all.
+    """
+    if not pool:
+        return Theft(attack=bench.knockoff, pool=bench.pool)
+    return Theft(attack=replace(bench.knockoff, queries=9000 if bench.data == QUICK.data else None), pool=pool)
 
 
 def compressions(*before: Theft) -> list[Trial]:

@@ -8,7 +8,7 @@ from common import DEFAULTS, QUICK, Bench, Grid, block, compressions, paper, pri
 from heirmark.attacks import FinePruning
 from heirmark.bench import Marking
 from heirmark.bench.recipes import Scale
-from heirmark.methods import EWE, AnyMethod, FeatureSharing
+from heirmark.methods import EWE, AnyMethod, FeatureSharing, Vanilla
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.audit_attacks import quick_attacks
 from heirmark.pipeline.demo_plan import Profile
@@ -40,7 +40,7 @@ def _methods(scale: Scale, trigger: AnyTrigger) -> dict[str, AnyMethod]:
         baseline = replace(MNIST.vanilla(), trigger=trigger)
     else:
         sharing = FeatureSharing(trigger=trigger)
-        baseline = replace(MNIST.vanilla(), trigger=trigger, pretraining=sharing.pretraining)
+        baseline = Vanilla(model=sharing.model, trigger=trigger, pretraining=sharing.pretraining)
     return {
         "baseline": baseline,
         "ewe": replace(MNIST.ewe() if scale == "cpu" else EWE(), model=sharing.model, trigger=Entangled(of=trigger)),

@@ -8,11 +8,10 @@ from common import DEFAULTS, NOTE, QUICK, Bench, Grid, block, compressions, pape
 from heirmark.attacks import DistillTo
 from heirmark.bench import Marking
 from heirmark.bench.recipes import Scale
-from heirmark.methods import METHODS, T2S, AnyMethod
+from heirmark.methods import EWE, METHODS, T2S, AnyMethod
 from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.audit_attacks import quick_attacks
-from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.trials import Trial
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, Entangled, Feature, Mix, OutOfDistribution, Tiles
@@ -40,12 +39,14 @@ TABLE_7 = printed(
         "feature, rehearsed": {"Knockoff, soft": (86.87, 99.87)},
         "ood, not rehearsed": {"Knockoff, soft": (86.04, 52.33)},
         "mix, not rehearsed": {"Knockoff, soft": (86.69, 31.30)},
+        "feature, not rehearsed": {"Knockoff, soft": (86.97, 3.73)},
     },
 )
 
 
 def _bench(scale: Scale) -> Bench:
-    return quick() if scale == "cpu" else paper("cifar10", "resnet18", Recipe())
+    """In the paper Knockoff asks images of the target's training set; at the small scale, fresh ones, which is harder."""
+    return quick() if scale == "cpu" else paper("cifar10", "resnet18", Recipe(), pool="owner")
 
 
 def _t2s(scale: Scale, trigger: AnyTrigger | None = None) -> T2S:
@@ -83,8 +84,16 @@ def _methods(scale: Scale) -> dict[str, AnyMethod]:
             "t2s": _t2s(scale),
         }
     baselines = {name: replace(METHODS[name](), model="resnet18") for name in BASELINES}
-    # One foreign data set serves all: the paper's for CIFAR-10.
-    baselines["ewe"] = replace(baselines["ewe"], trigger=Entangled(of=OutOfDistribution()))
+    # EWE as its code has it for CIFAR-10, but for the foreign data set, of which one serves all: SSW's.
+    ewe = EWE()
+    baselines["ewe"] = replace(
+        ewe,
+        model="resnet18",
+        trigger=Entangled(of=OutOfDistribution(source=9)),
+        pretraining=replace(ewe.pretraining, epochs=50),
+        training=replace(ewe.training, extras=(16, 16)),  # one batch in five
+        factors=(1e5, 1e5, 1e5),
+    )
     return {**baselines, "t2s": _t2s(scale)}
 
 
@@ -116,7 +125,11 @@ def table_3(scale: Scale) -> Grid:
         else {"ResNet-18": "resnet18", "WRN-16-4": "wrn-16-4", "ViT-S": "vit-s", "MobileViT-S": "mobilevit-s"}
     )
     trials = [
-        Trial(name=f"by {name}", group="Extraction", steps=(Theft(attack=replace(bench.knockoff, model=architecture)),))
+        Trial(
+            name=f"by {name}",
+            group="Extraction",
+            steps=(stolen(replace(bench, knockoff=replace(bench.knockoff, model=architecture))),),
+        )
         for name, architecture in nets.items()
     ]
     papers = printed(
@@ -138,15 +151,8 @@ def table_4(scale: Scale) -> Grid:
     bench = _bench(scale)
     pools = ("cifar10",) if scale == "cpu" else ("cifar100",)
     trials = [
-        Trial(name="the victim's kind", group="Extraction", steps=(Theft(attack=bench.knockoff),)),
-        *(
-            Trial(
-                name=f"with {pool}",
-                group="Extraction",
-                steps=(Theft(attack=replace(bench.knockoff, queries=9000 if scale == "cpu" else None), pool=pool),),
-            )
-            for pool in pools
-        ),
+        Trial(name="the victim's kind", group="Extraction", steps=(stolen(bench),)),
+        *(Trial(name=f"with {pool}", group="Extraction", steps=(stolen(bench, pool),)) for pool in pools),
     ]
     papers = printed(
         "T2S, Table IV (CIFAR-10, ResNet-18)",
