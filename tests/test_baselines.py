@@ -378,9 +378,22 @@ def test_ewe_refuses_what_makes_no_sense(changes: dict[str, Any]) -> None:
         EWE(**changes)
 
 
-def test_ewe_needs_one_target(tiny_task: Task, clean: nn.Module, cpu: Runtime) -> None:
+def test_ewe_needs_one_target() -> None:
     with pytest.raises(BadConfig, match="one target class"):
-        EWE(model=NET, trigger=RandomLabels(), triggers=20, key_size=20)(tiny_task, seed=0, runtime=cpu, clean=clean)
+        EWE(model=NET, trigger=RandomLabels(), triggers=20, key_size=20)
+
+
+def test_ewe_gives_a_small_net_the_last_factors(tiny_task: Task, clean: nn.Module, cpu: Runtime) -> None:
+    secret = settle(
+        Entangled(of=OutOfDistribution(source=1, target=0), rounds=1), tiny_task, clean, seed=0, runtime=cpu
+    )
+    drawn = draw_training(secret, tiny_task, 30, seed=0)
+    prepared = Prepared(task=tiny_task, clean=clean, secret=secret, training=drawn)
+    method = EWE(
+        model=NET, training=Phase(recipe=ADAM, extras=(8, 8)), factors=(5.0, 4.0, 3.0, 2.0), temperatures=(1.0,) * 4
+    )
+    _, history = method.embed(prepared, seed=0, runtime=cpu)
+    assert [history[0][f"weight of entanglement {number}"] for number in (1, 2, 3)] == [-4, -3, -2]
 
 
 # ---------------------------------------------------------------- Composite

@@ -217,6 +217,8 @@ def test_recipes_are_functions_of_a_file(tmp_path: Path) -> None:
         load_grid(f"{path}:table_1", "huge")
     with pytest.raises(BadConfig, match="is no Python file"):
         load_grid("nowhere.py:table_1", "cpu")
+    with pytest.raises(BadConfig, match="rename the file"):
+        recipes_in(path.rename(path.with_name("json.py")))
     path.write_text("import nothing_of_the_kind\n")
     with pytest.raises(BadConfig, match="fails when it is run"):
         recipes_in(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -155,7 +156,8 @@ def test_no_more_is_fetched_than_the_record_says(url: str, tmp_path: Path, monke
     assert Machine(url, tmp_path / "three").store.find(FIRST) is None
 
 
-def test_what_descends_from_an_earlier_copy_is_computed_again_once(url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("cached", [False, True])
+def test_what_descends_from_an_earlier_copy_is_computed_again_once(url: str, tmp_path: Path, cached: bool) -> None:
     third = Stage(kind="third", run=write_word, config="ef", inputs={"first": FIRST, "second": SECOND})
     one = Machine(url, tmp_path / "one")
     one.store.get(SECOND)
@@ -174,12 +176,15 @@ def test_what_descends_from_an_earlier_copy_is_computed_again_once(url: str, tmp
     told = {"files": record["files"], "summary": record["summary"]}
     record["content"] = hashlib.sha256(canonical_json(told)).hexdigest()
     (other.folder / "record.json").write_text(json.dumps(record | {"seal": _seal(record)}))
+    if cached:
+        shutil.copytree(one.store.root / SECOND.name, tmp_path / "two" / SECOND.name)
     RAN.clear()
     two = Machine(url, tmp_path / "two")
     made = two.store.get(third)
     assert (made.folder / "deep/word.txt").read_text() == "zzzzcdef"
     assert RAN == ["cd", "ef"]
-    assert two.said("stale") == [("stale", "second")]
+    assert two.said("stale") == [("stale", "second")] * (1 + cached)
+    assert read(url, SECOND, "deep/word.txt") == b"zzcd"
 
 
 def test_places_are_folders_or_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import site
 import sys
+import sysconfig
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -185,7 +187,9 @@ def _unseen(stages: Sequence[Stage], store: Store) -> dict[str, str]:
 def _own_paths() -> list[str]:
     """Where this process finds modules, but for what comes with Python and its packages, which every node has."""
     given = [Path(path or ".").absolute() for path in dict.fromkeys(["", *sys.path])]
-    system = {Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix)}
+    # Not all that is below the prefix: that may be /usr, with projects in it.
+    places = [*map(sysconfig.get_path, ("stdlib", "platstdlib", "purelib", "platlib")), *site.getsitepackages()]
+    system = {Path(place).resolve() for place in places}
     return [str(path) for path in given if path.is_dir() and not system & {path.resolve(), *path.resolve().parents}]
 
 

@@ -14,6 +14,8 @@ from heirmark.errors import BadConfig, HeirmarkError, told
 
 Scale: TypeAlias = Literal["cpu", "paper"]
 SCALES: tuple[Scale, ...] = ("cpu", "paper")
+OURS = "__heirmark_recipes__"
+"""Marks the modules that were loaded as files of recipes; the next file of their name takes their place."""
 """``cpu``: small data and nets, hours at most on two cores; ``paper``: the paper's nets, data and epochs."""
 Recipe: TypeAlias = Callable[[Scale], Grid]
 
@@ -34,8 +36,12 @@ def recipes_in(path: Path) -> dict[str, Recipe]:
     if spec is None or spec.loader is None:
         raise BadConfig(f"{path} cannot be imported: name a Python file with recipes")
     module = importlib.util.module_from_spec(spec)
+    known = sys.modules.get(name)
+    if known is not None and not hasattr(known, OURS) and getattr(known, "__file__", None) != spec.origin:
+        raise BadConfig(f"{path} has the name of a module that Python has loaded already: rename the file")
     # Registered, and its folder on the path, as for a module that is imported: dataclasses and stages look it up by name.
-    sys.modules.setdefault(name, module)
+    setattr(module, OURS, True)
+    sys.modules[name] = module
     if folder not in sys.path:
         sys.path.insert(0, folder)
     try:

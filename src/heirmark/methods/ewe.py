@@ -19,10 +19,11 @@ from heirmark.models.inner import hidden_layers, listening
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
 from heirmark.training import Recipe
-from heirmark.triggers import AnyTrigger, Entangled
+from heirmark.triggers import AnyTrigger, Entangled, RandomLabels
 from heirmark.triggers.entangled import entanglement
 
 LEAST_TEMPERATURE = 1e-3
+ONE_TARGET = "EWE entangles triggers with one target class: use a trigger that has one"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +77,8 @@ class EWE:
 
     def __post_init__(self) -> None:
         check_counts(triggers=self.triggers, key_size=self.key_size)
+        if isinstance(self.trigger, RandomLabels):
+            raise BadConfig(ONE_TARGET)
         if len(self.training.extras) != 2 or min(self.training.extras) < 1:
             raise BadConfig("training.extras is two positive numbers: trigger samples and target-class samples a batch")
         if not self.factors or len(self.factors) != len(self.temperatures):
@@ -102,14 +105,16 @@ class EWE:
         """
         drawn, data = prepared.training, prepared.data
         if drawn.target is None:
-            raise BadConfig("EWE entangles triggers with one target class: use a trigger that has one")
+            raise BadConfig(ONE_TARGET)
         members = data.labels == drawn.target
         if not bool(members.any()):
             raise BadData(f"the owner has no image of the target class {drawn.target}: choose another target")
         model = copy.deepcopy(prepared.clean)
-        temperatures = torch.tensor(self.temperatures, device=runtime.torch_device)
-        names = [f"entanglement {number}" for number in range(1, len(self.factors) + 1)]
-        with listening(hidden_layers(model, len(self.factors), self.layers)) as heard:
+        layers = hidden_layers(model, len(self.factors), self.layers)
+        factors = self.factors[-len(layers) :]  # a small net has fewer layers: the last ones
+        temperatures = torch.tensor(self.temperatures[-len(layers) :], device=runtime.torch_device)
+        names = [f"entanglement {number}" for number in range(1, len(layers) + 1)]
+        with listening(layers) as heard:
 
             def losses(clean: Answers, extras: Sequence[Answers | None]) -> Mapping[str, Tensor]:
                 watermark, target = extras
@@ -119,9 +124,7 @@ class EWE:
                 current = temperatures.detach().clone().requires_grad_(True)
                 entangled = [
                     entanglement(output[len(clean.targets) :], groups, 100 / temperature)
-                    for output, temperature in zip(
-                        heard, current.unbind(), strict=False
-                    )  # a small net has fewer layers
+                    for output, temperature in zip(heard, current.unbind(), strict=True)
                 ]
                 (slope,) = torch.autograd.grad(torch.stack(entangled).sum(), current, retain_graph=True)
                 temperatures.sub_(self.temperature_rate * slope).clamp_(min=LEAST_TEMPERATURE)
@@ -132,7 +135,7 @@ class EWE:
                         torch.cat([watermark.targets, target.targets]),
                         reduction="sum",
                     ),
-                    **dict(zip(names, entangled, strict=False)),
+                    **dict(zip(names, entangled, strict=True)),
                 }
 
             history = fit_jointly(
@@ -145,7 +148,7 @@ class EWE:
                 losses,
                 self.training,
                 seed=derive_seed(seed, "ewe"),
-                weigh=fixed({name: -factor for name, factor in zip(names, self.factors, strict=True)}),
+                weigh=fixed({name: -factor for name, factor in zip(names, factors, strict=True)}),
                 runtime=runtime,
                 description="entangling",
             )

@@ -116,13 +116,14 @@ class UrlMirror:
         Args:
             name: kind and shortened identity.
             folder: where it is, finished.
-            anew: it was computed just now; one that was fetched before is then worth nothing and is replaced.
+            anew: it was computed just now; what stands there under its name is then worth nothing and is replaced.
 
         Raises:
             BadConfig: when the place cannot be written. Nothing is lost: the artifact stays where it is and is copied next time.
         """
-        unfit = anew and name in self._fetched
-        if name in self._kept or (name in self._fetched and not unfit):
+        known = name in self._kept or name in self._fetched
+        unfit = anew and known  # found there, but set aside since
+        if known and not unfit:
             return
         with self._told("written"):
             record = self._at(name, RECORD)

@@ -203,19 +203,30 @@ class Store:
         new key and a copy stolen from the old model would judge what never belonged together.
         """
         contents = {artifact.name: artifact.content for artifact in inputs.values()}
-        unfit = set()
+        heard: dict[str, str] = {}  # ancestors that are not here, and the input whose word was taken
+        unfit: dict[str, str] = {}
         for name, artifact in inputs.items():
             for ancestor, content in artifact.record["lineage"].items():
                 if ancestor not in contents:
-                    contents[ancestor] = content
-                    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-                        contents[ancestor] = json.loads((self.root / ancestor / RECORD).read_bytes())["content"]
-                if contents[ancestor] != content and name not in unfit:
-                    unfit.add(name)
-                    why = f"it descends from an earlier copy of {ancestor}"
-                    with contextlib.suppress(FileNotFoundError):
-                        self._set_aside(artifact.name, artifact.folder.stat().st_ino, "stale", why)
-        return unfit
+                    here = self._content(ancestor)
+                    contents[ancestor] = content if here is None else here
+                    if here is None:
+                        heard[ancestor] = name
+                if contents[ancestor] != content:
+                    unfit.setdefault(name, ancestor)
+                    if ancestor in heard:  # nobody knows which of the two is stale
+                        unfit.setdefault(heard[ancestor], ancestor)
+        for name, ancestor in unfit.items():
+            why = f"it descends from another copy of {ancestor}"
+            with contextlib.suppress(FileNotFoundError):
+                self._set_aside(inputs[name].name, inputs[name].folder.stat().st_ino, "stale", why)
+        return set(unfit)
+
+    def _content(self, name: str) -> str | None:
+        """The digest of an artifact that is here, or None."""
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            return str(json.loads((self.root / name / RECORD).read_bytes())["content"])
+        return None
 
     def _compute(self, stage: Stage, inputs: Mapping[str, Artifact], context: object) -> Artifact:
         self._sweep()
