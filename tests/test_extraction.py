@@ -28,7 +28,7 @@ from heirmark.attacks.extraction.knockoff_adaptive import (
     updated,
 )
 from heirmark.blackbox import Answers, BlackBox
-from heirmark.errors import BadConfig, ShapeMismatch
+from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.methods.base import train_clean
 from heirmark.models import ModelSpec, build
 from heirmark.runtime import Runtime, derive_seed, predict
@@ -191,12 +191,20 @@ def test_a_group_that_is_used_up_is_drawn_no_more(tiny_task: Task, cpu: Runtime)
 def test_no_last_batch_of_one_is_left_to_batch_norm(tiny_task_of: Callable[..., Task], cpu: Runtime) -> None:
     """This net shrinks images of 8 pixels to one, so that of one image there is no variance."""
     data = tiny_task_of(side=8, train=60, test=12).adversary
-    for queries, sizes in ((9, [4, 5]), (10, [4, 4, 2])):
+    for batch, queries, sizes in ((4, 9, [4, 5]), (4, 10, [4, 4, 2]), (1, 5, [1, 1, 1, 2])):
         box = BlackBox(lambda inputs: inputs.flatten(1)[:, :6].softmax(1), classes=6)
-        KnockoffAdaptive(model="resnet18:width=2", recipe=UNTRAINED, queries=queries, batch=4)(
+        KnockoffAdaptive(model="resnet18:width=2", recipe=UNTRAINED, queries=queries, batch=batch)(
             box, data, seed=0, runtime=cpu
         )
         assert calls(box) == sizes
+
+
+def test_one_answer_is_too_little_for_batch_norm(tiny_task_of: Callable[..., Task], cpu: Runtime) -> None:
+    data = tiny_task_of(side=8, train=60, test=12).adversary
+    for kind in (Knockoff, KnockoffAdaptive):
+        box = BlackBox(lambda inputs: inputs.flatten(1)[:, :6].softmax(1), classes=6)
+        with pytest.raises(BadData, match="raise batch_size, or give it more examples"):
+            kind(model="resnet18:width=2", recipe=RECIPE, queries=1)(box, data, seed=0, runtime=cpu)
 
 
 def test_labels_alone_have_no_certainty(tiny_task: Task, cpu: Runtime) -> None:
