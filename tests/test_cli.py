@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import runpy
 import shutil
 import signal
 import subprocess
@@ -335,6 +336,16 @@ def test_fields_say_every_default_as_it_is() -> None:
     assert "(with trigger=mix)" in text
     assert "..." not in text.replace(",...", "")
     assert "``" not in text
+
+
+def test_python_m_heirmark_is_the_command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["heirmark", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("heirmark", run_name="__main__")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out == f"heirmark {__version__}\n"
 
 
 def test_version_and_help() -> None:

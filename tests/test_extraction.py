@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -14,10 +15,11 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 from torch import Tensor, nn
 
-from heirmark.attacks import DFME, JBDA, ActiveThief, Distillation, Knockoff, KnockoffAdaptive
+from heirmark.attacks import DFME, JBDA, MAZE, ActiveThief, Distillation, Knockoff, KnockoffAdaptive
 from heirmark.attacks.extraction.active_thief import farthest, macro_f1, most_uncertain
-from heirmark.attacks.extraction.dfme import Generator, forward_difference, pixels, recovered_logits
+from heirmark.attacks.extraction.dfme import recovered_logits
 from heirmark.attacks.extraction.distillation import soften
+from heirmark.attacks.extraction.generating import Generator, forward_difference, pixels
 from heirmark.attacks.extraction.jbda import ascend
 from heirmark.attacks.extraction.knockoff_adaptive import (
     advantage,
@@ -27,8 +29,9 @@ from heirmark.attacks.extraction.knockoff_adaptive import (
     policy,
     updated,
 )
+from heirmark.attacks.extraction.maze import Memory, divergence
 from heirmark.blackbox import Answers, BlackBox
-from heirmark.errors import BadConfig, ShapeMismatch
+from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.methods.base import train_clean
 from heirmark.models import ModelSpec, build
 from heirmark.runtime import Runtime, derive_seed, predict
@@ -191,12 +194,20 @@ def test_a_group_that_is_used_up_is_drawn_no_more(tiny_task: Task, cpu: Runtime)
 def test_no_last_batch_of_one_is_left_to_batch_norm(tiny_task_of: Callable[..., Task], cpu: Runtime) -> None:
     """This net shrinks images of 8 pixels to one, so that of one image there is no variance."""
     data = tiny_task_of(side=8, train=60, test=12).adversary
-    for queries, sizes in ((9, [4, 5]), (10, [4, 4, 2])):
+    for batch, queries, sizes in ((4, 9, [4, 5]), (4, 10, [4, 4, 2]), (1, 5, [1, 1, 1, 2])):
         box = BlackBox(lambda inputs: inputs.flatten(1)[:, :6].softmax(1), classes=6)
-        KnockoffAdaptive(model="resnet18:width=2", recipe=UNTRAINED, queries=queries, batch=4)(
+        KnockoffAdaptive(model="resnet18:width=2", recipe=UNTRAINED, queries=queries, batch=batch)(
             box, data, seed=0, runtime=cpu
         )
         assert calls(box) == sizes
+
+
+def test_one_answer_is_too_little_for_batch_norm(tiny_task_of: Callable[..., Task], cpu: Runtime) -> None:
+    data = tiny_task_of(side=8, train=60, test=12).adversary
+    for kind in (Knockoff, KnockoffAdaptive):
+        box = BlackBox(lambda inputs: inputs.flatten(1)[:, :6].softmax(1), classes=6)
+        with pytest.raises(BadData, match="raise batch_size, or give it more examples"):
+            kind(model="resnet18:width=2", recipe=RECIPE, queries=1)(box, data, seed=0, runtime=cpu)
 
 
 def test_labels_alone_have_no_certainty(tiny_task: Task, cpu: Runtime) -> None:
@@ -445,13 +456,23 @@ def test_the_papers_bill() -> None:
     assert 20_000_000 // DFME().cost(labels=False) == 11_160
 
 
-@pytest.mark.parametrize("answers", ["probabilities", "label"])
-def test_the_generator_seeks_what_copy_and_victim_disagree_on(answers: str, tiny_task: Task, cpu: Runtime) -> None:
+@pytest.mark.parametrize(
+    ("answers", "attack"),
+    [
+        ("probabilities", DFME(student_steps=1, generator_rate=0.01, directions=4, diversity=0.0, drops=())),
+        ("label", DFME(student_steps=1, generator_rate=0.01, directions=4, diversity=0.0, drops=())),
+        ("probabilities", MAZE(student_steps=2, generator_rate=0.05, directions=4, weight_decay=0.0, replay_steps=0)),
+    ],
+    ids=["dfme", "dfme-label", "maze"],
+)
+def test_the_generator_seeks_what_copy_and_victim_disagree_on(
+    answers: str, attack: Any, tiny_task: Task, cpu: Runtime
+) -> None:
     """The copy hardly learns here, so that what it is shown must become ever worse for it."""
     listener, box = listening(answers=answers)
-    attack = DFME(
-        model="naivenet:width=4,hidden=16", queries=32 * 30 * 6, batch_size=32, latent=16, width=8, student_steps=1,
-        learning_rate=1e-12, generator_rate=0.01, directions=4, diversity=0.0, drops=(),
+    attack = dataclasses.replace(
+        attack, model="naivenet:width=4,hidden=16", queries=32 * 30 * 6, batch_size=32, latent=16, width=8,
+        learning_rate=1e-12,
     )  # fmt: skip
     stolen = attack(box, tiny_task.adversary, seed=0, runtime=cpu)
     start = build("naivenet", input_shape=(1, 16, 16), classes=6, seed=derive_seed(0, "copy"), width=4, hidden=16)
@@ -462,6 +483,8 @@ def test_the_generator_seeks_what_copy_and_victim_disagree_on(answers: str, tiny
         logits, truth = predict(start, images, runtime=cpu), linear()(images)
         if answers == "label":
             return float(F.cross_entropy(logits, truth.argmax(1)))
+        if isinstance(attack, MAZE):
+            return float(divergence(logits, truth).mean())
         return float((logits - (truth.log() - truth.log().mean(1, keepdim=True))).abs().mean())
 
     shown = listener.asked[1::2]
@@ -479,11 +502,76 @@ def test_dfme_steals_without_data(answers: str, victim: nn.Module, tiny_task: Ta
     assert agreement(copy, victim, tiny_task.test.inputs, cpu) > 0.6
 
 
-def test_dfme_makes_images_only(cpu: Runtime) -> None:
+@pytest.mark.parametrize("attack", [DFME(), MAZE()], ids=["dfme", "maze"])
+def test_generators_make_images_only(attack: DFME | MAZE, cpu: Runtime) -> None:
     _, box = listening()
     rows_of_numbers = Split(inputs=torch.rand(4, 9), labels=torch.zeros(4, dtype=torch.long))
     with pytest.raises(ShapeMismatch, match="choose another attack"):
-        DFME()(box, rows_of_numbers, seed=0, runtime=cpu)
+        attack(box, rows_of_numbers, seed=0, runtime=cpu)
+
+
+# ---------------------------------------------------------------- MAZE
+
+
+def test_divergence_is_torchs() -> None:
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    truth = torch.tensor([[0.7, 0.1, 0.1, 0.1], [1, 0, 0, 0], [0.5, 0, 0.5, 0], [0.25] * 4, [0.1, 0.2, 0.3, 0.4]])
+    expected = F.kl_div(logits.log_softmax(1), truth, reduction="none").sum(1)
+    torch.testing.assert_close(divergence(logits, truth), expected)
+    torch.testing.assert_close(divergence(truth.clamp_min(1e-30).log(), truth), torch.zeros(5), atol=1e-6, rtol=0)
+
+
+def test_a_full_memory_forgets_the_oldest() -> None:
+    memory, rows_seen = Memory(5), torch.arange(8.0)
+    for part in rows_seen.split(2):  # type: ignore[no-untyped-call]
+        memory.add(part[:, None], -part[:, None])
+    assert len(memory) == 5
+    images, targets = memory.recall(torch.arange(5), torch.device("cpu"))
+    assert set(images.flatten().tolist()) == {3, 4, 5, 6, 7}
+    assert torch.equal(images, -targets)
+
+
+@pytest.mark.parametrize(
+    ("answers", "steps", "cost"), [("probabilities", [40, 40, 20], 100), ("label", [10, 10, 20], 40)]
+)
+def test_maze_learns_the_generators_images_and_new_ones_and_repeats_them_for_nothing(
+    answers: str, steps: list[int], cost: int, tiny_task: Task, cpu: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    attack = MAZE(
+        model=MODEL, queries=250, batch_size=10, latent=4, width=2, generator_steps=2, student_steps=3, replay_steps=4,
+        directions=3,
+    )  # fmt: skip
+    assert attack.cost(labels=answers == "label") == cost == sum(steps)
+    learned = list[Tensor]()
+
+    def listen(model: nn.Module, optimizer: object, images: Tensor, *rest: object, **options: object) -> Tensor:
+        learned.append(images.clone())
+        return torch.zeros(())
+
+    monkeypatch.setattr("heirmark.attacks.extraction.maze.train_step", listen)
+    listener, box = listening(answers=answers)
+    stolen = attack(box, tiny_task.adversary, seed=0, runtime=cpu)
+    iterations = 250 // cost
+    assert calls(box) == steps * iterations
+    assert stolen.queries == box.queries_used == iterations * cost
+    remembered: list[bytes] = []
+    for iteration in range(iterations):
+        asked, taught = listener.asked[3 * iteration : 3 * iteration + 3], learned[7 * iteration : 7 * iteration + 7]
+        assert torch.equal(taught[0], asked[1][:10])
+        assert torch.equal(torch.cat(taught[1:3]), asked[2])
+        remembered += rows([taught[2]])
+        assert set(rows(taught[3:])) <= set(remembered)
+
+
+@pytest.mark.parametrize("answers", ["probabilities", "label"])
+def test_maze_steals_without_data(answers: str, victim: nn.Module, tiny_task: Task, cpu: Runtime) -> None:
+    nothing = Split(inputs=torch.zeros(1, 1, 16, 16, dtype=torch.uint8), labels=torch.zeros(1, dtype=torch.long))
+    box = BlackBox(victim, classes=6, answers=answers, runtime=cpu)  # type: ignore[arg-type]
+    attack = MAZE(
+        model=MODEL, queries=20 * 15 * 24, batch_size=24, latent=16, width=4, generator_rate=0.01, replay_steps=5
+    )
+    copy = attack(box, nothing, seed=1, runtime=cpu).model
+    assert agreement(copy, victim, tiny_task.test.inputs, cpu) > 0.6
 
 
 # ---------------------------------------------------------------- settings
@@ -516,6 +604,12 @@ def test_dfme_makes_images_only(cpu: Runtime) -> None:
         (lambda: DFME(momentum=1.0), "momentum must lie"),
         (lambda: DFME(drops=(2.0,)), "drops must be shares"),
         (lambda: DFME(queries=100), "raise queries or lower batch_size"),
+        (lambda: MAZE(batch_size=1), "batch_size must be at least 2"),
+        (lambda: MAZE(replay_steps=-1), "replay_steps not negative"),
+        (lambda: MAZE(epsilon=math.nan), "must be positive and finite"),
+        (lambda: MAZE(momentum=1.0), "momentum must lie"),
+        (lambda: MAZE(memory=100), "raise it, or say none"),
+        (lambda: MAZE(queries=100), "raise queries or lower batch_size"),
     ],
 )
 def test_bad_settings_are_refused(make: Callable[[], object], message: str) -> None:

@@ -192,7 +192,7 @@ def descend(
         The mean loss of every epoch that was run.
 
     Raises:
-        BadData: when the loss is no longer finite.
+        BadData: when the loss is no longer finite, or batches of one example meet a BatchNorm that needs more.
     """
     device = runtime.torch_device
     model.to(device)
@@ -213,7 +213,14 @@ def descend(
                 step = epoch * per_epoch + k
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.rate(step, steps, per_epoch)
-                value = loss(order[k * batch : (k + 1) * batch], generator)
+                try:
+                    value = loss(order[k * batch : (k + 1) * batch], generator)
+                except ValueError as error:
+                    if batch > 1 or "more than 1 value per channel" not in str(error):
+                        raise
+                    raise BadData(
+                        "BatchNorm cannot train on batches of one example: raise batch_size, or give it more examples"
+                    ) from error
                 optimizer.zero_grad(set_to_none=True)
                 value.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()

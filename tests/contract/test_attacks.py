@@ -29,6 +29,7 @@ from heirmark.attacks import (
     DFME,
     EXTRACTIONS,
     JBDA,
+    MAZE,
     ActiveThief,
     Distillation,
     Knockoff,
@@ -86,11 +87,19 @@ CONFIGS: dict[str, dict[str, Any]] = {
             epsilon=0.01, diversity=0.5,
         ),
     },
+    "maze": {
+        "replay": MAZE(model=MODEL, queries=320, batch_size=16, latent=8, width=4, student_steps=3, directions=2),
+        "one-of-each": MAZE(
+            model=MODEL, queries=300, batch_size=12, latent=8, width=4, generator_steps=2, student_steps=1,
+            replay_steps=1, memory=20, directions=1, generator_rate=0.01, diversity=0.0,
+        ),
+    },
 }  # fmt: skip
 
 # What an attack, or one configuration of it, does not promise, and why.
 NO_AGREEMENT = {
     "dfme": "starts from noise and needs millions of queries; test_extraction.py shows that it learns",
+    "maze": "likewise",
 }
 LOOKS_AT_LABELS = {
     ("knockoff-adaptive", "labels"): "its bandit chooses among the adversary's own annotation of his images",

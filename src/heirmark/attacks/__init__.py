@@ -22,6 +22,7 @@ from heirmark.attacks.extraction.distillation import Distillation
 from heirmark.attacks.extraction.jbda import JBDA
 from heirmark.attacks.extraction.knockoff import Knockoff
 from heirmark.attacks.extraction.knockoff_adaptive import KnockoffAdaptive
+from heirmark.attacks.extraction.maze import MAZE
 from heirmark.attacks.removal.adaptive import AdaptiveUnlearning
 from heirmark.attacks.removal.distillation import DistillTo
 from heirmark.attacks.removal.fine_pruning import FinePruning
@@ -40,6 +41,7 @@ __all__ = [
     "EXTRACTIONS",
     "INSPECTIONS",
     "JBDA",
+    "MAZE",
     "REMOVALS",
     "SCREENINGS",
     "ActiveThief",
@@ -79,6 +81,7 @@ EXTRACTIONS: dict[str, type[Extraction]] = {
     "jbda": JBDA,
     "active-thief": ActiveThief,
     "dfme": DFME,
+    "maze": MAZE,
 }
 """Extraction attacks: a black box and data in, a stolen model out."""
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from heirmark.attacks import (
     DFME,
     EXTRACTIONS,
+    MAZE,
     AdaptiveUnlearning,
     DistillTo,
     Knockoff,
@@ -47,7 +48,7 @@ DEVIATIONS = (0.02, 0.05, 0.1, 0.2, 0.3)
 """Of noise on the inputs, whose pixels lie in [0, 1]."""
 RETEACHING = (AdaptiveUnlearning, DistillTo, MislabelledMixes, Overwriting, Transfer)
 LEFT_OUT_OF_QUICK = (
-    "Left out, since the profile is quick: DFME, whose copies know nothing yet after the queries of some minutes.",
+    "Left out, since the profile is quick: DFME and MAZE, whose copies know nothing yet after the queries of some minutes.",
     "Left out after theft, since the profile is quick: distillation, transfer, mislabelled mixes, overwriting and unlearning; "
     "they are tried on the marked model.",
 )
@@ -154,7 +155,7 @@ def select(programme: Programme, only: list[str]) -> Programme:
 def _takes_long(trial: Trial) -> bool:
     """Whether a trial has no place among those of ten minutes; see :data:`LEFT_OUT_OF_QUICK`."""
     last = trial.steps[-1].attack
-    return isinstance(last, DFME) or (trial.group == CHAIN and isinstance(last, RETEACHING))
+    return isinstance(last, DFME | MAZE) or (trial.group == CHAIN and isinstance(last, RETEACHING))
 
 
 def _programme(
@@ -223,7 +224,7 @@ def _extractions(thieves: Mapping[str, Any], other: Knockoff, pool: str | None) 
     yield trial("adaptive Knockoff, probabilities", thieves["knockoff-adaptive"])
     yield trial("distillation, probabilities", thieves["distillation"])
     yield trial("ActiveThief, labels", thieves["active-thief"], answers="label")
-    for name, words in (("jbda", "JBDA"), ("dfme", "DFME")):
+    for name, words in (("jbda", "JBDA"), ("dfme", "DFME"), ("maze", "MAZE")):
         yield trial(f"{words}, probabilities", thieves[name])
         yield trial(f"{words}, labels", thieves[name], answers="label")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -11,56 +10,23 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.attacks.base import Stolen
-from heirmark.attacks.extraction.learning import fresh_copy, targets_of, train_step
+from heirmark.attacks.extraction.generating import (
+    Generator,
+    check_finite,
+    gradient_by_differences,
+    gradient_by_labels,
+    pixels,
+    sphere,
+    steal_by_generating,
+)
+from heirmark.attacks.extraction.learning import targets_of, train_step
 from heirmark.blackbox import Answers, BlackBox
-from heirmark.errors import BadConfig, BadData, ShapeMismatch
+from heirmark.errors import BadConfig
 from heirmark.models import Architecture
-from heirmark.runtime import Runtime, channels_last, derive_seed, evaluating, seeded
+from heirmark.runtime import Runtime
 from heirmark.task import Split
 
 _FLOOR = 1e-7  # what float32 still tells from zero beside a one
-
-
-class Generator(nn.Module):
-    """Noise to images, as in the authors' code: a linear layer, two nearest-neighbour upsamplings, three convolutions.
-
-    Args:
-        input_shape: ``(C, H, W)`` of the images, of any size.
-        latent: length of the noise.
-        width: channels of the last hidden layer; the others have twice as many.
-    """
-
-    def __init__(self, input_shape: tuple[int, int, int], *, latent: int = 256, width: int = 64) -> None:
-        super().__init__()
-        channels, height, side = input_shape
-        self.start = (2 * width, math.ceil(height / 4), math.ceil(side / 4))
-        self.project = nn.Linear(latent, math.prod(self.start))
-        self.norm = nn.BatchNorm2d(2 * width)
-        self.middle = nn.Sequential(
-            nn.Upsample(size=(math.ceil(height / 2), math.ceil(side / 2))),
-            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
-            nn.BatchNorm2d(2 * width),
-            nn.LeakyReLU(0.2),
-        )
-        self.last = nn.Sequential(
-            nn.Upsample(size=(height, side)),
-            nn.Conv2d(2 * width, width, 3, padding=1),
-            nn.BatchNorm2d(width),
-            nn.LeakyReLU(0.2),
-            nn.Conv2d(width, channels, 3, padding=1),
-            nn.BatchNorm2d(channels, affine=False),
-        )
-
-    def forward(self, noise: Tensor) -> Tensor:
-        """Map ``[B, latent]`` to ``[B, C, H, W]``, images before :func:`pixels`."""
-        first = self.project(noise).view(-1, *self.start)
-        images: Tensor = self.last(self.middle(self.norm(channels_last(first))))
-        return images
-
-
-def pixels(raw: Tensor) -> Tensor:
-    """The generator's output as images in [0, 1]: tanh, from [-1, 1] to there."""
-    return (raw.tanh() + 1) / 2
 
 
 def recovered_logits(answers: Answers) -> Tensor:
@@ -81,30 +47,6 @@ def recovered_logits(answers: Answers) -> Tensor:
     return logs - logs.mean(1, keepdim=True)
 
 
-def forward_difference(
-    objective: Callable[[Tensor], Tensor], points: Tensor, directions: Tensor, epsilon: float
-) -> Tensor:
-    """Estimate the gradient of a function of which only values are known, at each of several points.
-
-    ``d / m * sum_j (f(x + epsilon u_j) - f(x)) / epsilon * u_j`` with d numbers in a point: over directions that are uniform on
-    the sphere its mean is the gradient, as epsilon goes to zero.
-
-    Args:
-        objective: maps ``[K, ...]`` to ``[K]``, each value of its own point; called once, with ``(m + 1) * B`` points.
-        points: ``[B, ...]``.
-        directions: ``[m, B, ...]`` of Euclidean length one per point.
-        epsilon: length of the step.
-
-    Returns:
-        ``[B, ...]``.
-    """
-    count = len(directions)
-    asked = torch.cat([points[None], points + epsilon * directions])
-    values = objective(asked.flatten(0, 1)).view(count + 1, len(points))
-    slopes = (values[1:] - values[0]) / epsilon
-    return points[0].numel() * (slopes.view(count, -1, *[1] * (points.ndim - 1)) * directions).mean(0)
-
-
 @dataclass(frozen=True, kw_only=True)
 class DFME:
     """Steal without data: a generator looks for images on which copy and victim differ, the copy learns to agree on them.
@@ -117,10 +59,9 @@ class DFME:
     one step in one call, and the batches of all the copy's steps in one. Forward differences need answers in full: with
     rounded ones, or a victim that computes in bfloat16, epsilon is lost in the rounding, and the generator drifts at random.
 
-    Where the box gives labels alone, no recipe is published for this method, and what happens is ours. The copy learns the labels
-    by cross-entropy. The generator raises the copy's cross-entropy to the victim's label, which is a constant nearly
-    everywhere, so that the copy's own gradient is the exact one and ``directions`` cost nothing; and, weighted by
-    ``diversity``, the entropy of the copy's mean answer over the batch, without which it may settle on one class.
+    Where the box gives labels alone, no recipe is published for this method, and what happens is ours: the copy learns the labels
+    by cross-entropy, and the generator learns as :func:`~heirmark.attacks.extraction.generating.gradient_by_labels` says, for
+    which ``directions`` cost nothing.
 
     Attributes:
         model: architecture of the copy; ResNet-18 in the paper, against a ResNet-34.
@@ -203,29 +144,33 @@ class DFME:
             BadData: when the copy's loss is no longer finite.
         """
         runtime = runtime or Runtime()
-        shape = tuple(data.inputs.shape[1:])
-        if len(shape) != 3:
-            raise ShapeMismatch(
-                f"the generator makes images (C, H, W), not inputs of shape {shape}: choose another attack"
-            )
         cost = self.cost(labels=box.answers == "label")
         iterations = self.queries // cost
-        box.require(iterations * cost)
-        student, spec = fresh_copy(self.model, input_shape=shape, classes=box.classes, seed=derive_seed(seed, "copy"))
-        with seeded(derive_seed(seed, "generator")):
-            generator = Generator(shape, latent=self.latent, width=self.width)
-        student.to(runtime.torch_device)
-        generator.to(runtime.torch_device, memory_format=torch.channels_last)
-        with seeded(derive_seed(seed, "training")):
-            self._play(box, student, generator, iterations, seed=seed, runtime=runtime)
-        student.eval()
-        return Stolen(model=student, spec=spec, queries=iterations * cost)
+
+        def play(student: nn.Module, generator: Generator, draws: torch.Generator) -> None:
+            self._play(box, student, generator, iterations, draws, runtime)
+
+        return steal_by_generating(
+            box,
+            data,
+            play,
+            model=self.model,
+            generator=lambda shape: Generator(shape, latent=self.latent, width=self.width),
+            queries=iterations * cost,
+            seed=seed,
+            runtime=runtime,
+        )
 
     def _play(
-        self, box: BlackBox, student: nn.Module, generator: Generator, iterations: int, *, seed: int, runtime: Runtime
+        self,
+        box: BlackBox,
+        student: nn.Module,
+        generator: Generator,
+        iterations: int,
+        draws: torch.Generator,
+        runtime: Runtime,
     ) -> None:
         """The game of both nets; each is trained in place."""
-        device, draws = runtime.torch_device, torch.Generator().manual_seed(derive_seed(seed, "noise"))
         student_optimizer = torch.optim.SGD(
             [parameter for parameter in student.parameters() if parameter.requires_grad],
             self.learning_rate,
@@ -234,29 +179,31 @@ class DFME:
         )
         generator_optimizer = torch.optim.Adam(generator.parameters(), self.generator_rate)
         labels_only = box.answers == "label"
-        gradient = self._gradient_by_labels if labels_only else self._gradient_by_differences
-
-        def generated() -> Tensor:
-            noise = torch.randn(self.batch_size, self.latent, generator=draws).to(device)
-            with runtime.autocast():
-                images: Tensor = generator(noise)
-            return images.float()
-
-        generator.train()
-        student.train()
         for iteration in range(iterations):
             factor = self.factor(iteration, iterations)
             student_optimizer.param_groups[0]["lr"] = factor * self.learning_rate
             generator_optimizer.param_groups[0]["lr"] = factor * self.generator_rate
             for _ in range(self.generator_steps):
-                raw = generated()
+                raw = generator.draw(self.batch_size, draws, runtime)
+                if labels_only:
+                    gradient, _ = gradient_by_labels(box, student, raw, diversity=self.diversity)
+                else:
+                    gradient, _ = gradient_by_differences(
+                        box,
+                        student,
+                        raw.detach(),
+                        sphere(self.directions, raw, draws),
+                        learned=recovered_logits,
+                        gap=lambda logits, truth: (logits - truth).abs().mean(1),
+                        epsilon=self.epsilon,
+                    )
                 generator_optimizer.zero_grad(set_to_none=True)
-                raw.backward(-gradient(box, student, raw.detach(), draws) / self.batch_size)  # type: ignore[no-untyped-call]
+                raw.backward(-gradient / self.batch_size)  # type: ignore[no-untyped-call]
                 generator_optimizer.step()
             with torch.no_grad():
-                batches = [pixels(generated()) for _ in range(self.student_steps)]
+                batches = [pixels(generator.draw(self.batch_size, draws, runtime)) for _ in range(self.student_steps)]
             answers = box.query(torch.cat(batches))
-            targets = (targets_of(answers) if labels_only else recovered_logits(answers)).to(device)
+            targets = (targets_of(answers) if labels_only else recovered_logits(answers)).to(runtime.torch_device)
             for images, wanted in zip(batches, targets.split(self.batch_size), strict=True):  # type: ignore[no-untyped-call]
                 loss = train_step(
                     student,
@@ -266,37 +213,5 @@ class DFME:
                     F.cross_entropy if labels_only else F.l1_loss,
                     runtime=runtime,
                 )
-            if not bool(loss.isfinite()):
-                raise BadData(
-                    f"the copy's loss became {float(loss)} in iteration {iteration + 1}: "
-                    "lower learning_rate, or use a model with BatchNorm"
-                )
+            check_finite(loss, iteration)
             runtime.progress("stealing", iteration + 1, iterations)
-
-    def _gradient_by_differences(
-        self, box: BlackBox, student: nn.Module, raw: Tensor, draws: torch.Generator
-    ) -> Tensor:
-        """Estimated gradient of each image's disagreement with respect to it, before tanh: ``[B, C, H, W]``."""
-        directions = torch.randn(self.directions, *raw.shape, generator=draws)
-        directions /= directions.flatten(2).norm(dim=2)[..., None, None, None]
-
-        def disagreement(points: Tensor) -> Tensor:
-            images = pixels(points)
-            truth = recovered_logits(box.query(images)).to(images.device)
-            # Without autocast: half precision does not see epsilon.
-            with evaluating(student), torch.no_grad():
-                gaps: Tensor = (student(channels_last(images)).float() - truth).abs()
-            return gaps.mean(1)
-
-        return forward_difference(disagreement, raw, directions.to(raw.device), self.epsilon)
-
-    def _gradient_by_labels(self, box: BlackBox, student: nn.Module, raw: Tensor, draws: torch.Generator) -> Tensor:
-        """Gradient of the copy's disagreement with the victim's labels, and of its diversity, in the same form."""
-        leaf = raw.requires_grad_()
-        images = pixels(leaf)
-        labels = box.query(images.detach()).labels.to(images.device)
-        with evaluating(student):
-            logits = student(channels_last(images)).float()
-        spread = torch.special.entr(logits.softmax(1).mean(0)).sum()
-        value = F.cross_entropy(logits, labels) + self.diversity * spread
-        return self.batch_size * torch.autograd.grad(value, leaf)[0]

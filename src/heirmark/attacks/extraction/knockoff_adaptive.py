@@ -122,8 +122,9 @@ class KnockoffAdaptive:
         reward: what is rewarded: ``"certainty"``, ``"diversity"``, ``"loss"``, or ``"all"`` three.
         groups: among what the bandit chooses: the ``"labels"`` of the adversary's images, or ``"clusters"`` of their pixels.
         clusters: how many clusters, where these are the groups.
-        batch: images asked about at once; the policy is updated after each answer all the same (inferred). A last batch of one
-            image joins the one before it, since BatchNorm learns nothing of one.
+        batch: images asked about at once; the policy is updated after each answer all the same (inferred; 1 is the paper's
+            own form). BatchNorm learns nothing of one image: a last batch of one joins the one before it, and where all
+            are of one the copy learns each with the one before it.
         online: optimiser and augmentation of the copy while it asks: one step a batch of answers; epochs do not count.
         rate: learning rate of the bandit; None is the paper's, one over the number of times that the group was drawn.
         window: steps back over which rewards are scaled and averaged, and over which diversity looks (inferred).
@@ -269,14 +270,16 @@ class KnockoffAdaptive:
                     rate = 1 / float(drawn[group]) if self.rate is None else self.rate
                     gain = advantage(rewards[max(0, t + 1 - self.window) : t + 1])
                     preferences = updated(preferences, probabilities, group, rate * gain)
-                copy.train()
-                train_step(
-                    copy,
-                    optimizer,
-                    augment(as_floats(images), self.online.augment, generator),
-                    (learned[-1].to(runtime.torch_device),),
-                    F.cross_entropy,
-                    runtime=runtime,
-                )
+                newest = max(2, len(images))
+                if len(taken) >= newest:
+                    copy.train()
+                    train_step(
+                        copy,
+                        optimizer,
+                        augment(as_floats(pool[taken[-newest:]]), self.online.augment, generator),
+                        (torch.cat(learned[-newest:])[-newest:].to(runtime.torch_device),),
+                        F.cross_entropy,
+                        runtime=runtime,
+                    )
                 runtime.progress("asking", len(taken), count)
         return torch.tensor(taken), torch.cat(learned)

@@ -1,0 +1,236 @@
+"""What the attacks without data share: a generator of images, and how it learns what a victim's answers tell."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from heirmark.attacks.base import Stolen
+from heirmark.attacks.extraction.learning import fresh_copy
+from heirmark.blackbox import Answers, BlackBox
+from heirmark.errors import BadData, ShapeMismatch
+from heirmark.models import Architecture
+from heirmark.runtime import Runtime, channels_last, derive_seed, evaluating, seeded
+from heirmark.task import Split
+
+
+class Generator(nn.Module):
+    """Noise to images, as in DFME's and MAZE's code: a linear layer, two nearest-neighbour upsamplings, three convolutions.
+
+    Args:
+        input_shape: ``(C, H, W)`` of the images, of any size.
+        latent: length of the noise.
+        width: channels of the last hidden layer; the others have twice as many.
+        affine: whether the last normalisation learns a scale and a shift, as MAZE's does and DFME's does not.
+    """
+
+    def __init__(
+        self, input_shape: tuple[int, int, int], *, latent: int = 256, width: int = 64, affine: bool = False
+    ) -> None:
+        super().__init__()
+        self.latent = latent
+        channels, height, side = input_shape
+        self.start = (2 * width, math.ceil(height / 4), math.ceil(side / 4))
+        self.project = nn.Linear(latent, math.prod(self.start))
+        self.norm = nn.BatchNorm2d(2 * width)
+        self.middle = nn.Sequential(
+            nn.Upsample(size=(math.ceil(height / 2), math.ceil(side / 2))),
+            nn.Conv2d(2 * width, 2 * width, 3, padding=1),
+            nn.BatchNorm2d(2 * width),
+            nn.LeakyReLU(0.2),
+        )
+        self.last = nn.Sequential(
+            nn.Upsample(size=(height, side)),
+            nn.Conv2d(2 * width, width, 3, padding=1),
+            nn.BatchNorm2d(width),
+            nn.LeakyReLU(0.2),
+            nn.Conv2d(width, channels, 3, padding=1),
+            nn.BatchNorm2d(channels, affine=affine),
+        )
+
+    def draw(self, count: int, draws: torch.Generator, runtime: Runtime) -> Tensor:
+        """Make ``[count, C, H, W]`` float32, images before :func:`pixels`, of noise from a generator on the CPU."""
+        noise = torch.randn(count, self.latent, generator=draws).to(self.project.weight.device)
+        with runtime.autocast():
+            images: Tensor = self(noise)
+        return images.float()
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """Map ``[B, latent]`` to ``[B, C, H, W]``, images before :func:`pixels`."""
+        first = self.project(noise).view(-1, *self.start)
+        images: Tensor = self.last(self.middle(self.norm(channels_last(first))))
+        return images
+
+
+def pixels(raw: Tensor) -> Tensor:
+    """The generator's output as images in [0, 1]: tanh, from [-1, 1] to there."""
+    return (raw.tanh() + 1) / 2
+
+
+def forward_difference(
+    objective: Callable[[Tensor], Tensor], points: Tensor, directions: Tensor, epsilon: float
+) -> Tensor:
+    """Estimate the gradient of a function of which only values are known, at each of several points.
+
+    ``d / m * sum_j (f(x + epsilon u_j) - f(x)) / epsilon * u_j`` with d numbers in a point: over directions that are uniform on
+    the sphere its mean is the gradient, as epsilon goes to zero.
+
+    Args:
+        objective: maps ``[K, ...]`` to ``[K]``, each value of its own point; called once, with ``(m + 1) * B`` points.
+        points: ``[B, ...]``.
+        directions: ``[m, B, ...]`` of Euclidean length one per point.
+        epsilon: length of the step.
+
+    Returns:
+        ``[B, ...]``.
+    """
+    count = len(directions)
+    asked = torch.cat([points[None], points + epsilon * directions])
+    values = objective(asked.flatten(0, 1)).view(count + 1, len(points))
+    slopes = (values[1:] - values[0]) / epsilon
+    return points[0].numel() * (slopes.view(count, -1, *[1] * (points.ndim - 1)) * directions).mean(0)
+
+
+def sphere(count: int, points: Tensor, draws: torch.Generator) -> Tensor:
+    """Directions for :func:`forward_difference`: ``[count, B, C, H, W]`` of length one per point, on the points' device.
+
+    Args:
+        count: of directions per point.
+        points: ``[B, C, H, W]``.
+        draws: on the CPU.
+    """
+    directions = torch.randn(count, *points.shape, generator=draws)
+    directions /= directions.flatten(2).norm(dim=2)[..., None, None, None]
+    return directions.to(points.device)
+
+
+def gradient_by_differences(
+    box: BlackBox,
+    student: nn.Module,
+    raw: Tensor,
+    directions: Tensor,
+    *,
+    learned: Callable[[Answers], Tensor],
+    gap: Callable[[Tensor, Tensor], Tensor],
+    epsilon: float,
+) -> tuple[Tensor, Tensor]:
+    """How a generator learns of a victim that shows probabilities: forward differences of copy against victim.
+
+    Args:
+        box: the victim, asked about ``(m + 1) * B`` images in one call.
+        student: the copy, which computes in eval mode here (inferred), so that every value is that of its own image alone.
+        raw: ``[B, C, H, W]``, images before :func:`pixels`, without a graph.
+        directions: ``[m, B, C, H, W]`` of :func:`sphere`.
+        learned: what the copy learns of N answers, ``[N, K]``.
+        gap: maps the copy's logits ``[N, K]`` and what it learns to ``[N]``, how far they are apart.
+        epsilon: length of the step.
+
+    Returns:
+        The gradient of each image's gap ``[B, C, H, W]``, and what is learned of the B images themselves, on their device.
+    """
+    kept = list[Tensor]()
+
+    def apart(points: Tensor) -> Tensor:
+        images = pixels(points)
+        truth = learned(box.query(images)).to(images.device)
+        kept.append(truth[: len(raw)])
+        # Without autocast: half precision does not see epsilon.
+        with evaluating(student), torch.no_grad():
+            return gap(student(channels_last(images)).float(), truth)
+
+    return forward_difference(apart, raw, directions, epsilon), kept[0]
+
+
+def gradient_by_labels(box: BlackBox, student: nn.Module, raw: Tensor, *, diversity: float) -> tuple[Tensor, Tensor]:
+    """How a generator learns of a victim that shows labels alone, for which neither DFME nor MAZE has a recipe: ours.
+
+    The copy's cross-entropy to the victim's label is to rise, and the label is a constant nearly everywhere, so that the copy's
+    own gradient is the exact one; and, weighted, the entropy of the copy's mean answer over the batch, without which the
+    generator may settle on one class.
+
+    Args:
+        box: the victim, asked about each image once.
+        student: the copy; keeps its modes.
+        raw: ``[B, C, H, W]``, images before :func:`pixels`.
+        diversity: weight of the entropy.
+
+    Returns:
+        The gradient times B, in the form of :func:`forward_difference`, and the victim's labels ``[B]`` on the CPU.
+    """
+    leaf = raw.detach().requires_grad_()
+    images = pixels(leaf)
+    labels = box.query(images.detach()).labels
+    with evaluating(student):
+        logits = student(channels_last(images)).float()
+    spread = torch.special.entr(logits.softmax(1).mean(0)).sum()
+    value = F.cross_entropy(logits, labels.to(images.device)) + diversity * spread
+    return len(raw) * torch.autograd.grad(value, leaf)[0], labels
+
+
+def check_finite(loss: Tensor, iteration: int) -> None:
+    """Stop a copy that has lost itself.
+
+    Args:
+        loss: a scalar.
+        iteration: counted from 0.
+
+    Raises:
+        BadData: when it is not finite.
+    """
+    if not bool(loss.isfinite()):
+        raise BadData(
+            f"the copy's loss became {float(loss)} in iteration {iteration + 1}: "
+            "lower learning_rate, or use a model with BatchNorm"
+        )
+
+
+Game = Callable[[nn.Module, Generator, torch.Generator], None]
+"""Trains copy and generator in place; noise and directions come from the third, which is on the CPU."""
+
+
+def steal_by_generating(
+    box: BlackBox,
+    data: Split,
+    play: Game,
+    *,
+    model: Architecture,
+    generator: Callable[[tuple[int, int, int]], Generator],
+    queries: int,
+    seed: int,
+    runtime: Runtime,
+) -> Stolen:
+    """Make a copy and a generator and let them play.
+
+    Args:
+        box: the victim.
+        data: of the adversary; only the shape of its inputs is looked at.
+        play: asks the box ``queries`` times.
+        model: architecture of the copy.
+        generator: makes one for a shape ``(C, H, W)``.
+        queries: that the game will ask.
+        seed: of the noise, the directions, both nets' start and dropout.
+        runtime: device and precision.
+
+    Raises:
+        BudgetExhausted: when the box's budget is smaller.
+        ShapeMismatch: when inputs are no images.
+    """
+    shape = tuple(data.inputs.shape[1:])
+    if len(shape) != 3:
+        raise ShapeMismatch(f"the generator makes images (C, H, W), not inputs of shape {shape}: choose another attack")
+    box.require(queries)
+    student, spec = fresh_copy(model, input_shape=shape, classes=box.classes, seed=derive_seed(seed, "copy"))
+    with seeded(derive_seed(seed, "generator")):
+        made = generator(shape)
+    student.to(runtime.torch_device)
+    made.to(runtime.torch_device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    made.train()
+    student.train()
+    with seeded(derive_seed(seed, "training")):
+        play(student, made, torch.Generator().manual_seed(derive_seed(seed, "noise")))
+    student.eval()
+    return Stolen(model=student, spec=spec, queries=queries)
