@@ -205,11 +205,24 @@ def test_the_rivals_time_is_told_in_ratios_of_medians() -> None:
 
 
 def test_training_speed_is_told_beside_a_plain_loop() -> None:
-    rows = training.measure(NET, (1, 16, 16), images=64, batch=32, rounds=1)
-    assert [row["variant"] for row in rows] == ["heirmark", "heirmark, float32", "plain loop"]
+    rows = training.measure(NET, (1, 16, 16), images=64, batch=32, rounds=1, seeds=2, device="cpu", side=64)
+    seeds = ["2 seeds one by one", "2 seeds together"]
+    assert [row["variant"] for row in rows] == ["heirmark", "heirmark, float32", "plain loop", *seeds]
     assert rows[2]["times_as_fast_as_plain"] == 1.0
     assert all(row["images_per_second"] > 0 and row["share_of_limit"] >= 0 for row in rows)
 
 
-def test_work_of_a_linear_layer_is_counted_by_hand() -> None:
-    assert training.work(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5)), torch.rand(1, 3, 2, 2)) == 360
+def test_what_a_net_cannot_do_is_a_row() -> None:
+    rows = training.measure(
+        "vgg-like:width=2,hidden=8", (1, 16, 16), images=16, batch=8, rounds=1, seeds=2, device="cpu", side=64
+    )
+    (row,) = [row for row in rows if "error" in row]
+    assert row["variant"] == "2 seeds together"
+    assert "fit one by one" in row["error"]
+
+
+def test_work_of_linear_layers_is_counted_by_hand() -> None:
+    flat, first, second = torch.nn.Flatten(), torch.nn.Linear(12, 5), torch.nn.Linear(5, 7)
+    image = torch.rand(1, 3, 2, 2)
+    assert training.work(torch.nn.Sequential(flat, first), image) == 2 * 2 * 12 * 5
+    assert training.work(torch.nn.Sequential(flat, first, second), image) == 2 * 2 * 12 * 5 + 3 * 2 * 5 * 7
