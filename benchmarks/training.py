@@ -89,7 +89,7 @@ def limit(device: torch.device, dtype: torch.dtype, rounds: int, side: int | Non
 
 
 def work(model: nn.Module, image: Tensor) -> int:
-    """Floating-point operations to train on one image ``[1, ...]``, the first layer's own gradient left out as it is in training."""
+    """Floating-point operations to train on one image ``[1, ...]``; pixels want no gradient."""
     model = copy.deepcopy(model).train()
     with FlopCounterMode(display=False) as counter:
         model(image.expand(2, *image.shape[1:])).sum().backward()  # BatchNorm wants two
@@ -222,13 +222,21 @@ def main() -> None:
     runtime = Runtime(device=options.device)
     on_gpu = runtime.torch_device.type == "cuda"
     if options.quick:
-        usual: dict[str, Any] = {"models": QUICK_MODELS, "data_shape": (1, 28, 28), "images": 160, "batch": 32, "rounds": 2}
+        usual: dict[str, Any] = {
+            "models": QUICK_MODELS,
+            "data_shape": (1, 28, 28),
+            "images": 160,
+            "batch": 32,
+            "rounds": 2,
+        }
     elif on_gpu:
         usual = {"models": GPU_MODELS, "data_shape": (3, 32, 32), "images": 50000, "batch": 256, "rounds": 3}
     else:
         usual = {"models": MODELS, "data_shape": (1, 28, 28), "images": 4096, "batch": 128, "rounds": 5}
     usual |= {"epochs": 2 if on_gpu and not options.quick else 1, "compile": on_gpu and not options.quick}
-    chosen = {name: value if getattr(options, name) is None else getattr(options, name) for name, value in usual.items()}
+    chosen = {
+        name: value if getattr(options, name) is None else getattr(options, name) for name, value in usual.items()
+    }
     shape = tuple(chosen["data_shape"])
     rows = []
     for name in chosen["models"]:
