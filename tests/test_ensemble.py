@@ -132,6 +132,22 @@ def test_bfloat16_trains_together(tiny_task: Task, cpu: Runtime) -> None:
     assert all(accuracy(model, tiny_task.test, runtime=cpu) > 0.6 for model in models)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("name", "options"), [("naivenet", {"width": 4, "hidden": 16, "batch_norm": True}), ("resnet18", {"width": 4})]
+)
+def test_models_train_together_on_a_gpu(precision: str, name: str, options: dict[str, Any], tiny_task: Task) -> None:
+    split, models = tiny_task.owner, nets(tiny_task, name, **options)
+    runtime = Runtime(device="cuda", precision=precision)
+    recipe = Recipe(epochs=8, batch_size=16, learning_rate=0.05, augment="crop-flip")
+    alone = copy.deepcopy(models[0])
+    losses = fit_together(models, split.inputs, split.labels, recipe=recipe, seeds=SEEDS, runtime=runtime)
+    wanted = fit(alone, split.inputs, split.labels, recipe=recipe, seed=SEEDS[0], runtime=runtime)
+    assert losses[0][0] == pytest.approx(wanted[0], rel=0.05)
+    assert all(each[-1] < each[0] for each in losses)
+
+
 def test_no_epochs_and_one_model(tiny_task: Task, cpu: Runtime) -> None:
     (model,) = nets(tiny_task, count=1)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
+from torch.overrides import TorchFunctionMode
 
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.runtime import Runtime, as_floats, sent
@@ -159,7 +161,8 @@ def _answers(skeleton: nn.Module, parameters: dict[str, Tensor], buffers: dict[s
     """Logits ``[S, B, C]`` of all models; their running statistics are updated in the stacked buffers."""
 
     def one(own: dict[str, Tensor], state: dict[str, Tensor], batch: Tensor) -> Tensor:
-        logits: Tensor = functional_call(skeleton, (own, state), (batch,))
+        with _WideBatchNorm():
+            logits: Tensor = functional_call(skeleton, (own, state), (batch,))
         return logits
 
     try:
@@ -170,6 +173,58 @@ def _answers(skeleton: nn.Module, parameters: dict[str, Tensor], buffers: dict[s
         reason = str(error).strip().splitlines()[0]
         raise BadConfig(f"{type(skeleton).__name__} cannot be trained together ({reason}): fit one by one") from error
     return logits
+
+
+class _WideBatchNorm(TorchFunctionMode):
+    """While active, batch normalisation of stacked models is that of one model with the channels of all.
+
+    The built-in rule normalises without scale and shift and applies these to the result, which costs two sweeps more and leaves
+    bfloat16. Channels do not mix, so that nothing else changes.
+    """
+
+    def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Divert a call of batch normalisation."""
+        if func is F.batch_norm:
+            return _batch_norm(*args, **(kwargs or {}))
+        return func(*args, **(kwargs or {}))
+
+
+def _batch_norm(
+    input: Tensor,
+    running_mean: Tensor | None,
+    running_var: Tensor | None,
+    weight: Tensor | None = None,
+    bias: Tensor | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
+    """Arguments as those of :func:`torch.nn.functional.batch_norm`."""
+    rule: Any = _Wide.apply
+    normalised: Tensor = rule(input, running_mean, running_var, weight, bias, training, momentum, eps)
+    return normalised
+
+
+class _Wide(torch.autograd.Function):
+    """Only a place for a rule: whatever the rule calls is differentiated as usual."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> Any:
+        raise NotImplementedError("this is for stacked models alone")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: Any, output: Any) -> None:
+        pass
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None, ...], *arguments: Any) -> tuple[Tensor, int]:
+        """Inputs ``[B, S, C, ...]`` become ``[B, SC, ...]``; running statistics are views, so that they are updated in place."""
+        inputs, *tensors = arguments[:5]
+        wide = inputs.movedim(in_dims[0], 1).flatten(1, 2)
+        flat = [tensor if tensor is None else tensor.view(-1) for tensor in tensors]
+        function: Any = F.batch_norm
+        normalised = function(wide, *flat, *arguments[5:])
+        return normalised.reshape(len(wide), info.batch_size, -1, *wide.shape[2:]), 1
 
 
 def _leaf(tensor: Tensor) -> Tensor:
