@@ -196,12 +196,16 @@ def main() -> None:
     parser.add_argument("--rehearsal-precision", choices=("float32", "runtime"), default=T2S().rehearsal.precision)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
-    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--compile", action="store_true", help="the two pre-trainings; the rehearsal never is")
+    parser.add_argument(
+        "--autotune", action="store_true", help="cuDNN tries its algorithms out, which heirmark leaves to you"
+    )
     parser.add_argument("--rounds", type=int, default=20, help="steps that are timed by parts; 0 leaves that out")
     parser.add_argument("--parts-only", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     runtime = Runtime(device=options.device, precision=options.precision, compile=options.compile)
+    torch.backends.cudnn.benchmark = options.autotune
     rehearsal = replace(T2S().rehearsal, precision=options.rehearsal_precision)
     method = T2S(model=options.model, triggers=options.triggers, key_size=options.triggers, rehearsal=rehearsal)
     method = shortened(method, options.epochs_scale)
@@ -215,7 +219,8 @@ def main() -> None:
         "task": task.describe(),
         "model": options.model,
         "epochs": {"pretraining": method.pretraining.epochs, "rehearsal": method.rehearsal.epochs},
-        "paper_settings": options.epochs_scale == 1.0 and options.model == T2S().model,
+        "paper_settings": method == T2S(),
+        "autotune": options.autotune,
         "goal_seconds": GOAL,
     }
     if options.rounds:
