@@ -1,20 +1,28 @@
 """How fast a net trains, beside a plain PyTorch loop in the same run, and as a share of what the hardware can do.
 
     python benchmarks/training.py --out results/training.json
-    python benchmarks/training.py --models resnet18 --data-shape 3 32 32 --images 50000 --batch 256 --rounds 3
+    python benchmarks/training.py --quick
+    python benchmarks/training.py --models naivenet:batch_norm=true resnet18 --data-shape 3 32 32 --images 50000 --batch 256
 
 The rival is the loop of PyTorch's tutorials: a TensorDataset behind a DataLoader, float32, the usual memory layout. heirmark's
-own runs in its default precision and in float32. The limit is the rate of a large matrix product in the precision of the run,
-measured in the same run; of a step, the multiplications and additions of forward and backward pass are counted (three times
-those of the forward pass, less nothing for the first layer). The order changes from round to round; figures are medians.
+own keeps images, batches and augmentation on the device, weights and images channels-last, and runs
+
+- in its default precision, bfloat16 where the hardware multiplies it natively, and in float32;
+- ``compiled`` in the default precision (``Runtime(compile=True)``), on a GPU or with ``--compile``;
+- for several seeds ``one by one`` and ``together`` (``heirmark.ensemble.fit_together``), images of all seeds counted.
+
+The limit is the rate of a large matrix product in the precision of the run, measured in the same run; on a GPU float32 means
+TF32, in which torch's convolutions run there. A step's work is the multiplications and additions of matrix products and
+convolutions, forward and backward, as torch counts them. The order changes from round to round; figures are medians.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +32,31 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from heirmark.ensemble import fit_together
+from heirmark.errors import BadConfig
 from heirmark.files import atomic_write_json
-from heirmark.models import in_channels_last, specify
+from heirmark.models import specify
 from heirmark.runtime import Runtime
 from heirmark.training import Recipe, fit
 from provenance import provenance
 
-MODELS = ("naivenet:batch_norm=true", "vgg-like:width=16", "resnet18:width=16")
-SIDE = 2048
-"""Of the square matrices whose product tells the limit."""
+MODELS = ("naivenet:batch_norm=true", "resnet18:width=16")
+QUICK_MODELS = ("naivenet:batch_norm=true,width=8,hidden=32", "resnet18:width=4")
+GPU_MODELS = ("naivenet:batch_norm=true", "resnet18")
+PLAIN = "plain loop"
 
 
 def plain(model: nn.Module, inputs: Tensor, labels: Tensor, recipe: Recipe, device: torch.device) -> None:
-    """One epoch as PyTorch's tutorials have it."""
+    """Training as PyTorch's tutorials have it."""
     model.to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), recipe.learning_rate, momentum=recipe.momentum)
     loader = DataLoader(TensorDataset(inputs.float() / 255, labels), recipe.batch_size, shuffle=True, drop_last=True)
-    for images, wanted in loader:
-        loss = F.cross_entropy(model(images.to(device)), wanted.to(device))
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
+    for _ in range(recipe.epochs):
+        for images, wanted in loader:
+            loss = F.cross_entropy(model(images.to(device)), wanted.to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
     finish(device)
 
 
@@ -54,25 +66,34 @@ def finish(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def limit(device: torch.device, dtype: torch.dtype, rounds: int) -> float:
-    """Floating-point operations a second of a large matrix product."""
-    left, right = (torch.randn(SIDE, SIDE, device=device).to(dtype) for _ in range(2))
-    left @ right
-    times = []
-    for _ in range(rounds):
-        finish(device)
-        clock = time.perf_counter()
+def limit(device: torch.device, dtype: torch.dtype, rounds: int, side: int | None = None) -> float:
+    """Floating-point operations a second of a product of two square matrices.
+
+    Args:
+        device: where.
+        dtype: of both; float32 is TF32 on a GPU.
+        rounds: of which the fastest counts.
+        side: of the matrices; the default fills the device.
+    """
+    on_gpu, before = device.type == "cuda", torch.get_float32_matmul_precision()
+    side = side or (8192 if on_gpu else 2048)
+    left, right = (torch.randn(side, side, device=device).to(dtype) for _ in range(2))
+    if on_gpu:
+        torch.set_float32_matmul_precision("high")
+    try:
         left @ right
         finish(device)
-        times.append(time.perf_counter() - clock)
-    return 2 * SIDE**3 / min(times)
+        return 2 * side**3 / min(timed(lambda: (left @ right, finish(device))) for _ in range(rounds + 2))
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def work(model: nn.Module, image: Tensor) -> int:
-    """Floating-point operations to train on one image."""
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model.eval()(image)
-    return 3 * int(counter.get_total_flops())
+    """Floating-point operations to train on one image ``[1, ...]``; pixels want no gradient."""
+    model = copy.deepcopy(model).train()
+    with FlopCounterMode(display=False) as counter:
+        model(image.expand(2, *image.shape[1:])).sum().backward()  # BatchNorm wants two
+    return int(counter.get_total_flops()) // 2
 
 
 def timed(run: Callable[[], object]) -> float:
@@ -82,72 +103,159 @@ def timed(run: Callable[[], object]) -> float:
     return time.perf_counter() - clock
 
 
-def measure(name: str, shape: tuple[int, ...], images: int, batch: int, rounds: int) -> list[dict[str, Any]]:
-    """Rows of one net."""
-    default, exact = Runtime(), Runtime(precision="float32")
-    device = default.torch_device
+Run = tuple[Callable[[], object], Runtime, int]
+"""What to time, in which precision it computes, and how many models it trains."""
+
+
+def variants(
+    name: str, inputs: Tensor, labels: Tensor, recipe: Recipe, *, seeds: int, compiled: bool, device: str
+) -> dict[str, Run]:
+    """What is compared."""
+    default, exact = Runtime(device=device), Runtime(device=device, precision="float32")
+    where = default.torch_device
+
+    def fresh(seed: int = 0) -> nn.Module:
+        return specify(name, input_shape=tuple(inputs.shape[1:]), classes=10).build(seed=seed)
+
+    def ours(runtime: Runtime, models: Sequence[nn.Module]) -> Run:
+        def run() -> None:
+            for seed, model in enumerate(models):
+                fit(model, inputs, labels, recipe=recipe, seed=seed, runtime=runtime)
+            finish(where)
+
+        return run, runtime, len(models)
+
+    def together(models: Sequence[nn.Module]) -> Run:
+        def run() -> None:
+            fit_together(models, inputs, labels, recipe=recipe, seeds=range(len(models)), runtime=default)
+            finish(where)
+
+        return run, default, len(models)
+
+    net = fresh().to(memory_format=torch.contiguous_format)
+    runs: dict[str, Run] = {
+        "heirmark": ours(default, [fresh()]),
+        "heirmark, float32": ours(exact, [fresh()]),
+        PLAIN: (lambda: plain(net, inputs, labels, recipe, where), exact, 1),
+    }
+    if compiled:
+        runs["heirmark, compiled"] = ours(Runtime(device=device, compile=True), [fresh()])
+    if seeds > 1:
+        runs[f"{seeds} seeds one by one"] = ours(default, [fresh(seed) for seed in range(seeds)])
+        runs[f"{seeds} seeds together"] = together([fresh(seed) for seed in range(seeds)])
+    return runs
+
+
+def measure(
+    name: str,
+    shape: tuple[int, ...],
+    images: int,
+    batch: int,
+    rounds: int,
+    *,
+    epochs: int = 1,
+    seeds: int = 0,
+    compiled: bool = False,
+    device: str = "auto",
+    side: int | None = None,
+) -> list[dict[str, Any]]:
+    """Rows of one net; what it cannot do, such as training together with dropout, is a row with an error."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randint(256, (images, *shape), generator=generator, dtype=torch.uint8)
     labels = torch.randint(10, (images,), generator=generator)
-    recipe = Recipe(epochs=1, batch_size=batch, learning_rate=0.01, weight_decay=0.0, schedule="constant")
-
-    def fresh() -> nn.Module:
-        return specify(name, input_shape=shape, classes=10).build(seed=0)
-
-    def ours(runtime: Runtime) -> Callable[[], object]:
-        model = in_channels_last(fresh())
-
-        def run() -> None:
-            fit(model, inputs, labels, recipe=recipe, seed=0, runtime=runtime)
-            finish(device)
-
-        return run
-
-    net = fresh()
-    runs: dict[str, tuple[Callable[[], object], torch.dtype]] = {
-        "heirmark": (ours(default), torch.bfloat16 if default.uses_bfloat16 else torch.float32),
-        "heirmark, float32": (ours(exact), torch.float32),
-        "plain loop": (lambda: plain(net, inputs, labels, recipe, device), torch.float32),
-    }
-    for run, _ in runs.values():
-        run()
+    recipe = Recipe(epochs=epochs, batch_size=batch, learning_rate=0.01, weight_decay=0.0, schedule="constant")
+    runs = variants(name, inputs, labels, recipe, seeds=seeds, compiled=compiled, device=device)
+    firsts: dict[str, float] = {}
+    rows: list[dict[str, Any]] = []
+    for variant, (run, _, _) in list(runs.items()):
+        try:
+            firsts[variant] = timed(run)
+        except BadConfig as error:
+            rows.append({"model": name, "variant": variant, "error": str(error)})
+            del runs[variant]
     times: dict[str, list[float]] = {variant: [] for variant in runs}
     for number in range(rounds):
         order = list(runs.items())
-        for variant, (run, _) in order[number % len(order) :] + order[: number % len(order)]:
+        start = number % len(order)
+        for variant, (run, _, _) in order[start:] + order[:start]:
             times[variant].append(timed(run))
-    limits = {dtype: limit(device, dtype, rounds) for dtype in {dtype for _, dtype in runs.values()}}
-    operations = work(fresh(), torch.rand(1, *shape))
-    slowest = statistics.median(times["plain loop"])
-    steps = images // batch * batch
-    return [
-        {
-            "model": name,
-            "variant": variant,
-            "images_per_second": round(steps / statistics.median(times[variant])),
-            "times_as_fast_as_plain": round(slowest / statistics.median(times[variant]), 2),
-            "share_of_limit": round(operations * steps / statistics.median(times[variant]) / limits[dtype], 3),
-        }
-        for variant, (_, dtype) in runs.items()
-    ]
+    kinds = {variant: torch.bfloat16 if of.uses_bfloat16 else torch.float32 for variant, (_, of, _) in runs.items()}
+    where = Runtime(device=device).torch_device
+    limits = {dtype: limit(where, dtype, rounds, side) for dtype in set(kinds.values())}
+    operations = work(specify(name, input_shape=shape, classes=10).build(seed=0), torch.rand(1, *shape))
+    seen = images // batch * batch * epochs
+    slowest = seen / statistics.median(times[PLAIN])
+    for variant, (_, _, models) in runs.items():
+        median = statistics.median(times[variant])
+        rate = seen * models / median
+        rows.append(
+            {
+                "model": name,
+                "variant": variant,
+                "precision": str(kinds[variant]).removeprefix("torch."),
+                "images_per_second": round(rate),
+                "times_as_fast_as_plain": round(rate / slowest, 2),
+                "share_of_limit": round(operations * rate / limits[kinds[variant]], 3),
+                "limit_teraflops": round(limits[kinds[variant]] / 1e12, 3),
+                "operations_per_image": operations,
+                "first_run_seconds_more": round(firsts[variant] - median, 2),
+            }
+        )
+    return rows
 
 
 def main() -> None:
     """Run, and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=list(MODELS))
-    parser.add_argument("--data-shape", type=int, nargs=3, default=(1, 28, 28))
-    parser.add_argument("--images", type=int, default=4096)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--models", nargs="+")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--data-shape", type=int, nargs=3)
+    parser.add_argument("--images", type=int)
+    parser.add_argument("--batch", type=int)
+    parser.add_argument("--epochs", type=int)
+    parser.add_argument("--rounds", type=int)
+    parser.add_argument("--seeds", type=int, default=4, help="trained one by one and together; 0 leaves them out")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU alone")
+    parser.add_argument("--quick", action="store_true", help="tiny nets and few images: whether it runs, in seconds")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
+    runtime = Runtime(device=options.device)
+    on_gpu = runtime.torch_device.type == "cuda"
+    if options.quick:
+        usual: dict[str, Any] = {
+            "models": QUICK_MODELS,
+            "data_shape": (1, 28, 28),
+            "images": 160,
+            "batch": 32,
+            "rounds": 2,
+        }
+    elif on_gpu:
+        usual = {"models": GPU_MODELS, "data_shape": (3, 32, 32), "images": 50000, "batch": 256, "rounds": 3}
+    else:
+        usual = {"models": MODELS, "data_shape": (1, 28, 28), "images": 4096, "batch": 128, "rounds": 5}
+    usual |= {"epochs": 2 if on_gpu and not options.quick else 1, "compile": on_gpu and not options.quick}
+    chosen = {
+        name: value if getattr(options, name) is None else getattr(options, name) for name, value in usual.items()
+    }
+    shape = tuple(chosen["data_shape"])
     rows = []
-    for name in options.models:
-        found = measure(name, tuple(options.data_shape), options.images, options.batch, options.rounds)
+    for name in chosen["models"]:
+        found = measure(
+            name,
+            shape,
+            chosen["images"],
+            chosen["batch"],
+            chosen["rounds"],
+            epochs=chosen["epochs"],
+            seeds=options.seeds,
+            compiled=chosen["compile"],
+            device=options.device,
+            side=512 if options.quick else None,
+        )
         rows += found
         print(*found, sep="\n", flush=True)
-    result = {**provenance(), "data_shape": list(options.data_shape), "batch": options.batch, "rows": rows}
+    told = {name: chosen[name] for name in ("images", "batch", "epochs", "rounds")}
+    result = {**provenance(runtime), "data_shape": list(shape), **told, "rows": rows}
     if options.out:
         atomic_write_json(options.out, result)
 

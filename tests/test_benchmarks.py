@@ -13,7 +13,7 @@ import torch
 
 import own_code
 from heirmark.attacks import EXTRACTIONS
-from heirmark.methods import AnyMethod, DeepTracer, KeyFilter
+from heirmark.methods import T2S, AnyMethod, DeepTracer, KeyFilter
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.demo_plan import QUICK
 from heirmark.pipeline.stage import lineage
@@ -21,7 +21,8 @@ from heirmark.pipeline.store import Event, Store
 from heirmark.runtime import Runtime
 from heirmark.task import Split
 from heirmark.training import Recipe
-from heirmark.triggers import Mix
+from heirmark.triggers import Feature, Mix
+from heirmark.tuning import Rehearsal
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -29,6 +30,7 @@ import attacks
 import compare
 import extractions
 import summary
+import t2s_time
 import tables
 import training
 
@@ -205,11 +207,63 @@ def test_the_rivals_time_is_told_in_ratios_of_medians() -> None:
 
 
 def test_training_speed_is_told_beside_a_plain_loop() -> None:
-    rows = training.measure(NET, (1, 16, 16), images=64, batch=32, rounds=1)
-    assert [row["variant"] for row in rows] == ["heirmark", "heirmark, float32", "plain loop"]
+    rows = training.measure(NET, (1, 16, 16), images=64, batch=32, rounds=1, seeds=2, device="cpu", side=64)
+    seeds = ["2 seeds one by one", "2 seeds together"]
+    assert [row["variant"] for row in rows] == ["heirmark", "heirmark, float32", "plain loop", *seeds]
     assert rows[2]["times_as_fast_as_plain"] == 1.0
     assert all(row["images_per_second"] > 0 and row["share_of_limit"] >= 0 for row in rows)
 
 
-def test_work_of_a_linear_layer_is_counted_by_hand() -> None:
-    assert training.work(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 5)), torch.rand(1, 3, 2, 2)) == 360
+def test_what_a_net_cannot_do_is_a_row() -> None:
+    rows = training.measure(
+        "vgg-like:width=2,hidden=8", (1, 16, 16), images=16, batch=8, rounds=1, seeds=2, device="cpu", side=64
+    )
+    (row,) = [row for row in rows if "error" in row]
+    assert row["variant"] == "2 seeds together"
+    assert "fit one by one" in row["error"]
+
+
+def test_work_of_linear_layers_is_counted_by_hand() -> None:
+    flat, first, second = torch.nn.Flatten(), torch.nn.Linear(12, 5), torch.nn.Linear(5, 7)
+    image = torch.rand(1, 3, 2, 2)
+    assert training.work(torch.nn.Sequential(flat, first), image) == 2 * 2 * 12 * 5
+    assert training.work(torch.nn.Sequential(flat, first, second), image) == 2 * 2 * 12 * 5 + 3 * 2 * 5 * 7
+
+
+@pytest.fixture(scope="module")
+def short_t2s() -> T2S:
+    long = T2S(
+        model=NET, trigger=Feature(steps=2), triggers=10, key_size=10, trigger_batch=4,
+        pretraining=replace(RECIPE, epochs=40), rehearsal=Rehearsal(batch_size=32, trigger_batch=8),
+    )  # fmt: skip
+    short = t2s_time.shortened(long, 0.05)
+    assert (short.pretraining.epochs, short.rehearsal.epochs) == (2, 1)
+    assert t2s_time.shortened(long, 1.0) == long
+    return short
+
+
+def test_the_time_of_t2s_is_told_by_phase(short_t2s: T2S, cpu: Runtime) -> None:
+    task = t2s_time.synthetic(400, owner=0.45, shape=(1, 16, 16), classes=4)
+    assert [len(split) for split in (task.owner, task.calibration, task.test)] == [180, 40, 80]
+    found = t2s_time.end_to_end(short_t2s, task, cpu)
+    phases = ["training unmarked", "feature trigger", "training watermarked", "rehearsing", "rest"]
+    assert list(found["seconds_by_phase"]) == phases
+    assert found["steps_by_phase"] == dict(zip(phases, (10, 2, 10, 5), strict=False))
+    assert found["seconds"] == pytest.approx(sum(found["seconds_by_phase"].values()), abs=0.05)
+
+
+def test_the_time_of_a_rehearsal_step_is_told_by_parts(short_t2s: T2S, cpu: Runtime) -> None:
+    task = t2s_time.synthetic(400, owner=0.45, shape=(1, 16, 16), classes=4)
+    found = t2s_time.by_parts(short_t2s, task, cpu, rounds=1)
+    assert (found["derivative"], found["precision"], found["batch"]) == ("forward", "float32", [32, 8])
+    assert found["images_per_second"] > 0
+    assert {"theft", "transfer", "derivative", "whole step", "plain step", "backward"} <= set(found["milliseconds"])
+
+
+def test_phases_follow_each_other() -> None:
+    phases = t2s_time.Phases()
+    for description, done in (("first", 1), ("first", 2), ("second", 1)):
+        phases(description, done, 2)
+    told = phases.seconds()
+    assert list(told) == ["first", "second", "rest"]
+    assert all(seconds >= 0 for seconds in told.values())

@@ -23,9 +23,11 @@ from typer.testing import CliRunner
 import heirmark.cli
 import own_code
 from heirmark.blackbox import BlackBox
+from heirmark.errors import BadConfig
 from heirmark.files import atomic_write_tensors, read_tensors
 from heirmark.key import Key
 from heirmark.methods import METHODS
+from heirmark.runtime import Runtime
 from heirmark.verification import Calibration, Verdict
 from heirmark.version import __version__
 
@@ -400,6 +402,19 @@ def test_module_in_the_current_folder_is_found(here: Path) -> None:
 
 
 # Mistakes, each found before any work is done
+
+
+def test_embed_compiles_when_it_is_told_to(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def job(*given: Any, runtime: Runtime, **options: Any) -> None:
+        seen.append(runtime.compile)
+        raise BadConfig("that is enough")
+
+    monkeypatch.setattr("heirmark.pipeline.jobs.embed_job", job)
+    for extra in ([], ["--compile"]):
+        refused(run("embed", *VANILLA, "--model", NET, *extra, "--out", "made/it"), 2, "that is enough")
+    assert seen == [False, True]
 
 
 @pytest.mark.parametrize(

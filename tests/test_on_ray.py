@@ -22,7 +22,7 @@ from typer.testing import CliRunner
 
 import heirmark.cli
 import own_code  # before any process is told to wait for another, see there  # noqa: F401
-from heirmark.bench import on_ray
+from heirmark.bench import errands, on_ray
 from heirmark.bench.bench import BenchResult, run_bench
 from heirmark.bench.errands import Errand, Outcome, Place, work
 from heirmark.bench.grid import Grid
@@ -344,3 +344,10 @@ def test_ray_is_refused_where_it_cannot_work(plan: Plan, tmp_path: Path, monkeyp
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(BadConfig, match=r"pip install \"heirmark\[ray\]\""):
         run_on_ray(plan, store, contexts)
+
+
+def test_a_worker_compiles_where_the_plan_does(plan: Plan, tmp_path: Path) -> None:
+    given = errand(plan, tmp_path)
+    for runtime in (CPU, replace(CPU, compile=True)):
+        place = replace(given.place, facts=tuple(runtime.facts().items()))
+        assert errands._contexts(place, given.setting).runtime == runtime

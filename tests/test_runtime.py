@@ -15,6 +15,8 @@ from torch import Tensor, nn
 from heirmark.errors import BadConfig
 from heirmark.models import build
 from heirmark.runtime import Runtime, as_floats, derive_seed, evaluating, no_progress, predict, seeded
+from heirmark.task import Task
+from heirmark.training import Recipe, fit
 
 
 def net(**options: Any) -> nn.Module:
@@ -195,3 +197,92 @@ def test_bfloat16_predictions_come_out_as_float32_and_near() -> None:
     assert coarse.dtype == torch.float32
     assert not torch.equal(exact, coarse)
     torch.testing.assert_close(exact, coarse, rtol=0.1, atol=0.1)
+
+
+# ---------------------------------------------------------------- the compiler
+
+
+def test_a_compiler_is_a_fact_only_where_there_is_one(cpu: Runtime) -> None:
+    model = net()
+    assert cpu.compiled(model) is model
+    assert "compile" not in cpu.facts()
+    compiled = Runtime(device="cpu", precision="float32", compile=True)
+    assert compiled != cpu
+    assert compiled.facts() == {**cpu.facts(), "compile": "inductor"}
+
+
+def test_a_compiled_model_trains_as_it_would_without(tiny_task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The same path, with a backend that takes graphs as they are: no C++ compiler, and no minute of waiting.
+    seen: list[Any] = []
+
+    def backend(model: nn.Module, **options: Any) -> Any:
+        seen.append(options)
+        return _compile(model, backend="eager", dynamic=False)
+
+    _compile = torch.compile
+    monkeypatch.setattr(torch, "compile", backend)
+    split, recipe = tiny_task.owner, Recipe(epochs=1, batch_size=32, learning_rate=0.01)
+    models = [build("vgg-like", input_shape=(1, 16, 16), classes=6, width=2, hidden=8) for _ in range(2)]
+    losses = [
+        fit(model, split.inputs, split.labels, recipe=recipe, seed=0, runtime=runtime)
+        for model, runtime in zip(
+            models, (Runtime(device="cpu", precision="float32", compile=on) for on in (True, False)), strict=True
+        )
+    ]
+    assert len(seen) == 1
+    assert seen[0]["options"] == {"fallback_random": True}, "dropout must draw the same masks"
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    for one, other in zip(models[0].state_dict().values(), models[1].state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other)
+    assert type(models[0]) is type(models[1])
+
+
+def test_a_compiler_that_does_not_work_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = Runtime(device="cpu", compile=True)
+    words = r"torch\.compile does not work for Sequential here \(no tools\): leave compile out"
+    original = torch.compile
+
+    def broken(graph: Any, inputs: Any) -> Any:
+        raise RuntimeError("no tools\nand a long tale")
+
+    monkeypatch.setattr(torch, "compile", lambda model, **options: original(model, backend=broken))
+    run = runtime.compiled(nn.Sequential(nn.Linear(2, 2)))
+    with pytest.raises(BadConfig, match=words):
+        run(torch.rand(1, 2))
+
+    def refuses(model: nn.Module, **options: Any) -> Any:
+        raise RuntimeError("no tools")
+
+    monkeypatch.setattr(torch, "compile", refuses)
+    with pytest.raises(BadConfig, match=words):
+        runtime.compiled(nn.Sequential(nn.Linear(2, 2)))
+
+
+def test_an_error_of_the_model_stays_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model, **options: original(model, backend="eager"))
+    run = Runtime(device="cpu", compile=True).compiled(nn.Linear(2, 2))
+    with pytest.raises(RuntimeError, match=r"same reduction dim|cannot be multiplied"):
+        run(torch.rand(1, 3))
+
+
+def assert_compiled_alike(task: Task, device: str, tolerance: float) -> None:
+    recipe = Recipe(epochs=1, batch_size=32, learning_rate=0.01)
+    models = [build("vgg-like", input_shape=(1, 16, 16), classes=6, width=2, hidden=8) for _ in range(2)]
+    for model, on in zip(models, (True, False), strict=True):
+        runtime = Runtime(device=device, precision="float32", compile=on)
+        fit(model, task.owner.inputs, task.owner.labels, recipe=recipe, seed=0, runtime=runtime)
+    for one, other in zip(models[0].state_dict().values(), models[1].state_dict().values(), strict=True):
+        torch.testing.assert_close(one, other, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_the_real_compiler_changes_rounding_alone(tiny_task: Task) -> None:
+    assert_compiled_alike(tiny_task, "cpu", 1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
+def test_the_real_compiler_changes_rounding_alone_on_a_gpu(tiny_task: Task) -> None:
+    assert_compiled_alike(tiny_task, "cuda", 1e-2)  # TF32

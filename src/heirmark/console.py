@@ -108,11 +108,11 @@ class Bars:
                 words = {"finished": "done", "lost": "done elsewhere"}.get(event.what, event.what)
                 self._line(f"{label or event.name}  {words}{took}" + (f": {event.detail}" if event.detail else ""))
 
-    def runtime(self, device: str, precision: str) -> Runtime:
+    def runtime(self, device: str, precision: str, compiled: bool = False) -> Runtime:
         """A runtime that reports here."""
         from heirmark.runtime import Runtime
 
-        return Runtime(device=device, precision=precision, progress=self.progress)
+        return Runtime(device=device, precision=precision, compile=compiled, progress=self.progress)
 
     def _show(self, work: str, total: int | None) -> None:
         """Put up a bar for the stage and what it is at; without a total it pulses; without both there is none."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.mgda import Normalisation, mgda_weights
-from heirmark.runtime import Runtime, as_floats, channels_last, seeded
+from heirmark.runtime import Runtime, as_floats, channels_last, seeded, sent
 from heirmark.task import Split
 from heirmark.training import Recipe, Rows, augment, make_optimizer
 
@@ -108,24 +108,29 @@ def mgda(normalisation: Normalisation, together: Sequence[str] = ()) -> Weigh:
             ]
             for name, loss in losses.items()
         }
-        values = {name: float(loss.detach()) for name, loss in losses.items()}
+        # In double precision: weights that are Python's numbers multiply them without a further rounding.
+        values = {name: loss.detach().double() for name, loss in losses.items()}
+
+        def weights(names: Iterable[str]) -> list[float]:
+            chosen = list(names)
+            stacked = torch.stack([values[name] for name in chosen])
+            return mgda_weights([gradients[name] for name in chosen], stacked, normalisation)
+
         inner = [name for name in losses if name in together]
         if len(inner) < 2:
-            return dict(
-                zip(losses, mgda_weights(list(gradients.values()), list(values.values()), normalisation), strict=True)
-            )
-        shares = mgda_weights([gradients[name] for name in inner], [values[name] for name in inner], normalisation)
+            return dict(zip(losses, weights(losses), strict=True))
+        shares, first = weights(inner), values[inner[0]]
         joined = [
             torch.stack([share * part for share, part in zip(shares, parts, strict=True)]).sum(0)
             for parts in zip(*(gradients[name] for name in inner), strict=True)
         ]
         outer = [name for name in losses if name not in together]
+        value = sum(
+            (share * values[name] for share, name in zip(shares, inner, strict=True)), start=torch.zeros_like(first)
+        )
         whole, *rest = mgda_weights(
             [joined, *(gradients[name] for name in outer)],
-            [
-                sum(share * values[name] for share, name in zip(shares, inner, strict=True)),
-                *(values[name] for name in outer),
-            ],
+            torch.stack([value, *(values[name] for name in outer)]),
             normalisation,
         )
         return {name: whole * share for name, share in zip(inner, shares, strict=True)} | dict(
@@ -196,7 +201,7 @@ def fit_jointly(
             if on_epoch is not None:
                 on_epoch(epoch)
             model.train()
-            order = torch.randperm(len(inputs), generator=generator).to(device)
+            order = sent(torch.randperm(len(inputs), generator=generator), device)
             totals: dict[str, float | Tensor] = {}
             for k in range(per_epoch):
                 step = epoch * per_epoch + k
@@ -282,7 +287,7 @@ class _Queue:
         self.change = extra.change
 
     def draw(self, generator: torch.Generator) -> Extra:
-        rows = self.rows.draw(generator).to(self.inputs.device)
+        rows = sent(self.rows.draw(generator), self.inputs.device)
         inputs, targets = self.inputs[rows], self.targets[rows]
         if self.change is not None and len(rows):
             inputs = self.change(as_floats(inputs), targets)

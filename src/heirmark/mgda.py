@@ -17,13 +17,14 @@ _TINY = 1e-12
 
 
 def mgda_weights(
-    gradients: Sequence[Sequence[Tensor]], losses: Sequence[float], normalisation: Normalisation = "loss+"
+    gradients: Sequence[Sequence[Tensor]], losses: Sequence[float] | Tensor, normalisation: Normalisation = "loss+"
 ) -> list[float]:
     """Weights of the losses whose weighted gradients have the shortest sum (MEA-Defender, arXiv 2401.15239, eq. 9).
 
     Args:
         gradients: one for each of T losses, as the tensors of all parameters.
-        losses: their values.
+        losses: their values, numbers or ``[T]`` on the gradients' device; from there nothing waits for the device but one
+            look at the inner products.
         normalisation: what each gradient is divided by before the shortest sum is sought: its norm (``"l2"``), its loss
             (``"loss"``), both (``"loss+"``) or nothing. The weights are meant for the losses as they are, as in the
             reference code of Sener and Koltun.
@@ -40,14 +41,17 @@ def mgda_weights(
         raise BadConfig(f"unknown normalisation {normalisation!r}: choose one of {', '.join(NORMALISATIONS)}")
     flat = torch.stack([torch.cat([part.detach().reshape(-1) for part in parts]).double() for parts in gradients])
     norms = flat.norm(dim=1).clamp_min(_TINY)
-    values = torch.tensor(list(losses), dtype=torch.float64, device=flat.device).abs().clamp_min(_TINY)
+    if not isinstance(losses, Tensor):
+        losses = torch.tensor(list(losses), dtype=torch.float64)
+    values = losses.to(flat).abs().clamp_min(_TINY)
     divisors = {"loss+": norms * values, "l2": norms, "loss": values, "none": torch.ones_like(norms)}
     flat = flat / divisors[normalisation][:, None]
+    told = torch.cat([norms[None], flat @ flat.T]).tolist()
     # A loss that is at rest would take all the weight, and stop the others.
-    moving = [index for index, norm in enumerate(norms.tolist()) if norm > _TINY]
+    moving = [index for index, norm in enumerate(told[0]) if norm > _TINY]
     if not moving:
         return [1 / len(losses)] * len(losses)
-    found = min_norm_weights((flat[moving] @ flat[moving].T).tolist())
+    found = min_norm_weights([[told[1 + i][j] for j in moving] for i in moving])
     weights = [0.0] * len(losses)
     for index, weight in zip(moving, found, strict=True):
         weights[index] = weight

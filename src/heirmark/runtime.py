@@ -1,4 +1,4 @@
-"""Where and how numbers are computed: device, precision, threads of progress. No method's mathematics depends on it."""
+"""Where and how numbers are computed: device, precision, compiler, progress. No method's mathematics depends on it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,15 @@ import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig
+
+COMPILER = "inductor"
+"""Backend of torch.compile."""
 
 Progress = Callable[[str, int, int], None]
 """Called as ``progress(description, done, total)`` while long work goes on."""
@@ -22,11 +26,14 @@ def no_progress(description: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """Device, precision and progress sink of a computation.
+    """Device, precision, compiler and progress sink of a computation.
 
     Attributes:
         device: ``"auto"`` (CUDA when there is one, else the CPU) or any torch device string.
         precision: ``"float32"``, ``"bfloat16"`` (autocast), or ``"auto"``: bfloat16 where the hardware multiplies it natively.
+        compile: whether models that train on one loss go through ``torch.compile``, which changes results by rounding alone. It
+            pays on a GPU and in long training: the first steps of every new model take up to a minute longer. The rehearsal and
+            joint training, which differentiate one pass several times or forwards, are never compiled, nor are predictions.
         progress: callback that long work reports to; it takes no part in equality.
 
     Raises:
@@ -35,6 +42,7 @@ class Runtime:
 
     device: str = "auto"
     precision: str = "auto"
+    compile: bool = False
     progress: Progress = field(default=no_progress, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -73,13 +81,55 @@ class Runtime:
             return nullcontext()
         return torch.autocast(self.torch_device.type, torch.bfloat16)
 
+    def compiled(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
+        """The forward pass of a model, as training is to call it: compiled where that is asked for, else the model itself.
+
+        Args:
+            model: on its device; its parameters, buffers and modes stay the ones that count.
+
+        Returns:
+            Maps what the model maps. It raises BadConfig when it is called and the compiler cannot work here.
+        """
+        return _fast(model) if self.compile else model
+
     def facts(self) -> dict[str, str]:
-        """What of the runtime can change a number: device type, precision, torch version."""
+        """What of the runtime can change a number: device type, precision, torch version, and the compiler if there is one."""
         return {
             "device": self.torch_device.type,
             "precision": "bfloat16" if self.uses_bfloat16 else "float32",
             "torch": torch.__version__,
+            **({"compile": COMPILER} if self.compile else {}),
         }
+
+
+def _fast(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """A compiled model whose compiler's errors name their remedy."""
+    from torch._dynamo.exc import TorchDynamoException, TorchRuntimeError  # take seconds to load
+
+    def refused(error: Exception) -> BadConfig:
+        error = getattr(error, "inner_exception", error)
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return BadConfig(
+            f"torch.compile does not work for {type(model).__name__} here ({reason}): "
+            "leave compile out, or install what it names"
+        )
+
+    try:
+        # Shapes do not change while a model trains. Dropout has to draw the masks that it draws without a compiler.
+        fast: Any = torch.compile(model, dynamic=False, backend=COMPILER, options={"fallback_random": True})
+    except RuntimeError as error:  # this Python or platform has none
+        raise refused(error) from error
+
+    def run(inputs: Tensor) -> Tensor:
+        try:
+            logits: Tensor = fast(inputs)
+        except TorchRuntimeError:
+            raise  # the model's own
+        except TorchDynamoException as error:
+            raise refused(error) from error
+        return logits
+
+    return run
 
 
 @contextmanager
@@ -132,6 +182,21 @@ def as_floats(inputs: Tensor) -> Tensor:
     return inputs.float().div_(255) if inputs.dtype == torch.uint8 else inputs.float()
 
 
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """Bring what was drawn on the CPU to a device; the host goes on at once, so that it can keep a GPU busy.
+
+    A plain ``.to`` waits until the GPU has done all that it was told before. Page-locked memory needs no such wait; torch
+    reuses it only after the copy.
+
+    Args:
+        tensor: on the CPU; must not be written to afterwards.
+        device: any.
+    """
+    if device.type != "cuda" or tensor.device.type != "cpu":
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
+
+
 def channels_last(images: Tensor) -> Tensor:
     """Lay images out channels-last, in which convolutions run faster; other inputs pass."""
     return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
@@ -169,5 +234,5 @@ def predict(model: nn.Module, inputs: Tensor, *, runtime: Runtime | None = None,
     with evaluating(model), runtime.autocast():
         for chunk in inputs.split(batch_size):  # type: ignore[no-untyped-call]
             batch = as_floats(chunk.to(device, non_blocking=True))
-            parts.append(model(channels_last(batch)).float().cpu())
-    return torch.cat(parts)
+            parts.append(model(channels_last(batch)).float())
+    return torch.cat(parts).cpu()  # one wait for the device, not one a batch

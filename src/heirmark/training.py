@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
-from heirmark.runtime import Runtime, as_floats, channels_last, predict, seeded
+from heirmark.runtime import Runtime, as_floats, channels_last, predict, seeded, sent
 from heirmark.task import Split
 
 __all__ = ["Mixed", "Recipe", "Rotation", "Rows", "accuracy", "augment", "descend", "fit", "make_optimizer"]
@@ -146,7 +146,7 @@ def fit(
             f"{len(inputs)} inputs and {len(targets)} targets: training needs one target an input, and some of both"
         )
     device = runtime.torch_device
-    inputs, targets = inputs.to(device), targets.to(device)
+    inputs, targets, run = inputs.to(device), targets.to(device), runtime.compiled(model)
     extra = None if mixed is None else Rotation(mixed.inputs.to(device), mixed.targets.to(device), mixed.per_batch)
 
     def loss(chosen: Tensor, generator: torch.Generator) -> Tensor:
@@ -154,7 +154,7 @@ def fit(
         if extra is not None:
             images, wanted = _join(images, wanted, *extra.draw(generator))
         with runtime.autocast():
-            logits = model(channels_last(images))
+            logits = run(channels_last(images))
         return F.cross_entropy(logits.float(), wanted)
 
     return descend(
@@ -207,7 +207,7 @@ def descend(
         for module in frozen:
             module.eval()
         for epoch in range(recipe.epochs):
-            order = torch.randperm(count, generator=generator).to(device)
+            order = sent(torch.randperm(count, generator=generator), device)
             total = torch.zeros((), device=device)
             for k in range(per_epoch):
                 step = epoch * per_epoch + k
@@ -227,15 +227,23 @@ def descend(
                 total += value.detach()
                 runtime.progress(description, step + 1, steps)
             losses.append(float(total) / per_epoch)
-            if not math.isfinite(losses[-1]):
-                raise BadData(
-                    f"the training loss became {losses[-1]} in epoch {epoch + 1}: "
-                    "lower learning_rate, or use a model with BatchNorm"
-                )
+            check_finite(losses[-1], epoch)
             if stop is not None and stop():
                 break
     model.eval()
     return tuple(losses)
+
+
+def check_finite(loss: float, epoch: int) -> None:
+    """Make sure that the mean loss of a 0-based epoch is a number.
+
+    Raises:
+        BadData: when it is not.
+    """
+    if not math.isfinite(loss):
+        raise BadData(
+            f"the training loss became {loss} in epoch {epoch + 1}: lower learning_rate, or use a model with BatchNorm"
+        )
 
 
 def accuracy(model: nn.Module, split: Split, *, runtime: Runtime | None = None) -> float:
@@ -257,17 +265,30 @@ def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
     Raises:
         BadConfig: for inputs that are not images.
     """
+    drawn = draw_moves(len(images), kind, generator)
+    return move(images, kind, tuple(sent(each, images.device) for each in drawn))
+
+
+def draw_moves(count: int, kind: str, generator: torch.Generator) -> tuple[Tensor, ...]:
+    """What :func:`augment` draws for a batch: nothing, who is flipped ``[count]``, and corners ``[count, 2]`` below 9."""
+    if kind == "none":
+        return ()
+    flipped = torch.rand(count, generator=generator) < 0.5
+    return (flipped,) if kind == "flip" else (flipped, torch.randint(9, (2, count), generator=generator).T)
+
+
+def move(images: Tensor, kind: str, drawn: tuple[Tensor, ...]) -> Tensor:
+    """Flip and shift ``[B, C, H, W]`` images as was drawn, where they lie; see :func:`augment`."""
     if kind == "none":
         return images
     if images.ndim != 4:
         raise BadConfig(f"augmentation {kind!r} is for images [N, C, H, W]: set augment=none")
     count, _, height, width = images.shape
-    flipped = (torch.rand(count, generator=generator) < 0.5).to(images.device)
-    images = torch.where(flipped[:, None, None, None], images.flip(3), images)
+    images = torch.where(drawn[0][:, None, None, None], images.flip(3), images)
     if kind == "flip":
         return images
     padded = F.pad(images, (4, 4, 4, 4))
-    corner = torch.randint(9, (2, count), generator=generator).to(images.device)
+    corner = drawn[1].T
     rows = corner[0][:, None] + torch.arange(height, device=images.device)
     columns = corner[1][:, None] + torch.arange(width, device=images.device)
     index = torch.arange(count, device=images.device)[:, None, None]
@@ -302,7 +323,7 @@ class Rotation:
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The next ``[per_batch, ...]`` inputs as float32, and their targets."""
-        chosen = self.rows.draw(generator).to(self.inputs.device)
+        chosen = sent(self.rows.draw(generator), self.inputs.device)
         return as_floats(self.inputs[chosen]), self.targets[chosen]
 
 
@@ -314,7 +335,12 @@ def _join(images: Tensor, wanted: Tensor, extra: Tensor, labels: Tensor) -> tupl
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The optimiser of a recipe over the parameters that require a gradient."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return optimizer_over(model.parameters(), recipe)
+
+
+def optimizer_over(tensors: Iterable[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimiser of a recipe over those of some tensors that require a gradient."""
+    parameters = [parameter for parameter in tensors if parameter.requires_grad]
     if recipe.optimizer == "adam":
         return torch.optim.Adam(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
     return torch.optim.SGD(

@@ -28,7 +28,7 @@ from heirmark.rehearsal import (
     student_module,
     student_state,
 )
-from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating, predict, seeded
+from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating, predict, seeded, sent
 from heirmark.task import Split
 from heirmark.training import Rotation, augment
 
@@ -212,14 +212,14 @@ def rehearse(
         return channels_last(augment(as_floats(images), config.augment, generator))
 
     def elsewhere(pool: Tensor) -> Tensor:
-        return augmented(pool[torch.randint(len(pool), (batch,), generator=generator).to(device)])
+        return augmented(pool[sent(torch.randint(len(pool), (batch,), generator=generator), device)])
 
     def row(epoch: int) -> dict[str, float]:
         return monitor.row(epoch, model, student_module(thieves[0].skeleton, thieves[0].state), runtime)
 
     history: list[Mapping[str, float]] = [row(0)]
     for epoch in range(config.epochs):
-        order = torch.randperm(len(inputs), generator=generator).to(device)
+        order = sent(torch.randperm(len(inputs), generator=generator), device)
         totals = torch.zeros(3, device=device)
         for k in range(per_epoch):
             step = epoch * per_epoch + k
@@ -247,7 +247,7 @@ def rehearse(
             _descend(model, optimizer, result, config, step / steps)
             totals += torch.stack([result.watermark_loss, result.utility_loss, result.distillation_loss]).float()
             runtime.progress("rehearsing", step + 1, steps)
-        means = [float(total) / per_epoch for total in totals]
+        means = [total / per_epoch for total in totals.tolist()]
         if not all(math.isfinite(mean) for mean in means):
             raise BadData(
                 f"a loss of the rehearsal became {means} in epoch {epoch + 1}: "

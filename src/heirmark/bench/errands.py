@@ -34,7 +34,7 @@ class Place:
         data: folder of data sets.
         folder: to work in, where there is such a folder.
         threads: of torch.
-        facts: of the runtime (device type, precision, version of torch), which must be the same everywhere.
+        facts: of the runtime (device type, precision, version of torch, compiler), which must be the same everywhere.
     """
 
     root: str
@@ -112,7 +112,8 @@ def _store(place: Place) -> Store:
 @lru_cache(maxsize=KEPT)
 def _contexts(place: Place, plain: Setting) -> Contexts:
     facts = dict(place.facts)
-    return Contexts(Runtime(device=facts["device"], precision=facts["precision"]), Path(place.data))
+    runtime = Runtime(device=facts["device"], precision=facts["precision"], compile="compile" in facts)
+    return Contexts(runtime, Path(place.data))
 
 
 def _check_code(errand: Errand) -> None:

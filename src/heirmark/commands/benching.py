@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heirmark.commands.options import MARKED, DataRoot, Device, Json, Precision, bars_for, guarded, print_json
+from heirmark.commands.options import MARKED, Compile, DataRoot, Device, Json, Precision, bars_for, guarded, print_json
 from heirmark.console import show
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def bench(
     ] = 0.0,
     device: Device = "auto",
     precision: Precision = "auto",
+    compiled: Compile = False,
     data_root: DataRoot = None,
     as_json: Json = False,
 ) -> int:
@@ -88,7 +89,7 @@ def bench(
         result = run_bench(
             grid,
             out,
-            contexts=Contexts(bars.runtime(device, precision), data_root),
+            contexts=Contexts(bars.runtime(device, precision, compiled), data_root),
             command=shlex.join(["heirmark", "bench", recipe, "--scale", scale, *said]),
             store=store,
             execute=execute,

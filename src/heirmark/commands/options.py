@@ -59,6 +59,12 @@ Seed = Annotated[
 SplitSeed = Annotated[int, typer.Option("--split-seed", help="Seed of who gets which example.", min=0)]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0 ...")]
 Precision = Annotated[str, typer.Option("--precision", help="auto, float32 or bfloat16.")]
+Compile = Annotated[
+    bool,
+    typer.Option(
+        "--compile", help="Train through torch.compile, which pays on a GPU; rounding, and so results, are its own."
+    ),
+]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="field=value of the method or attack; 'heirmark fields NAME' lists them."),

@@ -59,10 +59,12 @@ def along(
         return _in_chunks(skeleton, student, inputs, manner, micro_batch, direction)
     if derivative == "difference" and manner.lowered(inputs.device):
         derivative, manner = "central", replace(manner, full_precision=True)
-    length = float(norm(direction.values()))
+    # The one look at the device of a step that differences; forward mode has none.
+    norms = torch.stack([norm(direction.values()), norm(student.parameters.values())])
+    length, size = (float(each) for each in norms.tolist())
     if length == 0:
         return torch.zeros_like(logits)
-    step = _relative_step(student) * (float(norm(student.parameters.values())) or 1.0) / length
+    step = _relative_step(student) * (size or 1.0) / length
 
     def shifted(by: float) -> Tensor:
         moved = {name: torch.add(p, direction[name], alpha=by) for name, p in student.parameters.items()}

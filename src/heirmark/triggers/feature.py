@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from heirmark.combining import stored
 from heirmark.errors import BadConfig
-from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating
+from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating, sent
 from heirmark.task import Split, Task
 from heirmark.triggers.base import TriggerSet, check_label, pick
 
@@ -98,8 +98,8 @@ class Feature:
         optimizer = torch.optim.Adam([pattern], self.learning_rate)
         with evaluating(clean), torch.enable_grad():
             for step in range(self.steps):
-                chosen = torch.randint(len(hosts), (min(self.batch_size, len(hosts)),), generator=generator).to(device)
-                stamped = (as_floats(hosts[chosen]) + pattern).clamp(0, 1)
+                chosen = torch.randint(len(hosts), (min(self.batch_size, len(hosts)),), generator=generator)
+                stamped = (as_floats(hosts[sent(chosen, device)]) + pattern).clamp(0, 1)
                 with runtime.autocast():
                     logits = clean(channels_last(stamped))
                 loss = F.cross_entropy(logits.float(), torch.full((len(chosen),), source, device=device))

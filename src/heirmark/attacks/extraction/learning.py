@@ -119,12 +119,12 @@ def learn(
         BadData: when the loss is no longer finite.
     """
     device = runtime.torch_device
-    inputs, targets = inputs.to(device), tuple(each.to(device) for each in targets)
+    inputs, targets, run = inputs.to(device), tuple(each.to(device) for each in targets), runtime.compiled(model)
 
     def batch_loss(chosen: Tensor, generator: torch.Generator) -> Tensor:
         images = augment(as_floats(inputs[chosen]), recipe.augment, generator)
         with runtime.autocast():
-            logits = model(channels_last(images))
+            logits = run(channels_last(images))
         return loss(logits.float(), *(each[chosen] for each in targets))
 
     return descend(

@@ -95,11 +95,12 @@ class DistillTo:
         inputs, labels = data.inputs.to(device), data.labels.to(device)
         # Without augmentation the teacher always sees the same images, so it is asked once; this also moves it to the device.
         known = predict(teacher, data.inputs, runtime=runtime).to(device)
+        run = runtime.compiled(student)
 
         def loss(chosen: Tensor, generator: torch.Generator) -> Tensor:
             images = channels_last(augment(as_floats(inputs[chosen]), self.recipe.augment, generator))
             with runtime.autocast():
-                logits = student(images)
+                logits = run(images)
                 soft = known[chosen] if self.recipe.augment == "none" else _answers(teacher, images)
             return distillation_loss(
                 logits.float(),
