@@ -35,15 +35,15 @@ from heirmark.attacks.composites import KINDS as COMPOSITES
 from heirmark.attacks.detection.composite_screen import least_held_out
 from heirmark.errors import BadArtifact, BadConfig, BadData, ShapeMismatch
 from heirmark.key import make_key
-from heirmark.methods import Vanilla
+from heirmark.methods import T2S, Vanilla
 from heirmark.models import ModelSpec
 from heirmark.models.storage import load_model
 from heirmark.pipeline import Event
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.attack_jobs import inspect_job, remove_job, screen_job
-from heirmark.pipeline.audit_attacks import PAPER_ATTACKS, Sizes, fitted, quick_attacks
+from heirmark.pipeline.audit_attacks import PAPER_ATTACKS, Sizes, fitted, fitting, quick_attack, quick_attacks
 from heirmark.pipeline.audit_job import audit_job, read_twin, recipe_of, trigger_kind
-from heirmark.pipeline.audit_plan import CHAIN, GUESSES, PROFILES, Programme, select
+from heirmark.pipeline.audit_plan import CHAIN, GUESSES, PROFILES, QUICK_POOL, Programme, select
 from heirmark.pipeline.demo_plan import QUICK as DEMO
 from heirmark.pipeline.exporting import Origin
 from heirmark.pipeline.jobs import embed_job, inspect_folder, verify_job
@@ -77,6 +77,7 @@ from heirmark.triggers import (
     TextStamp,
     Tiles,
 )
+from heirmark.tuning import Rehearsal
 
 NET = "naivenet:width=4,hidden=16,batch_norm=true"
 RECIPE = Recipe(epochs=4, batch_size=32, learning_rate=0.05)
@@ -371,6 +372,11 @@ def test_the_story_counts_what_a_thief_would_use() -> None:
     assert "as well (blind)." in story
     assert "1 of 3 screens keep a verifier from the mark (sharp)." in story
     assert [survives(found) for found in rows] == [True, False, False, False, True, False, False]
+    unsure = " ".join(tell_audit(row("no attack", "INVALID", 0.9), rows, found, screens))
+    assert "Before any attack its verdict is invalid, so that no row tells what an attack does to the mark." in unsure
+    assert "is lost" not in unsure
+    assert "screens" not in unsure
+    assert "Before any attack" not in story
 
 
 def test_tables_show_every_row_and_no_markup(audited: tuple[Any, Path]) -> None:
@@ -569,6 +575,101 @@ def test_attacks_are_fitted_to_what_the_adversary_has() -> None:
         screen = fitted(PAPER_ATTACKS, Sizes(images=images, classes=10))["composites"]
         assert least_held_out(screen.false_alarms) <= max(1, round(screen.held_out * images))
         assert (screen.false_alarms == 0.01) == (images >= 493)
+
+
+def test_a_quick_attack_that_no_setting_fits_is_refused() -> None:
+    few = Sizes(images=100, classes=2)
+    for name in ("mislabelled-mixes", "neural-cleanse", "mix-probing"):
+        with pytest.raises(BadConfig, match=f"{name} is not for 2 classes, since .*: choose another attack"):
+            quick_attack(name, few)
+    assert quick_attack("overwriting", few, RECIPE) == replace(quick_attacks(RECIPE)["overwriting"], kind="patch")
+    assert fitting(quick_attacks()["lof"], quick_attack("lof", few), few) == ""
+
+
+def test_thieves_who_ask_about_another_data_set_are_fitted_to_it() -> None:
+    def asking(profile: str, pool: int) -> tuple[dict[str, Any], Programme]:
+        programme = PROFILES[profile](NET, pool="other", sizes=Sizes(images=9000, classes=10, pool=pool))
+        thefts = [(trial.name, step) for trial in programme.trials for step in trial.steps if isinstance(step, Theft)]
+        return {name: step.attack.queries for name, step in thefts if step.pool == "other"}, programme
+
+    names = [
+        "Knockoff with other, probabilities", "Knockoff with other, labels", "adaptive Knockoff with other, probabilities",
+        "ActiveThief with other, labels",
+    ]  # fmt: skip
+    some, programme = asking("quick", 60_000)
+    assert some == dict(zip(names, (QUICK_POOL, QUICK_POOL, QUICK_POOL // 2, 4000), strict=True))
+    assert any("Of the 60000 images of other a thief asks about 20000" in line for line in programme.left_out)
+    few, programme = asking("quick", 100)
+    assert few == dict(zip(names, (None, None, None, 50), strict=True))
+    assert not any("images of other" in line for line in programme.left_out)
+    assert list(asking("full", 60_000)[0].values())[:3] == [None] * 3
+
+
+def test_an_audit_with_another_data_set(marked: Path, task: Task, tmp_path: Path) -> None:
+    pool = Split(inputs=torch.randint(256, (60, 1, 16, 16), dtype=torch.uint8), labels=torch.arange(60) % 3)
+    programme = PROFILES["quick"](NET, pool="letters", trigger="mix", sizes=Sizes.of(task, pool), recipe=RECIPE)
+    part = select(programme, ["with letters", "marked model: transfer to letters"])
+    part = replace(
+        part,
+        trials=tuple(
+            replace(trial, steps=tuple(replace(step, attack=short(step.attack)) for step in trial.steps))
+            for trial in part.trials
+        ),
+        inspections=(),
+        screenings=(),
+    )
+    result = run(marked, task, tmp_path / "out", part, pools={"letters": pool})
+    rows = {row.name.partition(",")[0]: row for row in result.rows}
+    assert {row.error + row.twin_error for row in rows.values()} == {""}
+    assert {name: row.queries for name, row in rows.items()} == {
+        "Knockoff with letters": 60, "adaptive Knockoff with letters": 30, "ActiveThief with letters": 30,
+        "transfer to letters and back": 0,
+    }  # fmt: skip
+
+
+TINY_T2S = T2S(
+    model=NET, triggers=40, key_size=40, pretraining=RECIPE, trigger_batch=8,
+    rehearsal=Rehearsal(epochs=1, batch_size=32, trigger_batch=8, learning_rate=0.02, update="balanced"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "trigger", [Feature(steps=5), OutOfDistribution(dataset="other", source=1)], ids=["feature", "ood"]
+)
+def test_models_with_the_papers_other_triggers_are_audited(trigger: Any, task: Task, tmp_path: Path) -> None:
+    """As the command line does it: embedded with the other data set's images, audited on the task as it is."""
+    generator = torch.Generator().manual_seed(0)
+    other = Split(
+        inputs=torch.randint(256, (200, 3, 20, 20), dtype=torch.uint8, generator=generator),
+        labels=torch.arange(200) % 2,
+    )
+    embed_job(
+        replace(TINY_T2S, trigger=trigger), replace(task, foreign=other), tmp_path / "marked", seed=0, runtime=CPU,
+        store=tmp_path / "store", origin=Origin(data="own_code:make_task", foreign="other"), calibrators=2,
+    )  # fmt: skip
+    kind = trigger_kind(tmp_path / "marked")
+    assert kind == {"Feature": "feature", "OutOfDistribution": "out-of-distribution"}[type(trigger).__name__]
+    programme = PROFILES["quick"](NET, trigger=kind, sizes=Sizes.of(task), recipe=RECIPE)
+    part = select(
+        programme,
+        ["extraction: Knockoff, labels", "model: pruning of 10", "model: unlearning", "theft: fresh last layer"],
+    )
+    some = select(programme, ["neural", "outlier", "screening: composites"])
+    result = run(
+        tmp_path / "marked", task, tmp_path / "out",
+        Programme(
+            trials=part.trials,
+            inspections=tuple(replace(probe, attack=short(probe.attack), stolen=()) for probe in some.inspections),
+            screenings=tuple(replace(probe, attack=short(probe.attack)) for probe in some.screenings),
+            left_out=part.left_out,
+        ),
+    )  # fmt: skip
+    rows = (result.victim, *result.rows, *result.inspections, *result.screens)
+    assert {row.name: row.error for row in rows if row.error} == {}
+    assert len(rows) == 1 + 5 + 2 + 6
+    assert result.victim.twin_outcome == "NOT_ESTABLISHED"
+    assert result.victim.twin_wsr < 1 == result.victim.wsr
+    assert f"whose triggers ({kind}) are none" in (tmp_path / "out/audit.html").read_text()
 
 
 def short(attack: Any) -> Any:

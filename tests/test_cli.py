@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import runpy
 import shutil
@@ -228,6 +229,11 @@ def test_a_thief_is_never_given_images_of_which_the_key_may_be_made(here: Path) 
     assert made.code == 0, made.err
     assert json.loads(Path("made/task.json").read_text())["foreign"] == "fashion-mini"
     refused(run("steal", "made", *CPU, *RECIPE, "--pool", "fashion-mini", "--out", "copy"), 1, "holds every image")
+    transfer = ["--attack", "transfer", "--pool", "fashion-mini"]
+    refused(run("remove", "made", *CPU, *transfer, "--out", "copy"), 1, "holds every image")
+    shutil.copytree("made", "whole")
+    shutil.copy("made/key/key.json", "whole/calibration.json")
+    refused(run("audit", "whole", *CPU, "--pool", "fashion-mini"), 1, "holds every image")
     assert run("steal", "made", *CPU, *RECIPE, "--out", "copy").code == 0
     refused(run("steal", "copy", *CPU, *RECIPE, "--pool", "fashion-mini", "--out", "second"), 1, "holds every image")
 
@@ -903,3 +909,61 @@ def test_audit_runs_a_part_and_resumes(stage: Path) -> None:
     refused(run("audit", stage / "marked", "--only", "zzz"), 2, "no attack is called zzz")
     refused(run("audit", stage / "marked", "--profile", "fast"), 2, "unknown profile 'fast'")
     refused(run("audit", stage / "stolen", *CPU), 1, "calibration.json")
+    refused(run("audit", stage / "marked", *CPU, "--only", " "), 2, "leave --only out")
+
+
+def test_audit_asks_about_the_images_of_another_data_set(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("heirmark.pipeline.audit_plan.QUICK_POOL", 150)
+    command = ["audit", stage / "marked", *CPU, "--only", "Knockoff with fashion-mini", "--out", "audit"]
+    refused(run(*command), 2, "no attack is called Knockoff with fashion-mini")
+    assert run(*command, "--pool", "fashion-mini").code == 0
+    record = json.loads(Path("audit/part.json").read_text())
+    assert {row["name"]: row["queries"] for row in record["rows"]} == {
+        "no attack": 0,
+        "Knockoff with fashion-mini, probabilities": 150,
+        "Knockoff with fashion-mini, labels": 150,
+        "adaptive Knockoff with fashion-mini, probabilities": 75,
+    }
+    assert "Of the 20000 images of fashion-mini a thief asks about 150 at most" in Path("audit/part.html").read_text()
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "model.json", "calibration.json", "key/key.json", "twin.json"])
+def test_an_audit_ends_at_once_where_what_it_rests_on_is_spoiled(copy: Path, name: str) -> None:
+    """And is no report in which every row is an error."""
+    spoil(copy / name, "garbage")
+    refused(run("audit", copy, *CPU, "--only", "marked model: pruning of 10", "--out", "audit"), 1, name)
+    assert not Path("audit/part.json").exists()
+
+
+def test_audit_refuses_what_cannot_be_judged(stage: Path, copy: Path, here: Path) -> None:
+    command = ["audit", copy, *CPU, "--only", "marked model: pruning of 10", "--out", "audit"]
+    seven = ["--method", "unmarked", "--data", "own_code:make_task_of_seven", "--device", "cpu", *TRAINING]
+    assert run("embed", *seven, "--model", NET, "--seed", 0, "--calibrators", "0", "--out", "seven").code == 0
+    refused(run(*command, "--twin", "seven"), 1, "the model in seven is no twin", "name another")
+    refused(run(*command, "--twin", "nowhere"), 1, "nowhere holds no model")
+    refused(run("audit", "nowhere", *CPU), 1, "nowhere holds no model")
+    refused(run("audit", copy / "key", *CPU), 1, "holds no model")
+    refused(run("audit", copy, "--data", "own_code:make_task_of_seven"), 1, "leave --data out")
+    shutil.copy(stage / "clean/calibration.json", copy / "calibration.json")
+    refused(run(*command), 1, "another key", "embed the model again")
+    weights = read_tensors(copy / "model.safetensors")
+    name = next(name for name, weight in weights.items() if weight.is_floating_point())
+    atomic_write_tensors(copy / "model.safetensors", {**weights, name: torch.full_like(weights[name], math.nan)})
+    shutil.copy(stage / "marked/calibration.json", copy / "calibration.json")
+    for attack in (["audit"], ["remove", "--attack", "pruning"], ["detect", "--attack", "mix-probing"]):
+        out = [] if attack[0] == "detect" else ["--out", "out"]
+        refused(run(attack[0], copy, *attack[1:], *CPU, *out), 1, "not finite")
+
+
+def test_quick_attacks_are_fitted_to_small_tasks_and_say_so(stage: Path) -> None:
+    short = settings(recipe__epochs=1)
+    thief = ["steal", stage / "marked", *CPU, "--quick", "--attack", "active-thief", *short, "--set", "rounds=1"]
+    ran = run(*thief, "--out", "copy", "--json")
+    assert (ran.code, ran.json["queries"]) == (0, 100)
+    assert ran.json["fitted"] == "queries=100 instead of 4000, as the adversary has 200 images of 5 classes"
+    refused(run(*thief, "--set", "queries=201", "--out", "greedy"), 2, "lower queries")
+    screen = ["detect", stage / "marked", *CPU, "--attack", "composites", "--key", stage / "marked", *short]
+    refused(run(*screen), 1, "or give more images")
+    assert "false_alarms=0.02439 instead of 0.01" in run(*screen, "--quick").out
+    pruned = run("remove", stage / "marked", *CPU, "--quick", "--attack", "pruning", "--out", "pruned", "--json")
+    assert set(pruned.json) == {"model", "seconds"}

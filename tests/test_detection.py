@@ -403,6 +403,8 @@ def test_composites_for_a_screen_are_made_by_all_ways_in_turn() -> None:
     halves_made = composites(images, ("halves",), seed=0)
     assert torch.equal(halves_made[::3, :, :, :8], images[::3, :, :, :8])
     assert torch.equal(halves_made[1::3, :, :8], images[1::3, :, :8])
+    for few in (1, 2, 5):
+        assert composites(images[:few], KINDS, seed=0).shape == (few, 1, 16, 16), "fewer images than ways"
 
 
 def test_white_squares_leave_no_trace(tiny_task: Task) -> None:

@@ -22,6 +22,7 @@ from heirmark.commands.options import (
     StoreRoot,
     bars_for,
     configured,
+    fit,
     guarded,
     print_facts,
 )
@@ -77,7 +78,7 @@ def steal(
     from heirmark.attacks import EXTRACTIONS
     from heirmark.pipeline.answering import ADVERSARY
     from heirmark.pipeline.attack_jobs import steal_job
-    from heirmark.pipeline.audit_attacks import quick_attacks
+    from heirmark.pipeline.audit_attacks import Sizes, quick_attacks
     from heirmark.pipeline.audit_job import recipe_of
     from heirmark.pipeline.named import check_known, user_factory
     from heirmark.pipeline.stealing import Theft
@@ -85,10 +86,14 @@ def steal(
 
     check_known("attack", attack, EXTRACTIONS)
     factory = None if victim_model is None else user_factory(victim_model)
-    plain: Any = quick_attacks(recipe_of(victim, factory))[attack] if quick else EXTRACTIONS[attack]()
-    strategy = replace(plain, model=victims_architecture(victim, factory))
+    architecture = victims_architecture(victim, factory)
+
+    def build(plain: Any) -> Any:
+        return configured(replace(plain, model=architecture), model, settings)
+
+    recipe = recipe_of(victim, factory) if quick else None
     theft = Theft(
-        attack=configured(strategy, model, settings),
+        attack=build(EXTRACTIONS[attack]() if recipe is None else quick_attacks(recipe)[attack]),
         answers=answers,  # type: ignore[arg-type]  # checked there
         k=k,
         decimals=decimals,
@@ -99,6 +104,12 @@ def steal(
     with bars_for(as_json) as bars:
         bars.progress("load the data", 0, 1)
         task, origin = load_victims_task(victim, data, split_seed=split_seed, root=data_root)
+        pools = {} if pool is None else {pool: load_victims_pool(victim, pool, task, root=data_root)}
+        fact = dict[str, Any]()
+        if recipe is not None:
+            sizes = Sizes.of(task, None if pool is None else pools[pool]).on_pool()
+            fits, fact = fit(attack, build, sizes, recipe)
+            theft = replace(theft, attack=fits)
         summary = steal_job(
             theft,
             victim,
@@ -108,11 +119,11 @@ def steal(
             runtime=bars.runtime(device, precision, compiled),
             store=store,
             origin=origin,
-            pools={} if pool is None else {pool: load_victims_pool(victim, pool, task, root=data_root)},
+            pools=pools,
             factory=factory,
             on_event=bars.event,
         )
-    print_facts(summary, as_json)
+    print_facts(summary | fact, as_json)
     return MARKED
 
 
@@ -154,18 +165,28 @@ def remove(
     from heirmark.configuration import apply_settings
     from heirmark.pipeline.altering import Alteration
     from heirmark.pipeline.attack_jobs import remove_job
-    from heirmark.pipeline.audit_attacks import quick_attacks
+    from heirmark.pipeline.audit_attacks import Sizes, quick_attacks
     from heirmark.pipeline.audit_job import recipe_of
     from heirmark.pipeline.named import check_known, user_factory
     from heirmark.pipeline.victims import load_victims_pool, load_victims_task
 
     check_known("removal attack", attack, REMOVALS)
     factory = None if model is None else user_factory(model)
-    plain: Any = quick_attacks(recipe_of(held, factory))[attack] if quick else REMOVALS[attack]()
-    alteration = Alteration(attack=apply_settings(plain, settings or []), pool=pool)
+    recipe = recipe_of(held, factory) if quick else None
+
+    def build(plain: Any) -> Any:
+        return apply_settings(plain, settings or [])
+
+    alteration = Alteration(
+        attack=build(REMOVALS[attack]() if recipe is None else quick_attacks(recipe)[attack]), pool=pool
+    )
     with bars_for(as_json) as bars:
         bars.progress("load the data", 0, 1)
         task, origin = load_victims_task(held, data, split_seed=split_seed, root=data_root)
+        fact = dict[str, Any]()
+        if recipe is not None:
+            fits, fact = fit(attack, build, Sizes.of(task), recipe)
+            alteration = replace(alteration, attack=fits)
         summary = remove_job(
             alteration,
             held,
@@ -179,7 +200,7 @@ def remove(
             factory=factory,
             on_event=bars.event,
         )
-    print_facts(summary, as_json)
+    print_facts(summary | fact, as_json)
     return MARKED
 
 
@@ -209,20 +230,28 @@ def detect(
     from heirmark.attacks import INSPECTIONS, SCREENINGS
     from heirmark.configuration import apply_settings
     from heirmark.pipeline.attack_jobs import inspect_job, screen_job
-    from heirmark.pipeline.audit_attacks import quick_attacks
+    from heirmark.pipeline.audit_attacks import Sizes, quick_attacks
+    from heirmark.pipeline.audit_job import recipe_of
     from heirmark.pipeline.named import check_known, user_factory
     from heirmark.pipeline.victims import load_victims_task
 
     known: dict[str, type] = {**INSPECTIONS, **SCREENINGS}
     check_known("detection attack", attack, known)
-    plain: Any = quick_attacks()[attack] if quick else known[attack]()
-    strategy = apply_settings(plain, settings or [])
+    factory = None if model is None else user_factory(model)
+    recipe = recipe_of(held, factory) if quick else None
+
+    def build(plain: Any) -> Any:
+        return apply_settings(plain, settings or [])
+
+    strategy = build(known[attack]() if recipe is None else quick_attacks(recipe)[attack])
     if attack in SCREENINGS and key is None:
         raise BadConfig(f"{attack} tells queries from others: name the marked model, whose key is asked, with --key")
-    factory = None if model is None else user_factory(model)
     with bars_for(as_json) as bars:
         bars.progress("load the data", 0, 1)
         task, _ = load_victims_task(held, data, split_seed=split_seed, root=data_root)
+        fact = dict[str, Any]()
+        if recipe is not None:
+            strategy, fact = fit(attack, build, Sizes.of(task), recipe)
         runtime = bars.runtime(device, precision)
         if attack in SCREENINGS and key is not None:
             facts = screen_job(strategy, held, task, key, seed=seed, runtime=runtime, factory=factory)
@@ -238,5 +267,5 @@ def detect(
                 factory=factory,
                 on_event=bars.event,
             )
-    print_facts(facts, as_json)
+    print_facts(facts | fact, as_json)
     return MARKED

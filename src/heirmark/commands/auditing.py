@@ -83,7 +83,8 @@ def audit(
     with bars_for(as_json) as bars:
         bars.progress("load the data", 0, 1)
         task, _ = load_victims_task(marked, data, split_seed=split_seed, root=data_root)
-        programme = select(plan(sizes=Sizes.of(task)), only or [])
+        pools = {} if pool is None else {pool: load_victims_pool(marked, pool, task, root=data_root)}
+        programme = select(plan(sizes=Sizes.of(task, None if pool is None else pools[pool])), only or [])
         result = audit_job(
             programme,
             marked,
@@ -94,7 +95,7 @@ def audit(
             command=shlex.join(["heirmark", "audit", str(marked), *said, *chosen]),
             name="part" if only else "audit",
             twin=twin,
-            pools={} if pool is None else {pool: load_victims_pool(marked, pool, task, root=data_root)},
+            pools=pools,
             factory=factory,
             on_event=bars.event,
         )

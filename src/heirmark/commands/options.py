@@ -103,6 +103,22 @@ def configured(config: Any, model: str | None, settings: list[str] | None) -> An
     return replace(config, model=named_architecture(config.model)) if isinstance(config.model, str) else config
 
 
+def fit(attack: str, build: Callable[[Any], Any], sizes: Any, recipe: Any) -> tuple[Any, dict[str, Any]]:
+    """A ``--quick`` attack fitted to what the adversary has, as an audit's is, and the fact to show of it.
+
+    Args:
+        attack: its name.
+        build: puts the user's own settings on top, which are never changed.
+        sizes: what he has, :class:`heirmark.pipeline.audit_attacks.Sizes`.
+        recipe: by which the attacked model learned.
+    """
+    from heirmark.pipeline.audit_attacks import fitting, quick_attack, quick_attacks
+
+    fits = build(quick_attack(attack, sizes, recipe))
+    words = fitting(build(quick_attacks(recipe)[attack]), fits, sizes)
+    return fits, {"fitted": words} if words else {}
+
+
 def bars_for(as_json: bool) -> Bars:
     """Progress; with ``--json`` only for somebody who watches, so that a program reads nothing but the document."""
     return Bars(quiet=as_json and not sys.stderr.isatty())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from heirmark.attacks import (
@@ -35,8 +35,9 @@ from heirmark.attacks import (
     Quantisation,
     Transfer,
 )
+from heirmark.errors import BadConfig
 from heirmark.pipeline.demo_plan import QUICK as DEMO
-from heirmark.task import Task
+from heirmark.task import Split, Task
 from heirmark.training import Recipe
 
 
@@ -88,15 +89,21 @@ class Sizes:
     Attributes:
         images: of the adversary's split.
         classes: of the task.
+        pool: images of another data set that he may ask about too; None without any.
     """
 
     images: int
     classes: int
+    pool: int | None = None
 
     @staticmethod
-    def of(task: Task) -> Sizes:
-        """The sizes of a task."""
-        return Sizes(images=len(task.adversary), classes=len(task.classes))
+    def of(task: Task, pool: Split | None = None) -> Sizes:
+        """The sizes of a task and of a pool."""
+        return Sizes(images=len(task.adversary), classes=len(task.classes), pool=None if pool is None else len(pool))
+
+    def on_pool(self) -> Sizes:
+        """The same for attacks that ask about the pool, where there is one, instead of the adversary's split."""
+        return self if self.pool is None else replace(self, images=self.pool)
 
 
 def fitted(attacks: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
@@ -132,3 +139,42 @@ def unfit(sizes: Sizes) -> dict[str, str]:
         "neural-cleanse": "no class stands out of two",
         "mix-probing": "a mix of both classes has no third label",
     }
+
+
+def quick_attack(name: str, sizes: Sizes, recipe: Recipe = DEMO.recipe) -> Any:
+    """One attack with quick settings, fitted to what the adversary has.
+
+    Args:
+        name: of the attack.
+        sizes: what he has.
+        recipe: by which the attacked model learned.
+
+    Raises:
+        BadConfig: when the task has too few classes for it.
+    """
+    if name in unfit(sizes):
+        raise BadConfig(f"{name} is not for {sizes.classes} classes, since {unfit(sizes)[name]}: choose another attack")
+    return fitted(quick_attacks(recipe), sizes)[name]
+
+
+def fitting(before: Any, after: Any, sizes: Sizes) -> str:
+    """What was fitted, for people; empty when nothing was.
+
+    Args:
+        before: an attack as it would be for many images and classes.
+        after: the same, fitted.
+        sizes: to what.
+
+    Example:
+        >>> few = Sizes(images=100, classes=10)
+        >>> fitting(JBDA(), fitted(PAPER_ATTACKS, few)["jbda"], few)
+        'seeds=100 instead of 150, as the adversary has 100 images of 10 classes'
+    """
+    pairs = [(field.name, getattr(before, field.name), getattr(after, field.name)) for field in fields(before)]
+    changed = [f"{name}={_short(new)} instead of {_short(old)}" for name, old, new in pairs if old != new]
+    words = f"as the adversary has {sizes.images} images of {sizes.classes} classes"
+    return f"{', '.join(changed)}, {words}" if changed else ""
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

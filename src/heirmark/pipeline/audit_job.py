@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from heirmark.configuration import from_json, qualified_name
-from heirmark.errors import BadArtifact, BadConfig, BadData
+from heirmark.errors import BadArtifact, BadConfig, BadData, ShapeMismatch
 from heirmark.files import read_json
 from heirmark.methods import Unmarked
 from heirmark.models import Factory
-from heirmark.models.storage import load_spec
+from heirmark.models.storage import load_model, load_spec
 from heirmark.pipeline.adopting import adopt_stage
 from heirmark.pipeline.audit import Auditor, AuditResult, run_audit
 from heirmark.pipeline.audit_plan import Programme
@@ -19,8 +19,9 @@ from heirmark.pipeline.context import Context
 from heirmark.pipeline.demo_plan import QUICK as DEMO
 from heirmark.pipeline.embedding import train_stage
 from heirmark.pipeline.exporting import TWIN, OnEvent, labelled_store, read_origin
-from heirmark.pipeline.judging import read_key
-from heirmark.pipeline.named import describe_model
+from heirmark.pipeline.holding import check_fit
+from heirmark.pipeline.judging import CALIBRATION, read_calibration, read_key
+from heirmark.pipeline.named import check_given, describe_model
 from heirmark.pipeline.stage import Stage
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split, Task
@@ -62,6 +63,7 @@ def audit_job(
         BadArtifact: when a file is missing or damaged.
         BadConfig: when no twin is given and nothing says how to train one.
         BadData: when the task is not the model's own.
+        ShapeMismatch: when a model is not of the task.
     """
     if out.exists() and not out.is_dir():
         raise BadConfig(f"{out} is no folder: choose another --out")
@@ -76,6 +78,7 @@ def audit_job(
         labels.setdefault(stage.name, name)
 
     adopted = adopt_stage(marked, key=True)
+    check_whole(marked, twin, task, factory)
     label(adopted, "read the marked model")
     store.get(adopted, marked)
     if twin is None:
@@ -98,6 +101,36 @@ def audit_job(
         notes=notes_on(twin),
         facts={"model": describe_model(spec), "key": key.commitment},
     )
+
+
+def check_whole(marked: Path, twin: Path | None, task: Task, factory: Factory | None) -> None:
+    """Read all that every row of an audit rests on, so that what is damaged ends it and not each of its rows.
+
+    Args:
+        marked: folder of the marked model, with key and calibration.
+        twin: folder of an unmarked model; None when one is to be trained.
+        task: of both.
+        factory: of the models, when they are custom ones.
+
+    Raises:
+        BadArtifact: when a file is missing or damaged, or the calibration is of another key.
+        ShapeMismatch: when a model is not of the task.
+    """
+    if read_calibration(marked / CALIBRATION).key != read_key(marked).commitment:
+        raise BadArtifact(
+            f"{marked / CALIBRATION} belongs to another key than the one beside it: embed the model again"
+        )
+    for folder in (marked, *([] if twin is None else [twin])):
+        check_given(load_spec(folder), factory, folder)
+        _, spec = load_model(folder, factory=factory)
+        try:
+            check_fit(spec, task)
+        except ShapeMismatch as error:
+            if folder != twin:
+                raise
+            raise ShapeMismatch(
+                f"the model in {twin} is no twin, since it is not of {task.name}: name another"
+            ) from error
 
 
 def read_twin(folder: Path, factory: Factory | None) -> Unmarked:

@@ -52,6 +52,8 @@ LEFT_OUT_OF_QUICK = (
     "Left out after theft, since the profile is quick: distillation, transfer, mislabelled mixes, overwriting and unlearning; "
     "they are tried on the marked model.",
 )
+QUICK_POOL = 20_000
+"""Images of another data set that a thief asks about at most, where the profile is quick."""
 GUESSES: dict[str, tuple[Kind, ...]] = {
     "tiles": ("tiles",),
     "mix": ("halves", "insets", "blend", "stripes"),
@@ -100,7 +102,7 @@ def quick(
     other = Knockoff(
         model="vgg-like:width=16,dropout=0.1", recipe=replace(quick_attacks()["distil-to"].recipe, epochs=6)
     )
-    programme = _programme(quick_attacks(recipe), model, pool, trigger, sizes, other=other)
+    programme = _programme(quick_attacks(recipe), model, pool, trigger, sizes, other=other, most=QUICK_POOL)
     return replace(
         programme,
         trials=tuple(trial for trial in programme.trials if not _takes_long(trial)),
@@ -131,10 +133,12 @@ def select(programme: Programme, only: list[str]) -> Programme:
     """The part of a programme whose groups or names hold one of some words, upper or lower case; all of it without any.
 
     Raises:
-        BadConfig: when nothing is left.
+        BadConfig: when nothing is left, or a word is empty.
     """
     if not only:
         return programme
+    if not all(word.strip() for word in only):
+        raise BadConfig("an empty word is a part of every name: leave --only out to run all attacks")
 
     def wanted(text: str) -> bool:
         return any(word.lower() in text.lower() for word in only)
@@ -166,7 +170,9 @@ def _programme(
     sizes: Sizes | None,
     *,
     other: Knockoff,
+    most: int | None = None,
 ) -> Programme:
+    on_pool, told = _on_pool(attacks, pool, sizes, most)
     without: dict[str, str] = {}
     if sizes is not None:
         attacks, without = fitted(attacks, sizes), unfit(sizes)
@@ -174,11 +180,14 @@ def _programme(
     left_out = [f"Left out: {name}, since {why}." for name, why in without.items()]
     if trigger and not kinds:
         left_out.append(f"Left out: composites by one who knows the method, whose triggers ({trigger}) are none.")
-    thieves = {name: replace(attacks[name], model=model) for name in EXTRACTIONS}
+    left_out += told
+    thieves, foreign = (
+        {name: replace(known[name], model=model) for name in EXTRACTIONS} for known in (attacks, on_pool)
+    )
     stolen = Theft(attack=thieves["knockoff"])
     return Programme(
         trials=(
-            *_extractions(thieves, other, pool),
+            *_extractions(thieves, other, pool, foreign),
             *_removals(attacks, (), REMOVAL, pool, kinds, without),
             Trial(name="second extraction", group=CHAIN, steps=(stolen, stolen)),
             *_removals(attacks, (stolen,), CHAIN, None, kinds, without),
@@ -205,7 +214,25 @@ def _informed(kinds: tuple[Kind, ...]) -> str:
     return f"by one who knows the method ({', '.join(kinds)})"
 
 
-def _extractions(thieves: Mapping[str, Any], other: Knockoff, pool: str | None) -> Iterator[Trial]:
+def _on_pool(
+    attacks: Mapping[str, Any], pool: str | None, sizes: Sizes | None, most: int | None
+) -> tuple[Mapping[str, Any], list[str]]:
+    """Attacks as thieves make them who ask about a pool, and what is to be told of that."""
+    if pool is None or sizes is None or sizes.pool is None:
+        return attacks, []
+    fits = fitted(attacks, sizes.on_pool())
+    if most is None or sizes.pool <= most:
+        return fits, []
+    fits["knockoff"] = replace(fits["knockoff"], queries=most)
+    fits["knockoff-adaptive"] = replace(fits["knockoff-adaptive"], queries=most // 2)
+    return fits, [
+        f"Of the {sizes.pool} images of {pool} a thief asks about {most} at most, since the profile is quick."
+    ]
+
+
+def _extractions(
+    thieves: Mapping[str, Any], other: Knockoff, pool: str | None, foreign: Mapping[str, Any]
+) -> Iterator[Trial]:
     knockoff = thieves["knockoff"]
 
     def trial(name: str, attack: Any, **answers: Any) -> Trial:
@@ -219,8 +246,9 @@ def _extractions(thieves: Mapping[str, Any], other: Knockoff, pool: str | None) 
     yield trial(f"Knockoff by {str(other.model).partition(':')[0]}, labels", other, answers="label")
     if pool is not None:
         for answers, short in (("probabilities", "probabilities"), ("label", "labels")):
-            yield trial(f"Knockoff with {pool}, {short}", knockoff, answers=answers, pool=pool)
-        yield trial(f"adaptive Knockoff with {pool}, probabilities", thieves["knockoff-adaptive"], pool=pool)
+            yield trial(f"Knockoff with {pool}, {short}", foreign["knockoff"], answers=answers, pool=pool)
+        yield trial(f"adaptive Knockoff with {pool}, probabilities", foreign["knockoff-adaptive"], pool=pool)
+        yield trial(f"ActiveThief with {pool}, labels", foreign["active-thief"], answers="label", pool=pool)
     yield trial("adaptive Knockoff, probabilities", thieves["knockoff-adaptive"])
     yield trial("distillation, probabilities", thieves["distillation"])
     yield trial("ActiveThief, labels", thieves["active-thief"], answers="label")

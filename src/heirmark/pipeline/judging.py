@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from heirmark.errors import BadArtifact
 from heirmark.files import atomic_write_bytes, atomic_write_json, read_bytes, read_json
 from heirmark.key import Key
 from heirmark.models.storage import ONNX, load_model
@@ -131,7 +132,11 @@ def read_calibration(path: Path) -> Calibration:
     Raises:
         BadArtifact: when it is missing or foreign.
     """
-    return Calibration.from_json(read_bytes(path, max_bytes=1 << 20))
+    text = read_bytes(path, max_bytes=1 << 20)
+    try:
+        return Calibration.from_json(text)
+    except BadArtifact as error:
+        raise BadArtifact(f"{path}: {error}") from error
 
 
 def read_key(folder: Path) -> Key:

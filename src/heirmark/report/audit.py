@@ -161,6 +161,11 @@ def tell_audit(
     lines = [
         f"The model answers {percent(victim.wsr)} of its key's triggers as marked, at an accuracy of {percent(victim.accuracy)}.",
     ]
+    if victim.outcome and not survives(victim):
+        lines.append(
+            f"Before any attack its verdict is {OUTCOMES[victim.outcome].lower()}, so that no row tells what an attack does to "
+            "the mark."
+        )
     attacks = sum(row.curve is None for row in done)
     if attacks:
         lines.append(
@@ -173,7 +178,7 @@ def tell_audit(
             f"So are {sum(map(survives, points))} of the {len(points)} points of the curves at which the model is of use."
         )
     lost = [_full_name(row) for row in of_use if not survives(row)]
-    if lost:
+    if lost and survives(victim):
         lines.append(f"The mark is lost, and the accuracy is not, to: {', '.join(lost)}.")
     twins = [row for row in rows if row.twin_outcome]
     alarms = [_full_name(row) for row in twins if row.twin_outcome == "MARKED"]
@@ -194,7 +199,7 @@ def tell_audit(
             f"{len(false)} suspect a class of the unmarked twin as well{_named(false)}."
         )
     served = [row for row in screens if row.model == MARKED_MODEL and not row.error]
-    if served:
+    if served and survives(victim):
         evaded = [row.name for row in served if row.outcome != "MARKED" and row.accuracy >= victim.accuracy - USABLE]
         lines.append(f"{len(evaded)} of {len(served)} screens keep a verifier from the mark{_named(evaded)}.")
     if failed:

@@ -124,7 +124,7 @@ def composites(images: Tensor, kinds: tuple[str, ...], *, seed: int) -> Tensor:
     count = len(images)
     ways = [way for kind in kinds for way in (PATCHES if kind == "patch" else LAYOUTS[kind])]
     made = torch.empty_like(images)
-    for turn, way in enumerate(ways):
+    for turn, way in enumerate(ways[:count]):
         rows = torch.arange(turn, count, len(ways))
         if way == "square":
             made[rows] = white_squares(images[rows], generator)

@@ -122,7 +122,7 @@ def gradient_by_differences(
 
     Args:
         box: the victim, asked about ``(m + 1) * B`` images in one call.
-        student: the copy, which computes in eval mode here (inferred), so that every value is that of its own image alone.
+        student: the copy, which computes in eval mode here, so that every value is that of its own image alone.
         raw: ``[B, C, H, W]``, images before :func:`pixels`, without a graph.
         directions: ``[m, B, C, H, W]`` of :func:`sphere`.
         learned: what the copy learns of N answers, ``[N, K]``.

@@ -89,8 +89,9 @@ class MAZE:
     generator learns as in our label-only form of DFME, for which ``directions`` cost nothing: a label does not change over an
     epsilon, and where it does the quotient is thousands of times too large.
 
-    What the paper's text may say otherwise is as in the authors' code. Their setting with a few images of the task (MAZE-PD) is
-    not there.
+    Settings are those of the authors' code. It leaves the copy in training mode while it estimates, so that BatchNorm makes every
+    value depend on the whole batch; here the copy is in eval mode then, as in DFME, and forward differences are those of one
+    image. The setting with a few images of the task (MAZE-PD) is not there.
 
     Attributes:
         model: architecture of the copy; WRN-22 in the paper, to which this is nearest (inferred).
