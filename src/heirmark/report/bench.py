@@ -275,7 +275,7 @@ def remarks(row: BenchRow) -> list[str]:
     if row.failed == len(row.seeds) or not rates or statistics.fmean(rates) <= MANY_HOSTS:
         return []
     return [
-        f"Without the trigger the same inputs get the expected answer in {percent(statistics.fmean(rates))} of cases."
+        f"The controls, which lack the trigger, get the expected answer in {percent(statistics.fmean(rates))} of cases."
     ]
 
 
