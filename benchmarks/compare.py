@@ -50,8 +50,7 @@ from heirmark.pipeline.stealing import Theft, steal_stage
 from heirmark.pipeline.store import Store
 from heirmark.runtime import derive_seed, predict
 from heirmark.task import Split
-from heirmark.triggers import Mix, PixelBlend
-from heirmark.triggers.mix import MixSecret
+from heirmark.triggers import Mix
 from provenance import provenance
 from summary import figures, grouped
 from tables import PAPERS, STUDY, TABLES
@@ -155,16 +154,10 @@ class Bench:
         assert isinstance(method.trigger, Mix)
         trigger, task = read_key(self.store.get(marked, self.context).folder).trigger, self.context.task
         runtime = exact(self.context.runtime)
-        # Evasion samples are mixed in all ways but the secret one, so nothing asks how that one is done.
-        secret = MixSecret(
-            sources=tuple(trigger["sources"]),
-            target=trigger["target"],
-            combiner=method.trigger.combiner,
-            combine=PixelBlend(),  # never used: evasion samples are mixed in all ways but the secret one
-        )
-        inputs, _ = mix_otherwise(secret, task.calibration, method.evasion, 1000, seed=0, runtime=runtime)
+        sources, combiner = tuple(trigger["sources"]), method.trigger.combiner
+        inputs, _ = mix_otherwise(sources, combiner, task.calibration, method.evasion, 1000, seed=0, runtime=runtime)
         model, _ = load_model(self.store.get(suspect, self.context).folder)
-        return float((predict(model, inputs, runtime=runtime).argmax(1) == secret.target).double().mean())
+        return float((predict(model, inputs, runtime=runtime).argmax(1) == trigger["target"]).double().mean())
 
     def _owners(self, method: AnyMethod) -> Context:
         """With foreign images for a method that takes such; the identity of others' stages need not depend on them."""

@@ -19,7 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from heirmark.attacks import DFME, JBDA, ActiveThief, Distillation, KnockoffAdaptive
+from heirmark.attacks import DFME, JBDA, MAZE, ActiveThief, Distillation, KnockoffAdaptive
 from heirmark.console import Bars
 from heirmark.data import load_task
 from heirmark.files import atomic_write_json
@@ -65,6 +65,7 @@ def thieves(profile: Profile, model: str) -> dict[str, tuple[Any, str]]:
         "jbda": (JBDA(model=model), ADVERSARY),
         "jbda of 1,000 seeds": (JBDA(model=model, seeds=1000, rounds=3), ADVERSARY),
         "dfme": (DFME(model=model, queries=2_000_000, learning_rate=0.03, width=32), ADVERSARY),
+        "maze": (MAZE(model=model, queries=2_000_000, generator_rate=1e-3, width=32), ADVERSARY),
     }
 
 

@@ -11,10 +11,11 @@ from heirmark.bench.grid import Picture
 from heirmark.methods import AnyMethod, Unmarked
 from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
+from heirmark.pipeline.answering import ADVERSARY
 from heirmark.pipeline.audit_attacks import quick_attacks
 from heirmark.pipeline.audit_plan import BITS, RATES
 from heirmark.pipeline.demo_plan import QUICK, Profile
-from heirmark.pipeline.stealing import ADVERSARY, Theft
+from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.trials import Trial
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger
@@ -113,8 +114,9 @@ def block(
     """
     if isinstance(markings, Mapping):
         markings = [Marking(name=label, method=method) for label, method in markings.items()]
-    own = {} if trigger is None else {"trigger": trigger}
-    unmarked = Unmarked(model=bench.model, pretraining=bench.recipe, key_size=100, **own)
+    unmarked = Unmarked(model=bench.model, pretraining=bench.recipe, key_size=100)
+    if trigger is not None:
+        unmarked = replace(unmarked, trigger=trigger)
     return Block(
         name=name,
         workload=Workload(

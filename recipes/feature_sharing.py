@@ -13,7 +13,7 @@ from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.audit_attacks import quick_attacks
 from heirmark.pipeline.demo_plan import Profile
 from heirmark.pipeline.trials import Trial
-from heirmark.triggers import AnyTrigger, Entangled, OutOfDistribution, Patch
+from heirmark.triggers import Entangled, OutOfDistribution, Patch
 
 NOTE = (
     "cpu scale: MNIST, nearly half of its training images for the owner and as many for the thief, a NaiveNet without BatchNorm "
@@ -34,7 +34,7 @@ def _bench(scale: Scale) -> Bench:
     return quick(MNIST) if scale == "cpu" else paper("mnist", "naivenet", FeatureSharing().pretraining)
 
 
-def _methods(scale: Scale, trigger: AnyTrigger) -> dict[str, AnyMethod]:
+def _methods(scale: Scale, trigger: Patch | OutOfDistribution) -> dict[str, AnyMethod]:
     if scale == "cpu":
         sharing = replace(MNIST.feature_sharing(), trigger=trigger)
         baseline = replace(MNIST.vanilla(), trigger=trigger)

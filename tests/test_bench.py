@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,15 +19,21 @@ from heirmark.bench.recipes import load_grid, recipes_in
 from heirmark.bench.rows import spread_of, summarise, to_plain
 from heirmark.bench.running import needed
 from heirmark.bench.settings import Contexts, Setting
+from heirmark.combining import REGIONS
 from heirmark.errors import BadConfig
-from heirmark.methods import Unmarked, Vanilla
+from heirmark.methods import T2S, MEADefender, Unmarked, Vanilla
+from heirmark.methods.mea_defender import mix_otherwise
+from heirmark.models.storage import load_model
 from heirmark.pipeline.altering import Alteration
+from heirmark.pipeline.judging import read_key
+from heirmark.pipeline.mixing import look_alikes
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.store import Store
 from heirmark.pipeline.trials import Probe, Trial
-from heirmark.runtime import Runtime
+from heirmark.runtime import Runtime, predict
 from heirmark.training import Recipe
-from heirmark.triggers import Mix
+from heirmark.triggers import CropPaste, Mix, Stripes, Tiles
+from own_code import make_task
 
 NET = "naivenet:width=4,hidden=16,batch_norm=true"
 RECIPE = Recipe(epochs=2, batch_size=32, learning_rate=0.05)
@@ -116,6 +123,33 @@ def test_probes_have_rows(ran: tuple[BenchResult, Path]) -> None:
     assert all(row.found in (0.0, 1.0) for row in probes if row.probe == "probing")
 
 
+def test_mixes_have_a_rate_of_look_alikes(ran: tuple[BenchResult, Path]) -> None:
+    """WFPR: of samples of the two classes that are made anew here, asked of the same model."""
+    result, out = ran
+    row = next(row for row in result.rows if row.marking == "joint" and row.arm == "marked" and not row.trial)
+    cell = next(cell for cell in plan_grid(GRID, Contexts(CPU)).cells if cell.goal.name == row.stage)
+    store, task = Store(out / "stages"), make_task()
+    key = read_key(store.find(cell.goal.inputs["marked"]).folder)  # type: ignore[union-attr]
+    model, _ = load_model(store.find(cell.goal.inputs["suspect"]).folder)  # type: ignore[union-attr]
+    sources, ways = tuple(key.trigger["sources"]), [way for way in REGIONS if way != CropPaste().region]
+    samples, _ = mix_otherwise(sources, CropPaste(), task.test, ways, 1000, seed=0, runtime=CPU)
+    hits = predict(model, samples, runtime=CPU).argmax(1) == key.trigger["target"]
+    assert row.wfpr == pytest.approx(float(hits.double().mean()))
+    summary = next(found for found in result.summary if (found.marking, found.trial) == ("joint", ""))
+    assert summary.wfpr.highest >= summary.wfpr.mean >= row.wfpr / 2
+    assert summary.control_wfpr >= 0
+    assert all(math.isnan(row.wfpr) for row in result.rows if row.probe)
+
+
+def test_look_alikes_are_those_of_the_method() -> None:
+    assert look_alikes(replace(VANILLA, trigger=Tiles())) is None
+    mea = MEADefender(trigger=Mix(combiner=Stripes()), evasion=("left", "pixels"))
+    found = look_alikes(T2S(trigger=mea.trigger, watermark=mea))
+    assert found == look_alikes(mea)
+    assert found is not None
+    assert (found.combiner, found.ways) == (Stripes(), ("left", "pixels"))
+
+
 def test_figures_over_seeds(ran: tuple[BenchResult, Path]) -> None:
     result, out = ran
     figures = {(item.marking, item.trial, item.probe): item for item in result.summary}
@@ -197,7 +231,8 @@ def test_grids_that_make_no_sense_are_refused() -> None:
         replace(GRID, seeds=(1, 1))
 
 
-def test_recipes_are_functions_of_a_file(tmp_path: Path) -> None:
+def test_recipes_are_functions_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
     path = tmp_path / "tiny_recipes.py"
     path.write_text(
         "from test_bench import GRID\nfrom heirmark.bench import Grid\n\n\n"

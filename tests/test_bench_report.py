@@ -225,6 +225,13 @@ def test_hosts_that_hit_without_the_trigger_are_told_of() -> None:
     assert "get the expected answer" not in told(0.1)
 
 
+def test_look_alikes_that_hit_are_told_of() -> None:
+    made = report([replace(row, wfpr=0.125 if row.arm == "marked" else 0.25) for row in bench_rows.rows()])
+    for text in (words(render_bench(made)), markdown(made)):
+        assert "WFPR 12.5%, at most 12.5% (25.0% of the control): the same classes mixed otherwise." in text
+    assert "WFPR" not in words(render_bench(report(bench_rows.rows())))
+
+
 def test_nothing_but_failures_is_a_report_too() -> None:
     rows = [
         replace(row, error="no such data", accuracy=math.nan, wsr=math.nan, outcome="") for row in bench_rows.rows()

@@ -65,8 +65,10 @@ def test_combination_loss_is_the_sum_of_divergences(count: int, kinds: int, clas
 def test_mixed_otherwise_is_never_the_secret_way(tiny_task: Task, clean: nn.Module, cpu: Runtime) -> None:
     secret = Mix(sources=(1, 4), target=0).settle(tiny_task, clean, seed=0, runtime=cpu)
     ways: Any = ("right", "left", "pixels")
-    inputs, labels = mix_otherwise(secret, tiny_task.owner, ways, 30, seed=0, runtime=cpu)
-    alone, _ = mix_otherwise(secret, tiny_task.owner, ("left", "pixels"), 30, seed=0, runtime=cpu)
+    inputs, labels = mix_otherwise(secret.sources, secret.combiner, tiny_task.owner, ways, 30, seed=0, runtime=cpu)
+    alone, _ = mix_otherwise(
+        secret.sources, secret.combiner, tiny_task.owner, ("left", "pixels"), 30, seed=0, runtime=cpu
+    )
     assert torch.equal(inputs, alone), "the secret way is left out"
     assert set(labels.tolist()) == {1, 4}
     assert inputs.dtype == tiny_task.owner.inputs.dtype
@@ -74,7 +76,7 @@ def test_mixed_otherwise_is_never_the_secret_way(tiny_task: Task, clean: nn.Modu
     lefts = {row.numpy().tobytes() for row in inputs[0::2, :, :, :8]}
     assert lefts <= owned, "every second one shows a whole left half"
     with pytest.raises(BadConfig, match="name some"):
-        mix_otherwise(secret, tiny_task.owner, ("right",), 3, seed=0, runtime=cpu)
+        mix_otherwise(secret.sources, secret.combiner, tiny_task.owner, ("right",), 3, seed=0, runtime=cpu)
 
 
 def mea(**changes: Any) -> MEADefender:

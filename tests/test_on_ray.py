@@ -105,6 +105,7 @@ def plain(rows: tuple[CellRow, ...]) -> list[dict[str, Any]]:
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     path = tmp_path_factory.mktemp("recipes") / "lingering_recipe.py"
     path.write_text(FILE)
+    path.with_name("json.py").write_text("raise ImportError('a file of the user is no part of Python')")
     before = list(sys.path)
     yield path
     sys.path[:] = before

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import platform
-from collections.abc import Mapping
+import site
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
@@ -75,6 +78,20 @@ class Outcome:
 
     error: str = ""
     events: tuple[Event, ...] = ()
+
+
+def work_packed(paths: Sequence[str], packed: bytes, *inputs: Outcome) -> Outcome:
+    """:func:`work` in a process that does not know the user's own modules yet, of which a stage may be made.
+
+    Args:
+        paths: where they lie; searched after Python's own library, so that no file of the user's takes the place of one of it.
+        packed: the pickled errand, from the process that planned it.
+        inputs: see :func:`work`.
+    """
+    libraries = [number for number, path in enumerate(sys.path) if path in site.getsitepackages()]
+    place = min(libraries, default=len(sys.path))
+    sys.path[place:place] = [path for path in paths if path not in sys.path]
+    return work(pickle.loads(packed), *inputs)
 
 
 def work(errand: Errand, *inputs: Outcome) -> Outcome:

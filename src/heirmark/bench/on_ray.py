@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from heirmark.bench.errands import Errand, Outcome, Place, work
+from heirmark.bench.errands import Errand, Outcome, Place, work_packed
 from heirmark.bench.plan import Plan
 from heirmark.bench.running import needed
 from heirmark.bench.settings import Contexts
@@ -94,8 +94,8 @@ def run_on_ray(
             num_gpus=gpus,
             max_retries=RETRIES,
             retry_exceptions=False,
-            runtime_env={"env_vars": {"PYTHONPATH": os.pathsep.join(_own_paths())}},
-        )(work)
+        )(work_packed)
+        paths = _own_paths()
         references: dict[str, Any] = {}
         for stage in stages:
             errand = Errand(
@@ -106,7 +106,9 @@ def run_on_ray(
                 code=dict(stage.code),
             )
             waits = [references[item.identity] for item in stage.inputs.values() if item.identity in references]
-            references[stage.identity] = task.options(name=stage.name).remote(errand, *waits)
+            references[stage.identity] = task.options(name=stage.name).remote(
+                paths, ray.cloudpickle.dumps(errand), *waits
+            )
         errors = _collect(ray, {references[stage.identity]: stage for stage in stages}, store, contexts.runtime)
     failed: dict[str, str] = {}
     for stage in stages:

@@ -15,6 +15,7 @@ from heirmark.pipeline.detecting import expose_stage, screen_stage
 from heirmark.pipeline.embedding import embed_stage
 from heirmark.pipeline.inspecting import inspect_stage
 from heirmark.pipeline.judging import Judgement, calibrate_stage, verify_stage
+from heirmark.pipeline.mixing import look_alikes, mixed_stage
 from heirmark.pipeline.stage import Stage, lineage
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.trials import Trial, chain
@@ -38,6 +39,7 @@ class Cell:
         seed: of the grid.
         goal: the stage that says the result.
         steps: the stages of the trial.
+        mixed: the stage that says the WFPR; None where the watermark is no mix of two classes.
     """
 
     block: str
@@ -48,6 +50,12 @@ class Cell:
     seed: int
     goal: Stage
     steps: tuple[Stage, ...] = ()
+    mixed: Stage | None = None
+
+    @property
+    def goals(self) -> tuple[Stage, ...]:
+        """All stages of which figures are read."""
+        return (self.goal,) if self.mixed is None else (self.goal, self.mixed)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -69,7 +77,7 @@ class Plan:
     @property
     def stages(self) -> list[Stage]:
         """Every stage once, inputs before their readers."""
-        return lineage(*(cell.goal for cell in self.cells))
+        return lineage(*(goal for cell in self.cells for goal in cell.goals))
 
 
 def plan_grid(grid: Grid, contexts: Contexts) -> Plan:
@@ -129,8 +137,18 @@ class _Planner:
             self._place(stage, what)
         goal = verify_stage(steps[-1] if steps else start, marked, calibration, context, Judgement())
         self._place(goal, f"verify: {what}")
+        mixed, found = None, look_alikes(marking.method)
+        if found is not None:
+            mixed = self._place(mixed_stage(found, goal.inputs["suspect"], marked, context), f"mix otherwise: {what}")
         return Cell(
-            block=self.block.name, marking=marking, trial=trial, arm=arm, seed=self.seed, goal=goal, steps=tuple(steps)
+            block=self.block.name,
+            marking=marking,
+            trial=trial,
+            arm=arm,
+            seed=self.seed,
+            goal=goal,
+            steps=tuple(steps),
+            mixed=mixed,
         )
 
     def _probe(

@@ -10,6 +10,7 @@ from typing import Any
 from heirmark.bench.plan import Arm, Cell, Plan
 from heirmark.pipeline.detecting import read_exposed, read_screened
 from heirmark.pipeline.judging import read_judged
+from heirmark.pipeline.mixing import read_mixed
 from heirmark.pipeline.store import Store
 from heirmark.report.spreads import Spread, spread_of
 
@@ -33,6 +34,7 @@ class CellRow:
         p_value: of the verdict.
         outcome: of the verdict; empty for a search, and where the cell failed.
         control_rate: share of the matched controls that the suspect answers as marked.
+        wfpr: share of samples of a mix's two classes, mixed otherwise, that get the target (MEA-Defender, section 5.1).
         asked: what the thief asked of the model.
         seconds: that the trial took, thefts and alterations together; the search or screen, for a probe.
         found: 1 where a search names the key's target, else 0.
@@ -57,6 +59,7 @@ class CellRow:
     p_value: float = math.nan
     outcome: str = ""
     control_rate: float = math.nan
+    wfpr: float = math.nan
     asked: int = 0
     seconds: float = math.nan
     found: float = math.nan
@@ -75,7 +78,10 @@ def rows_of(plan: Plan, store: Store, failed: Mapping[str, str]) -> list[CellRow
         store: in which their stages are.
         failed: why stages failed, by name.
     """
-    return [_row(cell, store, failed.get(cell.goal.name)) for cell in plan.cells]
+    return [
+        _row(cell, store, next((failed[goal.name] for goal in cell.goals if goal.name in failed), None))
+        for cell in plan.cells
+    ]
 
 
 def _row(cell: Cell, store: Store, why: str | None) -> CellRow:
@@ -86,12 +92,14 @@ def _row(cell: Cell, store: Store, why: str | None) -> CellRow:
     elif cell.goal.kind == "verify":
         judged = read_judged(artifact.folder)
         made = [found for found in map(store.find, cell.steps) if found is not None]
+        mixed = None if cell.mixed is None else store.find(cell.mixed)
         told = {
             "accuracy": judged.accuracy,
             "wsr": judged.verdict.wsr,
             "p_value": judged.verdict.p_value,
             "outcome": judged.verdict.outcome,
             "control_rate": judged.verdict.control_rate,
+            "wfpr": math.nan if mixed is None else read_mixed(mixed.folder),
             # What a second extraction asks, it asks of the thief's own copy.
             "asked": made[0].summary.get("queries", 0) if made else 0,
             "seconds": sum(found.record["seconds"] for found in made) if made else math.nan,
@@ -146,9 +154,11 @@ class Summary:
         failed: those of them that failed.
         accuracy: of the marked arm.
         wsr: of the marked arm; the lowest is its worst.
+        wfpr: of the marked arm; the highest is its worst.
         marked: how many seeds were called marked.
         control_accuracy: of the unmarked arm.
         control_wsr: of the unmarked arm; the highest is its worst.
+        control_wfpr: of the unmarked arm, the mean.
         false_alarms: how many seeds' controls were called marked.
         asked: queries of the thief, the mean.
         seconds: the mean.
@@ -172,9 +182,11 @@ class Summary:
     failed: int
     accuracy: Spread
     wsr: Spread
+    wfpr: Spread
     marked: int
     control_accuracy: Spread
     control_wsr: Spread
+    control_wfpr: float
     false_alarms: int
     asked: float
     seconds: float
@@ -214,9 +226,11 @@ def _summary(members: Sequence[CellRow]) -> Summary:
         failed=sum(bool(row.error) for row in marked),
         accuracy=spread_of(row.accuracy for row in marked),
         wsr=spread_of(row.wsr for row in marked),
+        wfpr=spread_of(row.wfpr for row in marked),
         marked=sum(row.outcome == "MARKED" for row in marked),
         control_accuracy=spread_of(row.accuracy for row in control),
         control_wsr=spread_of(row.wsr for row in control),
+        control_wfpr=mean(control, "wfpr"),
         false_alarms=sum(row.outcome == "MARKED" for row in control),
         asked=mean([row for row in marked if not row.error], "asked"),
         seconds=mean(marked, "seconds"),

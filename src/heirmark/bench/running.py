@@ -14,7 +14,7 @@ from heirmark.pipeline.store import Store
 def needed(plan: Plan, store: Store) -> list[Stage]:
     """The stages that are still to be computed, inputs before their readers; what is finished needs none of its inputs."""
     wanted: set[str] = set()
-    pending = [cell.goal for cell in plan.cells]
+    pending = [goal for cell in plan.cells for goal in cell.goals]
     seen: set[str] = set()
     while pending:
         stage = pending.pop()

@@ -71,14 +71,22 @@ def alike(one: AnyCombiner, other: AnyCombiner) -> bool:
 
 
 def mix_otherwise(
-    secret: MixSecret, hosts: Split, ways: Sequence[Way], count: int, *, seed: int, runtime: Runtime
+    sources: tuple[int, ...],
+    secret: AnyCombiner,
+    hosts: Split,
+    ways: Sequence[Way],
+    count: int,
+    *,
+    seed: int,
+    runtime: Runtime,
 ) -> tuple[Tensor, Tensor]:
     """Samples of the two source classes, combined in ways that are not the secret one.
 
     Those that train are D_ad of section 4.2; others, fresh, measure the WFPR of section 5.1.
 
     Args:
-        secret: the settled trigger.
+        sources: the two classes.
+        secret: the way that the watermark combines them.
         hosts: labelled images.
         ways: names of :data:`WAYS`, used in equal parts; the secret one is left out.
         count: how many samples.
@@ -91,18 +99,18 @@ def mix_otherwise(
     Raises:
         BadConfig: when no other way is left.
     """
-    others = [WAYS[way] for way in ways if not alike(WAYS[way], secret.combiner)]
+    others = [WAYS[way] for way in ways if not alike(WAYS[way], secret)]
     if not others:
         raise BadConfig("evasion samples are mixed in other ways than the secret one: name some")
     generator = torch.Generator().manual_seed(seed)
-    pairs, _ = draw_groups(hosts, secret.sources, count, generator)
+    pairs, _ = draw_groups(hosts, sources, count, generator)
     made = torch.empty_like(pairs[:, 0])
     for number, combiner in enumerate(others):
         ready = combiner.prepare(hosts, seed=derive_seed(seed, "evasion", number), runtime=runtime)
         rows = torch.arange(number, count, len(others))
         if len(rows):
             made[rows] = ready(pairs[rows, 0], pairs[rows, 1])
-    labels = torch.tensor(secret.sources)[torch.randint(2, (count,), generator=generator)]
+    labels = torch.tensor(sources)[torch.randint(2, (count,), generator=generator)]
     return made, labels
 
 
@@ -240,5 +248,7 @@ class MEADefender:
     def _evasion(self, secret: Secret, task: Task, *, seed: int, runtime: Runtime) -> Extra:
         if not isinstance(secret, MixSecret) or not self.evasion_samples or "evasion" in self.without:
             return Extra.alone(task.owner.inputs[:0], task.owner.labels[:0])
-        made = mix_otherwise(secret, task.owner, self.evasion, self.evasion_samples, seed=seed, runtime=runtime)
+        made = mix_otherwise(
+            secret.sources, secret.combiner, task.owner, self.evasion, self.evasion_samples, seed=seed, runtime=runtime
+        )
         return Extra.alone(*made)

@@ -101,10 +101,12 @@ class BenchRow:
         cell: row and column of a heat map.
         accuracy: of the marked model.
         wsr: of the marked model; the lowest is its worst.
+        wfpr: of the marked model, for samples that are mixed otherwise than the watermark; the highest is its worst.
         marked: how many seeds were called marked.
         failed: how many seeds failed on the marked model.
         control_accuracy: of the unmarked control.
         control_wsr: of the control; the highest is its worst.
+        control_wfpr: of the control, the mean.
         false_alarms: how many seeds' controls were called marked.
         control_failed: how many seeds failed on the control.
         asked: queries of the thief, the mean.
@@ -127,10 +129,12 @@ class BenchRow:
     cell: tuple[str, str] | None = None
     accuracy: Spread = UNKNOWN
     wsr: Spread = UNKNOWN
+    wfpr: Spread = UNKNOWN
     marked: int = 0
     failed: int = 0
     control_accuracy: Spread = UNKNOWN
     control_wsr: Spread = UNKNOWN
+    control_wfpr: float = math.nan
     false_alarms: int = 0
     control_failed: int = 0
     asked: float = math.nan
@@ -270,13 +274,18 @@ def reasons(row: BenchRow) -> list[str]:
 
 
 def remarks(row: BenchRow) -> list[str]:
-    """What a reader must know to understand a verdict: that hosts without the trigger get the expected answer too."""
+    """What a reader must know to understand a verdict: what else than the trigger gets the expected answer."""
+    told = []
     rates = [seed.marked.hosts for seed in row.seeds if math.isfinite(seed.marked.hosts)]
-    if row.failed == len(row.seeds) or not rates or statistics.fmean(rates) <= MANY_HOSTS:
-        return []
-    return [
-        f"The controls, which lack the trigger, get the expected answer in {percent(statistics.fmean(rates))} of cases."
-    ]
+    if rates and statistics.fmean(rates) > MANY_HOSTS:
+        hosts = percent(statistics.fmean(rates))
+        told.append(f"The controls, which lack the trigger, get the expected answer in {hosts} of cases.")
+    if math.isfinite(row.wfpr.mean):
+        told.append(
+            f"WFPR {percent(row.wfpr.mean)}, at most {percent(row.wfpr.highest)} "
+            f"({percent(row.control_wfpr)} of the control): the same classes mixed otherwise."
+        )
+    return told
 
 
 def _seeds(seeds: Sequence[int]) -> str:
