@@ -30,7 +30,7 @@ from heirmark.blackbox import BlackBox
 from heirmark.data import load_task
 from heirmark.files import atomic_write_json
 from heirmark.models import specify
-from heirmark.pipeline.demo_plan import QUICK
+from heirmark.pipeline.profiles import QUICK
 from heirmark.runtime import Runtime, as_floats
 from heirmark.task import Task
 from heirmark.training import Recipe, accuracy, fit

@@ -41,10 +41,10 @@ from heirmark.methods.mea_defender import mix_otherwise
 from heirmark.models.storage import load_model
 from heirmark.pipeline.answering import ADVERSARY
 from heirmark.pipeline.context import Context, exact
-from heirmark.pipeline.demo_plan import QUICK, Profile
 from heirmark.pipeline.embedding import embed_stage
 from heirmark.pipeline.judging import Judgement, calibrate_stage, read_judged, read_key, verify_stage
 from heirmark.pipeline.named import check_architecture, load_pool, named_architecture
+from heirmark.pipeline.profiles import QUICK, Profile
 from heirmark.pipeline.stage import Stage
 from heirmark.pipeline.stealing import Theft, steal_stage
 from heirmark.pipeline.store import Store

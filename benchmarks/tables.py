@@ -8,7 +8,7 @@ from torch import nn
 
 from heirmark.methods import T2S, AnyMethod
 from heirmark.models import specify
-from heirmark.pipeline.demo_plan import FULL, Profile
+from heirmark.pipeline.profiles import FULL, Profile
 from heirmark.rehearsal import DistillationLoss
 from heirmark.training import Recipe
 from heirmark.triggers import Feature, Mix, Tiles

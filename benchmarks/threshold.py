@@ -27,9 +27,9 @@ from heirmark.files import atomic_write_json
 from heirmark.methods.mea_defender import WAYS, Way, alike
 from heirmark.models.storage import load_model
 from heirmark.pipeline.context import Context, exact
-from heirmark.pipeline.demo_plan import QUICK
 from heirmark.pipeline.embedding import embed_stage
 from heirmark.pipeline.judging import read_key
+from heirmark.pipeline.profiles import QUICK
 from heirmark.pipeline.store import Store
 from heirmark.runtime import Runtime, derive_seed, predict
 from heirmark.task import Task

@@ -14,7 +14,7 @@ from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.answering import ADVERSARY
 from heirmark.pipeline.audit_attacks import quick_attacks
 from heirmark.pipeline.audit_plan import BITS, RATES
-from heirmark.pipeline.demo_plan import QUICK, Profile
+from heirmark.pipeline.profiles import QUICK, Profile
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.trials import Trial
 from heirmark.training import Recipe

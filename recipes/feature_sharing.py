@@ -11,7 +11,7 @@ from heirmark.bench.recipes import Scale
 from heirmark.methods import EWE, AnyMethod, FeatureSharing, Vanilla
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.audit_attacks import quick_attacks
-from heirmark.pipeline.demo_plan import Profile
+from heirmark.pipeline.profiles import Profile
 from heirmark.pipeline.trials import Trial
 from heirmark.triggers import Entangled, OutOfDistribution, Patch
 

@@ -44,10 +44,10 @@ from heirmark.pipeline.attack_jobs import inspect_job, remove_job, screen_job
 from heirmark.pipeline.audit_attacks import PAPER_ATTACKS, Sizes, fitted, fitting, quick_attack, quick_attacks
 from heirmark.pipeline.audit_job import audit_job, read_twin, recipe_of, trigger_kind
 from heirmark.pipeline.audit_plan import CHAIN, GUESSES, PROFILES, QUICK_POOL, Programme, select
-from heirmark.pipeline.demo_plan import QUICK as DEMO
 from heirmark.pipeline.exporting import Origin
 from heirmark.pipeline.jobs import embed_job, inspect_folder, verify_job
 from heirmark.pipeline.judging import read_key
+from heirmark.pipeline.profiles import QUICK as DEMO
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.trials import Probe, Trial
 from heirmark.report.audit import (

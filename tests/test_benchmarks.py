@@ -15,7 +15,7 @@ import own_code
 from heirmark.attacks import EXTRACTIONS
 from heirmark.methods import T2S, AnyMethod, DeepTracer, KeyFilter
 from heirmark.pipeline.context import Context
-from heirmark.pipeline.demo_plan import QUICK
+from heirmark.pipeline.profiles import QUICK
 from heirmark.pipeline.stage import lineage
 from heirmark.pipeline.store import Event, Store
 from heirmark.runtime import Runtime

@@ -118,10 +118,10 @@ def embed(
 ) -> int:
     """Train a model with a watermark; write the model, its secret key and a calibration of the test."""
     from heirmark.methods import METHODS
-    from heirmark.pipeline.demo_plan import QUICK
     from heirmark.pipeline.exporting import Origin
     from heirmark.pipeline.jobs import embed_job
     from heirmark.pipeline.named import check_known, load_named_task, with_foreign
+    from heirmark.pipeline.profiles import QUICK
 
     check_known("method", method, METHODS)
     # A key drawn from seed 0 and public data is anybody's.

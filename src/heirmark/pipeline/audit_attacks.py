@@ -36,7 +36,7 @@ from heirmark.attacks import (
     Transfer,
 )
 from heirmark.errors import BadConfig
-from heirmark.pipeline.demo_plan import QUICK as DEMO
+from heirmark.pipeline.profiles import QUICK as DEMO
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
 

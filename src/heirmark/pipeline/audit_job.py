@@ -16,12 +16,12 @@ from heirmark.pipeline.adopting import adopt_stage
 from heirmark.pipeline.audit import Auditor, AuditResult, run_audit
 from heirmark.pipeline.audit_plan import Programme
 from heirmark.pipeline.context import Context
-from heirmark.pipeline.demo_plan import QUICK as DEMO
 from heirmark.pipeline.embedding import train_stage
 from heirmark.pipeline.exporting import TWIN, OnEvent, labelled_store, read_origin
 from heirmark.pipeline.holding import check_fit
 from heirmark.pipeline.judging import CALIBRATION, read_calibration, read_key
 from heirmark.pipeline.named import check_given, describe_model
+from heirmark.pipeline.profiles import QUICK as DEMO
 from heirmark.pipeline.stage import Stage
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split, Task

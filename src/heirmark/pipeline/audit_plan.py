@@ -24,7 +24,7 @@ from heirmark.errors import BadConfig
 from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.audit_attacks import PAPER_ATTACKS, Sizes, fitted, quick_attacks, unfit
-from heirmark.pipeline.demo_plan import QUICK as DEMO
+from heirmark.pipeline.profiles import QUICK as DEMO
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.trials import Probe, Trial
 from heirmark.training import Recipe

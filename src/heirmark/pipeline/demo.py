@@ -19,10 +19,11 @@ from heirmark.files import atomic_write_bytes, atomic_write_json
 from heirmark.key import Key
 from heirmark.methods import METHODS
 from heirmark.pipeline.context import Context
-from heirmark.pipeline.demo_plan import FULL, QUICK, Plan, Profile, Suspect, plan_demo
+from heirmark.pipeline.demo_plan import Plan, Suspect, plan_demo
 from heirmark.pipeline.folders import read_history, read_pictures
 from heirmark.pipeline.judging import CALIBRATION, Judged, read_judged, read_key
 from heirmark.pipeline.named import check_known
+from heirmark.pipeline.profiles import FULL, QUICK, Profile
 from heirmark.pipeline.stage import Artifact, lineage
 from heirmark.pipeline.store import Event, Store
 from heirmark.report import Example, Report, Row, render, rows_to_json
