@@ -118,13 +118,13 @@ def test_mcnemar_p_rises_with_pairs_against(only_trigger, only_control):
 @given(st.integers(1, 2000), st.integers(2, 1000), st.data())
 def test_null_rate_is_never_below_chance_nor_any_model(n, classes, data):
     hits = data.draw(st.lists(st.integers(0, n), max_size=8))
-    rate = null_rate(hits, n, classes)
+    rate = null_rate(hits, n, 1 / classes)
     assert 1 / classes <= rate <= 1
     for count in hits:
         assert rate >= count / n
         assert rate >= clopper_pearson(count, n, 0.9)[1]
     # One more model with another count can only raise it: it takes its share of the error, and may widen the range.
-    assert null_rate([*hits, data.draw(st.integers(0, n))], n, classes) >= rate
+    assert null_rate([*hits, data.draw(st.integers(0, n))], n, 1 / classes) >= rate
 
 
 def wrong_claims(models, mean, spread, *, runs, level=0.01, n=500):
@@ -132,7 +132,7 @@ def wrong_claims(models, mean, spread, *, runs, level=0.01, n=500):
     generator = np.random.default_rng(0)
     logits = math.log(mean / (1 - mean)) + spread * generator.standard_normal((runs, models + 1))
     rows = generator.binomial(n, 1 / (1 + np.exp(-logits))).tolist()
-    return sum(binomial_p(row[-1], n, null_rate(row[:-1], n, 10)) < level for row in rows) / runs
+    return sum(binomial_p(row[-1], n, null_rate(row[:-1], n, 1 / 10)) < level for row in rows) / runs
 
 
 @pytest.mark.parametrize(("mean", "spread"), [(0.02, 0.3), (0.1, 0.0), (0.3, 0.6), (0.6, 0.6)])
@@ -193,9 +193,10 @@ def test_least_hits_is_the_first_that_rejects(n, p0, level):
         lambda: binomial_p(1, 2, math.nan),
         lambda: mcnemar_p(-1, 2),
         lambda: mcnemar_p(3, -1),
-        lambda: null_rate([3], 2, 10),
-        lambda: null_rate([1], 2, 1),
-        lambda: null_rate([1], 2, 10, 0.0),
+        lambda: null_rate([3], 2, 0.1),
+        lambda: null_rate([1], 2, 0.0),
+        lambda: null_rate([1], 2, 1.1),
+        lambda: null_rate([1], 2, 0.1, 0.0),
         lambda: holm([0.5, 1.5]),
         lambda: holm([math.nan]),
     ],

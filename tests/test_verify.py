@@ -159,6 +159,29 @@ def test_pairs_with_a_shared_control_count_once_in_the_matched_test():
     assert verdict.outcome == "NOT_ESTABLISHED"
 
 
+def test_queries_without_hosts_must_be_hit_by_more_than_half():
+    """Of images of one foreign class an unmarked model says the target to many or to none, whatever five others did."""
+    key = make(500, host_labels=None)
+    calibration = calibration_of(key, 0, 1, 0, 2, 0)
+    few, many = (verify(answering(rate), key, calibration=calibration) for rate in (0.4, 0.7))
+    assert (few.outcome, many.outcome) == ("NOT_ESTABLISHED", "MARKED")
+    assert "no-hosts" in few.flags
+    assert few.null_rate == 0.5
+    assert "the larger of 1/2 and" in few.null
+    assert "= 1/2, assumed" in verify(answering(0.4), key).null
+    shown = make(500)
+    verdict = verify(answering(0.4), shown, calibration=calibration_of(shown, 0, 1, 0, 2, 0))
+    assert verdict.outcome == "MARKED"
+    assert "no-hosts" not in verdict.flags
+
+
+def test_random_labels_are_granted_chance_without_hosts_too():
+    key = make(500, host_labels=None, trigger={"kind": "random-labels", "memorised": True})
+    verdict = verify(answering(0.4), key)
+    assert verdict.null_rate == 1 / CLASSES
+    assert "no-hosts" not in verdict.flags
+
+
 @pytest.mark.parametrize("answer", [TARGET, 2, 0])
 def test_one_answer_to_everything_is_invalid(answer):
     verdict = verify(answering(0.0, other=answer), make())

@@ -116,22 +116,22 @@ def mcnemar_p(only_trigger: int, only_control: int) -> float:
     return binomial_p(only_trigger, only_trigger + only_control, 0.5)
 
 
-def null_rate(unmarked_hits: Sequence[int], n: int, classes: int, confidence: float = 0.95) -> float:
+def null_rate(unmarked_hits: Sequence[int], n: int, least: float, confidence: float = 0.95) -> float:
     r"""A hit rate that an unmarked model is taken not to exceed, from m unmarked models asked the same n queries.
 
-    .. math:: \max\Big(\frac1C,\; \max_j u_j + \frac{\max_j k_j - \min_j k_j}{n}\Big), \quad
+    .. math:: \max\Big(r_0,\; \max_j u_j + \frac{\max_j k_j - \min_j k_j}{n}\Big), \quad
         u_j = B\Big(1 - \frac{1 - \mathrm{confidence}}{m};\; k_j + 1, n - k_j\Big)
 
-    Three parts, each on the side of the suspect. 1/C, because a trigger's target is often the class that a model says
-    least, so that the unmarked rate can be far below chance and a few odd answers would look like proof. The
+    Three parts, each on the side of the suspect. What is granted in any case, since a trigger's target is often the class that
+    a model says least, so that the unmarked rate can be far below chance and a few odd answers would look like proof. The
     Clopper-Pearson upper bounds :math:`u_j`, with a Bonferroni share of the error each, cover the rates of all m models
     at once. And since the suspect is none of these models, the range of their rates is added once more: an allowance
     for how models differ, not a theorem; ``docs/verdicts.md`` says how it fares in simulation.
 
     Args:
-        unmarked_hits: hits :math:`k_j` of each unmarked model; with none the rate is 1/C.
+        unmarked_hits: hits :math:`k_j` of each unmarked model; with none the rate is the least.
         n: queries that each was asked.
-        classes: number of classes C.
+        least: :math:`r_0`, which is granted in any case, such as chance, 1/C; in (0, 1].
         confidence: of all the upper bounds together.
 
     Returns:
@@ -141,23 +141,23 @@ def null_rate(unmarked_hits: Sequence[int], n: int, classes: int, confidence: fl
         ValueError: if an argument is out of range.
 
     Examples:
-        >>> null_rate([], 500, 10)
+        >>> null_rate([], 500, 1 / 10)
         0.1
-        >>> null_rate([0, 1, 0], 500, 10)
+        >>> null_rate([0, 1, 0], 500, 1 / 10)
         0.1
-        >>> round(null_rate([300, 290, 310], 500, 10), 3)
+        >>> round(null_rate([300, 290, 310], 500, 1 / 10), 3)
         0.706
     """
-    if classes < 2:
-        raise ValueError(f"classes must be at least 2, not {classes}")
+    if not 0 < least <= 1:
+        raise ValueError(f"least must lie above 0 and at most at 1, not {least}")
     _check_open_unit(confidence, "confidence")
     for hits in unmarked_hits:
         _check_counts(hits, n)
     if not unmarked_hits or not n:
-        return 1 / classes
+        return least
     most = max(unmarked_hits)
     bound = _upper(most, n, (1 - confidence) / len(unmarked_hits))
-    return min(1.0, max(1 / classes, bound + (most - min(unmarked_hits)) / n))
+    return min(1.0, max(least, bound + (most - min(unmarked_hits)) / n))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -22,6 +22,7 @@ FLAGS: Mapping[str, str] = {
     "uncalibrated": "No unmarked model was asked: that such models hit at most at chance, 1/C, is assumed.",
     "few-calibration-models": "Fewer than 5 unmarked models were asked, too few to see how much such models differ.",
     "high-null-rate": "Unmarked models may hit more than half of the key, which can then hardly tell a copy from them.",
+    "no-hosts": "The queries show nothing of the task; models differ much on such, so unmarked ones are granted half of them.",
     "small-key": "Fewer than 100 queries: the interval is wide, and a faint mark goes unseen.",
     "repeated-controls": "Queries share controls; the matched test counts only the first pair of each control.",
     "memorised-key": "The queries trained the marked model: that it hits them shows memory; only a copy's hits show inheritance.",

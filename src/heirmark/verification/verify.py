@@ -26,6 +26,9 @@ LEAST_QUERIES = 20
 _FEW_QUERIES = 100
 _FEW_MODELS = 5
 _CONFIDENCE = 0.95
+_HOSTLESS = 0.5
+"""Rate granted to unmarked models in any case where queries show nothing of the task. Such queries are nearly alike, and a model
+takes most of them for one class or hardly any: few models do not show how much models differ (``docs/verdicts.md``)."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -53,7 +56,7 @@ def verify(
         suspect: whom to ask.
         key: drawn by a method when it marked the owner's model.
         calibration: how often unmarked models hit this key, from :func:`calibrate`. Without it they are assumed to hit
-            at chance, 1/C, and the verdict says so.
+            at chance, 1/C, or half of the queries where these have no hosts, and the verdict says so.
         level: chance of a wrong MARKED that is tolerated, in (0, 0.5].
         accuracy: of the suspect on its task, 0 to 1, if it is known; only to raise a flag.
 
@@ -155,7 +158,10 @@ def _judge(
     trials = len(key)
     hit, control_hit = answered.triggers == key.expected, answered.controls == key.expected
     hits, control_rate = int(hit.sum()), float(control_hit.double().mean())
-    rate = null_rate(calibration.hits if calibration else (), trials, key.classes, _CONFIDENCE)
+    # Of a memorised key the null is by design: every query has a random label of its own.
+    hostless = not key.host_labels.shape[1] and not key.memorised
+    least = _HOSTLESS if hostless else 1 / key.classes
+    rate = null_rate(calibration.hits if calibration else (), trials, least, _CONFIDENCE)
     pairs = key.independent_pairs()
     only_trigger, only_control = int((hit & ~control_hit)[pairs].sum()), int((control_hit & ~hit)[pairs].sum())
     p_binomial, p_matched = binomial_p(hits, trials, rate), mcnemar_p(only_trigger, only_control)
@@ -166,6 +172,7 @@ def _judge(
         "uncalibrated": calibration is None,
         "few-calibration-models": calibration is not None and len(calibration.hits) < _FEW_MODELS,
         "high-null-rate": rate > 0.5,
+        "no-hosts": hostless,
         "small-key": trials < _FEW_QUERIES,
         "repeated-controls": len(pairs) < trials,
         "memorised-key": key.memorised,
@@ -186,7 +193,7 @@ def _judge(
         p_binomial=p_binomial,
         p_matched=p_matched,
         null_rate=rate,
-        null=_null_in_words(rate, key.classes, calibration),
+        null=_null_in_words(rate, "1/2" if hostless else f"1/{key.classes}", calibration),
         level=level,
         queries=2 * trials,
         flags=tuple(flag for flag, is_raised in raised.items() if is_raised),
@@ -204,12 +211,12 @@ def _is_degenerate(answer: int, key: Key) -> bool:
     return answer in set(key.expected.tolist()) or len(hosts) > 1
 
 
-def _null_in_words(rate: float, classes: int, calibration: Calibration | None) -> str:
+def _null_in_words(rate: float, least: str, calibration: Calibration | None) -> str:
     matched = "and the trigger makes no difference to its host"
     if calibration is None:
-        return f"hit rate at most {rate:.3g} = 1/{classes}, assumed without asking any unmarked model, {matched}"
+        return f"hit rate at most {rate:.3g} = {least}, assumed without asking any unmarked model, {matched}"
     return (
-        f"hit rate at most {rate:.3g}, the larger of 1/{classes} and the {_CONFIDENCE:.0%} upper bound of "
+        f"hit rate at most {rate:.3g}, the larger of {least} and the {_CONFIDENCE:.0%} upper bound of "
         f"{len(calibration.hits)} unmarked models plus their range, {matched}"
     )
 
