@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -29,6 +30,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 import attacks
 import compare
 import extractions
+import foreign_null
 import summary
 import t2s_time
 import tables
@@ -192,6 +194,20 @@ def test_extractions_are_summed_up_over_seeds_beside_what_is_printed() -> None:
 def test_every_registered_extraction_is_proved_on_a_clean_victim() -> None:
     known = {type(attack) for attack, _ in extractions.thieves(tables.STUDY, NET).values()}
     assert known == set(EXTRACTIONS.values())
+
+
+def test_false_alarms_of_keys_without_hosts() -> None:
+    """Nineteen models that never hit, and one that hits two keys of three: it is judged whenever it does not calibrate."""
+    hits = np.zeros((20, 3), dtype=np.int64)
+    hits[7] = (200, 300, 0)
+    told = {
+        least: foreign_null.false_alarms(hits, least, 5, draws=400, seed=0)["worst_key"] for least in (0.1, 0.5, 0.7)
+    }
+    assert told == pytest.approx({0.1: 1 / 20, 0.5: 1 / 20, 0.7: 0}, abs=0.01)
+    found = foreign_null.false_alarms(hits, 0.5, 5, draws=400, seed=0)
+    assert found["false_alarms"] == pytest.approx(1 / 60, abs=0.004), "of the three keys one"
+    assert found["keys_above_the_level"] == pytest.approx(1 / 3, abs=1e-3)
+    assert foreign_null.needed((0, 0, 0, 0, 0), 0.5) == 277
 
 
 def test_the_rivals_time_is_told_in_ratios_of_medians() -> None:
