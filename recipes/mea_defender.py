@@ -168,7 +168,7 @@ def table_3(scale: Scale) -> Grid:
 
 
 def table_4(scale: Scale) -> Grid:
-    """EWE and Composite beside MEA-Defender, stolen by the victim's net and by another: GoogLeNet, at the small scale VGG-like."""
+    """EWE and Composite beside MEA-Defender, stolen by the same net and by another: GoogLeNet, at the small scale VGG-like."""
     bench = _bench(scale)
     if scale == "cpu":
         nets: dict[str, tuple[Architecture, dict[str, AnyMethod]]] = {
