@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from heirmark.attacks import DFME, JBDA, Knockoff, Pruning, Quantisation
 from heirmark.bench import Block, Grid, Marking, Published, Workload
 from heirmark.bench.grid import Picture
-from heirmark.methods import AnyMethod, Unmarked
+from heirmark.methods import EWE, AnyMethod, Unmarked
 from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.answering import ADVERSARY
@@ -18,7 +18,7 @@ from heirmark.pipeline.profiles import QUICK, Profile
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.trials import Trial
 from heirmark.training import Recipe
-from heirmark.triggers import AnyTrigger
+from heirmark.triggers import AnyTrigger, Entangled, OutOfDistribution
 
 NOTE = (
     "cpu scale: 9,000 images of Fashion-MNIST for the owner and as many others for the thief, a NaiveNet with BatchNorm, the "
@@ -190,11 +190,27 @@ def compressions(*before: Theft) -> list[Trial]:
     ]
 
 
-def printed(source: str, rows: Mapping[str, Mapping[str, tuple[float | None, float | None]]]) -> tuple[Published, ...]:
-    """Figures of a paper in percent, (ACC, WSR) by marking and trial."""
+def ewe_on_photographs(model: Architecture) -> EWE:
+    """EWE as its code has it for CIFAR-10, made of the nines of SVHN."""
+    usual = EWE()
+    return replace(
+        usual,
+        model=model,
+        trigger=Entangled(of=OutOfDistribution(source=9)),
+        pretraining=replace(usual.pretraining, epochs=50),
+        training=replace(usual.training, extras=(16, 16)),  # one batch in five
+        factors=(1e5, 1e5, 1e5),
+    )
+
+
+def printed(
+    source: str, rows: Mapping[str, Mapping[str, tuple[float | None, float | None]]], block: str = ""
+) -> tuple[Published, ...]:
+    """Figures of a paper in percent, (ACC, WSR) by marking and trial, of one block or of every one that has the cell."""
     return tuple(
         Published(
             source=source,
+            block=block,
             marking=marking,
             trial=trial,
             accuracy=None if accuracy is None else round(accuracy / 100, 6),
@@ -213,6 +229,7 @@ __all__ = [
     "Grid",
     "block",
     "compressions",
+    "ewe_on_photographs",
     "paper",
     "printed",
     "quick",

@@ -65,6 +65,7 @@ GRID = Grid(
             probes=(
                 Probe(name="probing", attack=MixProbing()),
                 Probe(name="outliers", attack=LocalOutliers(samples=60, neighbours=5)),
+                Probe(name="probing a copy", attack=MixProbing(), stolen=(THEFT,)),
             ),
             unmarked=UNMARKED,
             calibrators=(UNMARKED, UNMARKED),
@@ -116,11 +117,26 @@ def test_probes_have_rows(ran: tuple[BenchResult, Path]) -> None:
     result, _ = ran
     probes = [row for row in result.rows if row.probe and row.marking == "joint"]
     assert [(row.probe, row.arm) for row in probes if row.seed == 0] == [
-        (probe, arm) for probe in ("probing", "outliers") for arm in ("marked", "unmarked")
+        (probe, arm) for probe in ("probing", "outliers", "probing a copy") for arm in ("marked", "unmarked")
     ]
     screens = [row for row in probes if row.probe == "outliers"]
     assert all(0 <= row.detected <= 1 and row.outcome for row in screens)
-    assert all(row.found in (0.0, 1.0) for row in probes if row.probe == "probing")
+    assert all(row.found in (0.0, 1.0) for row in probes if row.probe.startswith("probing"))
+
+
+def test_a_probe_of_a_copy_looks_into_the_copy_that_is_judged() -> None:
+    cells = [cell for cell in plan_grid(GRID, Contexts(CPU)).cells if cell.marking.name == "joint"]
+    for arm in ("marked", "unmarked"):
+        copies = {cell.steps[0].name for cell in cells if cell.trial.name == "Knockoff" and cell.arm == arm}
+        probed = [cell.goal for cell in cells if cell.probe == "probing a copy" and cell.arm == arm]
+        assert {goal.inputs["held"].name for goal in probed} == copies
+        assert {goal.inputs["inspection"].inputs["held"].name for goal in probed} == copies
+
+
+def test_probes_of_one_name_are_refused() -> None:
+    block = GRID.blocks[0]
+    with pytest.raises(BadConfig, match="two rows of one name"):
+        replace(block, probes=(*block.probes, block.probes[0]))
 
 
 def test_mixes_have_a_rate_of_look_alikes(ran: tuple[BenchResult, Path]) -> None:

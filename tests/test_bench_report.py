@@ -25,7 +25,7 @@ from heirmark.bench.reporting import part_command, report_of
 from heirmark.bench.rows import CellRow, summarise
 from heirmark.bench.settings import Contexts
 from heirmark.errors import BadConfig
-from heirmark.methods import Unmarked, Vanilla
+from heirmark.methods import FeatureSharing, Unmarked, Vanilla
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.trials import Trial
 from heirmark.report.bench import BenchReport, Cloud, Course, Projection
@@ -34,7 +34,7 @@ from heirmark.report.bench_page import family, render_bench
 from heirmark.report.bench_tables import bench_table, markdown, probe_table
 from heirmark.runtime import Runtime
 from heirmark.training import Recipe
-from heirmark.triggers import Mix
+from heirmark.triggers import Mix, Patch
 from test_report import Page
 
 COMMAND = "heirmark bench recipes/table.py:table_1 --scale cpu"
@@ -64,6 +64,7 @@ def whole() -> BenchReport:
     return report(
         projections={NAME: [Projection(marking="T2S", seed=0, clouds=clouds)]},
         courses={NAME: [course]},
+        shifts={NAME: {("T2S", "conv1"): 0.5, ("T2S", "fc"): 1.25, ("joint", "fc"): 0.0}},
         notes=("A remark.",),
     )
 
@@ -83,7 +84,7 @@ def test_page_says_everything(html: str) -> None:
         "Watermarks against theft and removal", "Settings of a study", "Knockoff, labels", "T2S, Mix, λ = 50",
         "T2S, Table II, CIFAR-10: ACC 82.0%, WSR 97.6%", "worst", "1 false alarm", "A remark.", "2026-01-01",
         "seeds 0, 1, 2 failed: a loss became inf in epoch 1", "Neural Cleanse", "local outliers", "1 of 3", "2 of 3",
-        "Features in two dimensions", "does not prove",
+        "Features in two dimensions", "does not prove", "Where the mark is",
     ):  # fmt: skip
         assert wanted in text, wanted
 
@@ -110,8 +111,8 @@ def test_every_row_leads_to_the_command_and_stage_of_every_seed(html: str, whole
 
 def test_drawings_have_titles_and_ids_of_their_own(html: str) -> None:
     drawings = [svg for svg in re.findall(r"<svg[^>]*>", html) if "swatch" not in svg]
-    # Two of pruning and two of λ, two maps after each of two trials, one course, two clouds.
-    assert len(drawings) == 2 + 2 + 4 + 1 + 2
+    # Two of pruning and two of λ, two maps after each of two trials, one course, one of weights, two clouds.
+    assert len(drawings) == 2 + 2 + 4 + 1 + 1 + 2
     assert all('role="img"' in svg and re.search(r'aria-label="[^"]{20,}"', svg) for svg in drawings)
     ids = re.findall(r'\bid="([^"]+)"', html)
     assert len(set(ids)) == len(ids)
@@ -120,7 +121,7 @@ def test_drawings_have_titles_and_ids_of_their_own(html: str) -> None:
 
 def test_same_rows_same_bytes(whole: BenchReport) -> None:
     assert render_bench(whole) == render_bench(whole)
-    assert markdown(whole) == markdown(report())
+    assert markdown(whole) == markdown(report(shifts={NAME: whole.blocks[0].shifts}))
     assert "2026-01-01" not in markdown(whole), "a date would change what documents include"
 
 
@@ -174,7 +175,7 @@ def test_tables_of_markdown_are_rectangular(whole: BenchReport) -> None:
         elif tables[-1]:
             tables.append([])
     tables = [table for table in tables if table]
-    assert len(tables) == 5
+    assert len(tables) == 6
     for table in tables:
         assert len({len(re.findall(r"(?<!\\)\|", line)) for line in table}) == 1
     assert tables[0][0] == (
@@ -358,6 +359,28 @@ def test_pictures_are_of_the_three_models_and_all_kinds_of_samples(
     assert block.courses == (), "joint training keeps no success rate by epoch"
 
 
+def test_weight_shifts_have_a_table(whole: BenchReport) -> None:
+    text = markdown(whole)
+    assert "### Weight shift by layer" in text
+    assert "| T2S | 50.0% | 125.0% |" in text
+    assert "| joint | – | 0.0% |" in text
+
+
+def test_weight_shifts_are_a_picture_of_methods_that_keep_them(tmp_path: Path) -> None:
+    """Feature Sharing, Fig. 3: what is frozen does not move, and the last layer does."""
+    (tiny,) = TINY.blocks
+    sharing = FeatureSharing(model=NET, trigger=Patch(), triggers=20, key_size=20, pretraining=RECIPE, tuning=RECIPE)
+    markings = (*tiny.markings, *(Marking(name=f"{n} frozen", method=replace(sharing, frozen=n)) for n in (0, 2)))
+    grid = replace(TINY, blocks=(replace(tiny, markings=markings, trials=(), pictures=("shift",)),))
+    result = run_bench(grid, tmp_path, contexts=Contexts(Runtime(device="cpu", precision="float32")), command="test")
+    shifts = result.report.blocks[0].shifts
+    assert result.report.notes == ()
+    assert {name for name, _ in shifts} == {"0 frozen", "2 frozen"}, "joint training keeps none"
+    moved = {name: [shift > 0 for (row, _), shift in shifts.items() if row == name] for name, _ in shifts}
+    assert moved == {"0 frozen": [True] * 4, "2 frozen": [False] * 2 + [True] * 2}
+    assert "Where the mark is" in words(result.page.read_text(encoding="utf-8"))
+
+
 def test_a_picture_that_cannot_be_drawn_is_a_remark(
     ran: tuple[BenchResult, Path, list[logging.Run]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -370,7 +393,7 @@ def test_a_picture_that_cannot_be_drawn_is_a_remark(
     contexts = Contexts(Runtime(device="cpu", precision="float32"))
     result = run_bench(TINY, ran[1], contexts=contexts, command="test")
     assert result.report.notes == ("No picture of joint: no features",)
-    with pytest.raises(BadConfig, match="unknown picture 'film': choose of pca, history"):
+    with pytest.raises(BadConfig, match="unknown picture 'film': choose of pca, history, shift"):
         replace(TINY.blocks[0], pictures=("film",))  # type: ignore[arg-type]
 
 

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
-from heirmark.bench import Grid
+from heirmark.bench import Grid, settings
 from heirmark.bench.grid import asks_foreign
+from heirmark.bench.plan import plan_grid
 from heirmark.bench.recipes import SCALES, load_grid, recipes_in
+from heirmark.bench.settings import Contexts
+from heirmark.data import DATASETS, registry
 from heirmark.models import specify
+from heirmark.pipeline import named
 from heirmark.pipeline.stealing import Theft
+from heirmark.runtime import Runtime
+from heirmark.task import Split
 from heirmark.triggers.foreign import foreign_dataset
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
-SHAPES = {"cifar10": (3, 32, 32), "mnist": (1, 28, 28), "fashion-mnist": (1, 28, 28), "fashion-mini": (1, 28, 28)}
+GREY, COLOUR = (1, 28, 28), (3, 32, 32)
+SHAPES = {
+    "cifar10": COLOUR, "cifar100": COLOUR, "svhn": COLOUR, "mnist": GREY, "fashion-mnist": GREY, "fashion-mini": GREY,
+}  # fmt: skip
 NAMED = [
     (path.name, name, scale)
     for path in sorted(RECIPES.glob("*.py"))
@@ -34,16 +45,48 @@ def test_every_recipe_is_a_grid(file: str, name: str, scale: str) -> None:
     assert grid.name == f"{Path(file).stem}-{name}".replace("_", "-")
     assert len(grid.seeds) >= 3
     for block in grid.blocks:
-        shape = SHAPES[block.workload.data]
-        thieves = [step.attack for trial in block.trials for step in trial.steps if isinstance(step, Theft)]
+        shape, classes = SHAPES[block.workload.data], len(DATASETS[block.workload.data].classes)
+        steps = [step for trial in block.trials for step in trial.steps]
+        thefts = [step for step in steps if isinstance(step, Theft)]
+        thefts += [theft for probe in block.probes for theft in probe.stolen]
+        thieves = [theft.attack for theft in thefts]
         for owner in (*(marking.method for marking in block.markings), block.unmarked, *block.calibrators, *thieves):
-            specify(owner.model, input_shape=shape, classes=10)
+            specify(owner.model, input_shape=shape, classes=classes)
         needed = {foreign_dataset(marking.method.trigger) for marking in block.markings}
         assert needed <= {None, block.workload.foreign}
         if any(asks_foreign(marking.method) for marking in block.markings):
             assert block.workload.foreign is not None
-        pools = {step.pool for trial in block.trials for step in trial.steps if isinstance(step, Theft)}
-        assert pools <= {"adversary", *block.workload.pools}
+        pools = {step.pool for step in (*steps, *thefts)}
+        assert pools <= {None, "adversary", *block.workload.pools}
+
+
+def stand_in(name: str) -> tuple[Split, Split, tuple[str, ...]]:
+    """A few images of noise with the shape and the classes of a data set."""
+    classes = DATASETS[name].classes
+    generator = torch.Generator().manual_seed(len(name))
+
+    def some(count: int) -> Split:
+        inputs = torch.randint(256, (count, *SHAPES[name]), dtype=torch.uint8, generator=generator)
+        return Split(inputs=inputs, labels=torch.arange(count) % len(classes))
+
+    return some(400), some(100), classes
+
+
+@pytest.mark.parametrize(("file", "name"), sorted({(file, name) for file, name, _ in NAMED}))
+def test_every_recipe_can_be_planned(file: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def images(name: str, root: Path | None = None) -> tuple[Split, Split, tuple[str, ...]]:
+        return stand_in(name)
+
+    for module in (registry, settings, named):
+        monkeypatch.setattr(module, "load_images", images)
+    contexts = Contexts(Runtime(device="cpu", precision="float32"))
+    grid = replace(grid_of(file, name, "cpu"), seeds=(0,))
+    plan = plan_grid(grid, contexts)
+    arms = ("marked", "unmarked")
+    assert len(plan.cells) == sum(
+        len(arms) * len(block.markings) * (1 + len(block.trials) + len(block.probes)) for block in grid.blocks
+    )
+    assert {stage.identity for stage in plan.stages} <= set(plan.settings)
 
 
 @pytest.mark.parametrize(("file", "name"), sorted({(file, name) for file, name, _ in NAMED}))

@@ -105,16 +105,17 @@ def run_bench(
         out / "bench.json",
         {"provenance": provenance, "grid": to_json(grid), "summary": [to_plain(figures) for figures in summary]},
     )
-    projections, courses, notes = pictures_of(plan, kept, contexts)
+    drawn = pictures_of(plan, kept, contexts)
     report = report_of(
         grid,
         rows,
         summary,
         command=command,
         provenance=provenance,
-        projections=projections,
-        courses=courses,
-        notes=notes,
+        projections=drawn.projections,
+        courses=drawn.courses,
+        shifts=drawn.shifts,
+        notes=drawn.notes,
     )
     page = out / "report.html"
     atomic_write_bytes(page, render_bench(report).encode())

@@ -11,7 +11,7 @@ from heirmark.methods import T2S, AnyMethod, Unmarked
 from heirmark.pipeline.trials import Probe, Trial
 from heirmark.triggers.foreign import foreign_dataset
 
-Picture: TypeAlias = Literal["pca", "history"]
+Picture: TypeAlias = Literal["pca", "history", "shift"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +57,15 @@ class Block:
         markings: the watermarks.
         trials: what is done to the marked model and to an unmarked control of the same seed, each before it is judged. That both
             are judged untouched as well need not be said.
-        probes: searches for the mark, and screens of queries.
+        probes: searches for the mark, and screens of queries, each in the marked model and in the control, or in a copy of either
+            that is stolen first.
         unmarked: how the control is trained, and the model that methods start from, choose classes by or filter keys with.
         calibrators: how unmarked models are trained that calibrate the tests, each with a seed of its own; a copy of one of
-            them by every kind of thief among the trials joins them.
+            them by every kind of thief among trials and probes joins them.
         pictures: what the report shows besides: ``"pca"``, the features of each marked model, of its first stolen copy and of the
             control (MEA-Defender, Fig. 3), for the first seed; ``"history"``, WSR by epoch of the embedding where the method
-            keeps it (T2S, Fig. 4).
+            keeps it (T2S, Fig. 4); ``"shift"``, how far the weights of each layer moved, where the method keeps that (Feature
+            Sharing, Fig. 3).
     """
 
     name: str
@@ -78,7 +80,11 @@ class Block:
     def __post_init__(self) -> None:
         if not self.markings or not self.calibrators:
             raise BadConfig(f"block {self.name!r} needs a marking and a calibrator at least: give it some")
-        for words in ([marking.name for marking in self.markings], [trial.name for trial in self.trials]):
+        for words in (
+            [marking.name for marking in self.markings],
+            [trial.name for trial in self.trials],
+            [probe.name for probe in self.probes],
+        ):
             if len(set(words)) < len(words):
                 raise BadConfig(f"block {self.name!r} has two rows of one name: tell them apart")
         unknown = set(self.pictures) - set(get_args(Picture))

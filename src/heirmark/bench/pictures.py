@@ -1,9 +1,10 @@
-"""Pictures over finished stages, for blocks that ask for them: features in two dimensions, and how embeddings went."""
+"""Pictures over finished stages, for blocks that ask for them: features in two dimensions, how embeddings went, what moved."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ from heirmark.bench.settings import Contexts, Setting
 from heirmark.errors import told
 from heirmark.key import Key
 from heirmark.models import features_of
+from heirmark.models.inner import layers_of
 from heirmark.models.storage import load_model
 from heirmark.pipeline.context import Context, exact
 from heirmark.pipeline.folders import read_history
@@ -28,35 +30,49 @@ from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, eva
 
 POINTS = 100
 """Samples of a group that are drawn; three models' worth of more would make the page heavy."""
+SHIFT = "weight shift of "
+"""What a history calls the shift of a layer's weights; the layer's name follows."""
 
 
-def pictures_of(
-    plan: Plan, store: Store, contexts: Contexts
-) -> tuple[dict[str, list[Projection]], dict[str, list[Course]], list[str]]:
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Pictures:
+    """What was drawn, by block.
+
+    Attributes:
+        projections: of features.
+        courses: of embeddings.
+        shifts: of weights, by marking and layer: see :attr:`heirmark.report.bench.BenchBlock.shifts`.
+        notes: on what could not be drawn.
+    """
+
+    projections: dict[str, list[Projection]] = field(default_factory=dict)
+    courses: dict[str, list[Course]] = field(default_factory=dict)
+    shifts: dict[str, dict[tuple[str, str], float]] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+def pictures_of(plan: Plan, store: Store, contexts: Contexts) -> Pictures:
     """The pictures that the blocks ask for.
 
     Args:
         plan: what was run.
         store: of its finished stages; what is not there is not in the picture.
         contexts: the data.
-
-    Returns:
-        Projections and courses by block, and remarks on what could not be drawn.
     """
-    projections: dict[str, list[Projection]] = {}
-    courses: dict[str, list[Course]] = {}
-    notes = []
+    made = Pictures()
     for block in plan.grid.blocks:
         for marking in block.markings:
             cells = [cell for cell in plan.cells if (cell.block, cell.marking.name) == (block.name, marking.name)]
             try:
                 if "pca" in block.pictures and (drawn := _project(block, cells, store, contexts)):
-                    projections.setdefault(block.name, []).append(drawn)
+                    made.projections.setdefault(block.name, []).append(drawn)
                 if "history" in block.pictures and (course := _course(marking.name, cells, store)):
-                    courses.setdefault(block.name, []).append(course)
+                    made.courses.setdefault(block.name, []).append(course)
+                if "shift" in block.pictures and (shifts := _shifts(block, marking.name, cells, store, contexts)):
+                    made.shifts.setdefault(block.name, {}).update(shifts)
             except Exception as error:  # a picture that fails must not take the figures along
-                notes.append(f"No picture of {marking.name}: {told(error)}")
-    return projections, courses, notes
+                made.notes.append(f"No picture of {marking.name}: {told(error)}")
+    return made
 
 
 def marked_stages(cells: Sequence[Cell]) -> dict[int, Stage]:
@@ -66,10 +82,26 @@ def marked_stages(cells: Sequence[Cell]) -> dict[int, Stage]:
 
 def _course(marking: str, cells: Sequence[Cell], store: Store) -> Course | None:
     """The mean history over seeds; None for a method that keeps no success rate."""
-    found = [store.find(stage) for stage in marked_stages(cells).values()]
-    history = mean_history([read_history(artifact.folder) for artifact in found if artifact is not None])
+    history = _history(cells, store)
     told_wsr = any(name.endswith("_wsr") for row in history for name in row)
     return Course(marking=marking, history=history) if told_wsr else None
+
+
+def _shifts(
+    block: Block, marking: str, cells: Sequence[Cell], store: Store, contexts: Contexts
+) -> dict[tuple[str, str], float]:
+    """The mean weight shifts over seeds by marking and layer, from the input on; empty for a method that keeps none."""
+    told = {name: value for row in _history(cells, store) for name, value in row.items() if name.startswith(SHIFT)}
+    if not told:
+        return {}
+    artifact = next(found for stage in marked_stages(cells).values() if (found := store.find(stage)) is not None)
+    model, _ = load_model(artifact.folder, factory=_context(block, cells[0].seed, contexts).factory)
+    return {(marking, name): told[SHIFT + name] for name, _ in layers_of(model) if SHIFT + name in told}
+
+
+def _history(cells: Sequence[Cell], store: Store) -> tuple[Mapping[str, float], ...]:
+    found = [store.find(stage) for stage in marked_stages(cells).values()]
+    return mean_history([read_history(artifact.folder) for artifact in found if artifact is not None])
 
 
 def mean_history(histories: Sequence[Sequence[Mapping[str, float]]]) -> tuple[Mapping[str, float], ...]:
@@ -93,8 +125,7 @@ def mean_history(histories: Sequence[Sequence[Mapping[str, float]]]) -> tuple[Ma
 def _project(block: Block, cells: Sequence[Cell], store: Store, contexts: Contexts) -> Projection | None:
     """Marked model, first stolen copy and control of the first seed; None where the marked model is not finished."""
     seed = cells[0].seed
-    load = block.workload
-    context = contexts(Setting(data=load.data, seed=seed, pools=load.pools, foreign=load.foreign))
+    context = _context(block, seed, contexts)
     own = [cell for cell in cells if cell.seed == seed and not cell.probe]
     stages: dict[str, Stage] = {}
     for cell in own:
@@ -117,6 +148,11 @@ def _project(block: Block, cells: Sequence[Cell], store: Store, contexts: Contex
             if (artifact := artifacts.get(name)) is not None
         ),
     )
+
+
+def _context(block: Block, seed: int, contexts: Contexts) -> Context:
+    load = block.workload
+    return contexts(Setting(data=load.data, seed=seed, pools=load.pools, foreign=load.foreign))
 
 
 def groups_of(key: Key, context: Context, *, seed: int) -> dict[str, Tensor]:

@@ -156,8 +156,13 @@ class _Planner:
     ) -> Iterator[Cell]:
         context = self.contexts(self.plain)
         for probe in self.block.probes:
-            for arm, held in arms:
+            for arm, start in arms:
                 what = f"{probe.name}: {marking.name}" + ("" if arm == "marked" else ", the control")
+                # The seed is the trials', so a probe looks into the very copy that they judge.
+                steps = chain(probe.stolen, start, context, seed=derive_seed(self.seed, "thief"))
+                for stage in steps:
+                    self._place(stage, what)
+                held = steps[-1] if steps else start
                 if type(probe.attack) in SCREENINGS.values():
                     goal = screen_stage(probe.attack, held, marked, calibration, context, seed=self.seed)
                 else:
@@ -206,9 +211,9 @@ class _Planner:
     def _thieves(self) -> list[Theft]:
         """Every attack, architecture and pool once, label-only."""
         thefts: dict[str, Theft] = {}
-        for trial in self.block.trials:
-            if trial.steps and isinstance(trial.steps[0], Theft):
-                theft = replace(trial.steps[0], answers="label", decimals=None, levels=None)
+        for steps in (*(trial.steps for trial in self.block.trials), *(probe.stolen for probe in self.block.probes)):
+            if steps and isinstance(steps[0], Theft):
+                theft = replace(steps[0], answers="label", decimals=None, levels=None)
                 thefts.setdefault(repr(theft), theft)
         return list(thefts.values())
 

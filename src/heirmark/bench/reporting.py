@@ -34,6 +34,7 @@ def report_of(
     provenance: Mapping[str, str],
     projections: Mapping[str, Sequence[Projection]] | None = None,
     courses: Mapping[str, Sequence[Course]] | None = None,
+    shifts: Mapping[str, Mapping[tuple[str, str], float]] | None = None,
     notes: Sequence[str] = (),
 ) -> BenchReport:
     """The report of a grid.
@@ -46,6 +47,7 @@ def report_of(
         provenance: how to make these numbers again.
         projections: pictures of features by block.
         courses: of embeddings by block.
+        shifts: of weights by block.
         notes: remarks.
     """
     members: dict[tuple[str, str, str, str], list[CellRow]] = {}
@@ -64,6 +66,7 @@ def report_of(
             ),
             projections=tuple((projections or {}).get(block.name, ())),
             courses=tuple((courses or {}).get(block.name, ())),
+            shifts=(shifts or {}).get(block.name, {}),
         )
         for block in grid.blocks
     )

@@ -37,7 +37,8 @@ class Probe:
     Attributes:
         name: for people.
         attack: the inspection or screening.
-        stolen: how the copy is made that it is tried on too; empty tries it on the model and its twin alone.
+        stolen: how a copy is made. An audit tries the attack on this copy too, a grid on it instead of on the model; empty tries
+            it on the model and its twin.
     """
 
     name: str

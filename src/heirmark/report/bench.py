@@ -202,6 +202,8 @@ class BenchBlock:
         rows: cells in the order of the grid.
         projections: pictures of features.
         courses: of the embeddings.
+        shifts: how far the weights of a layer moved while a mark was embedded, by marking and layer: the L1 length of the change
+            over that of the weights before (Feature Sharing, Fig. 3), the mean over seeds.
     """
 
     name: str
@@ -209,6 +211,7 @@ class BenchBlock:
     rows: tuple[BenchRow, ...]
     projections: tuple[Projection, ...] = ()
     courses: tuple[Course, ...] = ()
+    shifts: Mapping[tuple[str, str], float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

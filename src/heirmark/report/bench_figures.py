@@ -151,15 +151,18 @@ def history_lines(history: Sequence[Mapping[str, float]], fields: Sequence[str],
     return rate_lines(lines, "epoch of embedding", name, alt)
 
 
-def heat_map(squares: Mapping[tuple[str, str], float], axes_names: tuple[str, str], name: str, alt: str) -> Markup:
+def heat_map(
+    squares: Mapping[tuple[str, str], float], axes_names: tuple[str, str], name: str, alt: str, *, most: float = 1.0
+) -> Markup:
     """A rate for every pair, such as source and target class (T2S, Figs. 9 and 10).
 
     Args:
-        squares: rate 0..1 by row and column, both untrusted; NaN is an empty square. Rows and columns come in the order in
+        squares: rate 0..most by row and column, both untrusted; NaN is an empty square. Rows and columns come in the order in
             which they first appear, in one order where both are the same.
         axes_names: of rows and columns.
         name: of the figure on its page.
         alt: what it shows.
+        most: what has the deepest shade.
     """
     rows, columns = (list(dict.fromkeys(pair[side] for pair in squares)) for side in (0, 1))
     if set(rows) == set(columns):
@@ -185,7 +188,7 @@ def heat_map(squares: Mapping[tuple[str, str], float], axes_names: tuple[str, st
                 [x + 0.03, x + 0.97, x + 0.97, x + 0.03],
                 [y + 0.03, y + 0.03, y + 0.97, y + 0.97],
                 facecolor=BLUE if known else "none",
-                alpha=0.06 + 0.54 * rate if known else 1.0,
+                alpha=0.06 + 0.54 * min(rate / most, 1.0) if known else 1.0,
                 edgecolor=LINE,
                 linewidth=0 if known else 1,
             )

@@ -69,6 +69,7 @@ def render_bench(report: BenchReport) -> str:
         curves=lambda block, number: list(_curves(block, f"b{number}")),
         maps=lambda block, number: list(_maps(block, f"b{number}")),
         courses=lambda block, number: list(_courses(block, f"b{number}")),
+        shifts=lambda block, number: _shifts(block, f"b{number}"),
         clouds=lambda block, number: list(_clouds(block, f"b{number}")),
         reasons=reasons,
         remarks=remarks,
@@ -243,6 +244,16 @@ def _courses(block: BenchBlock, where: str) -> Iterator[_Figure]:
 
 def _holds(course: Course, field: str) -> bool:
     return any(math.isfinite(row.get(field, math.nan)) for row in course.history)
+
+
+def _shifts(block: BenchBlock, where: str) -> Markup | None:
+    from heirmark.report.bench_figures import heat_map
+
+    if not block.shifts:
+        return None
+    alt = "Heat map: how far the weights of each layer moved, in percent of their length."
+    known = [shift for shift in block.shifts.values() if math.isfinite(shift)]
+    return heat_map(block.shifts, ("watermark", "layer"), f"{where}-shifts", alt, most=max(known, default=1.0) or 1.0)
 
 
 def _clouds(block: BenchBlock, where: str) -> Iterator[_Panel]:

@@ -71,12 +71,21 @@ def _block(block: BenchBlock) -> Iterator[str]:
         if rows:
             yield from (f"### {heading}", "")
             yield from _table((kind, *columns), [_probe(row) for row in rows])
+    if block.shifts:
+        yield from ("### Weight shift by layer", "")
+        yield from _shifts(block)
     told_besides = [(row, text) for row in block.rows for text in (*reasons(row), *remarks(row))]
     if told_besides:
         yield from (
             f"- {_plain(row.marking)}, {_plain(trial_name(row.trial))}: {_plain(text)}" for row, text in told_besides
         )
         yield ""
+
+
+def _shifts(block: BenchBlock) -> list[str]:
+    markings, layers = (list(dict.fromkeys(pair[side] for pair in block.shifts)) for side in (0, 1))
+    rows = [(name, *(percent(block.shifts.get((name, layer))) for layer in layers)) for name in markings]
+    return _table(("watermark", *layers), rows)
 
 
 def _verdict(row: BenchRow) -> Iterator[Sequence[str]]:
