@@ -20,6 +20,7 @@ class NaiveNet(nn.Module):
         width: channels of the first convolution; the second has twice as many.
         hidden: units of the first fully connected layer, which are the features.
         batch_norm: normalise after both convolutions.
+        padding: zeros around each convolution's input, 0 to 2; with 2 the border is seen in as many places as the middle.
     """
 
     def __init__(
@@ -30,16 +31,19 @@ class NaiveNet(nn.Module):
         width: int = 32,
         hidden: int = 128,
         batch_norm: bool = False,
+        padding: int = 0,
     ) -> None:
         super().__init__()
         channels, height, side = input_shape
 
         def block(inner: int, outer: int) -> list[nn.Module]:
             norm: list[nn.Module] = [nn.BatchNorm2d(outer)] if batch_norm else []
-            return [nn.Conv2d(inner, outer, 5, bias=not batch_norm), *norm, nn.ReLU(), nn.MaxPool2d(2)]
+            convolution = nn.Conv2d(inner, outer, 5, padding=padding, bias=not batch_norm)
+            return [convolution, *norm, nn.ReLU(), nn.MaxPool2d(2)]
 
         def shrink(length: int) -> int:
-            return ((length - 4) // 2 - 4) // 2
+            lost = 4 - 2 * padding
+            return ((length - lost) // 2 - lost) // 2
 
         flat = 2 * width * shrink(height) * shrink(side)
         self.features = nn.Sequential(
