@@ -532,6 +532,38 @@ def test_pixels_move_to_where_host_and_thief_hit_and_a_clean_model_misses(cpu: R
     assert bytes_.dtype == torch.uint8
 
 
+class Placed(nn.Module):
+    """Refuses to be asked before it was moved."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.moved = net, False
+
+    def to(self, *args: Any, **kwargs: Any) -> Placed:
+        self.moved = True
+        return super().to(*args, **kwargs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        assert self.moved
+        answer: Tensor = self.net(inputs)
+        return answer
+
+
+def test_the_three_models_are_moved_to_the_device_before_they_are_asked(cpu: Runtime) -> None:
+    host, positive, negative = (Placed(pixel_net([[9.0, 0.0], [0.0, 0.0]])) for _ in range(3))
+    refine(
+        torch.rand(3, 1, 1, 2),
+        torch.zeros(3, dtype=torch.long),
+        Shadows(host=host, positive=positive, negative=negative),
+        steps=1,
+        learning_rate=0.01,
+        runtime=cpu,
+    )
+    assert host.moved
+    assert positive.moved
+    assert negative.moved
+
+
 def test_a_selected_sample_hits_on_host_and_thief_and_misses_on_the_clean_model(cpu: Runtime) -> None:
     first, second = [[9.0, 0.0], [0.0, 0.0]], [[0.0, 9.0], [0.0, 0.0]]
     bias = torch.tensor([-4.0, 0.0])

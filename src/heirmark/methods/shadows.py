@@ -67,7 +67,7 @@ def refine(
     Args:
         inputs: ``[M, ...]`` uint8 or float in [0, 1].
         targets: ``[M]`` int64.
-        shadows: all in eval mode.
+        shadows: all in eval mode; they are moved to the runtime's device.
         steps: the least number; there are 200 at most (ours).
         learning_rate: of Adam, of the full range.
         runtime: device, progress.
@@ -76,6 +76,8 @@ def refine(
         ``[M, ...]`` of the same dtype.
     """
     device = runtime.torch_device
+    # Nothing else may have asked the clean model yet, which comes from a file where it was handed in.
+    nets = [net.to(device) for net in (shadows.host, shadows.positive, shadows.negative)]
     made = []
     for start in range(0, len(inputs), CHUNK):
         pixels = as_floats(inputs[start : start + CHUNK].to(device)).clone().requires_grad_(True)
@@ -85,7 +87,7 @@ def refine(
         with torch.enable_grad():
             for step in range(MOST_STEPS):
                 asked = channels_last(pixels)
-                answers = [net(asked).float() for net in (shadows.host, shadows.positive, shadows.negative)]
+                answers = [net(asked).float() for net in nets]
                 # Shares of the pixels that the last step made: the code measures them one more time each.
                 positive, negative = (float((answer.argmax(1) == wanted).double().mean()) for answer in answers[1:])
                 stalled = hit_negative - negative < LEAST_GAIN and positive - hit_positive < LEAST_GAIN
