@@ -371,6 +371,7 @@ def test_ewe_moves_temperatures_and_entangles(tiny_task: Task, clean: nn.Module,
         {"layers": ("head",)},
         {"training": Phase(recipe=ADAM, extras=(4,))},
         {"training": Phase(recipe=ADAM, extras=(4, 0))},
+        {"training": Phase(recipe=ADAM, extras=(1, 1))},
     ],
 )
 def test_ewe_refuses_what_makes_no_sense(changes: dict[str, Any]) -> None:
@@ -583,6 +584,22 @@ def test_a_selected_sample_hits_on_host_and_thief_and_misses_on_the_clean_model(
     assert len(select(drawn, shadows, 1, runtime=cpu)) == 1
     with pytest.raises(BadData, match="selected=false"):
         select(drawn.subset(torch.tensor([1, 2])), shadows, 5, runtime=cpu)
+
+
+def test_a_key_of_random_labels_is_no_longer_than_was_asked(tiny_task: Task, clean: nn.Module, cpu: Runtime) -> None:
+    method = SSWP(
+        model=NET,
+        trigger=RandomLabels(of=AbstractImages()),
+        triggers=20,
+        key_size=10,
+        training=dataclasses.replace(ADAM, epochs=1, schedule="constant"),
+        steps=1,
+        selected=False,
+    )
+    marked = method(tiny_task, seed=0, runtime=cpu, clean=clean)
+    assert marked.training_triggers is not None
+    assert len(marked.training_triggers) == 20
+    assert len(marked.key) == len(marked.verification_triggers) == 10
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,8 @@ def mark_with_shadows(
             )
     if settings.selected:
         held_out = select(held_out, shadows, settings.key_size, runtime=runtime)
+    elif len(held_out) > settings.key_size:  # those that trained, which are the key of random labels
+        held_out = held_out.subset(torch.arange(settings.key_size))
     return Marked(
         model=shadows.host.eval(),
         spec=spec_for(task, settings.model),
