@@ -81,6 +81,8 @@ class EWE:
             raise BadConfig(ONE_TARGET)
         if len(self.training.extras) != 2 or min(self.training.extras) < 1:
             raise BadConfig("training.extras is two positive numbers: trigger samples and target-class samples a batch")
+        if max(self.training.extras) < 2:
+            raise BadConfig("one trigger and one target-class sample a batch have no neighbour of their kind: raise training.extras")
         if not self.factors or len(self.factors) != len(self.temperatures):
             raise BadConfig("give one factor and one temperature for each hidden layer, and at least one")
         if self.layers and len(self.layers) != len(self.factors):
