@@ -26,7 +26,7 @@ from heirmark.models.inner import layers_of
 from heirmark.runtime import Runtime, predict
 from heirmark.task import Task
 from heirmark.training import Recipe
-from heirmark.triggers import Feature, Mix, OutOfDistribution, Patch, Tiles, TriggerSet
+from heirmark.triggers import Feature, Mix, OutOfDistribution, Patch, RandomLabels, Tiles, TriggerSet
 from heirmark.tuning import Rehearsal
 
 ADAM = Recipe(epochs=2, batch_size=16, learning_rate=0.02, optimizer="adam")
@@ -209,6 +209,23 @@ def test_deeptracers_losses(
     assert {name for name in history[0] if name.startswith("weight of")} == {f"weight of {name}" for name in wanted}
     if not changes:
         assert (history[0]["weight of intra"], history[0]["weight of inter"]) == pytest.approx((0.01, 3.0))
+
+
+def test_centroids_are_of_what_trains_with_its_true_labels(
+    monkeypatch: pytest.MonkeyPatch, tiny_task: Task, clean: nn.Module, cpu: Runtime
+) -> None:
+    start = prepared(tiny_task, clean, RandomLabels(), cpu)
+    seen: list[list[int]] = []
+
+    def spy(outputs: Tensor, labels: Tensor, classes: int) -> Tensor:
+        seen.append(labels.tolist())
+        return class_centroids(outputs, labels, classes)
+
+    monkeypatch.setattr("heirmark.methods.deeptracer.class_centroids", spy)
+    phase = Phase(recipe=replace(ADAM, epochs=1), extras=(4,))
+    DeepTracer(model=NET, first=phase, second=phase, pretraining=ADAM).embed(start, seed=0, runtime=cpu)
+    assert len(start.data) < len(tiny_task.owner)
+    assert seen == [start.data.labels.tolist()] * 2
 
 
 # ---------------------------------------------------------------- feature sharing

@@ -133,15 +133,15 @@ class DeepTracer:
         self, prepared: Prepared, *, seed: int, runtime: Runtime
     ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
         """Train in two phases; see :class:`heirmark.methods.base.Embed`."""
-        task, drawn = prepared.task, prepared.training
+        task, data, drawn = prepared.task, prepared.data, prepared.training
         model = new_model(task, self.model, seed=derive_seed(seed, "deeptracer", "init"))
         coupled = self.weight_coupling > 0 and max(self.weight_intra, self.weight_inter) > 0
         centroids = torch.zeros(len(task.classes), len(task.classes), device=runtime.torch_device)
 
         def take_centroids(epoch: int) -> None:
             if coupled and (self.centroids == "epoch" or epoch == 0):
-                outputs = predict(model, task.owner.inputs, runtime=runtime)
-                centroids.copy_(class_centroids(outputs, task.owner.labels, len(task.classes)).nan_to_num())
+                outputs = predict(model, data.inputs, runtime=runtime)
+                centroids.copy_(class_centroids(outputs, data.labels, len(task.classes)).nan_to_num())
 
         def losses(clean: Answers, extras: Sequence[Answers | None]) -> Mapping[str, Tensor]:
             (watermark,) = extras
@@ -168,7 +168,7 @@ class DeepTracer:
         )
         history = fit_phases(
             model,
-            prepared.data,
+            data,
             [Extra.alone(drawn.inputs, drawn.targets)],
             losses,
             (self.first, self.second),
