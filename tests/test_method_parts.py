@@ -184,6 +184,20 @@ def test_an_output_on_a_centroid_has_a_finite_gradient() -> None:
     assert bool(outputs.grad.isfinite().all())
 
 
+def test_a_class_without_a_centroid_neither_draws_nor_repels() -> None:
+    centroids = torch.tensor([[1.0, 0.0], [0.0, 1.0], [math.nan, math.nan]])
+    outputs = torch.tensor([[0.9, 0.1], [0.1, 0.2]], requires_grad=True)
+    labels = torch.tensor([0, 2])
+    found = intra_loss(outputs, labels, centroids)
+    assert found.item() == pytest.approx(0.02 / 2)
+    (slope,) = torch.autograd.grad(found, outputs)
+    assert slope.flatten().tolist() == pytest.approx([-0.1, 0.1, 0.0, 0.0])
+    found = inter_loss(outputs, labels, centroids, 1.0)
+    distances = [(0.8**2 + 0.1**2) ** 0.5, (0.9**2 + 0.2**2) ** 0.5]  # of the second, from both others
+    assert found.item() == pytest.approx(sum((1 - distance) ** 2 for distance in distances if distance < 1) / 2)
+    assert bool(torch.autograd.grad(found, outputs)[0].isfinite().all())
+
+
 def test_centroids_are_means_by_class() -> None:
     outputs = torch.arange(10.0).reshape(5, 2)
     found = class_centroids(outputs, torch.tensor([2, 0, 2, 0, 2]), 4)
