@@ -16,8 +16,19 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData
 from heirmark.joint import Answers, Phase, mgda
-from heirmark.methods import T2S, DeepTracer, FeatureSharing, KeyFilter, MEADefender, Vanilla
-from heirmark.methods.base import Prepared, draw_training, queries_of, train_clean
+from heirmark.methods import (
+    EWE,
+    SSWP,
+    T2S,
+    Abstract,
+    DeepTracer,
+    FeatureSharing,
+    KeyFilter,
+    MEADefender,
+    Unmarked,
+    Vanilla,
+)
+from heirmark.methods.base import Prepared, draw_training, new_model, queries_of, train_clean
 from heirmark.methods.deeptracer import class_centroids, inter_loss, intra_loss
 from heirmark.methods.feature_sharing import weight_shift
 from heirmark.methods.mea_defender import combination_loss, mix_otherwise
@@ -459,3 +470,23 @@ def test_the_rehearsed_thief_starts_clean_and_the_target_watermarked(
 def test_bad_settings_name_their_remedy(make: Callable[[], Any], words: str) -> None:
     with pytest.raises(BadConfig, match=words):
         make()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        EWE(model=NET, training=Phase(recipe=ADAM, extras=(2, 2)), trigger=Patch()),
+        FeatureSharing(model=NET),
+        MEADefender(model=NET, start="clean"),
+        Abstract(model=NET, start="pretrained"),
+        SSWP(model=NET, trigger=Patch()),
+        T2S(model=NET, initial="clean", trigger=Patch()),
+        T2S(model=NET, initial="clean", trigger=Patch(), rehearse=False),
+        Unmarked(model=NET, trigger=Patch()),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_a_model_of_another_architecture_is_no_start(method: Any, tiny_task: Task, cpu: Runtime) -> None:
+    wide = new_model(tiny_task, "naivenet:width=5,hidden=16,batch_norm=true", seed=0).eval()
+    with pytest.raises(BadConfig, match="not of the architecture 'naivenet'"):
+        method(tiny_task, seed=0, runtime=cpu, clean=wide)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -249,6 +250,26 @@ class Prepared:
         if is_memorised(self.secret):
             return self.training
         return self.secret.draw(self.task.calibration, count, seed=derive_seed(seed, "triggers", "monitor"))
+
+
+def start_from(model: nn.Module, task: Task, architecture: Architecture) -> nn.Module:
+    """A copy of a model, to be marked.
+
+    Args:
+        model: stays as it is.
+        task: gives shapes.
+        architecture: that the marked model is said to have.
+
+    Raises:
+        BadConfig: when the model is of another: what is saved of it could not be loaded again.
+    """
+    wanted = {name: tensor.shape for name, tensor in new_model(task, architecture, seed=0).state_dict().items()}
+    if wanted != {name: tensor.shape for name, tensor in model.state_dict().items()}:
+        raise BadConfig(
+            f"the model to start from is not of the architecture {spec_for(task, architecture).name!r} with the options that "
+            "the method has: give one that is, or set model"
+        )
+    return copy.deepcopy(model)
 
 
 class Embed(Protocol):

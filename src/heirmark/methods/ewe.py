@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData
 from heirmark.joint import Answers, Extra, Phase, fit_jointly, fixed
-from heirmark.methods.base import Marked, Prepared, check_counts, mark
+from heirmark.methods.base import Marked, Prepared, check_counts, mark, start_from
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.models import Architecture
 from heirmark.models.inner import hidden_layers, listening
@@ -82,7 +81,9 @@ class EWE:
         if len(self.training.extras) != 2 or min(self.training.extras) < 1:
             raise BadConfig("training.extras is two positive numbers: trigger samples and target-class samples a batch")
         if max(self.training.extras) < 2:
-            raise BadConfig("one trigger and one target-class sample a batch have no neighbour of their kind: raise training.extras")
+            raise BadConfig(
+                "one trigger and one target-class sample a batch have no neighbour of their kind: raise training.extras"
+            )
         if not self.factors or len(self.factors) != len(self.temperatures):
             raise BadConfig("give one factor and one temperature for each hidden layer, and at least one")
         if self.layers and len(self.layers) != len(self.factors):
@@ -111,7 +112,7 @@ class EWE:
         members = data.labels == drawn.target
         if not bool(members.any()):
             raise BadData(f"the owner has no image of the target class {drawn.target}: choose another target")
-        model = copy.deepcopy(prepared.clean)
+        model = start_from(prepared.clean, prepared.task, self.model)
         layers = hidden_layers(model, len(self.factors), self.layers)
         factors = self.factors[-len(layers) :]  # a small net has fewer layers: the last ones
         temperatures = torch.tensor(self.temperatures[-len(layers) :], device=runtime.torch_device)

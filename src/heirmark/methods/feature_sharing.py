@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
 
 from heirmark.errors import BadConfig
-from heirmark.methods.base import Marked, Prepared, mark
+from heirmark.methods.base import Marked, Prepared, mark, start_from
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.models import Architecture
 from heirmark.models.inner import layers_of
@@ -102,7 +101,7 @@ class FeatureSharing:
         Raises:
             BadConfig: when the freeze point leaves no layer to tune.
         """
-        model = copy.deepcopy(prepared.clean)
+        model = start_from(prepared.clean, prepared.task, self.model)
         layers = layers_of(model)
         count = len(layers) - 1 if self.frozen is None else self.frozen
         if count >= len(layers):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from heirmark.combining import stored
 from heirmark.errors import BadConfig, BadData
 from heirmark.joint import Answers, Extra, Phase, fit_jointly
-from heirmark.methods.base import Prepared, check_counts, new_model
+from heirmark.methods.base import Prepared, check_counts, new_model, start_from
 from heirmark.models import Architecture
 from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating, predict
 from heirmark.training import Recipe, fit
@@ -219,7 +218,7 @@ def embed_with_shadows(
     """
     data, triggers = prepared.data, prepared.training
     host, positive = (
-        copy.deepcopy(prepared.clean)
+        start_from(prepared.clean, prepared.task, settings.model)
         if pretrained
         else new_model(prepared.task, settings.model, seed=derive_seed(seed, "ssw", name, "init"))
         for name in ("host", "positive")
