@@ -47,7 +47,9 @@ class EWE:
         factors: weight of the loss at each hidden layer, the last one last.
         temperatures: at the start; the loss divides distances by 100 over these.
         temperature_rate: of their gradient descent, which lowers the loss that the model raises.
-        layers: names of the hidden layers; none means the last ones, as many as there are factors.
+        layers: names of the hidden layers; none means the last ones, as many as there are factors. On a residual net those lie
+            within the last block: the code looks at blocks' outputs and at what is pooled of them, which on ResNet-18 is
+            ``("features.9", "features.10", "features.13")``, here and in the trigger.
         key_filter: DeepTracer's filter of the key; not of this method.
     """
 
