@@ -19,6 +19,7 @@ from heirmark.methods import (
     EWE,
     METHODS,
     SSWP,
+    SSWS,
     Margin,
 )
 from heirmark.methods.base import (
@@ -600,6 +601,11 @@ def test_a_key_of_random_labels_is_no_longer_than_was_asked(tiny_task: Task, cle
     assert marked.training_triggers is not None
     assert len(marked.training_triggers) == 20
     assert len(marked.key) == len(marked.verification_triggers) == 10
+
+
+@pytest.mark.parametrize("method", [SSWP(), SSWS()])
+def test_host_and_shadow_train_on_augmented_images_as_in_the_authors_code(method: SSWP | SSWS) -> None:
+    assert method.training.augment == method.pretraining.augment == "crop-flip"
 
 
 @pytest.mark.parametrize(

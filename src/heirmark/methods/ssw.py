@@ -31,7 +31,9 @@ from heirmark.task import Task
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, OutOfDistribution
 
-ADAM = Recipe(batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="constant")
+ADAM = Recipe(
+    batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="constant", augment="crop-flip"
+)
 
 
 def mark_with_shadows(
@@ -107,10 +109,12 @@ def mark_with_shadows(
 class SSWP:
     """SSW-P: one epoch from a clean model, then the triggers are optimised.
 
-    Defaults are the paper's and its code's for CIFAR-10. Two departures: the key is made of other samples than trained,
-    optimised with the same three models, and host and shadow train on batches drawn here. The clean model and the selection
-    choose the key, so the clean model may neither calibrate nor be reported, and the victim hits every query of a selected
-    key by construction: only its copies' WSR says anything.
+    Defaults are the paper's and its code's for CIFAR-10. Three departures: the key is made of other samples than trained,
+    optimised with the same three models; host and shadow train on batches drawn here; and their images are shifted and
+    flipped, but not turned by up to 22.5 degrees, as the code does too. As there, the shadow learns the host's labels of the
+    images as they are, and triggers stay as they are. The clean model and the selection choose the key, so the clean model
+    may neither calibrate nor be reported, and the victim hits every query of a selected key by construction: only its
+    copies' WSR says anything.
 
     Attributes:
         model: architecture of the host and of both shadows.
