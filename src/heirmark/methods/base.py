@@ -33,7 +33,7 @@ class Marked:
         key: held-out queries, expected answers and matched controls.
         training_triggers: the trigger samples that trained; None for an unmarked model.
         verification_triggers: the held-out samples behind the key, with their hosts.
-        history: one row an epoch of the embedding, starting before the first.
+        history: one row an epoch of the embedding, a rehearsal's with one before the first; empty where nothing is told.
     """
 
     model: nn.Module
