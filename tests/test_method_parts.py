@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from heirmark.errors import BadConfig, BadData
+from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.joint import Answers, Phase, mgda
 from heirmark.methods import (
     EWE,
@@ -35,9 +35,10 @@ from heirmark.methods.mea_defender import combination_loss, mix_otherwise
 from heirmark.models import build
 from heirmark.models.inner import layers_of
 from heirmark.runtime import Runtime, predict
-from heirmark.task import Task
+from heirmark.task import Split, Task
 from heirmark.training import Recipe
 from heirmark.triggers import Feature, Mix, OutOfDistribution, Patch, RandomLabels, Tiles, TriggerSet
+from heirmark.triggers.combiners import PixelBlend
 from heirmark.tuning import Rehearsal
 
 ADAM = Recipe(epochs=2, batch_size=16, learning_rate=0.02, optimizer="adam")
@@ -490,3 +491,28 @@ def test_a_model_of_another_architecture_is_no_start(method: Any, tiny_task: Tas
     wide = new_model(tiny_task, "naivenet:width=5,hidden=16,batch_norm=true", seed=0).eval()
     with pytest.raises(BadConfig, match="not of the architecture 'naivenet'"):
         method(tiny_task, seed=0, runtime=cpu, clean=wide)
+
+
+def test_inputs_that_are_no_images_are_refused_with_the_right_remedy(cpu: Runtime) -> None:
+    def split(seed: int) -> Split:
+        generator = torch.Generator().manual_seed(seed)
+        return Split(inputs=torch.rand(40, 12, generator=generator), labels=torch.arange(40) % 4)
+
+    def net(spec: Any) -> nn.Module:
+        return nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4))
+
+    task = Task(
+        name="rows", classes=tuple("abcd"), owner=split(0), adversary=split(1), calibration=split(2), test=split(3)
+    )
+    asked = nn.Module()  # would fail if it were asked
+    with pytest.raises(ShapeMismatch, match="'alexnet' takes images"):
+        DeepTracer(model=net, trigger=Feature())(task, seed=0, runtime=cpu, clean=asked)
+    phases = {
+        "first": Phase(recipe=replace(ADAM, epochs=1), extras=(2, 0)),
+        "second": Phase(recipe=replace(ADAM, epochs=1), extras=(2, 2)),
+    }
+    blending = MEADefender(model=net, trigger=Mix(combiner=PixelBlend()), triggers=10, key_size=10, **phases)
+    with pytest.raises(BadConfig, match="set evasion_samples=0"):
+        blending(task, seed=0, runtime=cpu, clean=net(None))
+    marked = replace(blending, evasion_samples=0)(task, seed=0, runtime=cpu, clean=net(None))
+    assert len(marked.key) == 10

@@ -168,6 +168,10 @@ class Filter(Protocol):
         """How many it wants to choose from."""
 
     @property
+    def surrogate(self) -> Architecture | None:
+        """Architecture of its simulated thief; None takes the victim's."""
+
+    @property
     def queries(self) -> str:
         """Whose images its simulated thief asks: ``"owner"`` or ``"foreign"``."""
 
@@ -357,11 +361,16 @@ def mark(
         clean: the owner's unmarked model, when there is one.
 
     Raises:
+        BadConfig: when the key filter cannot work on the task.
+        ShapeMismatch: when its surrogate takes no such inputs.
         BadData: when the data give no key.
     """
     runtime = runtime or Runtime()
     if settings.key_filter is not None:
         check_queries(task, settings.key_filter.queries)
+        spec_for(
+            task, settings.key_filter.surrogate or settings.model
+        )  # refuses inputs of another shape before hours are spent
     if clean is None:
         clean = train_clean(task, settings.model, settings.pretraining, seed=seed, runtime=runtime)
     secret = settle(settings.trigger, task, clean, seed=seed, runtime=runtime)

@@ -247,6 +247,10 @@ class MEADefender:
     def _evasion(self, secret: Secret, task: Task, *, seed: int, runtime: Runtime) -> Extra:
         if not isinstance(secret, MixSecret) or not self.evasion_samples or "evasion" in self.without:
             return Extra.alone(task.owner.inputs[:0], task.owner.labels[:0])
+        if len(task.input_shape) != 3 and any(WAYS[way] != WAYS["pixels"] for way in self.evasion):
+            raise BadConfig(
+                f"evasion samples are mixed in ways that images are, and {task.name} has none: set evasion_samples=0"
+            )
         made = mix_otherwise(
             secret.sources, secret.combiner, task.owner, self.evasion, self.evasion_samples, seed=seed, runtime=runtime
         )
