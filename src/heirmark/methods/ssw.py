@@ -123,7 +123,8 @@ class SSWP:
         key_size: held-out samples in the key, at most.
         candidates: held-out samples to choose the key from (ours; the paper chooses among those that trained).
         pretraining: of the clean model (epochs inferred).
-        training: of the host, and of the positive shadow in turn with it, at a constant rate.
+        training: of the host, and of the positive shadow in turn with it; the code has a constant rate. The shadow's optimiser
+            and schedule start anew every epoch, the host's after every optimisation of the triggers, where the code keeps both.
         trigger_batch: trigger samples that join each batch of the host.
         refinements: epochs at the end after each of which the triggers are optimised; 0 never does.
         steps: of each optimisation, at least.
@@ -167,7 +168,8 @@ class SSWS:
         key_size: held-out samples in the key, at most.
         candidates: held-out samples to choose the key from (ours; the paper chooses among those that trained).
         pretraining: of the clean model (epochs inferred).
-        training: of the host, and of the positive shadow in turn with it, at a constant rate.
+        training: of the host, and of the positive shadow in turn with it; the code has a constant rate. The shadow's optimiser
+            and schedule start anew every epoch, the host's after every optimisation of the triggers, where the code keeps both.
         trigger_batch: trigger samples that join each batch of the host.
         refinements: epochs at the end after each of which the triggers are optimised; 0 never does.
         steps: of each optimisation, at least.
