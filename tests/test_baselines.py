@@ -19,6 +19,7 @@ from heirmark.methods import (
     EWE,
     METHODS,
     SSWP,
+    SSWS,
     Margin,
 )
 from heirmark.methods.base import (
@@ -371,6 +372,7 @@ def test_ewe_moves_temperatures_and_entangles(tiny_task: Task, clean: nn.Module,
         {"layers": ("head",)},
         {"training": Phase(recipe=ADAM, extras=(4,))},
         {"training": Phase(recipe=ADAM, extras=(4, 0))},
+        {"training": Phase(recipe=ADAM, extras=(1, 1))},
     ],
 )
 def test_ewe_refuses_what_makes_no_sense(changes: dict[str, Any]) -> None:
@@ -532,6 +534,38 @@ def test_pixels_move_to_where_host_and_thief_hit_and_a_clean_model_misses(cpu: R
     assert bytes_.dtype == torch.uint8
 
 
+class Placed(nn.Module):
+    """Refuses to be asked before it was moved."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net, self.moved = net, False
+
+    def to(self, *args: Any, **kwargs: Any) -> Placed:
+        self.moved = True
+        return super().to(*args, **kwargs)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        assert self.moved
+        answer: Tensor = self.net(inputs)
+        return answer
+
+
+def test_the_three_models_are_moved_to_the_device_before_they_are_asked(cpu: Runtime) -> None:
+    host, positive, negative = (Placed(pixel_net([[9.0, 0.0], [0.0, 0.0]])) for _ in range(3))
+    refine(
+        torch.rand(3, 1, 1, 2),
+        torch.zeros(3, dtype=torch.long),
+        Shadows(host=host, positive=positive, negative=negative),
+        steps=1,
+        learning_rate=0.01,
+        runtime=cpu,
+    )
+    assert host.moved
+    assert positive.moved
+    assert negative.moved
+
+
 def test_a_selected_sample_hits_on_host_and_thief_and_misses_on_the_clean_model(cpu: Runtime) -> None:
     first, second = [[9.0, 0.0], [0.0, 0.0]], [[0.0, 9.0], [0.0, 0.0]]
     bias = torch.tensor([-4.0, 0.0])
@@ -551,6 +585,27 @@ def test_a_selected_sample_hits_on_host_and_thief_and_misses_on_the_clean_model(
     assert len(select(drawn, shadows, 1, runtime=cpu)) == 1
     with pytest.raises(BadData, match="selected=false"):
         select(drawn.subset(torch.tensor([1, 2])), shadows, 5, runtime=cpu)
+
+
+def test_a_key_of_random_labels_is_no_longer_than_was_asked(tiny_task: Task, clean: nn.Module, cpu: Runtime) -> None:
+    method = SSWP(
+        model=NET,
+        trigger=RandomLabels(of=AbstractImages()),
+        triggers=20,
+        key_size=10,
+        training=dataclasses.replace(ADAM, epochs=1, schedule="constant"),
+        steps=1,
+        selected=False,
+    )
+    marked = method(tiny_task, seed=0, runtime=cpu, clean=clean)
+    assert marked.training_triggers is not None
+    assert len(marked.training_triggers) == 20
+    assert len(marked.key) == len(marked.verification_triggers) == 10
+
+
+@pytest.mark.parametrize("method", [SSWP(), SSWS()])
+def test_host_and_shadow_train_on_augmented_images_as_in_the_authors_code(method: SSWP | SSWS) -> None:
+    assert method.training.augment == method.pretraining.augment == "crop-flip"
 
 
 @pytest.mark.parametrize(

@@ -14,19 +14,31 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from heirmark.errors import BadConfig, BadData
+from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.joint import Answers, Phase, mgda
-from heirmark.methods import T2S, DeepTracer, FeatureSharing, KeyFilter, MEADefender, Vanilla
-from heirmark.methods.base import Prepared, draw_training, queries_of, train_clean
+from heirmark.methods import (
+    EWE,
+    SSWP,
+    T2S,
+    Abstract,
+    DeepTracer,
+    FeatureSharing,
+    KeyFilter,
+    MEADefender,
+    Unmarked,
+    Vanilla,
+)
+from heirmark.methods.base import Prepared, draw_training, new_model, queries_of, train_clean
 from heirmark.methods.deeptracer import class_centroids, inter_loss, intra_loss
 from heirmark.methods.feature_sharing import weight_shift
 from heirmark.methods.mea_defender import combination_loss, mix_otherwise
 from heirmark.models import build
 from heirmark.models.inner import layers_of
 from heirmark.runtime import Runtime, predict
-from heirmark.task import Task
+from heirmark.task import Split, Task
 from heirmark.training import Recipe
-from heirmark.triggers import Feature, Mix, OutOfDistribution, Patch, Tiles, TriggerSet
+from heirmark.triggers import Feature, Mix, OutOfDistribution, Patch, RandomLabels, Tiles, TriggerSet
+from heirmark.triggers.combiners import PixelBlend
 from heirmark.tuning import Rehearsal
 
 ADAM = Recipe(epochs=2, batch_size=16, learning_rate=0.02, optimizer="adam")
@@ -184,6 +196,20 @@ def test_an_output_on_a_centroid_has_a_finite_gradient() -> None:
     assert bool(outputs.grad.isfinite().all())
 
 
+def test_a_class_without_a_centroid_neither_draws_nor_repels() -> None:
+    centroids = torch.tensor([[1.0, 0.0], [0.0, 1.0], [math.nan, math.nan]])
+    outputs = torch.tensor([[0.9, 0.1], [0.1, 0.2]], requires_grad=True)
+    labels = torch.tensor([0, 2])
+    found = intra_loss(outputs, labels, centroids)
+    assert found.item() == pytest.approx(0.02 / 2)
+    (slope,) = torch.autograd.grad(found, outputs)
+    assert slope.flatten().tolist() == pytest.approx([-0.1, 0.1, 0.0, 0.0])
+    found = inter_loss(outputs, labels, centroids, 1.0)
+    distances = [(0.8**2 + 0.1**2) ** 0.5, (0.9**2 + 0.2**2) ** 0.5]  # of the second, from both others
+    assert found.item() == pytest.approx(sum((1 - distance) ** 2 for distance in distances if distance < 1) / 2)
+    assert bool(torch.autograd.grad(found, outputs)[0].isfinite().all())
+
+
 def test_centroids_are_means_by_class() -> None:
     outputs = torch.arange(10.0).reshape(5, 2)
     found = class_centroids(outputs, torch.tensor([2, 0, 2, 0, 2]), 4)
@@ -209,6 +235,23 @@ def test_deeptracers_losses(
     assert {name for name in history[0] if name.startswith("weight of")} == {f"weight of {name}" for name in wanted}
     if not changes:
         assert (history[0]["weight of intra"], history[0]["weight of inter"]) == pytest.approx((0.01, 3.0))
+
+
+def test_centroids_are_of_what_trains_with_its_true_labels(
+    monkeypatch: pytest.MonkeyPatch, tiny_task: Task, clean: nn.Module, cpu: Runtime
+) -> None:
+    start = prepared(tiny_task, clean, RandomLabels(), cpu)
+    seen: list[list[int]] = []
+
+    def spy(outputs: Tensor, labels: Tensor, classes: int) -> Tensor:
+        seen.append(labels.tolist())
+        return class_centroids(outputs, labels, classes)
+
+    monkeypatch.setattr("heirmark.methods.deeptracer.class_centroids", spy)
+    phase = Phase(recipe=replace(ADAM, epochs=1), extras=(4,))
+    DeepTracer(model=NET, first=phase, second=phase, pretraining=ADAM).embed(start, seed=0, runtime=cpu)
+    assert len(start.data) < len(tiny_task.owner)
+    assert seen == [start.data.labels.tolist()] * 2
 
 
 # ---------------------------------------------------------------- feature sharing
@@ -428,3 +471,48 @@ def test_the_rehearsed_thief_starts_clean_and_the_target_watermarked(
 def test_bad_settings_name_their_remedy(make: Callable[[], Any], words: str) -> None:
     with pytest.raises(BadConfig, match=words):
         make()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        EWE(model=NET, training=Phase(recipe=ADAM, extras=(2, 2)), trigger=Patch()),
+        FeatureSharing(model=NET),
+        MEADefender(model=NET, start="clean"),
+        Abstract(model=NET, start="pretrained"),
+        SSWP(model=NET, trigger=Patch()),
+        T2S(model=NET, initial="clean", trigger=Patch()),
+        T2S(model=NET, initial="clean", trigger=Patch(), rehearse=False),
+        Unmarked(model=NET, trigger=Patch()),
+    ],
+    ids=lambda method: type(method).__name__,
+)
+def test_a_model_of_another_architecture_is_no_start(method: Any, tiny_task: Task, cpu: Runtime) -> None:
+    wide = new_model(tiny_task, "naivenet:width=5,hidden=16,batch_norm=true", seed=0).eval()
+    with pytest.raises(BadConfig, match="not of the architecture 'naivenet'"):
+        method(tiny_task, seed=0, runtime=cpu, clean=wide)
+
+
+def test_inputs_that_are_no_images_are_refused_with_the_right_remedy(cpu: Runtime) -> None:
+    def split(seed: int) -> Split:
+        generator = torch.Generator().manual_seed(seed)
+        return Split(inputs=torch.rand(40, 12, generator=generator), labels=torch.arange(40) % 4)
+
+    def net(spec: Any) -> nn.Module:
+        return nn.Sequential(nn.Linear(12, 8), nn.ReLU(), nn.Linear(8, 4))
+
+    task = Task(
+        name="rows", classes=tuple("abcd"), owner=split(0), adversary=split(1), calibration=split(2), test=split(3)
+    )
+    asked = nn.Module()  # would fail if it were asked
+    with pytest.raises(ShapeMismatch, match="'alexnet' takes images"):
+        DeepTracer(model=net, trigger=Feature())(task, seed=0, runtime=cpu, clean=asked)
+    phases = {
+        "first": Phase(recipe=replace(ADAM, epochs=1), extras=(2, 0)),
+        "second": Phase(recipe=replace(ADAM, epochs=1), extras=(2, 2)),
+    }
+    blending = MEADefender(model=net, trigger=Mix(combiner=PixelBlend()), triggers=10, key_size=10, **phases)
+    with pytest.raises(BadConfig, match="set evasion_samples=0"):
+        blending(task, seed=0, runtime=cpu, clean=net(None))
+    marked = replace(blending, evasion_samples=0)(task, seed=0, runtime=cpu, clean=net(None))
+    assert len(marked.key) == 10

@@ -602,6 +602,17 @@ def test_the_target_of_tiles_is_the_least_likely_class_that_is_no_source(cpu: Ru
     assert secret.target == 5
 
 
+@pytest.mark.parametrize("target", range(6))
+def test_a_target_that_is_given_is_no_source_of_adaptive_tiles(
+    target: int, tiny_task: Task, clean: nn.Module, cpu: Runtime
+) -> None:
+    secret = Tiles(target=target).settle(tiny_task, clean, seed=0, runtime=cpu)
+    assert secret.target == target
+    assert len({*secret.sources, target}) == 5
+    free = Tiles().settle(tiny_task, clean, seed=0, runtime=cpu).sources
+    assert target in free or secret.sources == free, "where the target was none of them anyway, nothing changes"
+
+
 # ---------------------------------------------------------------- feature
 
 
@@ -799,6 +810,9 @@ def test_tasks_that_are_too_small_are_named(tiny_task_of: Callable[..., Task], c
         Mix().settle(two, clean, seed=0, runtime=cpu)
     with pytest.raises(BadConfig, match=r"tiles need more than 4 classes, and tiny has 4: use another trigger"):
         Tiles().settle(four, clean, seed=0, runtime=cpu)
+    for selection in ("adaptive", "random"):
+        with pytest.raises(BadConfig, match=r"tiles need more than 4 classes, and tiny has 4: use another trigger"):
+            Tiles(sources=(0, 1, 2, 3), selection=selection).settle(four, clean, seed=0, runtime=cpu)  # type: ignore[arg-type]
     odd = tiny_task_of(side=17, train=60, test=20)
     with pytest.raises(ShapeMismatch, match="even sides"):
         Tiles(sources=(0, 1, 2, 3)).settle(odd, clean, seed=0, runtime=cpu)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,7 +9,7 @@ from typing import Literal
 from torch import nn
 
 from heirmark.errors import BadConfig
-from heirmark.methods.base import Marked, Prepared, check_counts, mark, train_watermarked
+from heirmark.methods.base import Marked, Prepared, check_counts, mark, start_from, train_watermarked
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.models import Architecture
 from heirmark.runtime import Runtime, derive_seed
@@ -85,7 +84,7 @@ class Abstract:
                 data=data,
             )
             return model, ()
-        model = copy.deepcopy(prepared.clean)
+        model = start_from(prepared.clean, prepared.task, self.model)
         losses = fit(
             model,
             data.inputs,

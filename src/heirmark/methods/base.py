@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -32,7 +33,7 @@ class Marked:
         key: held-out queries, expected answers and matched controls.
         training_triggers: the trigger samples that trained; None for an unmarked model.
         verification_triggers: the held-out samples behind the key, with their hosts.
-        history: one row an epoch of the embedding, starting before the first.
+        history: one row an epoch of the embedding, a rehearsal's with one before the first; empty where nothing is told.
     """
 
     model: nn.Module
@@ -167,6 +168,10 @@ class Filter(Protocol):
         """How many it wants to choose from."""
 
     @property
+    def surrogate(self) -> Architecture | None:
+        """Architecture of its simulated thief; None takes the victim's."""
+
+    @property
     def queries(self) -> str:
         """Whose images its simulated thief asks: ``"owner"`` or ``"foreign"``."""
 
@@ -249,6 +254,26 @@ class Prepared:
         if is_memorised(self.secret):
             return self.training
         return self.secret.draw(self.task.calibration, count, seed=derive_seed(seed, "triggers", "monitor"))
+
+
+def start_from(model: nn.Module, task: Task, architecture: Architecture) -> nn.Module:
+    """A copy of a model, to be marked.
+
+    Args:
+        model: stays as it is.
+        task: gives shapes.
+        architecture: that the marked model is said to have.
+
+    Raises:
+        BadConfig: when the model is of another: what is saved of it could not be loaded again.
+    """
+    wanted = {name: tensor.shape for name, tensor in new_model(task, architecture, seed=0).state_dict().items()}
+    if wanted != {name: tensor.shape for name, tensor in model.state_dict().items()}:
+        raise BadConfig(
+            f"the model to start from is not of the architecture {spec_for(task, architecture).name!r} with the options that "
+            "the method has: give one that is, or set model"
+        )
+    return copy.deepcopy(model)
 
 
 class Embed(Protocol):
@@ -336,11 +361,16 @@ def mark(
         clean: the owner's unmarked model, when there is one.
 
     Raises:
+        BadConfig: when the key filter cannot work on the task.
+        ShapeMismatch: when its surrogate takes no such inputs.
         BadData: when the data give no key.
     """
     runtime = runtime or Runtime()
     if settings.key_filter is not None:
         check_queries(task, settings.key_filter.queries)
+        spec_for(
+            task, settings.key_filter.surrogate or settings.model
+        )  # refuses inputs of another shape before hours are spent
     if clean is None:
         clean = train_clean(task, settings.model, settings.pretraining, seed=seed, runtime=runtime)
     secret = settle(settings.trigger, task, clean, seed=seed, runtime=runtime)

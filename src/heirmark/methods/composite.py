@@ -75,7 +75,9 @@ class Composite:
     Cross-entropy over clean images, images mixed within a class and triggers mixed of two, and a contrastive loss on the
     outputs of the three classes that the rule names. Defaults are the paper's code's for CIFAR-10: Adam at 1e-3, halved every
     10 of 50 epochs, an epoch of 50 % of the data as they are, as many mixed samples, and 10 % triggers. Its mixer turns,
-    swaps and shifts the halves at random; here they are pasted in one secret way.
+    swaps and shifts the halves at random; here they are pasted in one secret way. Three smaller departures: it mixes anew
+    every epoch, of images flipped at random, where one set serves all epochs here and only clean images are flipped; it
+    takes one step of Adam for two batches; and it draws clean images with equal chances for all classes.
 
     Attributes:
         model: architecture.

@@ -48,9 +48,10 @@ def intra_loss(outputs: Tensor, labels: Tensor, centroids: Tensor) -> Tensor:
     Args:
         outputs: ``[N, D]``.
         labels: ``[N]`` int64.
-        centroids: ``[C, D]``, without a gradient.
+        centroids: ``[C, D]``, without a gradient; NaN for a class that has none, from which nothing is far.
     """
-    return (outputs - centroids[labels]).square().sum(1).mean()
+    own = centroids[labels]
+    return (outputs - own.where(~own.isnan(), outputs.detach())).square().sum(1).mean()
 
 
 def inter_loss(outputs: Tensor, labels: Tensor, centroids: Tensor, margin: float) -> Tensor:
@@ -59,13 +60,14 @@ def inter_loss(outputs: Tensor, labels: Tensor, centroids: Tensor, margin: float
     Args:
         outputs: ``[N, D]``.
         labels: ``[N]`` int64.
-        centroids: ``[C, D]``, without a gradient.
+        centroids: ``[C, D]``, without a gradient; NaN for a class that has none, to which nothing is near.
         margin: distance from other classes' centroids that costs nothing.
     """
-    squared = (outputs[:, None] - centroids).square().sum(2)
+    squared = (outputs[:, None] - centroids.nan_to_num()).square().sum(2)
     # A root has no derivative at zero, where an output lies on a centroid.
     near = F.relu(margin - squared.clamp_min(1e-12).sqrt()).square()
-    return (near * (1 - F.one_hot(labels, len(centroids)).to(near.dtype))).sum(1).mean()
+    others = (1 - F.one_hot(labels, len(centroids))) * ~centroids.isnan().any(1)
+    return (near * others.to(near.dtype)).sum(1).mean()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,15 +135,15 @@ class DeepTracer:
         self, prepared: Prepared, *, seed: int, runtime: Runtime
     ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
         """Train in two phases; see :class:`heirmark.methods.base.Embed`."""
-        task, drawn = prepared.task, prepared.training
+        task, data, drawn = prepared.task, prepared.data, prepared.training
         model = new_model(task, self.model, seed=derive_seed(seed, "deeptracer", "init"))
         coupled = self.weight_coupling > 0 and max(self.weight_intra, self.weight_inter) > 0
         centroids = torch.zeros(len(task.classes), len(task.classes), device=runtime.torch_device)
 
         def take_centroids(epoch: int) -> None:
             if coupled and (self.centroids == "epoch" or epoch == 0):
-                outputs = predict(model, task.owner.inputs, runtime=runtime)
-                centroids.copy_(class_centroids(outputs, task.owner.labels, len(task.classes)).nan_to_num())
+                outputs = predict(model, data.inputs, runtime=runtime)
+                centroids.copy_(class_centroids(outputs, data.labels, len(task.classes)))
 
         def losses(clean: Answers, extras: Sequence[Answers | None]) -> Mapping[str, Tensor]:
             (watermark,) = extras
@@ -168,7 +170,7 @@ class DeepTracer:
         )
         history = fit_phases(
             model,
-            prepared.data,
+            data,
             [Extra.alone(drawn.inputs, drawn.targets)],
             losses,
             (self.first, self.second),

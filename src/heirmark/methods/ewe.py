@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData
 from heirmark.joint import Answers, Extra, Phase, fit_jointly, fixed
-from heirmark.methods.base import Marked, Prepared, check_counts, mark
+from heirmark.methods.base import Marked, Prepared, check_counts, mark, start_from
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.models import Architecture
 from heirmark.models.inner import hidden_layers, listening
@@ -48,7 +47,9 @@ class EWE:
         factors: weight of the loss at each hidden layer, the last one last.
         temperatures: at the start; the loss divides distances by 100 over these.
         temperature_rate: of their gradient descent, which lowers the loss that the model raises.
-        layers: names of the hidden layers; none means the last ones, as many as there are factors.
+        layers: names of the hidden layers; none means the last ones, as many as there are factors. On a residual net those lie
+            within the last block: the code looks at blocks' outputs and at what is pooled of them, which on ResNet-18 is
+            ``("features.9", "features.10", "features.13")``, here and in the trigger.
         key_filter: DeepTracer's filter of the key; not of this method.
     """
 
@@ -81,6 +82,10 @@ class EWE:
             raise BadConfig(ONE_TARGET)
         if len(self.training.extras) != 2 or min(self.training.extras) < 1:
             raise BadConfig("training.extras is two positive numbers: trigger samples and target-class samples a batch")
+        if max(self.training.extras) < 2:
+            raise BadConfig(
+                "one trigger and one target-class sample a batch have no neighbour of their kind: raise training.extras"
+            )
         if not self.factors or len(self.factors) != len(self.temperatures):
             raise BadConfig("give one factor and one temperature for each hidden layer, and at least one")
         if self.layers and len(self.layers) != len(self.factors):
@@ -109,7 +114,7 @@ class EWE:
         members = data.labels == drawn.target
         if not bool(members.any()):
             raise BadData(f"the owner has no image of the target class {drawn.target}: choose another target")
-        model = copy.deepcopy(prepared.clean)
+        model = start_from(prepared.clean, prepared.task, self.model)
         layers = hidden_layers(model, len(self.factors), self.layers)
         factors = self.factors[-len(layers) :]  # a small net has fewer layers: the last ones
         temperatures = torch.tensor(self.temperatures[-len(layers) :], device=runtime.torch_device)

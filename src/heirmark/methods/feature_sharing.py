@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from torch import nn
 
 from heirmark.errors import BadConfig
-from heirmark.methods.base import Marked, Prepared, mark
+from heirmark.methods.base import Marked, Prepared, mark, start_from
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.models import Architecture
 from heirmark.models.inner import layers_of
@@ -60,8 +59,9 @@ class FeatureSharing:
         trigger: kind of trigger: Patch is the paper's in-distribution watermark, OutOfDistribution its other one; any kind does.
         triggers: watermark samples that train (inferred).
         key_size: held-out samples in the key.
-        pretraining: of the clean model whose features are kept; Adam, 1e-2 on MNIST and 1e-3 elsewhere.
-        tuning: of the decision layers on clean and watermark samples (epochs inferred).
+        pretraining: of the clean model whose features are kept; Adam, 1e-2 on MNIST and 1e-3 elsewhere (epochs, batch size and
+            schedule inferred).
+        tuning: of the decision layers on clean and watermark samples (the same inferred).
         trigger_batch: watermark samples that join each batch (inferred).
         frozen: the freeze point of Fig. 3-4: how many layers stay as they are, counted from the input, norms with the layer
             before them. None freezes all but the last, which is the method; 0 none, which is the paper's baseline.
@@ -102,7 +102,7 @@ class FeatureSharing:
         Raises:
             BadConfig: when the freeze point leaves no layer to tune.
         """
-        model = copy.deepcopy(prepared.clean)
+        model = start_from(prepared.clean, prepared.task, self.model)
         layers = layers_of(model)
         count = len(layers) - 1 if self.frozen is None else self.frozen
         if count >= len(layers):

@@ -75,10 +75,10 @@ class Margin:
         triggers: trigger samples that train; 100 in the paper.
         key_size: samples in the key; of random labels at most those that train.
         pretraining: of the clean model; T2S' (inferred).
-        training: of the marked model, at a constant rate but for the drops; batch size and augmentation are inferred.
+        training: of the marked model, at a constant rate but for the drops; batch size and augmentation are the code's.
         drops: shares of the epochs after which the rate falls.
         drop_factor: to this part.
-        trigger_batch: trigger samples that join each batch.
+        trigger_batch: trigger samples that join each batch; 25 in the code, which draws them with replacement.
         steps: of the perturbation.
         step: of each, of the full range of a pixel.
         weight: of a trigger sample's loss, where a clean one's is 1.

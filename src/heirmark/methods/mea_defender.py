@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from heirmark.combining import REGIONS
 from heirmark.errors import BadConfig
 from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed, mgda
-from heirmark.methods.base import Marked, Prepared, mark, new_model
+from heirmark.methods.base import Marked, Prepared, mark, new_model, start_from
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.mgda import NORMALISATIONS, Normalisation
 from heirmark.models import Architecture
@@ -203,7 +202,7 @@ class MEADefender:
         """Train in two phases; see :class:`heirmark.methods.base.Embed`."""
         task, secret, drawn = prepared.task, prepared.secret, prepared.training
         if self.start == "clean":
-            model = copy.deepcopy(prepared.clean)
+            model = start_from(prepared.clean, prepared.task, self.model)
         else:
             model = new_model(task, self.model, seed=derive_seed(seed, "mea-defender", "init"))
         watermark = Extra(inputs=drawn.inputs, targets=drawn.targets, companions=drawn.hosts)
@@ -248,6 +247,10 @@ class MEADefender:
     def _evasion(self, secret: Secret, task: Task, *, seed: int, runtime: Runtime) -> Extra:
         if not isinstance(secret, MixSecret) or not self.evasion_samples or "evasion" in self.without:
             return Extra.alone(task.owner.inputs[:0], task.owner.labels[:0])
+        if len(task.input_shape) != 3 and any(WAYS[way] != WAYS["pixels"] for way in self.evasion):
+            raise BadConfig(
+                f"evasion samples are mixed in ways that images are, and {task.name} has none: set evasion_samples=0"
+            )
         made = mix_otherwise(
             secret.sources, secret.combiner, task.owner, self.evasion, self.evasion_samples, seed=seed, runtime=runtime
         )

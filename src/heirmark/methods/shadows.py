@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from heirmark.combining import stored
 from heirmark.errors import BadConfig, BadData
 from heirmark.joint import Answers, Extra, Phase, fit_jointly
-from heirmark.methods.base import Prepared, check_counts, new_model
+from heirmark.methods.base import Prepared, check_counts, new_model, start_from
 from heirmark.models import Architecture
 from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating, predict
 from heirmark.training import Recipe, fit
@@ -67,7 +66,7 @@ def refine(
     Args:
         inputs: ``[M, ...]`` uint8 or float in [0, 1].
         targets: ``[M]`` int64.
-        shadows: all in eval mode.
+        shadows: all in eval mode; they are moved to the runtime's device.
         steps: the least number; there are 200 at most (ours).
         learning_rate: of Adam, of the full range.
         runtime: device, progress.
@@ -76,6 +75,8 @@ def refine(
         ``[M, ...]`` of the same dtype.
     """
     device = runtime.torch_device
+    # Nothing else may have asked the clean model yet, which comes from a file where it was handed in.
+    nets = [net.to(device) for net in (shadows.host, shadows.positive, shadows.negative)]
     made = []
     for start in range(0, len(inputs), CHUNK):
         pixels = as_floats(inputs[start : start + CHUNK].to(device)).clone().requires_grad_(True)
@@ -85,7 +86,7 @@ def refine(
         with torch.enable_grad():
             for step in range(MOST_STEPS):
                 asked = channels_last(pixels)
-                answers = [net(asked).float() for net in (shadows.host, shadows.positive, shadows.negative)]
+                answers = [net(asked).float() for net in nets]
                 # Shares of the pixels that the last step made: the code measures them one more time each.
                 positive, negative = (float((answer.argmax(1) == wanted).double().mean()) for answer in answers[1:])
                 stalled = hit_negative - negative < LEAST_GAIN and positive - hit_positive < LEAST_GAIN
@@ -217,7 +218,7 @@ def embed_with_shadows(
     """
     data, triggers = prepared.data, prepared.training
     host, positive = (
-        copy.deepcopy(prepared.clean)
+        start_from(prepared.clean, prepared.task, settings.model)
         if pretrained
         else new_model(prepared.task, settings.model, seed=derive_seed(seed, "ssw", name, "init"))
         for name in ("host", "positive")

@@ -31,7 +31,9 @@ from heirmark.task import Task
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, OutOfDistribution
 
-ADAM = Recipe(batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="constant")
+ADAM = Recipe(
+    batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="constant", augment="crop-flip"
+)
 
 
 def mark_with_shadows(
@@ -91,6 +93,8 @@ def mark_with_shadows(
             )
     if settings.selected:
         held_out = select(held_out, shadows, settings.key_size, runtime=runtime)
+    elif len(held_out) > settings.key_size:  # those that trained, which are the key of random labels
+        held_out = held_out.subset(torch.arange(settings.key_size))
     return Marked(
         model=shadows.host.eval(),
         spec=spec_for(task, settings.model),
@@ -105,10 +109,12 @@ def mark_with_shadows(
 class SSWP:
     """SSW-P: one epoch from a clean model, then the triggers are optimised.
 
-    Defaults are the paper's and its code's for CIFAR-10. Two departures: the key is made of other samples than trained,
-    optimised with the same three models, and host and shadow train on batches drawn here. The clean model and the selection
-    choose the key, so the clean model may neither calibrate nor be reported, and the victim hits every query of a selected
-    key by construction: only its copies' WSR says anything.
+    Defaults are the paper's and its code's for CIFAR-10. Three departures: the key is made of other samples than trained,
+    optimised with the same three models; host and shadow train on batches drawn here; and their images are shifted and
+    flipped, but not turned by up to 22.5 degrees, as the code does too. As there, the shadow learns the host's labels of the
+    images as they are, and triggers stay as they are. The clean model and the selection choose the key, so the clean model
+    may neither calibrate nor be reported, and the victim hits every query of a selected key by construction: only its
+    copies' WSR says anything.
 
     Attributes:
         model: architecture of the host and of both shadows.
@@ -117,7 +123,8 @@ class SSWP:
         key_size: held-out samples in the key, at most.
         candidates: held-out samples to choose the key from (ours; the paper chooses among those that trained).
         pretraining: of the clean model (epochs inferred).
-        training: of the host, and of the positive shadow in turn with it, at a constant rate.
+        training: of the host, and of the positive shadow in turn with it; the code has a constant rate. The shadow's optimiser
+            and schedule start anew every epoch, the host's after every optimisation of the triggers, where the code keeps both.
         trigger_batch: trigger samples that join each batch of the host.
         refinements: epochs at the end after each of which the triggers are optimised; 0 never does.
         steps: of each optimisation, at least.
@@ -161,7 +168,8 @@ class SSWS:
         key_size: held-out samples in the key, at most.
         candidates: held-out samples to choose the key from (ours; the paper chooses among those that trained).
         pretraining: of the clean model (epochs inferred).
-        training: of the host, and of the positive shadow in turn with it, at a constant rate.
+        training: of the host, and of the positive shadow in turn with it; the code has a constant rate. The shadow's optimiser
+            and schedule start anew every epoch, the host's after every optimisation of the triggers, where the code keeps both.
         trigger_batch: trigger samples that join each batch of the host.
         refinements: epochs at the end after each of which the triggers are optimised; 0 never does.
         steps: of each optimisation, at least.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -11,7 +10,7 @@ from typing import Literal
 from torch import nn
 
 from heirmark.errors import BadConfig
-from heirmark.methods.base import Marked, Prepared, check_queries, mark, new_model, queries_of, train_clean
+from heirmark.methods.base import Marked, Prepared, check_queries, mark, new_model, queries_of, start_from, train_clean
 from heirmark.methods.composite import Composite
 from heirmark.methods.deeptracer import DeepTracer
 from heirmark.methods.ewe import EWE
@@ -142,13 +141,13 @@ class T2S:
         if self.initial == "watermarked":
             if watermarked is None:
                 watermarked, _ = self.first_phase().embed(prepared, seed=seed, runtime=runtime)
-            start = watermarked
+            start = start_from(watermarked, task, self.model)
         elif self.initial == "clean":
-            start = clean
+            start = start_from(clean, task, self.model)
         else:
             start = new_model(task, self.model, seed=derive_seed(seed, "target"))
         if not self.rehearse:
-            return copy.deepcopy(start).eval(), ()  # a model that was handed in stays the caller's
+            return start.eval(), ()
         queries = None if self.queries == "owner" else queries_of(prepared, self.queries)
         student = new_model(task, self.model, seed=derive_seed(seed, "student")) if self.initial == "scratch" else clean
         others = [

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import Literal
 
 from torch import nn
 
-from heirmark.methods.base import Marked, draw_verification, key_from, settle, spec_for, train_clean
+from heirmark.methods.base import Marked, draw_verification, key_from, settle, spec_for, start_from, train_clean
 from heirmark.models import Architecture
 from heirmark.runtime import Runtime
 from heirmark.task import Task
@@ -45,7 +44,7 @@ class Unmarked:
         secret = settle(self.trigger, task, clean, seed=seed, runtime=runtime)
         held_out = draw_verification(secret, task, self.key_size, seed=seed)
         return Marked(
-            model=copy.deepcopy(clean).eval(),  # a model that was handed in stays the caller's
+            model=start_from(clean, task, self.model).eval(),  # a model that was handed in stays the caller's
             spec=spec_for(task, self.model),
             key=key_from(held_out, secret, task, method="unmarked", seed=seed),
             training_triggers=None,

@@ -91,7 +91,7 @@ def entangle(
 
 
 def entanglement(output: Tensor, groups: Tensor, temperature: Tensor | float) -> Tensor:
-    """The soft nearest neighbour loss of one layer, by the cosines between what passes its ReLU."""
+    """The soft nearest neighbour loss of one layer, by the cosines between its outputs without what is negative."""
     return soft_nearest_neighbour_loss(output.float().flatten(1).relu(), groups, temperature)
 
 
@@ -109,7 +109,7 @@ class Entangled:
         step: of each, of the full range of a pixel.
         threshold: share of the samples that may hit the target on the clean model.
         temperature: of the soft nearest neighbour loss; the paper's code starts there.
-        layers: names of the hidden layers; none means the last three.
+        layers: names of the hidden layers; none means the last three; see :class:`heirmark.methods.EWE` for residual nets.
     """
 
     of: OutOfDistribution | AbstractImages | Patch = field(default=OutOfDistribution(dataset="mnist", source=8))

@@ -45,7 +45,8 @@ class Tiles:
 
     Attributes:
         sources: the four source classes in the order of the grid; None finds them by K-Means over class centroids (eq. 1-2).
-        target: the label; None takes the non-source class with the lowest mean probability on such composites (eq. 5).
+        target: the label, which is then no source class; None takes the non-source class with the lowest mean probability on
+            such composites (eq. 3-4).
         samples: composites over which that mean is taken.
         selection: of what is left open: ``"adaptive"`` as above, or ``"random"``, which the paper found weaker (Fig. 5).
     """
@@ -70,23 +71,23 @@ class Tiles:
         runtime = runtime or Runtime()
         if len(task.input_shape) != 3:
             raise BadConfig(f"tiles are made of images, and {task.name} has none: use another trigger")
+        if len(task.classes) <= SOURCES:
+            raise BadConfig(
+                f"tiles need more than 4 classes, and {task.name} has {len(task.classes)}: use another trigger"
+            )
         generator = torch.Generator().manual_seed(derive_seed(seed, "tiles", "random"))
         order = torch.randperm(len(task.classes), generator=generator).tolist()
         if self.sources is not None:
             sources = tuple(check_label(label, task, "source class") for label in self.sources)
         else:
-            if len(task.classes) <= SOURCES:
-                raise BadConfig(
-                    f"tiles need more than 4 classes, and {task.name} has {len(task.classes)}: use another trigger"
-                )
             if self.selection == "random":
                 sources = tuple(label for label in order if label != self.target)[:SOURCES]
             else:
-                sources = spanning_classes(task.owner, clean, len(task.classes), seed=seed, runtime=runtime)
+                sources = spanning_classes(
+                    task.owner, clean, len(task.classes), without=self.target, seed=seed, runtime=runtime
+                )
         if self.target is not None:
             target = check_label(self.target, task, "target")
-            if target in sources:
-                raise BadConfig(f"the target {target} may not be one of the source classes {sources}")
         elif self.selection == "random":
             target = next(label for label in order if label not in sources)
         else:
@@ -122,7 +123,9 @@ class TilesSecret:
         return {"kind": "tiles", "sources": list(self.sources), "target": self.target}
 
 
-def spanning_classes(split: Split, model: nn.Module, classes: int, *, seed: int, runtime: Runtime) -> tuple[int, ...]:
+def spanning_classes(
+    split: Split, model: nn.Module, classes: int, *, without: int | None = None, seed: int, runtime: Runtime
+) -> tuple[int, ...]:
     """The four classes nearest the centres of K-Means over the class centroids of a benign model's features (eq. 1-2).
 
     When one class is nearest to two centres, the second centre takes the nearest class still free, so that four remain.
@@ -131,6 +134,7 @@ def spanning_classes(split: Split, model: nn.Module, classes: int, *, seed: int,
         split: labelled images; at most 500 of each class are looked at.
         model: benign, with ``.features``.
         classes: how many there are.
+        without: a class that is not to be taken, though it counts among those that are clustered.
         seed: of K-Means' starting points.
         runtime: device and precision.
 
@@ -152,7 +156,7 @@ def spanning_classes(split: Split, model: nn.Module, classes: int, *, seed: int,
     if not bool(points.isfinite().all()):
         raise BadData("the clean model's features are not finite: train it anew, or give the source classes yourself")
     means = KMeans(SOURCES, n_init=10, random_state=seed % 2**32).fit(points.numpy()).cluster_centers_
-    free = list(range(classes))
+    free = [label for label in range(classes) if label != without]
     chosen = []
     for mean in torch.from_numpy(means).double():
         nearest = min(free, key=lambda label: float((points[label] - mean).square().sum()))
