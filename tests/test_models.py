@@ -193,6 +193,13 @@ def test_small_nets_have_the_layers_that_the_papers_name() -> None:
     assert of_kind(build("naivenet", input_shape=(1, 28, 28), classes=10, batch_norm=True), nn.BatchNorm2d) == 2
 
 
+@pytest.mark.parametrize(("padded", "side"), [(False, 4), (True, 7)])
+def test_padding_keeps_the_border(padded: bool, side: int) -> None:
+    model = build("naivenet", input_shape=(1, 28, 28), classes=10, padded=padded)
+    assert {layer.in_features for layer in model.modules() if isinstance(layer, nn.Linear)} == {64 * side**2, 128}
+    assert model(torch.rand(2, 1, 28, 28)).shape == (2, 10)
+
+
 def test_a_residual_net_shrinks_its_images_to_an_eighth_or_a_quarter() -> None:
     for name, factor in (("resnet18", 8), ("wrn-16-4", 4)):
         model = narrow(name, (3, 32, 32)).eval()
@@ -222,7 +229,7 @@ def test_a_name_carries_options() -> None:
     ("text", "words"),
     [
         ("nonet", "unknown model 'nonet': choose one of naivenet"),
-        ("naivenet:depth=3", "no option 'depth': choose from width, hidden, batch_norm"),
+        ("naivenet:depth=3", "no option 'depth': choose from width, hidden, batch_norm, padded"),
         ("naivenet:classes=3", "no option 'classes'"),
         ("naivenet:self=3", "no option 'self'"),
         ("naivenet:width", "has no value: write name:option=value"),

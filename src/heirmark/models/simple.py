@@ -20,7 +20,7 @@ class NaiveNet(nn.Module):
         width: channels of the first convolution; the second has twice as many.
         hidden: units of the first fully connected layer, which are the features.
         batch_norm: normalise after both convolutions.
-        padding: zeros around each convolution's input, 0 to 2; with 2 the border is seen in as many places as the middle.
+        padded: zeros around each convolution's input, so that it sees the border in as many places as the middle.
     """
 
     def __init__(
@@ -31,18 +31,18 @@ class NaiveNet(nn.Module):
         width: int = 32,
         hidden: int = 128,
         batch_norm: bool = False,
-        padding: int = 0,
+        padded: bool = False,
     ) -> None:
         super().__init__()
         channels, height, side = input_shape
 
         def block(inner: int, outer: int) -> list[nn.Module]:
             norm: list[nn.Module] = [nn.BatchNorm2d(outer)] if batch_norm else []
-            convolution = nn.Conv2d(inner, outer, 5, padding=padding, bias=not batch_norm)
+            convolution = nn.Conv2d(inner, outer, 5, padding=2 if padded else 0, bias=not batch_norm)
             return [convolution, *norm, nn.ReLU(), nn.MaxPool2d(2)]
 
         def shrink(length: int) -> int:
-            lost = 4 - 2 * padding
+            lost = 0 if padded else 4
             return ((length - lost) // 2 - lost) // 2
 
         flat = 2 * width * shrink(height) * shrink(side)
