@@ -191,15 +191,18 @@ def compressions(*before: Theft) -> list[Trial]:
 
 
 def ewe_on_photographs(model: Architecture) -> EWE:
-    """EWE as its code has it for CIFAR-10, made of the nines of SVHN."""
-    usual = EWE()
+    """EWE as its code has it for CIFAR-10, made of the nines of SVHN; on ResNet-18, which its code has, at its code's layers."""
+    usual, of = EWE(), OutOfDistribution(source=9)
+    layers = ("features.9", "features.10", "features.13") if model == "resnet18" else ()
     return replace(
         usual,
         model=model,
-        trigger=Entangled(of=OutOfDistribution(source=9)),
+        trigger=Entangled(of=of, layers=layers),
         pretraining=replace(usual.pretraining, epochs=50),
-        training=replace(usual.training, extras=(16, 16)),  # one batch in five
+        # One batch in five, six times four epochs.
+        training=replace(usual.training, recipe=replace(usual.training.recipe, epochs=24), extras=(16, 16)),
         factors=(1e5, 1e5, 1e5),
+        layers=layers,
     )
 
 
