@@ -55,8 +55,8 @@ class FeatureSharing:
     Defaults are the paper's for MNIST; "(inferred)" marks what its text lacks.
 
     Attributes:
-        model: architecture; a 4-layer CNN in the paper, as NaiveNet is. The text has no padding (inferred): without it a patch in the
-            corner is seen from one place in each convolution and moves the last frozen features by 2 %, too little to be told.
+        model: architecture; a 4-layer CNN in the paper, as NaiveNet is. Padding is inferred: without it each convolution sees
+            the corner from one place only, a patch there hardly moves the frozen features, and the whole source class goes over.
         trigger: kind of trigger: Patch is the paper's in-distribution watermark, OutOfDistribution its other one; any kind does.
         triggers: watermark samples that train (inferred).
         key_size: held-out samples in the key.
