@@ -368,9 +368,8 @@ def mark(
     runtime = runtime or Runtime()
     if settings.key_filter is not None:
         check_queries(task, settings.key_filter.queries)
-        spec_for(
-            task, settings.key_filter.surrogate or settings.model
-        )  # refuses inputs of another shape before hours are spent
+        # Refuses inputs of another shape before hours are spent.
+        spec_for(task, settings.key_filter.surrogate or settings.model)
     if clean is None:
         clean = train_clean(task, settings.model, settings.pretraining, seed=seed, runtime=runtime)
     secret = settle(settings.trigger, task, clean, seed=seed, runtime=runtime)
