@@ -17,6 +17,7 @@ from heirmark.bench.grid import Block, Picture
 from heirmark.bench.recipes import Scale
 from heirmark.methods import EWE, AnyMethod, FeatureSharing, Vanilla
 from heirmark.pipeline.altering import Alteration
+from heirmark.pipeline.answering import ADVERSARY
 from heirmark.pipeline.audit_attacks import quick_attacks
 from heirmark.pipeline.profiles import Profile
 from heirmark.pipeline.trials import Trial
@@ -45,7 +46,13 @@ LEVELS = (1000, 100, 20, 10, 5, 4, 3, 2)
 
 
 def _bench(scale: Scale) -> Bench:
-    return quick(MNIST) if scale == "cpu" else paper("mnist", FeatureSharing().model, FeatureSharing().pretraining)
+    """The thief asks the images that the victim learned from, as in the paper (section 3.1)."""
+    usual = FeatureSharing()
+    return (
+        replace(quick(MNIST), pool="owner")
+        if scale == "cpu"
+        else paper("mnist", usual.model, usual.pretraining, "owner")
+    )
 
 
 def _sharing(scale: Scale, trigger: Patch | OutOfDistribution) -> FeatureSharing:
@@ -67,6 +74,16 @@ def _methods(scale: Scale, trigger: Patch | OutOfDistribution) -> dict[str, AnyM
     }
 
 
+def _thefts(bench: Bench) -> list[Trial]:
+    """By the paper's thief, who knows the victim's images, and by one who has others of their kind."""
+    own = thefts(bench, "knockoff")
+    theirs = [
+        replace(trial, name=trial.name.replace("Knockoff", "Knockoff with fresh images"))
+        for trial in thefts(replace(bench, pool=ADVERSARY), "knockoff")
+    ]
+    return [*own, *theirs]
+
+
 def _ewe(scale: Scale) -> AnyMethod:
     return _methods(scale, Patch())["ewe"]
 
@@ -79,7 +96,7 @@ def _photographs(trigger: Patch | OutOfDistribution) -> Block:
         pretraining=replace(usual.pretraining, learning_rate=1e-3),
         tuning=replace(usual.tuning, learning_rate=1e-3),
     )
-    bench = paper("cifar100", sharing.model, sharing.pretraining)
+    bench = paper("cifar100", sharing.model, sharing.pretraining, "owner")
     methods: dict[str, AnyMethod] = {
         "baseline": Vanilla(model=sharing.model, trigger=trigger, pretraining=sharing.pretraining),
         "ewe": replace(ewe_on_photographs(sharing.model), trigger=Entangled(of=trigger)),
@@ -125,7 +142,7 @@ def _table(
         title,
         scale,
         _methods(scale, triggers[0]),
-        thefts(_bench(scale), "knockoff"),
+        _thefts(_bench(scale)),
         papers,
         foreign=triggers[0].dataset if isinstance(triggers[0], OutOfDistribution) else None,
     )
