@@ -456,6 +456,7 @@ def test_one_step_by_hand() -> None:
 def test_the_rate_drops_after_half_and_three_quarters() -> None:
     assert drop_at(200, (0.5, 0.75)) == [100, 50, 50]
     assert drop_at(3, ()) == [3]
+    assert drop_at(1, (0.5, 0.75)) == [1, 0, 0]
     assert sum(drop_at(7, (0.3, 0.6))) == 7
 
 

@@ -465,12 +465,19 @@ def test_the_rehearsed_thief_starts_clean_and_the_target_watermarked(
         (lambda: FeatureSharing(frozen=-1), "may not be negative"),
         (lambda: FeatureSharing(trigger_batch=0), "must be positive"),
         (lambda: KeyFilter(candidates=0), "must be positive"),
+        (lambda: SSWP(candidates=99, key_size=100), "among 99 candidates: raise candidates"),
         (lambda: KeyFilter(queries="mine"), "choose owner or foreign"),
     ],
 )
 def test_bad_settings_name_their_remedy(make: Callable[[], Any], words: str) -> None:
     with pytest.raises(BadConfig, match=words):
         make()
+
+
+def test_a_filter_needs_as_many_candidates_as_the_key_has_samples(tiny_task: Task, cpu: Runtime) -> None:
+    method = FeatureSharing(model=NET, key_size=50, key_filter=KeyFilter(candidates=49))
+    with pytest.raises(BadConfig, match="among 49 candidates"):
+        method(tiny_task, seed=0, runtime=cpu)
 
 
 @pytest.mark.parametrize(

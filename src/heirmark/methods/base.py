@@ -296,6 +296,18 @@ def check_counts(**counts: int) -> None:
         raise BadConfig(f"{', '.join(wrong)} must be positive, not {', '.join(map(str, wrong.values()))}")
 
 
+def check_candidates(candidates: int, key_size: int) -> None:
+    """Make sure that a key can be chosen in the size that is wanted.
+
+    Raises:
+        BadConfig: when it cannot.
+    """
+    if candidates < key_size:
+        raise BadConfig(
+            f"a key of {key_size} samples cannot be chosen among {candidates} candidates: raise candidates or lower key_size"
+        )
+
+
 def check_queries(task: Task, queries: str) -> None:
     """Make sure that a task has the images that a simulated thief is to ask.
 
@@ -361,12 +373,13 @@ def mark(
         clean: the owner's unmarked model, when there is one.
 
     Raises:
-        BadConfig: when the key filter cannot work on the task.
+        BadConfig: when the key filter cannot work on the task, or has fewer candidates than the key is to have samples.
         ShapeMismatch: when its surrogate takes no such inputs.
         BadData: when the data give no key.
     """
     runtime = runtime or Runtime()
     if settings.key_filter is not None:
+        check_candidates(settings.key_filter.candidates, settings.key_size)
         check_queries(task, settings.key_filter.queries)
         # Refuses inputs of another shape before hours are spent.
         spec_for(task, settings.key_filter.surrogate or settings.model)

@@ -54,7 +54,7 @@ def drop_at(epochs: int, drops: Sequence[float]) -> list[int]:
         >>> drop_at(200, (0.5, 0.75))
         [100, 50, 50]
     """
-    ends = [0, *(round(share * epochs) for share in drops), epochs]
+    ends = [0, *(max(1, round(share * epochs)) for share in drops), epochs]  # the first epoch has the full rate
     return [after - before for before, after in itertools.pairwise(ends)]
 
 

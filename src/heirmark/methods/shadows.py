@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from heirmark.combining import stored
 from heirmark.errors import BadConfig, BadData
 from heirmark.joint import Answers, Extra, Phase, fit_jointly
-from heirmark.methods.base import Prepared, check_counts, new_model, start_from
+from heirmark.methods.base import Prepared, check_candidates, check_counts, new_model, start_from
 from heirmark.models import Architecture
 from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating, predict
 from heirmark.training import Recipe, fit
@@ -191,6 +191,8 @@ def check(settings: Settings) -> None:
         trigger_batch=settings.trigger_batch,
         steps=settings.steps,
     )
+    if settings.selected:
+        check_candidates(settings.candidates, settings.key_size)
     if not 0 <= settings.refinements <= settings.training.epochs:
         raise BadConfig(
             f"refinements follow on epochs of training, of which there are {settings.training.epochs}: "
