@@ -1,0 +1,152 @@
+"""What a dataclass's annotations say: which values a field takes, and how they and their types are written as text."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, is_dataclass
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from heirmark.errors import BadConfig
+
+# Text that fits several members of a union means the first of these; anything at all is a string, so that comes last.
+_RANKS = (type(None), Literal, bool, int, float, tuple)
+EXAMPLES = {bool: "true", int: "3", float: "0.1", str: "text", type(None): "none"}
+"""Types that text can give directly, and an example of each."""
+
+
+@functools.cache
+def hints_of(kind: type) -> dict[str, Any]:
+    """Types of a dataclass's fields, by name."""
+    return get_type_hints(kind)
+
+
+def fields_of(kind: Any) -> list[dataclasses.Field[Any]]:
+    """Fields that its constructor takes."""
+    return [field for field in dataclasses.fields(kind) if field.init]
+
+
+def default_of(kind: Any, name: str) -> Any:
+    """What a field holds when nothing is given; None where something must be."""
+    field = next(field for field in fields_of(kind) if field.name == name)
+    if field.default_factory is not MISSING:
+        return field.default_factory()
+    return None if field.default is MISSING else field.default
+
+
+def check_name(kind: Any, name: str, where: str) -> None:
+    """Make sure that a dataclass has a field.
+
+    Args:
+        kind: the dataclass.
+        name: of the field.
+        where: what to call the place in an error; may be empty.
+
+    Raises:
+        BadConfig: when it has not.
+    """
+    names = [field.name for field in fields_of(kind) if field.compare]
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        place = f"{where}: " if where else ""
+        raise BadConfig(
+            f"{place}{kind.__name__} has no field {name!r}: {hint}choose from {', '.join(names) or 'none at all'}"
+        )
+
+
+def make(kind: Any, values: Mapping[str, Any], where: str) -> Any:
+    """An instance of a dataclass.
+
+    Args:
+        kind: the dataclass.
+        values: by field.
+        where: what to call the place in an error; may be empty.
+
+    Raises:
+        BadConfig: when a field without a default is missing, or whatever the dataclass itself refuses.
+    """
+    needed = [f.name for f in fields_of(kind) if f.default is MISSING and f.default_factory is MISSING]
+    missing = [name for name in needed if name not in values]
+    if missing:
+        place = f"{where}: " if where else ""
+        raise BadConfig(f"{place}{kind.__name__} needs {', '.join(missing)}: give it as well")
+    return kind(**values)
+
+
+def members_of(hint: Any) -> list[Any]:
+    """The members of a union, in the order in which they claim a value; of any other type, that type alone."""
+    hint = getattr(hint, "__value__", hint)  # a type alias made by the type statement
+    if get_origin(hint) not in (Union, types.UnionType):
+        return [hint]
+    members = [member for part in get_args(hint) for member in members_of(part)]
+    ranks = [get_origin(m) if get_origin(m) in _RANKS else m for m in members]
+    order = [_RANKS.index(r) if r in _RANKS else len(_RANKS) + (not is_config(r)) + (r is str) for r in ranks]
+    return [member for _, member in sorted(zip(order, members, strict=True), key=lambda pair: pair[0])]
+
+
+def parts_of(hint: Any, length: int) -> list[Any] | None:
+    """Types of the items of a tuple or list type, or None when it does not have that length."""
+    arguments = get_args(hint)
+    if get_origin(hint) is list or (len(arguments) == 2 and arguments[1] is Ellipsis):
+        return [arguments[0]] * length
+    return list(arguments) if len(arguments) == length else None
+
+
+def is_open(hint: Any) -> bool:
+    """Whether an annotation says nothing of JSON, so that any JSON fits it: object, Any, a protocol."""
+    return hint is Any or hint is object or getattr(hint, "_is_protocol", False)
+
+
+def is_config(kind: Any) -> bool:
+    """Whether it is a dataclass, not an instance of one."""
+    return isinstance(kind, type) and is_dataclass(kind)
+
+
+def choice_of(hint: Any, text: str) -> Any:
+    """The dataclass in a union that a text names."""
+    wanted = text.lower().replace("-", "").replace("_", "")
+    return next((m for m in members_of(hint) if is_config(m) and m.__name__.lower() == wanted), None)
+
+
+def as_text(value: object) -> str:
+    """A value as a setting would give it."""
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, tuple):
+        return ",".join(as_text(item) for item in value)
+    if is_dataclass(value):
+        return type(value).__name__.lower()
+    return getattr(value, "__name__", str(value))
+
+
+def type_name(hint: Any) -> str:
+    """What a type takes, in a few signs: ``none|int,...``."""
+
+    def name(member: Any) -> str:
+        origin, arguments = get_origin(member), get_args(member)
+        if origin is Literal:
+            return "|".join(as_text(choice) for choice in arguments)
+        if origin is tuple:
+            return ",".join("..." if part is Ellipsis else type_name(part) for part in arguments)
+        if is_config(member):
+            return str(member.__name__).lower()
+        return {bool: "true|false", type(None): "none"}.get(member, getattr(member, "__name__", str(member)))
+
+    # Text cannot give a function.
+    members = [member for member in members_of(hint) if get_origin(member) is not Callable]
+    return "|".join(name(member) for member in members) or "function"
+
+
+def example_of(hint: Any) -> str:
+    """A text that a type takes."""
+    member = next((m for m in members_of(hint) if m is not type(None)), type(None))
+    origin, arguments = get_origin(member), get_args(member)
+    if origin is Literal:
+        return as_text(arguments[0])
+    if origin is tuple:
+        return ",".join(example_of(part) for part in (parts_of(member, 2) or arguments))
+    return EXAMPLES.get(member, type_name(member))
