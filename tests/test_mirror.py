@@ -168,14 +168,14 @@ def test_what_descends_from_an_earlier_copy_is_computed_again_once(url: str, tmp
     import hashlib
 
     from heirmark.configuration import canonical_json
-    from heirmark.pipeline.store import _seal
+    from heirmark.pipeline.records import seal_of
 
     word.write_text("zz")
     record = dict(other.record)
     record["files"]["deep/word.txt"]["sha256"] = hashlib.sha256(b"zz").hexdigest()
     told = {"files": record["files"], "summary": record["summary"]}
     record["content"] = hashlib.sha256(canonical_json(told)).hexdigest()
-    (other.folder / "record.json").write_text(json.dumps(record | {"seal": _seal(record)}))
+    (other.folder / "record.json").write_text(json.dumps(record | {"seal": seal_of(record)}))
     if cached:
         shutil.copytree(one.store.root / SECOND.name, tmp_path / "two" / SECOND.name)
     RAN.clear()

@@ -584,8 +584,8 @@ def test_record_of_another_stage_is_damage(store: Store, events: list[Event]) ->
 
 def test_files_are_hashed_again_when_their_time_changes(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[Path] = []
-    real = store_module._sha256
-    monkeypatch.setattr(store_module, "_sha256", lambda path, **options: hashed.append(path) or real(path, **options))
+    real = store_module.sha256
+    monkeypatch.setattr(store_module, "sha256", lambda path, **options: hashed.append(path) or real(path, **options))
     folder = store.get(stage()).folder
     hashed.clear()
     assert store.find(stage())
@@ -602,7 +602,7 @@ def test_unreadable_is_not_damaged(store: Store, monkeypatch: pytest.MonkeyPatch
     def unreadable(path: Path, **options: bool) -> str:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(store_module, "_sha256", unreadable)
+    monkeypatch.setattr(store_module, "sha256", unreadable)
     with pytest.raises(OSError, match="Input/output"):
         Store(store.root).get(stage())
     assert folder.is_dir()

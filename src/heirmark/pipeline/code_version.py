@@ -22,7 +22,7 @@ from heirmark.configuration import qualified_name
 from heirmark.errors import BadConfig
 
 # What files and finds results cannot change a number in them; how results are identified has a version of its own.
-MECHANISM = frozenset(f"heirmark.pipeline{part}" for part in ("", ".code_version", ".stage", ".store"))
+MECHANISM = frozenset(f"heirmark.pipeline{part}" for part in ("", ".code_version", ".records", ".stage", ".store"))
 
 
 @dataclass(frozen=True)

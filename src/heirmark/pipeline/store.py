@@ -19,23 +19,19 @@ import os
 import platform
 import secrets
 import shutil
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-from heirmark.configuration import canonical_json, to_json
+from heirmark.configuration import to_json
 from heirmark.errors import BadArtifact, BadConfig
+from heirmark.pipeline.records import RECORD, make_record, seal_of, settle_files, sha256, sync_folders, write_record
 from heirmark.pipeline.stage import Artifact, Job, Stage
 
-RECORD = "record.json"
-LIBRARIES = ("torch", "numpy", "scipy", "sklearn", "onnx", "onnxruntime", "timm")
-"""Modules whose versions are written down, where they are in use."""
 STALE_HOURS = 7 * 24
 """Age at which work in progress of another machine is taken for abandoned."""
 ATTEMPTS = 3
@@ -141,9 +137,8 @@ class Store:
         if self.mirror is not None:
             if artifact is None and self.mirror.fetch(stage.name, self.root):
                 artifact = self._find_here(stage)
-            elif (
-                artifact is not None
-            ):  # it may be older than the mirror, or its process was killed before it was copied
+            elif artifact is not None:
+                # It may be older than the mirror, or its process was killed before it was copied.
                 self.mirror.keep(stage.name, artifact.folder)
         return artifact
 
@@ -168,7 +163,7 @@ class Store:
     def _read(self, folder: Path, identity: str) -> dict[str, Any]:
         try:
             record: dict[str, Any] = json.loads((folder / RECORD).read_bytes())
-            if record["seal"] != _seal(record) or record["identity"] != identity:
+            if record["seal"] != seal_of(record) or record["identity"] != identity:
                 raise BadArtifact(f"{RECORD} was changed or belongs elsewhere")
             for name, file in record["files"].items():
                 if Path(name).is_absolute() or ".." in Path(name).parts:
@@ -179,7 +174,7 @@ class Store:
                     raise BadArtifact(f"{name} has {status.st_size} bytes instead of {file['size']}")
                 stamp = (status.st_size, status.st_mtime_ns, status.st_ino)
                 if self._hashed.get(path) != stamp:
-                    if _sha256(path) != file["sha256"]:
+                    if sha256(path) != file["sha256"]:
                         raise BadArtifact(f"the content of {name} has changed")
                     self._hashed[path] = stamp
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
@@ -239,12 +234,8 @@ class Store:
             if not isinstance(summary, Mapping):
                 raise BadConfig(f"stage {stage.kind} returned {summary!r}: return a mapping")
             seconds = time.perf_counter() - clock
-            record = _record(stage, inputs, summary, _settle_files(partial), started, seconds)
-            with (partial / RECORD).open("x", encoding="utf-8") as file:
-                json.dump(record, file, indent=2, allow_nan=False)
-                file.flush()
-                os.fsync(file.fileno())
-            _sync_folders(partial)
+            record = make_record(stage, inputs, summary, settle_files(partial), started, seconds)
+            write_record(partial, record)
             artifact = self._publish(stage, Artifact(folder=partial, record=record))
             if self.mirror is not None:
                 self.mirror.keep(stage.name, artifact.folder, anew=artifact.record is record)
@@ -275,7 +266,7 @@ class Store:
                     raise
             else:
                 break
-        _sync_folders(folder.parent, deep=False)
+        sync_folders(folder.parent, deep=False)
         return Artifact(folder=folder, record=artifact.record)
 
     def _sweep(self) -> None:
@@ -298,81 +289,6 @@ def working_folder(root: Path, name: str) -> Path:
     folder = root / ".partial" / f"{kind}.{identity}.{_machine()}.{os.getpid()}.{secrets.token_hex(4)}"
     folder.mkdir(parents=True)
     return folder
-
-
-def _record(
-    stage: Stage,
-    inputs: Mapping[str, Artifact],
-    summary: Mapping[str, Any],
-    files: Mapping[str, Mapping[str, Any]],
-    started: datetime,
-    seconds: float,
-) -> dict[str, Any]:
-    ancestors: dict[str, str] = {}
-    for artifact in inputs.values():
-        ancestors |= artifact.record["lineage"] | {artifact.name: artifact.content}
-    record: dict[str, Any] = {
-        "identity": stage.identity,
-        **stage.describe(),
-        "lineage": dict(sorted(ancestors.items())),
-        "versions": _versions(),
-        "started": started.isoformat(timespec="seconds"),
-        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "seconds": round(seconds, 3),
-        "summary": summary,
-        "files": files,
-        "content": hashlib.sha256(canonical_json({"files": files, "summary": summary})).hexdigest(),
-    }
-    return record | {"seal": _seal(record)}
-
-
-def _seal(record: Mapping[str, Any]) -> str:
-    """SHA-256 of all else in a record, so that no figure in it changes unnoticed."""
-    return hashlib.sha256(canonical_json({key: item for key, item in record.items() if key != "seal"})).hexdigest()
-
-
-def _settle_files(folder: Path) -> dict[str, dict[str, Any]]:
-    """Flush all files of a folder to the disk; their SHA-256 and size by relative path."""
-    files: dict[str, dict[str, Any]] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.is_dir() and not path.is_symlink():
-            continue
-        if path.is_symlink() or not path.is_file() or name == RECORD:
-            raise BadArtifact(f"a stage wrote {name!r}: let it write plain files only, and none called {RECORD}")
-        files[name] = {"sha256": _sha256(path, sync=True), "size": path.stat().st_size}
-    return files
-
-
-def _sha256(path: Path, *, sync: bool = False) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if sync and os.name == "posix":
-            os.fsync(file.fileno())
-    return digest
-
-
-def _sync_folders(folder: Path, *, deep: bool = True) -> None:
-    """Make names in a folder last through a power cut, where the system allows a folder to be flushed."""
-    if os.name != "posix":
-        return
-    for path in [folder, *(item for item in folder.rglob("*") if item.is_dir())] if deep else [folder]:
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def _versions() -> dict[str, str]:
-    versions = {"python": platform.python_version()}
-    with contextlib.suppress(metadata.PackageNotFoundError):
-        versions["heirmark"] = metadata.version("heirmark")
-    # Of those alone that the process has imported: to import one for its version's sake can take seconds.
-    loaded = {name: sys.modules.get(name) for name in LIBRARIES}
-    return versions | {
-        name: str(getattr(module, "__version__", "unknown")) for name, module in loaded.items() if module is not None
-    }
 
 
 def _machine() -> str:
