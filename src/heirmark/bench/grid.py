@@ -160,7 +160,7 @@ def select(grid: Grid, only: Sequence[str], seeds: Sequence[int] = ()) -> Grid:
             blocks.append(replace(block, markings=kept))
     if not blocks:
         names = dict.fromkeys(marking.name for block in grid.blocks for marking in block.markings)
-        raise BadConfig(f"no marking is called {' or '.join(only)}: choose a part of one of {', '.join(names)}")
+        raise BadConfig(f"no marking is called {' or '.join(only)}: choose a part of one of {'; '.join(names)}")
     return replace(grid, blocks=tuple(blocks))
 
 

@@ -152,7 +152,7 @@ def select(programme: Programme, only: list[str]) -> Programme:
     if not (left.trials or left.inspections or left.screenings):
         names = [trial.name for trial in programme.trials if not trial.curve]
         names += [probe.name for probe in (*programme.inspections, *programme.screenings)]
-        raise BadConfig(f"no attack is called {' or '.join(only)}: choose a part of one of {', '.join(names)}")
+        raise BadConfig(f"no attack is called {' or '.join(only)}: choose a part of one of {'; '.join(names)}")
     return left
 
 
