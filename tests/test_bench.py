@@ -233,7 +233,7 @@ def test_contexts_are_loaded_once_and_show_foreign_images_to_those_who_ask() -> 
 def test_select() -> None:
     assert [m.name for m in select(GRID, ["JOINT"]).blocks[0].markings] == ["joint"]
     assert select(GRID, [], [7]).seeds == (7,)
-    with pytest.raises(BadConfig, match="choose a part of one of joint, hopeless"):
+    with pytest.raises(BadConfig, match="choose a part of one of joint; hopeless"):
         select(GRID, ["t2s"])
 
 
