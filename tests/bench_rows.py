@@ -67,7 +67,7 @@ def grid() -> Grid:
 
 
 def rows() -> list[CellRow]:
-    """Verdicts, curves, heat maps, probes; two of the runs failed."""
+    """Verdicts, curves, heat maps, probes; two of the runs failed, one copy has collapsed."""
     draw = random.Random(5)
     block = grid().blocks[0]
     made: list[CellRow] = []
@@ -123,4 +123,13 @@ def rows() -> list[CellRow]:
     )
     alarm = next(place for place, row in enumerate(made) if row.arm == "unmarked" and row.marking == "MEA-Defender")
     made[alarm] = replace(made[alarm], outcome="MARKED", wsr=0.31)
+    collapsed = next(
+        place
+        for place, row in enumerate(made)
+        if (row.marking, row.trial, row.seed, row.arm) == ("MEA-Defender", "transfer", 2, "marked")
+    )
+    made[collapsed] = replace(
+        made[collapsed], outcome="INVALID", reason="the suspect answers everything alike", accuracy=0.1, wsr=float("nan"),
+        p_value=float("nan"),
+    )  # fmt: skip
     return made

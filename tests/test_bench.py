@@ -98,7 +98,7 @@ def test_every_cell_is_a_row_with_its_control(ran: tuple[BenchResult, Path]) -> 
     for row in joint:
         if row.trial != "fails":
             assert not row.error
-            assert 0 <= row.wsr <= 1
+            assert math.isnan(row.wsr) if row.outcome == "INVALID" else 0 <= row.wsr <= 1
             assert 0 <= row.accuracy <= 1
     asked = {row.trial: row.asked for row in joint}
     assert asked["Knockoff"] == asked["Knockoff, pruned"] > 0 == asked[""]
@@ -171,11 +171,13 @@ def test_figures_over_seeds(ran: tuple[BenchResult, Path]) -> None:
     figures = {(item.marking, item.trial, item.probe): item for item in result.summary}
     found = figures["joint", "Knockoff", ""]
     rows = [row for row in result.rows if (row.marking, row.trial) == ("joint", "Knockoff")]
-    marked = [row.wsr for row in rows if row.arm == "marked"]
+    marked = [row.wsr for row in rows if row.arm == "marked" and row.outcome != "INVALID"]
     assert found.seeds == 2
-    assert found.wsr.mean == pytest.approx(sum(marked) / 2)
+    assert found.wsr.mean == pytest.approx(sum(marked) / len(marked))
     assert (found.wsr.lowest, found.wsr.highest) == (min(marked), max(marked))
-    assert found.control_wsr.highest == max(row.wsr for row in rows if row.arm == "unmarked")
+    control = [row for row in rows if row.arm == "unmarked"]
+    assert found.control_wsr.highest == max(row.wsr for row in control if row.outcome != "INVALID")
+    assert found.control_invalid == sum(row.outcome == "INVALID" for row in control)
     assert figures["hopeless", "", ""].failed == 2
     assert math.isnan(figures["hopeless", "", ""].wsr.mean)
     lines = [json.loads(line) for line in (out / "rows.jsonl").read_text().splitlines()]
@@ -243,8 +245,12 @@ def test_grids_that_make_no_sense_are_refused() -> None:
         replace(block, markings=(block.markings[0], block.markings[0]))
     with pytest.raises(BadConfig, match="a calibrator at least"):
         replace(block, calibrators=())
-    with pytest.raises(BadConfig, match="seeds that differ"):
+    with pytest.raises(BadConfig, match="has one seed twice"):
         replace(GRID, seeds=(1, 1))
+    with pytest.raises(BadConfig, match="two blocks of one name"):
+        replace(GRID, blocks=(block, block))
+    with pytest.raises(BadConfig, match="a row without a name"):
+        replace(block, trials=(Trial(name="", group="", steps=()),))
 
 
 def test_recipes_are_functions_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from heirmark.errors import BadConfig, BudgetExhausted, HeirmarkError, ShapeMismatch
+from heirmark.errors import BadConfig, BudgetExhausted, HeirmarkError, ShapeMismatch, told
 from heirmark.runtime import Runtime, as_floats, predict
 
 AnswerKind = Literal["probabilities", "top-k", "label"]
@@ -263,7 +263,11 @@ def checked_scores(outputs: object, rows: int, classes: int) -> Tensor:
         raise ModelFault(
             f"the model returned shape {tuple(outputs.shape)} instead of {(rows, classes)}: check its classes"
         )
-    if not bool(outputs.isfinite().all()):
+    try:
+        finite = bool(outputs.isfinite().all())
+    except RuntimeError as error:  # of a kind that torch hardly knows, or without values
+        raise ModelFault(f"the model's scores cannot be read ({told(error)}): return float32") from error
+    if not finite:
         raise ModelFault(
             "the model returned NaN or infinite scores: it is broken, or its inputs are not scaled to [0, 1]"
         )

@@ -26,6 +26,7 @@ FORMAT = "heirmark-key/1"
 _TENSORS = ("queries", "expected", "controls", "host_labels")
 _FACTS = ("classes", "method", "trigger", "nonce")
 _MAX_TRIGGER = 8 * MIB
+_MAX_CLASSES = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -282,8 +283,8 @@ def nonce_from_seed(seed: int) -> str:
 
 
 def _check_facts(key: Key) -> None:
-    if not isinstance(key.classes, int) or isinstance(key.classes, bool) or key.classes < 2:
-        raise BadConfig(f"classes must be an integer of at least 2, not {key.classes!r}")
+    if not isinstance(key.classes, int) or isinstance(key.classes, bool) or not 2 <= key.classes <= _MAX_CLASSES:
+        raise BadConfig(f"classes must be an integer from 2 to {_MAX_CLASSES:,}: give the number that the model knows")
     if not isinstance(key.method, str) or not 1 <= len(key.method) <= 100:
         raise BadConfig("method must be a name of 1 to 100 characters")
     if not isinstance(key.nonce, str) or not re.fullmatch(r"[0-9a-f]{64}", key.nonce):

@@ -87,6 +87,8 @@ class Block:
         ):
             if len(set(words)) < len(words):
                 raise BadConfig(f"block {self.name!r} has two rows of one name: tell them apart")
+            if "" in words:
+                raise BadConfig(f"block {self.name!r} has a row without a name, as the model itself alone is: name it")
         unknown = set(self.pictures) - set(get_args(Picture))
         if unknown:
             raise BadConfig(f"unknown picture {min(unknown)!r}: choose of {', '.join(get_args(Picture))}")
@@ -134,8 +136,14 @@ class Grid:
     papers: tuple[Published, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.blocks or not self.seeds or len(set(self.seeds)) < len(self.seeds):
-            raise BadConfig(f"grid {self.name!r} needs a block, and seeds that differ: give it some")
+        if not self.blocks or not self.seeds:
+            raise BadConfig(f"grid {self.name!r} needs a block and a seed: give it some")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise BadConfig(
+                f"grid {self.name!r} has one seed twice, of {', '.join(map(str, self.seeds))}: name each once"
+            )
+        if len({block.name for block in self.blocks}) < len(self.blocks):
+            raise BadConfig(f"grid {self.name!r} has two blocks of one name: tell them apart")
 
 
 def select(grid: Grid, only: Sequence[str], seeds: Sequence[int] = ()) -> Grid:

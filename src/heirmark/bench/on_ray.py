@@ -7,6 +7,7 @@ hand on lies in the store, which all nodes must see (a shared folder, or a URL);
 from __future__ import annotations
 
 import logging
+import math
 import os
 import site
 import sys
@@ -42,6 +43,16 @@ STARTED = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_task_oom_retries": str(RETRIES)}
 def threads_for(cpus: float) -> int:
     """Threads of torch in a stage that holds so many CPUs; a node's other cores change no result."""
     return max(1, int(cpus))
+
+
+def check_share(cpus: float, gpus: float) -> None:
+    """Make sure that a stage can hold so much.
+
+    Raises:
+        BadConfig: when it cannot.
+    """
+    if not (0 < cpus < math.inf and 0 <= gpus < math.inf):
+        raise BadConfig(f"a stage cannot hold {cpus:g} CPUs and {gpus:g} GPUs: give some CPUs, and no GPU or more")
 
 
 def run_on_ray(
@@ -153,8 +164,7 @@ def _why(ray: Any, error: Exception) -> str:
 
 
 def _check(store: Store, *, cpus: float, gpus: float, device: str) -> None:
-    if cpus <= 0 or gpus < 0:
-        raise BadConfig(f"a stage cannot hold {cpus:g} CPUs and {gpus:g} GPUs: give some CPUs, and no GPU or more")
+    check_share(cpus, gpus)
     if device == "cuda" and not gpus:
         raise BadConfig(
             "stages are to run on cuda, but hold no GPU: give --ray-gpus 1 (0.5 shares one), or --device cpu"

@@ -14,9 +14,9 @@ from heirmark.errors import BadConfig, HeirmarkError, told
 
 Scale: TypeAlias = Literal["cpu", "paper"]
 SCALES: tuple[Scale, ...] = ("cpu", "paper")
+"""``cpu``: small data and nets, hours at most on two cores; ``paper``: the paper's nets, data and epochs."""
 OURS = "__heirmark_recipes__"
 """Marks the modules that were loaded as files of recipes; the next file of their name takes their place."""
-"""``cpu``: small data and nets, hours at most on two cores; ``paper``: the paper's nets, data and epochs."""
 Recipe: TypeAlias = Callable[[Scale], Grid]
 
 
@@ -48,7 +48,7 @@ def recipes_in(path: Path) -> dict[str, Recipe]:
         spec.loader.exec_module(module)
     except HeirmarkError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadConfig(f"{path} fails when it is run ({told(error)}): mend it") from error
     return {
         name: value
@@ -112,7 +112,7 @@ def load_grid(named: str, scale: str) -> Grid:
         grid = found[function](scale)
     except HeirmarkError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise BadConfig(f"{named} fails ({told(error)}): mend it") from error
     if not isinstance(grid, Grid):
         raise BadConfig(f"{named} returned {type(grid).__name__}: return a heirmark.bench.Grid")

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from heirmark.bench.plan import Arm, Cell, Plan
+from heirmark.errors import BadArtifact, HeirmarkError, told
 from heirmark.pipeline.detecting import read_exposed, read_screened
 from heirmark.pipeline.judging import read_judged
 from heirmark.pipeline.mixing import read_mixed
@@ -32,7 +33,9 @@ class CellRow:
         accuracy: on the test split, in [0, 1]; of a screened service for a screen.
         wsr: of the same.
         p_value: of the verdict.
-        outcome: of the verdict; empty for a search, and where the cell failed.
+        outcome: of the verdict; empty for a search, and where the cell failed. Of an INVALID one, WSR and p-value mean nothing
+            and are NaN.
+        reason: why a verdict is INVALID.
         control_rate: share of the matched controls that the suspect answers as marked.
         wfpr: share of samples of a mix's two classes, mixed otherwise, that get the target (MEA-Defender, section 5.1).
         asked: what the thief asked of the model.
@@ -58,6 +61,7 @@ class CellRow:
     wsr: float = math.nan
     p_value: float = math.nan
     outcome: str = ""
+    reason: str = ""
     control_rate: float = math.nan
     wfpr: float = math.nan
     asked: int = 0
@@ -85,44 +89,12 @@ def rows_of(plan: Plan, store: Store, failed: Mapping[str, str]) -> list[CellRow
 
 
 def _row(cell: Cell, store: Store, why: str | None) -> CellRow:
-    told: dict[str, Any] = {}
-    artifact = None if why is not None else store.find(cell.goal)
-    if artifact is None:
-        told["error"] = why or "its stage is gone from the store: run the grid again"
-    elif cell.goal.kind == "verify":
-        judged = read_judged(artifact.folder)
-        made = [found for found in map(store.find, cell.steps) if found is not None]
-        mixed = None if cell.mixed is None else store.find(cell.mixed)
-        told = {
-            "accuracy": judged.accuracy,
-            "wsr": judged.verdict.wsr,
-            "p_value": judged.verdict.p_value,
-            "outcome": judged.verdict.outcome,
-            "control_rate": judged.verdict.control_rate,
-            "wfpr": math.nan if mixed is None else read_mixed(mixed.folder),
-            # What a second extraction asks, it asks of the thief's own copy.
-            "asked": made[0].summary.get("queries", 0) if made else 0,
-            "seconds": sum(found.record["seconds"] for found in made) if made else math.nan,
-        }
-    elif cell.goal.kind == "screen":
-        screened = read_screened(artifact.folder)
-        told = {
-            "accuracy": screened.accuracy,
-            "wsr": screened.wsr,
-            "p_value": screened.p_value,
-            "outcome": screened.outcome,
-            "detected": screened.detected,
-            "false_alarms": screened.false_alarms,
-            "seconds": artifact.record["seconds"],
-        }
-    else:
-        exposed = read_exposed(artifact.folder)
-        searched = store.find(cell.goal.inputs["inspection"])
-        told = {
-            "found": float(exposed.found),
-            "false_suspects": float(exposed.false_suspects),
-            "seconds": math.nan if searched is None else searched.record["seconds"],
-        }
+    figures: dict[str, Any] = {}
+    if why is None:
+        try:
+            figures = _figures(cell, store)
+        except HeirmarkError as error:  # a mirror that does not answer, say, after all was computed
+            why = told(error)
     return CellRow(
         block=cell.block,
         marking=cell.marking.name,
@@ -134,8 +106,57 @@ def _row(cell: Cell, store: Store, why: str | None) -> CellRow:
         curve=cell.trial.curve or cell.marking.curve,
         cell=cell.marking.cell,
         stage=cell.goal.name,
-        **told,
+        error=why or "",
+        **figures,
     )
+
+
+def _figures(cell: Cell, store: Store) -> dict[str, Any]:
+    """What a finished cell says.
+
+    Raises:
+        BadArtifact: when it is not in the store.
+        BadConfig: when the store's mirror cannot be read.
+    """
+    artifact = store.find(cell.goal)
+    if artifact is None:
+        raise BadArtifact("its stage is gone from the store: run the grid again")
+    if cell.goal.kind == "verify":
+        judged = read_judged(artifact.folder)
+        made = [found for found in map(store.find, cell.steps) if found is not None]
+        mixed = None if cell.mixed is None else store.find(cell.mixed)
+        return {
+            "accuracy": judged.accuracy,
+            **_verdict(judged.verdict.outcome, judged.verdict.wsr, judged.verdict.p_value, judged.verdict.reason),
+            "control_rate": judged.verdict.control_rate,
+            "wfpr": math.nan if mixed is None else read_mixed(mixed.folder),
+            # What a second extraction asks, it asks of the thief's own copy.
+            "asked": made[0].summary.get("queries", 0) if made else 0,
+            "seconds": sum(found.record["seconds"] for found in made) if made else math.nan,
+        }
+    if cell.goal.kind == "screen":
+        screened = read_screened(artifact.folder)
+        return {
+            "accuracy": screened.accuracy,
+            **_verdict(screened.outcome, screened.wsr, screened.p_value),
+            "detected": screened.detected,
+            "false_alarms": screened.false_alarms,
+            "seconds": artifact.record["seconds"],
+        }
+    exposed = read_exposed(artifact.folder)
+    searched = store.find(cell.goal.inputs["inspection"])
+    return {
+        "found": float(exposed.found),
+        "false_suspects": float(exposed.false_suspects),
+        "seconds": math.nan if searched is None else searched.record["seconds"],
+    }
+
+
+def _verdict(outcome: str, wsr: float, p_value: float, reason: str = "") -> dict[str, Any]:
+    """A collapsed model that answers everything alike may hit the whole key: such hits are no success."""
+    if outcome == "INVALID":
+        return {"outcome": outcome, "reason": reason}
+    return {"outcome": outcome, "wsr": wsr, "p_value": p_value}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -156,6 +177,7 @@ class Summary:
         wsr: of the marked arm; the lowest is its worst.
         wfpr: of the marked arm; the highest is its worst.
         marked: how many seeds were called marked.
+        invalid: how many seeds' verdicts are INVALID; these have no WSR.
         control_accuracy: of the unmarked arm.
         control_wsr: of the unmarked arm; the highest is its worst.
         control_wfpr: of the unmarked arm, the mean.
@@ -169,6 +191,7 @@ class Summary:
         flagged: share of test inputs that a screen flags.
         false_suspects: of a search, the mean.
         control_failed: seeds that failed on the control.
+        control_invalid: seeds whose verdict on the control is INVALID.
     """
 
     block: str
@@ -184,6 +207,7 @@ class Summary:
     wsr: Spread
     wfpr: Spread
     marked: int
+    invalid: int
     control_accuracy: Spread
     control_wsr: Spread
     control_wfpr: float
@@ -196,6 +220,7 @@ class Summary:
     flagged: float
     false_suspects: float
     control_failed: int
+    control_invalid: int
 
 
 def summarise(rows: Sequence[CellRow]) -> list[Summary]:
@@ -228,6 +253,7 @@ def _summary(members: Sequence[CellRow]) -> Summary:
         wsr=spread_of(row.wsr for row in marked),
         wfpr=spread_of(row.wfpr for row in marked),
         marked=sum(row.outcome == "MARKED" for row in marked),
+        invalid=sum(row.outcome == "INVALID" for row in marked),
         control_accuracy=spread_of(row.accuracy for row in control),
         control_wsr=spread_of(row.wsr for row in control),
         control_wfpr=mean(control, "wfpr"),
@@ -240,6 +266,7 @@ def _summary(members: Sequence[CellRow]) -> Summary:
         flagged=mean(marked, "false_alarms"),
         false_suspects=mean(marked, "false_suspects"),
         control_failed=sum(bool(row.error) for row in control),
+        control_invalid=sum(row.outcome == "INVALID" for row in control),
     )
 
 

@@ -139,8 +139,9 @@ def _executor(recipe: str, ray: str | None, cpus: float, gpus: float) -> tuple[E
         from heirmark.bench.running import run_here
 
         return run_here, {}
-    from heirmark.bench.on_ray import run_on_ray, threads_for
+    from heirmark.bench.on_ray import check_share, run_on_ray, threads_for
 
+    check_share(cpus, gpus)
     folder = Path(recipe if recipe.endswith(".py") else recipe.rpartition(":")[0]).resolve().parent
     facts = {"threads": str(threads_for(cpus)), "ray": f"{cpus:g} CPUs, {gpus:g} GPUs a stage"}
     return functools.partial(run_on_ray, address=ray, cpus=cpus, gpus=gpus, code=folder), facts

@@ -22,7 +22,7 @@ from heirmark.task import Task
 from heirmark.triggers import Entangled
 from heirmark.verification import Calibration, Suspect, Verdict, verify
 from heirmark.verification.verify import LEAST_QUERIES
-from heirmark.verification.wilcoxon import WilcoxonResult, verify_wilcoxon
+from heirmark.verification.wilcoxon import WilcoxonResult, independent_triggers, verify_wilcoxon
 
 
 def embed_job(
@@ -189,7 +189,7 @@ def wilcoxon_job(
     box = BlackBox(model, classes=spec.classes, input_shape=spec.input_shape, runtime=exact(runtime))
     key = read_key(key_folder)
     # A resample of fewer than 5 could never reject at 0.05.
-    return verify_wilcoxon(box, key, margin=margin, share=max(0.1, min(1.0, 5 / len(key))))
+    return verify_wilcoxon(box, key, margin=margin, share=max(0.1, min(1.0, 5 / len(independent_triggers(key)))))
 
 
 def inspect_folder(path: Path, *, secrets: bool = False, factory: Factory | None = None) -> dict[str, Any]:

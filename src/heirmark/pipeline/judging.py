@@ -51,15 +51,18 @@ def verify_stage(suspect: Stage, marked: Stage, calibration: Stage, context: Con
 def run_calibrate(job: Job) -> Mapping[str, Any]:
     """Query unmarked models with a key and write ``calibration.json``."""
     context = context_of(job)
-    folders = [found.folder for name, found in sorted(job.inputs.items()) if name != "marked"]
+    unmarked = [found for name, found in sorted(job.inputs.items()) if name != "marked"]
+    copies = sum(found.record["kind"] == "steal" for found in unmarked)
+    note = f"{len(unmarked) - copies} models trained on {context.task.name} without a watermark"
     calibration = calibrate(
-        [load_model(folder, factory=context.factory)[0] for folder in folders],
+        [load_model(found.folder, factory=context.factory)[0] for found in unmarked],
         read_key(job.inputs["marked"].folder),
-        note=f"{len(folders)} models trained on {context.task.name} without a watermark",
+        note=f"{note}, and {copies} copies of these" if copies else note,
+        copies=copies,
         runtime=exact(context.runtime),
     )
     atomic_write_bytes(job.folder / CALIBRATION, calibration.to_json().encode())
-    return {"models": len(folders)}
+    return {"models": len(unmarked)}
 
 
 def run_verify(job: Job) -> Mapping[str, Any]:

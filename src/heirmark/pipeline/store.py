@@ -179,7 +179,7 @@ class Store:
                     self._hashed[path] = stamp
         except (FileNotFoundError, NotADirectoryError, IsADirectoryError) as error:
             raise BadArtifact(f"{Path(error.filename).name} is missing or no plain file") from error
-        except (ValueError, KeyError, TypeError, AttributeError, BadConfig) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, BadConfig) as error:
             raise BadArtifact(f"{RECORD} is truncated or foreign") from error
         return record
 
@@ -219,7 +219,7 @@ class Store:
 
     def _content(self, name: str) -> str | None:
         """The digest of an artifact that is here, or None."""
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, RecursionError):
             return str(json.loads((self.root / name / RECORD).read_bytes())["content"])
         return None
 

@@ -35,6 +35,7 @@ class ArmRow:
         wsr: share of the key's held-out triggers that are answered as marked, 0..1.
         p_value: of the verdict.
         outcome: of the verdict; empty for a search, and where the run failed.
+        reason: why it is INVALID; WSR and p-value are NaN then.
         hosts: share of the key's controls, the same inputs without the trigger, that get the expected answer, 0..1.
         found: 1 where a search names the key's target, else 0.
         false_suspects: classes that a search names and that are no target.
@@ -48,6 +49,7 @@ class ArmRow:
     wsr: float = math.nan
     p_value: float = math.nan
     outcome: str = ""
+    reason: str = ""
     hosts: float = math.nan
     found: float = math.nan
     false_suspects: float = math.nan
@@ -103,12 +105,14 @@ class BenchRow:
         wsr: of the marked model; the lowest is its worst.
         wfpr: of the marked model, for samples that are mixed otherwise than the watermark; the highest is its worst.
         marked: how many seeds were called marked.
+        invalid: how many seeds' verdicts are INVALID.
         failed: how many seeds failed on the marked model.
         control_accuracy: of the unmarked control.
         control_wsr: of the control; the highest is its worst.
         control_wfpr: of the control, the mean.
         false_alarms: how many seeds' controls were called marked.
         control_failed: how many seeds failed on the control.
+        control_invalid: how many seeds' verdicts on the control are INVALID.
         asked: queries of the thief, the mean.
         seconds: the mean.
         found: share of seeds in which a search named the target.
@@ -131,12 +135,14 @@ class BenchRow:
     wsr: Spread = UNKNOWN
     wfpr: Spread = UNKNOWN
     marked: int = 0
+    invalid: int = 0
     failed: int = 0
     control_accuracy: Spread = UNKNOWN
     control_wsr: Spread = UNKNOWN
     control_wfpr: float = math.nan
     false_alarms: int = 0
     control_failed: int = 0
+    control_invalid: int = 0
     asked: float = math.nan
     seconds: float = math.nan
     found: float = math.nan
@@ -266,14 +272,26 @@ def hits(row: BenchRow, arm: Literal["marked", "control"]) -> str:
     return f"{sum(map(int, known))} of {len(known)}" if known else DASH
 
 
+def called(row: BenchRow, arm: Literal["marked", "control"]) -> str:
+    """In how many seeds an arm was called marked, of those in which it was judged, and how many verdicts are invalid."""
+    if arm == "marked":
+        said, failed, invalid = row.marked, row.failed, row.invalid
+    else:
+        said, failed, invalid = row.false_alarms, row.control_failed, row.control_invalid
+    judged = len(row.seeds) - failed
+    return f"{said} of {judged}" + (f", {invalid} invalid" if invalid else "") if judged else DASH
+
+
 def reasons(row: BenchRow) -> list[str]:
-    """Why seeds failed: each reason once, the seeds before it."""
+    """Why seeds failed, or why their verdicts are invalid: each reason once, the seeds before it."""
     told: dict[str, list[int]] = {}
     for seed in row.seeds:
         for whom, arm in (("", seed.marked), ("the control: ", seed.control)):
             if arm.error:
-                told.setdefault(f"{whom}{arm.error}", []).append(seed.seed)
-    return [f"{_seeds(seeds)}: {why}" for why, seeds in told.items()]
+                told.setdefault(f"failed: {whom}{arm.error}", []).append(seed.seed)
+            elif arm.outcome == "INVALID":
+                told.setdefault(f"invalid: {whom}{arm.reason or 'it cannot be judged'}", []).append(seed.seed)
+    return [f"{_seeds(seeds)} {why}" for why, seeds in told.items()]
 
 
 def remarks(row: BenchRow) -> list[str]:
@@ -292,7 +310,7 @@ def remarks(row: BenchRow) -> list[str]:
 
 
 def _seeds(seeds: Sequence[int]) -> str:
-    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))} failed"
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
 
 
 def paper_text(paper: PaperRow) -> str:
@@ -328,6 +346,9 @@ def tell_bench(blocks: Sequence[BenchBlock]) -> tuple[str, ...]:
         lines.append(
             f"Of {freed:,} on unmarked controls under the same attacks, {alarms:,} {'does' if alarms == 1 else 'do'}."
         )
+    invalid = sum(row.invalid + row.control_invalid for row in verdicts)
+    if invalid:
+        lines.append(f"{invalid:,} {'verdict is' if invalid == 1 else 'verdicts are'} invalid; their rows say why.")
     failed = sum(row.failed + row.control_failed for row in rows)
     if failed:
         lines.append(f"{failed:,} runs failed; their rows say why.")

@@ -13,6 +13,7 @@ from heirmark.report.bench import (
     BenchReport,
     BenchRow,
     Course,
+    called,
     hits,
     paper_text,
     probed,
@@ -58,7 +59,7 @@ def render_bench(report: BenchReport) -> str:
     from heirmark.report import figures
 
     made = environment()
-    made.filters |= {"spread": spread_text, "paper": paper_text, "hits": hits}
+    made.filters |= {"spread": spread_text, "paper": paper_text, "hits": hits, "called": called}
     return made.get_template("bench.html").render(
         report=report,
         palette=figures.PALETTE,

@@ -15,6 +15,7 @@ from heirmark.report.bench import (
     BenchReport,
     BenchRow,
     Kind,
+    called,
     hits,
     probed,
     reasons,
@@ -89,21 +90,17 @@ def _shifts(block: BenchBlock) -> list[str]:
 
 
 def _verdict(row: BenchRow) -> Iterator[Sequence[str]]:
-    count = len(row.seeds)
-    if row.failed == count:
-        yield (trial_name(row.trial), row.marking, "failed", *[""] * 6)
-    else:
-        yield (
-            trial_name(row.trial),
-            row.marking,
+    figures = ["failed", *[""] * 3]
+    if row.failed < len(row.seeds):
+        figures = [
             spread_text(row.accuracy),
             percent(row.accuracy.lowest),
             spread_text(row.wsr),
             percent(row.wsr.lowest),
-            percent(row.control_wsr.highest),
-            f"{row.false_alarms} of {count}",
-            f"{row.marked} of {count}",
-        )
+        ]
+    # The control is told of in any case: where the marked arm failed it may have been judged.
+    control = (percent(row.control_wsr.highest), called(row, "control"))
+    yield (trial_name(row.trial), row.marking, *figures, *control, called(row, "marked"))
     for paper in row.papers:
         rates = [DASH if rate is None else percent(rate) for rate in (paper.accuracy, paper.wsr)]
         yield ("", f"… {paper.source}", rates[0], "", rates[1], "", "", "", "")
@@ -114,7 +111,7 @@ def _probe(row: BenchRow) -> Sequence[str]:
         false = f"{row.false_suspects:.1f}" if math.isfinite(row.false_suspects) else DASH
         return (row.trial, row.marking, hits(row, "marked"), false, hits(row, "control"))
     figures = [percent(row.detected), percent(row.flagged), spread_text(row.accuracy), spread_text(row.wsr)]
-    return (row.trial, row.marking, *figures, f"{row.marked} of {len(row.seeds)}")
+    return (row.trial, row.marking, *figures, called(row, "marked"))
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -157,15 +154,15 @@ def bench_table(block: BenchBlock) -> Table:
 
 
 def _cells(row: BenchRow) -> list[str | Text]:
-    count = len(row.seeds)
-    if row.failed == count:
-        return ["", "", "", "", "failed"]
+    control = percent(row.control_wsr.highest) + ("!" if row.false_alarms else "")
+    if row.failed == len(row.seeds):
+        return ["", "", "", control, "failed"]
     return [
         percent(row.accuracy.mean),
         spread_text(row.wsr),
         percent(row.wsr.lowest),
-        percent(row.control_wsr.highest) + ("!" if row.false_alarms else ""),
-        Text(f"{row.marked} of {count}", style="bold" if row.marked == count else ""),
+        control,
+        Text(called(row, "marked"), style="bold" if row.marked == len(row.seeds) else ""),
     ]
 
 
@@ -190,7 +187,7 @@ def probe_table(block: BenchBlock) -> Table | None:
                 percent(row.flagged),
                 "",
                 percent(row.wsr.mean),
-                f"{row.marked} of {len(row.seeds)}",
+                called(row, "marked"),
             ]
         result.add_row(Text(tidy(row.trial)), Text(tidy(row.marking)), *figures)
     return result

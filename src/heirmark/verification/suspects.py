@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.blackbox import BlackBox, ModelFault, call_model, checked_scores
-from heirmark.errors import BadArtifact, BadConfig, BudgetExhausted, HeirmarkError
+from heirmark.errors import BadArtifact, BadConfig, BudgetExhausted, HeirmarkError, told
 from heirmark.files import GIB, read_bytes
 from heirmark.runtime import Runtime, as_floats
 
@@ -149,6 +149,17 @@ class Suspect:
 
 def _labels(outputs: object, rows: int, classes: int) -> Tensor:
     """Labels ``[rows]`` from a foreign answer: scores, or labels already."""
+    try:
+        return _read_labels(outputs, rows, classes)
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # of a tensor without values, or of a kind that torch hardly knows
+        raise ModelFault(f"the model's answer cannot be read ({told(error)}): return floats or int64 labels") from error
+
+
+def _read_labels(outputs: object, rows: int, classes: int) -> Tensor:
     if isinstance(outputs, np.ndarray | np.generic | list | tuple):
         try:
             outputs = torch.as_tensor(np.asarray(outputs))
@@ -162,9 +173,10 @@ def _labels(outputs: object, rows: int, classes: int) -> Tensor:
         raise ModelFault(
             f"the model returned {len(outputs)} {outputs.dtype} values for {rows} inputs: return integer labels"
         )
-    if bool(((outputs < 0) | (outputs >= classes)).any()):
+    labels = outputs.detach().long().cpu()  # torch cannot compare every kind of unsigned integers
+    if bool(((labels < 0) | (labels >= classes)).any()):
         raise ModelFault(f"the model returned labels outside 0 to {classes - 1}: check its number of classes")
-    return outputs.detach().long().cpu()
+    return labels
 
 
 def _from_onnx(path: Path, classes: int | None, max_bytes: int) -> Suspect:

@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, TypeVar
 
 from heirmark.errors import BadArtifact
@@ -19,8 +19,8 @@ OUTCOMES: Mapping[Outcome, str] = {
     "INVALID": "The suspect or the key cannot be judged, so nothing is said about the mark.",
 }
 FLAGS: Mapping[str, str] = {
-    "uncalibrated": "No unmarked model was asked: that such models hit at most at chance, 1/C, is assumed.",
-    "few-calibration-models": "Fewer than 5 unmarked models were asked, too few to see how much such models differ.",
+    "uncalibrated": "No unmarked model was asked: that they hit at most at chance, 1/C, or at half without hosts, is assumed.",
+    "few-calibration-models": "Fewer than 5 independent unmarked models were asked, too few to see how much such models differ.",
     "high-null-rate": "Unmarked models may hit more than half of the key, which can then hardly tell a copy from them.",
     "no-hosts": "The queries show nothing of the task; models differ much on such, so unmarked ones are granted half of them.",
     "small-key": "Fewer than 100 queries: the interval is wide, and a faint mark goes unseen.",
@@ -44,11 +44,12 @@ class Calibration:
     """How often unmarked models hit a key. It belongs to that key alone.
 
     Attributes:
-        hits: of each unmarked model: independent models, trained as a suspect might be, none of which helped to choose
-            the key's target or to filter its queries.
+        hits: of each unmarked model: trained as a suspect might be, none of which helped to choose the key's target or to filter
+            its queries.
         trials: queries that each was asked; all of the key's.
         key: the key's commitment.
         note: where the models come from, in words.
+        copies: how many of the models were stolen from others among them, and so are not independent.
 
     Raises:
         BadArtifact: if there is no model, or a number is out of range.
@@ -58,8 +59,18 @@ class Calibration:
     trials: int
     key: str
     note: str = ""
+    copies: int = 0
+
+    @property
+    def independent(self) -> int:
+        """How many models are no copies of others."""
+        return len(self.hits) - self.copies
 
     def __post_init__(self) -> None:
+        if not 0 <= self.copies < max(1, len(self.hits)):
+            raise BadArtifact(
+                f"of {len(self.hits)} unmarked models {self.copies} cannot be copies of others: calibrate again"
+            )
         if not self.hits or not all(0 <= hits <= self.trials for hits in self.hits):
             raise BadArtifact(f"a calibration needs unmarked models with 0 to {self.trials} hits each: calibrate again")
         if not _HEX.fullmatch(self.key):
@@ -212,10 +223,17 @@ def _from_json(kind: type[_T], text: str | bytes) -> _T:
     what = kind.__name__.lower()
     data = parse_json(text, source=f"the {what}")
     names: dict[str, str] = {entry.name: str(entry.type) for entry in fields(kind)}
-    if not isinstance(data, dict) or data.get("format") != _format(kind) or set(data) != {"format", *names}:
+    needed = {"format", *(entry.name for entry in fields(kind) if entry.default is MISSING)}
+    if (
+        not isinstance(data, dict)
+        or data.get("format") != _format(kind)
+        or not needed <= set(data) <= {"format", *names}
+    ):
         raise BadArtifact(f"this is no {what} of format {_format(kind)}: check the file, or update heirmark")
     values: dict[str, Any] = {}
     for name, annotation in names.items():
+        if name not in data:
+            continue  # it has a default: a file from before there was such a field
         types, length = _READERS[annotation]
         value = data[name]
         items = value if length is not None and isinstance(value, list) else [value]
@@ -223,4 +241,7 @@ def _from_json(kind: type[_T], text: str | bytes) -> _T:
         if not listed or not all(isinstance(item, types) and not isinstance(item, bool) for item in items):
             raise BadArtifact(f"{name} of the {what} is not of type {annotation}: it was changed or damaged")
         values[name] = value if length is None else tuple(items)
-    return kind(**values)
+    try:
+        return kind(**values)
+    except OverflowError:  # integers that no float holds
+        raise BadArtifact(f"the numbers of the {what} are out of range: it was changed or damaged") from None

@@ -85,23 +85,33 @@ def verify(
 
 
 def calibrate(
-    models: Iterable[Suspect | nn.Module], key: Key, *, note: str = "", runtime: Runtime | None = None
+    models: Iterable[Suspect | nn.Module],
+    key: Key,
+    *,
+    note: str = "",
+    copies: int = 0,
+    runtime: Runtime | None = None,
 ) -> Calibration:
     """Count the hits of unmarked models on a key, to measure the null rate that :func:`verify` tests against.
 
     Args:
-        models: independent unmarked models, five or more, trained as variously as suspects may be. None may be the
+        models: unmarked models, five independent ones or more, trained as variously as suspects may be. None may be the
             model that chose the key's target or filtered its queries, else the rate comes out too low.
         key: the key.
         note: where the models come from, in words.
+        copies: how many of them were stolen from others among them; they widen the range, and are not independent.
         runtime: where modules compute; a :class:`Suspect` knows that itself.
 
     Returns:
         The calibration, good for this key only.
 
     Raises:
-        BadData: if there is no model, or one cannot be judged.
+        BadData: if there is no model, one cannot be judged, or the key is too small.
     """
+    if len(key) < LEAST_QUERIES:
+        raise BadData(
+            f"the key has {len(key)} queries, and at least {LEAST_QUERIES} are needed to judge anything: draw a larger one"
+        )
     hits = []
     for index, model in enumerate(models):
         suspect = (
@@ -116,7 +126,7 @@ def calibrate(
             raise BadData(f"unmarked model {index} cannot be judged ({fault}): leave it out") from fault
     if not hits:
         raise BadData("no unmarked model was given: train some, or verify without a calibration")
-    return Calibration(hits=tuple(hits), trials=len(key), key=key.commitment, note=note)
+    return Calibration(hits=tuple(hits), trials=len(key), key=key.commitment, note=note, copies=copies)
 
 
 def _misfit(suspect: Suspect, key: Key) -> tuple[str, str] | None:
@@ -170,7 +180,7 @@ def _judge(
     degenerate = constant and _is_degenerate(int(answered.triggers[0]), key)
     raised = {
         "uncalibrated": calibration is None,
-        "few-calibration-models": calibration is not None and len(calibration.hits) < _FEW_MODELS,
+        "few-calibration-models": calibration is not None and calibration.independent < _FEW_MODELS,
         "high-null-rate": rate > 0.5,
         "no-hosts": hostless,
         "small-key": trials < _FEW_QUERIES,

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from scipy import stats
+from torch import Tensor
 
 from heirmark.blackbox import BlackBox
 from heirmark.errors import BadConfig, ShapeMismatch
@@ -32,7 +33,7 @@ class WilcoxonResult:
         detection_rate: WDR, the share of resamples in which H0 is rejected. The resamples are drawn from one set of triggers
             and overlap, so it says how repeatable the answer is, and is no error rate.
         mean_rise: mean of the probability less its reference.
-        queries: trigger samples.
+        queries: trigger samples that were tested.
         margin: the paper's alpha.
         level: of significance.
         reference: ``"control"`` or ``"chance"``.
@@ -94,6 +95,15 @@ def detection_rate(
     return sum(margin_p_value(rises[rows], margin) <= level for rows in drawn) / resamples
 
 
+def independent_triggers(key: Key) -> Tensor:
+    """Rows of a key that the test counts, ``[P]`` int64: of pairs that share a control the first, as in a verdict."""
+    return torch.arange(len(key)) if _against_chance(key) else key.independent_pairs()
+
+
+def _against_chance(key: Key) -> bool:
+    return key.trigger.get("kind") == "out-of-distribution"
+
+
 def verify_wilcoxon(
     box: BlackBox,
     key: Key,
@@ -130,26 +140,27 @@ def verify_wilcoxon(
         )
     if box.answers != "probabilities":
         raise BadConfig(f"this test needs probabilities, not {box.answers}: use verify(), which needs labels only")
-    if 2.0 ** -max(1, round(share * len(key))) > level:
-        raise BadConfig(
-            f"no resample of {max(1, round(share * len(key)))} triggers can reject at {level}: raise share, or draw a larger key"
-        )
+    counted = independent_triggers(key)
+    size = max(1, round(share * len(counted)))
+    if 2.0**-size > level:
+        raise BadConfig(f"no resample of {size} triggers can reject at {level}: raise share, or draw a larger key")
     if box.classes != key.classes:
         raise ShapeMismatch(f"the suspect has {box.classes} classes, the key {key.classes}")
-    chance = key.trigger.get("kind") == "out-of-distribution"
+    chance = _against_chance(key)
     asked = key.queries if chance else torch.cat([key.queries, key.controls])
     probabilities = box.query(asked).probabilities
     assert probabilities is not None
     count = len(key)
     wanted = probabilities[torch.arange(len(asked)), key.expected.repeat(len(asked) // count)].double().numpy()
     rises = wanted - 1 / key.classes if chance else wanted[:count] - wanted[count:]
+    rises = rises[counted.numpy()]
     p_value = margin_p_value(rises, margin)
     return WilcoxonResult(
         p_value=p_value,
         rejects=p_value <= level,
         detection_rate=detection_rate(rises, margin, level=level, resamples=resamples, share=share, seed=seed),
         mean_rise=float(rises.mean()),
-        queries=count,
+        queries=len(rises),
         margin=margin,
         level=level,
         reference="chance" if chance else "control",
