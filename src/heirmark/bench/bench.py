@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Callable, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +22,7 @@ from heirmark.bench.rows import CellRow, Summary, rows_of, summarise, to_plain
 from heirmark.bench.running import run_here
 from heirmark.bench.settings import Contexts
 from heirmark.configuration import to_json
+from heirmark.errors import BadConfig, told
 from heirmark.files import atomic_write_bytes, atomic_write_json
 from heirmark.pipeline.exporting import OnEvent
 from heirmark.pipeline.mirror import open_store
@@ -77,8 +79,14 @@ def run_bench(
         execute: where stages run.
         facts: of these, where they are not those of this process (``threads``); they go into the provenance.
         on_event: told of every stage.
-        trackers: of experiments, told of the histories and figures at the end.
+        trackers: of experiments, told of the histories and figures at the end. What one raises is a note of the report.
+
+    Raises:
+        BadConfig: when the grid holds what JSON cannot, ``out`` cannot be written, or the store cannot be reached; all before
+            anything is computed.
     """
+    described = to_json(grid)
+    _check_writable(out)
     plan = plan_grid(grid, contexts)
     tell = on_event or (lambda event, label: None)
     kept = open_store(store, out / "stages", on_event=lambda event: tell(event, plan.labels.get(event.name, "")))
@@ -96,16 +104,16 @@ def run_bench(
         "processor": f"{os.cpu_count()} x {platform.machine()}",
         **(facts or {}),
     }
-    out.mkdir(parents=True, exist_ok=True)
     lines = (
         json.dumps({name: value for name, value in to_plain(row).items() if value not in (None, "")}) for row in rows
     )
     atomic_write_bytes(out / "rows.jsonl", "".join(f"{line}\n" for line in lines).encode())
     atomic_write_json(
         out / "bench.json",
-        {"provenance": provenance, "grid": to_json(grid), "summary": [to_plain(figures) for figures in summary]},
+        {"provenance": provenance, "grid": described, "summary": [to_plain(figures) for figures in summary]},
     )
     drawn = pictures_of(plan, kept, contexts)
+    notes = [*drawn.notes, *_track(trackers, grid.name, plan, kept, rows)]
     report = report_of(
         grid,
         rows,
@@ -115,12 +123,32 @@ def run_bench(
         projections=drawn.projections,
         courses=drawn.courses,
         shifts=drawn.shifts,
-        notes=drawn.notes,
+        notes=notes,
     )
     page = out / "report.html"
     atomic_write_bytes(page, render_bench(report).encode())
     atomic_write_bytes(out / "tables.md", markdown(report).encode())
-    runs = runs_of(plan, kept, rows) if trackers else []
-    for tracker in trackers:
-        tracker(grid.name, runs)
     return BenchResult(rows=rows, summary=summary, provenance=provenance, report=report, page=page)
+
+
+def _check_writable(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise BadConfig(f"{out} cannot be written ({error.strerror}): name another folder for the results") from error
+
+
+def _track(
+    trackers: Sequence[Tracker], experiment: str, plan: Plan, store: Store, rows: Sequence[CellRow]
+) -> Iterator[str]:
+    """Tell the trackers; what keeps one from listening, in words, for the figures stand without it."""
+    if not trackers:
+        return
+    runs = runs_of(plan, store, rows)
+    for tracker in trackers:
+        try:
+            tracker(experiment, runs)
+        except Exception as error:  # every tracker has errors of its own
+            yield f"A tracker was not told ({told(error)}): mend it, and run the same command again."

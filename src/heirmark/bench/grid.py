@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
+from heirmark.configuration import qualified_name
 from heirmark.errors import BadConfig
 from heirmark.methods import T2S, AnyMethod, Unmarked
+from heirmark.models import Factory
 from heirmark.pipeline.trials import Probe, Trial
 from heirmark.triggers.foreign import foreign_dataset
+from heirmark.verification.verify import LEAST_QUERIES
 
 Picture: TypeAlias = Literal["pca", "history", "shift"]
 
@@ -19,7 +22,8 @@ class Workload:
     """The data of a block; every seed splits them anew.
 
     Attributes:
-        data: as ``--data`` takes them: a name, or ``module:function``.
+        data: as ``--data`` takes them: a name, or ``module:function``, which is given the seed if it takes one of that name, and
+            else returns the same split for all.
         pools: data sets whose images thieves ask about; ``"owner"`` is the owner's own split, as some papers query.
         foreign: data set whose test images the owner has besides, for methods and key filters that take such; none of them is
             in a pool.
@@ -45,6 +49,13 @@ class Marking:
     method: AnyMethod
     curve: tuple[str, float] | None = None
     cell: tuple[str, str] | None = None
+
+    def __post_init__(self) -> None:
+        if self.method.key_size < LEAST_QUERIES:
+            raise BadConfig(
+                f"{self.name} is to have a key of {self.method.key_size} samples, and no verdict can rest on fewer than "
+                f"{LEAST_QUERIES}: raise key_size"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +103,16 @@ class Block:
         unknown = set(self.pictures) - set(get_args(Picture))
         if unknown:
             raise BadConfig(f"unknown picture {min(unknown)!r}: choose of {', '.join(get_args(Picture))}")
+        made = {qualified_name(factory, "a model factory") for factory in _factories(self)}
+        if len(made) > 1:
+            raise BadConfig(
+                f"block {self.name!r} has models of {', '.join(sorted(made))}: have one factory of your own in a block at most"
+            )
+
+    @property
+    def factory(self) -> Factory | None:
+        """The user's own model factory among its architectures, which stages need to load such models again."""
+        return next(_factories(self), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,3 +200,15 @@ def asks_foreign(method: AnyMethod) -> bool:
         parts += [method.watermark, getattr(method.watermark, "key_filter", None)]
     queries = (getattr(part, "queries", None) for part in parts)
     return "foreign" in queries or foreign_dataset(method.trigger) is not None
+
+
+def _factories(value: object) -> Iterator[Factory]:
+    """Functions among settings: architectures alone are such."""
+    if is_dataclass(value) and not isinstance(value, type):
+        for part in fields(value):
+            yield from _factories(getattr(value, part.name))
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _factories(item)
+    elif callable(value):
+        yield value

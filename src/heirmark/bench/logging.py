@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import re
@@ -13,7 +14,7 @@ from typing import Any, TypeAlias
 from heirmark.bench.plan import Cell, Plan
 from heirmark.bench.rows import CellRow
 from heirmark.configuration import to_json
-from heirmark.errors import BadConfig
+from heirmark.errors import BadConfig, HeirmarkError
 from heirmark.pipeline.folders import read_history
 from heirmark.pipeline.stage import lineage
 from heirmark.pipeline.store import Store
@@ -141,7 +142,10 @@ def _histories(cell: Cell, store: Store) -> dict[str, tuple[Mapping[str, float],
     marked = cell.goal.inputs["marked"]
     found = {}
     for stage in lineage(marked):
-        artifact = store.find(stage) if stage.kind == "embed" else None
+        artifact = None
+        if stage.kind == "embed":
+            with contextlib.suppress(HeirmarkError):  # a store that does not answer: the figures are told without
+                artifact = store.find(stage)
         if artifact is not None:
             found["embedding" if stage is marked else "embedding before"] = read_history(artifact.folder)
     return found

@@ -152,7 +152,7 @@ def _project(block: Block, cells: Sequence[Cell], store: Store, contexts: Contex
 
 def _context(block: Block, seed: int, contexts: Contexts) -> Context:
     load = block.workload
-    return contexts(Setting(data=load.data, seed=seed, pools=load.pools, foreign=load.foreign))
+    return contexts(Setting(data=load.data, seed=seed, pools=load.pools, foreign=load.foreign, factory=block.factory))
 
 
 def groups_of(key: Key, context: Context, *, seed: int) -> dict[str, Tensor]:

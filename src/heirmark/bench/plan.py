@@ -110,7 +110,9 @@ class _Planner:
 
     def __post_init__(self) -> None:
         load = self.block.workload
-        setting = Setting(data=load.data, seed=self.seed, pools=load.pools, foreign=load.foreign)
+        setting = Setting(
+            data=load.data, seed=self.seed, pools=load.pools, foreign=load.foreign, factory=self.block.factory
+        )
         object.__setattr__(self, "plain", setting)
 
     def cells(self) -> Iterator[Cell]:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from heirmark.bench.grid import Block, Grid, Published
 from heirmark.bench.rows import CellRow, Summary
+from heirmark.pipeline.named import splits_by_seed
 from heirmark.report.bench import (
     ArmRow,
     BenchBlock,
@@ -106,7 +107,7 @@ def part_command(command: str, marking: str, seed: int) -> str:
 
 def _facts(block: Block, grid: Grid) -> dict[str, str]:
     load = block.workload
-    facts = {"data": load.data}
+    facts = {"data": load.data if splits_by_seed(load.data) else f"{load.data}, split alike for all seeds"}
     if load.pools:
         facts["thieves ask"] = ", ".join(load.pools)
     if load.foreign:

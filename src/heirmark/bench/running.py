@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from heirmark.bench.plan import Plan
 from heirmark.bench.settings import Contexts
-from heirmark.errors import told
+from heirmark.errors import HeirmarkError, told
 from heirmark.pipeline.stage import Stage
 from heirmark.pipeline.store import Store
 
@@ -21,10 +21,17 @@ def needed(plan: Plan, store: Store) -> list[Stage]:
         if stage.identity in seen:
             continue
         seen.add(stage.identity)
-        if store.find(stage) is None:
+        if not _is_there(stage, store):
             wanted.add(stage.identity)
             pending.extend(stage.inputs.values())
     return [stage for stage in plan.stages if stage.identity in wanted]
+
+
+def _is_there(stage: Stage, store: Store) -> bool:
+    try:
+        return store.find(stage) is not None
+    except HeirmarkError:  # a mirror that does not answer: the stage's own turn will tell
+        return False
 
 
 def run_here(plan: Plan, store: Store, contexts: Contexts) -> Mapping[str, str]:

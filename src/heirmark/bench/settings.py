@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from heirmark.data import load_images
+from heirmark.models import Factory
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.named import load_named_task, load_pool
 from heirmark.runtime import Runtime
@@ -21,6 +22,7 @@ class Setting:
         pools: names of data sets that thieves ask about.
         foreign: data set whose test images no pool holds.
         shows_foreign: whether the task brings these images along.
+        factory: the user's own, of models that stages load.
     """
 
     data: str
@@ -28,6 +30,7 @@ class Setting:
     pools: tuple[str, ...] = ()
     foreign: str | None = None
     shows_foreign: bool = False
+    factory: Factory | None = None
 
 
 class Contexts:
@@ -53,11 +56,13 @@ class Contexts:
         if plain not in self._loaded:
             self._loaded = {}  # data of another seed are not asked for again: stages are run seed by seed
             task = load_named_task(plain.data, seed=plain.seed, root=self.root)
-            foreign = None if plain.foreign is None else load_images(plain.foreign, root=self.root)[1]
+            foreign = task.foreign if plain.foreign is None else load_images(plain.foreign, root=self.root)[1]
             known = replace(task, foreign=foreign)  # so that no pool holds any of them
             pools = {
                 name: task.owner if name == "owner" else load_pool(name, known, root=self.root) for name in plain.pools
             }
-            self._loaded[plain] = Context(task=replace(task, foreign=None), runtime=self.runtime, pools=pools)
+            self._loaded[plain] = Context(
+                task=replace(task, foreign=None), runtime=self.runtime, factory=plain.factory, pools=pools
+            )
             self._loaded[replace(plain, shows_foreign=True)] = replace(self._loaded[plain], task=known)
         return self._loaded[setting]

@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heirmark.commands.options import MARKED, Compile, DataRoot, Device, Json, Precision, bars_for, guarded, print_json
+from heirmark.commands.options import (
+    FAILURE,
+    MARKED,
+    Compile,
+    DataRoot,
+    Device,
+    Json,
+    Precision,
+    bars_for,
+    guarded,
+    print_json,
+)
 from heirmark.console import show
 
 if TYPE_CHECKING:
     from heirmark.bench.bench import Executor
+    from heirmark.bench.rows import CellRow
     from heirmark.report.bench import BenchReport
 
 
@@ -84,13 +97,21 @@ def bench(
     whole = Path("runs") / f"bench-{grid.name}"
     # A part shares the whole's stages, but must not take the place of its report.
     store = store or (None if out else str(whole / "stages"))
-    out = out or (whole / "parts" / re.sub(r"\W+", "-", " ".join(said)).strip("-") if said else whole)
+    out = out or (whole / "parts" / _folder_name(said) if said else whole)
+    # What changes numbers is told with the command, and not where things lie: the report may go to others.
+    options = [
+        word
+        for name, value in (("--device", device), ("--precision", precision))
+        if value != "auto"
+        for word in (name, value)
+    ]
+    options += ["--compile"] * compiled
     with bars_for(as_json) as bars:
         result = run_bench(
             grid,
             out,
             contexts=Contexts(bars.runtime(device, precision, compiled), data_root),
-            command=shlex.join(["heirmark", "bench", recipe, "--scale", scale, *said]),
+            command=shlex.join(["heirmark", "bench", recipe, "--scale", scale, *options, *said]),
             store=store,
             execute=execute,
             facts=facts,
@@ -99,12 +120,24 @@ def bench(
         )
     if as_json:
         print_json([to_plain(figures) for figures in result.summary])
-        return MARKED
+        return _code(result.rows)
     _print(result.report)
     show(
         f"Report: {result.page}   Tables: {out / 'tables.md'}\nRows: {out / 'rows.jsonl'}   Figures: {out / 'bench.json'}"
     )
-    return MARKED
+    return _code(result.rows)
+
+
+def _code(rows: Sequence[CellRow]) -> int:
+    """A failure where no cell has a result; a cell that fails among others is a row."""
+    return FAILURE if all(row.error for row in rows) else MARKED
+
+
+def _folder_name(words: Sequence[str]) -> str:
+    """Options as the name of a folder; a long one is cut, and told from others by a digest."""
+    name = re.sub(r"\W+", "-", " ".join(words)).strip("-")
+    digest = hashlib.sha256(shlex.join(words).encode()).hexdigest()[:12]
+    return name if len(name) <= 100 else f"{name[:80]}-{digest}"
 
 
 def _list(recipes: Mapping[str, str], as_json: bool) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,11 @@ def user_object(path: str) -> Any:
 def load_named_task(data: str, *, seed: int, root: Path | None) -> Task:
     """A built-in data set's task by name, or the task that a user's function ``package.module:function`` returns.
 
+    Args:
+        data: the name.
+        seed: of who gets which example; a user's function gets it if it takes a ``seed``.
+        root: where data sets lie.
+
     Raises:
         BadConfig: for an unknown name, or a function that cannot be called or returns no task.
     """
@@ -71,14 +77,32 @@ def load_named_task(data: str, *, seed: int, root: Path | None) -> Task:
         return load_task(data, seed=seed, root=root)
     function = user_object(data)
     try:
-        task = function()
+        task = function(seed=seed) if _takes_seed(function) else function()
     except HeirmarkError:
         raise
     except Exception as error:
-        raise BadConfig(f"{data!r} failed ({_told(error)}): it is called without arguments") from error
+        raise BadConfig(
+            f"{data!r} failed ({_told(error)}): it is called with a seed if it takes one, and no more"
+        ) from error
     if not isinstance(task, Task):
         raise BadConfig(f"{data!r} returned {type(task).__name__}: return a heirmark.Task")
     return task
+
+
+def splits_by_seed(data: str) -> bool:
+    """Whether another seed splits the data that a name stands for in another way.
+
+    Raises:
+        BadConfig: for a function that cannot be imported.
+    """
+    return ":" not in data or _takes_seed(user_object(data))
+
+
+def _takes_seed(function: Callable[..., Any]) -> bool:
+    try:
+        return "seed" in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # of a callable that tells nothing of itself
+        return False
 
 
 def with_foreign(
