@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+import own_code
 from heirmark.attacks import FineTuning, Knockoff, LocalOutliers, MixProbing, Pruning
 from heirmark.bench import Block, Grid, Marking, Published, Workload, select
 from heirmark.bench.bench import BenchResult, run_bench
@@ -27,13 +28,16 @@ from heirmark.models.storage import load_model
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.judging import read_key
 from heirmark.pipeline.mixing import look_alikes
+from heirmark.pipeline.named import splits_by_seed
+from heirmark.pipeline.stage import Artifact, Stage
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.store import Store
 from heirmark.pipeline.trials import Probe, Trial
 from heirmark.runtime import Runtime, predict
+from heirmark.task import Task
 from heirmark.training import Recipe
 from heirmark.triggers import CropPaste, Mix, Stripes, Tiles
-from own_code import make_task
+from own_code import images, make_net, make_task, make_wide_net
 
 NET = "naivenet:width=4,hidden=16,batch_norm=true"
 RECIPE = Recipe(epochs=2, batch_size=32, learning_rate=0.05)
@@ -253,6 +257,104 @@ def test_grids_that_make_no_sense_are_refused() -> None:
         replace(block, trials=(Trial(name="", group="", steps=()),))
 
 
+def test_what_cannot_be_written_down_or_kept_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    def execute(*arguments: object) -> dict[str, str]:
+        raise AssertionError("computed")
+
+    endless = replace(GRID.blocks[0], trials=(Trial(name="a", group="", steps=(), curve=("bits", math.inf)),))
+    with pytest.raises(BadConfig, match="which JSON cannot hold"):
+        run(tmp_path, replace(GRID, blocks=(endless,)), execute=execute)
+    (tmp_path / "file").write_text("")
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(BadConfig, match=r"cannot be written .*name another folder"):
+            run(out, execute=execute)
+
+
+def test_a_key_that_no_verdict_can_rest_on_is_refused() -> None:
+    with pytest.raises(BadConfig, match="no verdict can rest on fewer than 20: raise key_size"):
+        Marking(name="small", method=replace(VANILLA, key_size=19))
+
+
+def test_models_of_the_users_own_can_be_marked_stolen_and_judged(tmp_path: Path) -> None:
+    own = {"model": make_net, "trigger": Mix()}
+    theft = replace(THEFT, attack=Knockoff(model=make_net, recipe=RECIPE))
+    block = Block(
+        name="own models",
+        workload=GRID.blocks[0].workload,
+        markings=(Marking(name="joint", method=replace(VANILLA, **own)),),
+        trials=(
+            Trial(
+                name="Knockoff",
+                group="Extraction",
+                steps=(replace(THEFT, attack=Knockoff(model=make_net, recipe=RECIPE)),),
+            ),
+        ),
+        unmarked=replace(UNMARKED, **own),
+        calibrators=(replace(UNMARKED, **own),),
+        pictures=("pca",),
+    )
+    result = run(tmp_path, Grid(name="own", title="Own", blocks=(block,), seeds=(0,)))
+    assert [row.error for row in result.rows] == [""] * 4
+    assert result.report.blocks[0].projections
+    with pytest.raises(BadConfig, match="have one factory of your own in a block at most"):
+        replace(block, calibrators=(replace(UNMARKED, model=make_wide_net),))
+
+
+def test_data_of_the_users_own_are_split_by_seed_where_they_can_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def make(seed: int = 5) -> Task:
+        seen.append(seed)
+        return make_task()
+
+    monkeypatch.setattr(own_code, "make_seeded", make, raising=False)
+    contexts = Contexts(CPU)
+    for seed in (0, 3):
+        contexts(Setting(data="own_code:make_seeded", seed=seed))
+        contexts(Setting(data="own_code:make_task", seed=seed))
+    assert seen == [0, 3]
+    assert splits_by_seed("own_code:make_seeded")
+    assert splits_by_seed("mnist")
+    assert not splits_by_seed("own_code:make_task")
+
+
+def test_foreign_images_that_a_task_brings_itself_stay_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    task = replace(make_task(), foreign=images(10, seed=9))
+    monkeypatch.setattr(own_code, "make_rich", lambda: task, raising=False)
+    setting = Setting(data="own_code:make_rich", seed=0)
+    contexts = Contexts(CPU)
+    assert contexts(setting).task.foreign is None
+    assert contexts(replace(setting, shows_foreign=True)).task.foreign is task.foreign
+
+
+def test_a_store_that_does_not_answer_costs_rows_and_not_the_report(
+    tmp_path: Path, ran: tuple[BenchResult, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, out = ran
+    goals = {row.stage for row in ran[0].rows if row.trial == "Knockoff"}
+    find = Store.find
+
+    def fails(self: Store, stage: Stage) -> Artifact | None:
+        if stage.name in goals:
+            raise BadConfig("the store cannot be read")
+        return find(self, stage)
+
+    monkeypatch.setattr(Store, "find", fails)
+    result = run(tmp_path, store=out / "stages")
+    lost = [row for row in result.rows if row.error == "the store cannot be read"]
+    assert {row.stage for row in lost} == goals
+    assert (tmp_path / "report.html").is_file()
+
+
+def test_a_tracker_that_fails_is_a_note(tmp_path: Path, ran: tuple[BenchResult, Path]) -> None:
+    def track(experiment: str, runs: object) -> None:
+        raise ConnectionError("nobody there")
+
+    result = run(tmp_path, store=ran[1] / "stages", trackers=[track])
+    assert any("A tracker was not told (ConnectionError: nobody there)" in note for note in result.report.notes)
+    assert result.page.is_file()
+
+
 def test_recipes_are_functions_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     path = tmp_path / "tiny_recipes.py"
@@ -276,9 +378,10 @@ def test_recipes_are_functions_of_a_file(tmp_path: Path, monkeypatch: pytest.Mon
         load_grid("nowhere.py:table_1", "cpu")
     with pytest.raises(BadConfig, match="rename the file"):
         recipes_in(path.rename(path.with_name("json.py")))
-    path.write_text("import nothing_of_the_kind\n")
-    with pytest.raises(BadConfig, match="fails when it is run"):
-        recipes_in(path)
+    for text in ("import nothing_of_the_kind\n", "import sys\nsys.exit(3)\n"):
+        path.write_text(text)
+        with pytest.raises(BadConfig, match="fails when it is run"):
+            recipes_in(path)
 
 
 def test_spread_and_summary_of_nothing() -> None:

@@ -547,6 +547,7 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "no record": lambda folder: (folder / "record.json").unlink(),
     "half a record": lambda folder: os.truncate(folder / "record.json", 100),
     "empty record": lambda folder: (folder / "record.json").write_text("{}"),
+    "deep": lambda folder: (folder / "record.json").write_text("[" * 200_000),
     "list": lambda folder: (folder / "record.json").write_text("[]"),
     "not finite": lambda folder: (folder / "record.json").write_text('{"seal": "", "a": NaN}'),
     "binary": lambda folder: (folder / "record.json").write_bytes(b"\xff\x00"),

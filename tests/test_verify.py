@@ -215,6 +215,11 @@ def raises(inputs):
         (lambda x: [{}] * len(x), "no array of numbers"),
         (lambda x: "seven", "no array of numbers|instead of"),
         (lambda x: None, "NoneType"),
+        (lambda x: torch.full((len(x),), 10, dtype=torch.uint32), "outside 0 to 9"),
+        (lambda x: np.full(len(x), 2**63, dtype=np.uint64), "outside 0 to 9"),
+        (lambda x: torch.zeros(len(x), 10).to(torch.float8_e4m3fn), "cannot be read"),
+        (lambda x: torch.zeros(len(x), dtype=torch.int64, device="meta"), "cannot be read"),
+        (lambda x: torch.zeros(len(x), 10, device="meta"), "cannot be read"),
     ],
 )
 def test_a_failing_suspect_gets_a_verdict_not_a_traceback(answer, reason):
@@ -224,6 +229,13 @@ def test_a_failing_suspect_gets_a_verdict_not_a_traceback(answer, reason):
     assert verdict.p_value == 1
     assert re.search(reason, verdict.reason)
     assert Verdict.from_json(verdict.to_json()) == verdict
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.uint32, np.uint64, np.int8])
+def test_labels_may_be_integers_of_any_kind(kind):
+    key, expected = make(), answering(1.0)
+    suspect = Suspect.from_callable(lambda inputs: expected.labels(inputs).numpy().astype(kind), classes=CLASSES)
+    assert verify(suspect, key).hits == verify(expected, key).hits
 
 
 def test_errors_of_heirmark_itself_are_not_swallowed():
@@ -260,6 +272,24 @@ def test_small_keys_and_inaccurate_suspects_are_flagged():
 def test_bad_options_are_refused(options):
     with pytest.raises(BadConfig, match="must lie"):
         verify(answering(0.5), make(), **options)
+
+
+def test_copies_of_unmarked_models_are_not_independent():
+    key = make()
+    hits = {"hits": (0, 1, 0, 2, 40), "trials": len(key), "key": key.commitment}
+    for copies, flagged in ((0, False), (1, True)):
+        calibration = Calibration(**hits, copies=copies)
+        assert calibration.independent == 5 - copies
+        verdict = verify(answering(0.9), key, calibration=calibration)
+        assert ("few-calibration-models" in verdict.flags) is flagged
+        assert Calibration.from_json(calibration.to_json()) == calibration
+    before = {name: value for name, value in calibration.to_dict().items() if name != "copies"}
+    assert Calibration.from_json(json.dumps(before)).copies == 0, "a file from before there was the field"
+
+
+def test_a_key_that_is_too_small_does_not_calibrate():
+    with pytest.raises(BadData, match="the key has 19 queries, and at least 20"):
+        calibrate([answering(0.5)], make(19))
 
 
 def test_a_calibration_of_another_key_is_refused():
@@ -350,6 +380,7 @@ def test_verdicts_and_calibrations_survive_a_round_trip():
 @pytest.mark.parametrize(
     "change",
     [
+        {"hits": 10**400, "trials": 10**400},
         {"outcome": "NOT_ESTABLISHED"},
         {"outcome": "PROVEN"},
         {"hits": 5},
@@ -388,6 +419,8 @@ def test_a_forged_verdict_is_refused(change):
         json.dumps({"format": "heirmark-calibration/1", "hits": [1.0], "trials": 5, "key": "0" * 64, "note": ""}),
         json.dumps({"format": "heirmark-calibration/1", "hits": 1, "trials": 5, "key": "0" * 64, "note": ""}),
         json.dumps({"format": "heirmark-calibration/1", "hits": [1], "trials": 5, "key": "0", "note": ""}),
+        json.dumps({"format": "heirmark-calibration/1", "hits": [1], "trials": 5, "key": "0" * 64, "copies": 1}),
+        json.dumps({"format": "heirmark-calibration/1", "hits": [1], "trials": 5, "key": "0" * 64, "copies": -1}),
     ],
 )
 def test_a_foreign_calibration_is_refused(text):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import product
 from typing import Any
 
@@ -98,6 +99,16 @@ def test_foreign_triggers_are_held_against_chance() -> None:
     box = suspect(0.3, 0.3)
     assert not verify_wilcoxon(box, key, share=0.2).rejects
     assert box.queries_used == len(key), "controls are not asked in vain"
+
+
+def test_triggers_that_share_a_control_count_once() -> None:
+    key = a_key()
+    shared = replace(key, controls=key.controls[torch.arange(40) % 8])
+    found = verify_wilcoxon(suspect(0.9, 0.1), shared, share=1.0)
+    assert found.queries == 8
+    assert found.p_value == pytest.approx(0.5**8)
+    with pytest.raises(BadConfig, match="no resample of 2 triggers"):
+        verify_wilcoxon(suspect(0.9, 0.1), shared, share=0.2)
 
 
 def test_mistakes_name_their_remedy() -> None:
