@@ -257,3 +257,31 @@ def test_the_description_tells_nothing_of_the_model():
 def test_answers_come_back_to_the_cpu():
     answers = BlackBox(net().cuda(), classes=6, runtime=Runtime(device="cuda")).query(images().cuda())
     assert answers.probabilities.device.type == answers.labels.device.type == "cpu"
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 4), (12,)])
+@pytest.mark.parametrize("kind", ["module", "callable"])
+def test_a_model_that_works_in_place_does_not_touch_what_it_is_asked(kind, shape):
+    class InPlace(nn.Module):
+        def forward(self, inputs):
+            return inputs.mul_(0.1).flatten(1)[:, :10].softmax(1)
+
+    inputs = torch.rand(5, *shape)
+    before = inputs.clone()
+    model = InPlace() if kind == "module" else InPlace().forward
+    BlackBox(model, classes=10).query(inputs)
+    assert torch.equal(inputs, before)
+
+
+def test_a_box_answers_in_float32_unless_it_is_told_otherwise():
+    seen = []
+
+    class Listens(nn.Linear):
+        def forward(self, inputs):
+            logits = super().forward(inputs)
+            seen.append(logits.dtype)
+            return logits
+
+    BlackBox(Listens(4, 3), classes=3).query(torch.rand(2, 4))
+    BlackBox(Listens(4, 3), classes=3, runtime=Runtime(precision="bfloat16")).query(torch.rand(2, 4))
+    assert seen == [torch.float32, torch.bfloat16]

@@ -26,7 +26,7 @@ from heirmark.attacks.detection.mix_probing import third_labels
 from heirmark.attacks.detection.neural_cleanse import Balance
 from heirmark.attacks.detection.outliers import anomaly_index
 from heirmark.attacks.detection.reversing import squash, stamp, unsquash
-from heirmark.attacks.detection.stimulation import choose_layers, layers_of, stimulated
+from heirmark.attacks.detection.stimulation import choose_layers, layers_of, stimulated, watching
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec, build, specify
 from heirmark.runtime import Runtime, predict
@@ -231,6 +231,27 @@ def test_stimulation_holds_one_neuron_and_leaves_the_others(cpu: Runtime) -> Non
     assert not net.middle._forward_hooks
 
 
+def test_a_reconstructed_trigger_is_no_larger_than_allowed_where_masks_are_full(
+    twins: tuple[nn.Module, nn.Module], spec: ModelSpec, tiny_task: Task, cpu: Runtime
+) -> None:
+    """Without a cost and by long steps many entries of a mask become one exactly."""
+    eager = dataclasses.replace(STIMULATE, steps=60, mask_weight=0.0, learning_rate=1.0)
+    found = eager(twins[0], spec, tiny_task.adversary, seed=1, runtime=cpu)
+    bound = round(eager.size * tiny_task.input_shape[1] * tiny_task.input_shape[2])
+    assert found.triggers
+    for trigger in found.triggers.values():
+        assert 0 < int((trigger.mask > 0).sum()) <= bound
+
+
+def test_what_a_layer_says_is_kept_from_a_relu_in_place(cpu: Runtime) -> None:
+    torch.manual_seed(0)
+    layer, images = nn.Conv2d(1, 4, 3), torch.rand(2, 1, 6, 6)
+    net = nn.Sequential(layer, nn.ReLU(inplace=True))
+    with torch.no_grad(), watching({"layer": layer}) as outputs:
+        net(images)
+        assert torch.equal(outputs["layer"], layer(images))
+
+
 def test_layers_are_chosen_by_name_position_and_kind(cpu: Runtime) -> None:
     for name, last in (("naivenet", ["features.4", "features.8"]), ("resnet18", None)):
         side = 16 if name == "naivenet" else 8
@@ -246,6 +267,14 @@ def test_layers_are_chosen_by_name_position_and_kind(cpu: Runtime) -> None:
 
 
 # ---------------------------------------------------------------- probing with mixes
+
+
+def test_pairs_are_drawn_where_there_are_too_many(spec: ModelSpec, tiny_task: Task, cpu: Runtime) -> None:
+    classes = torch.arange(6)
+    every = MixProbing()._groups("blend", classes, 0)
+    some = MixProbing(pairs=7)._groups("blend", classes, 0)
+    assert (len(every), len(some)) == (30, 7)
+    assert {tuple(pair) for pair in some.tolist()} < {tuple(pair) for pair in every.tolist()}
 
 
 def test_mix_probing_finds_halves_with_a_label_of_their_own(
@@ -456,7 +485,7 @@ def test_inspections_that_reverse_triggers_want_images_of_several_classes(
     net = spec.build(seed=0)
     with pytest.raises(BadData, match="all images are of one class"):
         ABS(steps=1)(net, spec, data.subset(data.labels == 1), seed=0, runtime=cpu)
-    with pytest.raises(BadData, match="all images are of class 1"):
+    with pytest.raises(BadData, match="all images are of one class"):
         NeuralCleanse(steps=1)(net, spec, data.subset(data.labels == 1), seed=0, runtime=cpu)
     with pytest.raises(BadConfig, match="the model has 6 classes"):
         NeuralCleanse(steps=1, classes=(4, 5, 6))(net, spec, data, seed=0, runtime=cpu)

@@ -194,7 +194,7 @@ def test_a_group_that_is_used_up_is_drawn_no_more(tiny_task: Task, cpu: Runtime)
 def test_no_last_batch_of_one_is_left_to_batch_norm(tiny_task_of: Callable[..., Task], cpu: Runtime) -> None:
     """This net shrinks images of 8 pixels to one, so that of one image there is no variance."""
     data = tiny_task_of(side=8, train=60, test=12).adversary
-    for batch, queries, sizes in ((4, 9, [4, 5]), (4, 10, [4, 4, 2]), (1, 5, [1, 1, 1, 2])):
+    for batch, queries, sizes in ((4, 9, [4, 5]), (4, 10, [4, 4, 2]), (1, 4, [1, 1, 1, 1])):
         box = BlackBox(lambda inputs: inputs.flatten(1)[:, :6].softmax(1), classes=6)
         KnockoffAdaptive(model="resnet18:width=2", recipe=UNTRAINED, queries=queries, batch=batch)(
             box, data, seed=0, runtime=cpu
@@ -415,6 +415,44 @@ def test_forward_differences_estimate_the_gradient_through_a_black_box() -> None
         assert float(one.norm() / other.norm()) == pytest.approx(1, abs=0.1)
 
 
+def test_no_hidden_class_is_recovered_above_one_that_is_shown() -> None:
+    box = BlackBox(
+        lambda inputs: torch.tensor([[25.0, 4, 3, 2, 1, 0, -1, -2]]).softmax(1), classes=8, answers="top-k", k=4
+    )
+    (found,) = recovered_logits(box.query(torch.zeros(1, 1, 2, 2)))
+    assert found.argsort(descending=True)[:4].tolist() == [0, 1, 2, 3]
+    assert float(found[4:].max()) <= float(found[3])
+
+
+def test_a_copy_that_diverges_while_it_asks_is_told_of(tiny_task: Task, cpu: Runtime) -> None:
+    online = Recipe(epochs=1, batch_size=16, learning_rate=1e30, schedule="constant")
+    _, box = listening()
+    with pytest.raises(BadData, match="the copy's loss became"):
+        KnockoffAdaptive(model=MODEL, online=online, queries=48, batch=16)(
+            box, tiny_task.adversary, seed=0, runtime=cpu
+        )
+
+
+@pytest.mark.parametrize("attack", [DFME, MAZE])
+def test_a_copy_that_diverges_is_not_blamed_on_the_images(attack: Any, tiny_task: Task, cpu: Runtime) -> None:
+    _, box = listening()
+    settings = {"model": MODEL, "queries": 400, "batch_size": 8, "width": 4, "latent": 8, "student_steps": 1}
+    with pytest.raises(BadData, match="the copy's loss became"):
+        attack(**settings, learning_rate=1e30)(box, tiny_task.adversary, seed=0, runtime=cpu)
+
+
+def test_labels_cost_less_than_differences(tiny_task: Task, cpu: Runtime) -> None:
+    attack = MAZE(model=MODEL, queries=60, batch_size=8, width=4, latent=8)
+    assert attack.cost(labels=True) <= 60 < attack.cost(labels=False)
+    _, box = listening(answers="label")
+    attack(box, tiny_task.adversary, seed=0, runtime=cpu)
+    assert box.queries_used == attack.cost(labels=True)
+    _, box = listening()
+    with pytest.raises(BadConfig, match="must pay for an iteration, which costs 120, not 60"):
+        attack(box, tiny_task.adversary, seed=0, runtime=cpu)
+    assert box.queries_used == 0
+
+
 def test_logits_are_recovered_up_to_their_mean() -> None:
     logits = 5 * torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
     full = Answers(kind="probabilities", probabilities=logits.softmax(1), labels=logits.argmax(1))
@@ -580,7 +618,9 @@ def test_maze_steals_without_data(answers: str, victim: nn.Module, tiny_task: Ta
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Distillation(temperature=0), "temperature must be positive"),
+        (lambda: Distillation(temperature=0), "between 0.05 and 1000"),
+        (lambda: Distillation(temperature=1e200), "between 0.05 and 1000"),
+        (lambda: KnockoffAdaptive(rate=math.inf), "positive and finite"),
         (lambda: Distillation(label_weight=1.0), "nothing would be learned of the victim"),
         (lambda: Distillation(queries=0), "queries must be positive"),
         (lambda: KnockoffAdaptive(queries=0), "queries must be positive"),

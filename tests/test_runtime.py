@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig
 from heirmark.models import build
-from heirmark.runtime import Runtime, as_floats, derive_seed, evaluating, no_progress, predict, seeded
+from heirmark.runtime import Runtime, as_floats, derive_seed, evaluating, no_progress, predict, seeded, whole_float32
 from heirmark.task import Task
 from heirmark.training import Recipe, fit
 
@@ -286,3 +286,19 @@ def test_the_real_compiler_changes_rounding_alone(tiny_task: Task) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_the_real_compiler_changes_rounding_alone_on_a_gpu(tiny_task: Task) -> None:
     assert_compiled_alike(tiny_task, "cuda", 1e-2)  # TF32
+
+
+def test_float32_is_whole_on_cuda_and_the_users_choice_comes_back() -> None:
+    kinds: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [kind.allow_tf32 for kind in kinds]
+    with whole_float32(torch.device("cuda")):
+        assert not any(kind.allow_tf32 for kind in kinds)
+    assert [kind.allow_tf32 for kind in kinds] == before
+    with whole_float32(torch.device("cpu")):
+        assert [kind.allow_tf32 for kind in kinds] == before
+
+
+@pytest.mark.gpu
+def test_grey_levels_are_the_same_floats_everywhere() -> None:
+    levels = torch.arange(256, dtype=torch.uint8)
+    assert torch.equal(as_floats(levels.cuda()).cpu(), as_floats(levels))

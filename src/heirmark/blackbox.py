@@ -64,7 +64,8 @@ class BlackBox:
             class is then shown as 1 and all others as 0.
         budget: how many inputs are answered in all; None for no limit.
         input_shape: shape of one input, if other shapes are to be refused before the model sees them.
-        runtime: where a module computes.
+        runtime: where and in what precision a module computes; by default in float32, as a service would. Attacks that take
+            differences of answers see only noise in bfloat16.
 
     Raises:
         BadConfig: for an argument out of range.
@@ -109,7 +110,7 @@ class BlackBox:
         self._k = k
         self._decimals = decimals
         self._levels = levels
-        self._runtime = runtime or Runtime()
+        self._runtime = runtime or Runtime(precision="float32")
         self._model = GuardedModule(model, classes) if isinstance(model, nn.Module) else model
         self._transcript: list[QueryRecord] = []
         self._used = 0
@@ -191,11 +192,12 @@ class BlackBox:
         if not len(inputs):
             return torch.zeros(0, self.classes)
         if isinstance(self._model, nn.Module):
-            return predict(self._model, inputs, runtime=self._runtime, batch_size=_BATCH)
+            asked = inputs.clone() if inputs.dtype == torch.float32 else inputs  # a model may work in place
+            return predict(self._model, asked, runtime=self._runtime, batch_size=_BATCH)
         parts = []
         for start in range(0, len(inputs), _BATCH):
             chunk = inputs[start : start + _BATCH]
-            scores = checked_scores(call_model(self._model, as_floats(chunk.cpu())), len(chunk), self.classes)
+            scores = checked_scores(call_model(self._model, as_floats(chunk.cpu()).clone()), len(chunk), self.classes)
             # Rounded or truncated probabilities need not sum to one, but each must still be one.
             if bool((scores < 0).any()) or bool((scores > 1 + 1e-4).any()):
                 raise ModelFault("the callable gave values outside [0, 1]: let it return probabilities, not logits")

@@ -179,7 +179,10 @@ def as_floats(inputs: Tensor) -> Tensor:
     Returns:
         ``[N, ...]`` float32.
     """
-    return inputs.float().div_(255) if inputs.dtype == torch.uint8 else inputs.float()
+    if inputs.dtype != torch.uint8:
+        return inputs.float()
+    # By a tensor: by a plain number CUDA multiplies with its reciprocal, and half of the grey levels differ from the CPU's.
+    return inputs.float().div_(torch.full((), 255.0, device=inputs.device))
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
@@ -214,6 +217,24 @@ def evaluating(model: nn.Module) -> Iterator[nn.Module]:
             module.training = training
 
 
+@contextmanager
+def whole_float32(device: torch.device) -> Iterator[None]:
+    """Compute in float32 with all its bits: by default cuDNN rounds what convolutions take to TF32, which has 10 bits of 23.
+
+    Args:
+        device: where; elsewhere than on CUDA nothing is rounded.
+    """
+    kinds: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul) if device.type == "cuda" else ()
+    before = [kind.allow_tf32 for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.allow_tf32 = False
+        yield
+    finally:
+        for kind, allowed in zip(kinds, before, strict=True):
+            kind.allow_tf32 = allowed
+
+
 @torch.no_grad()
 def predict(model: nn.Module, inputs: Tensor, *, runtime: Runtime | None = None, batch_size: int = 1000) -> Tensor:
     """Logits of a model in eval mode. The model's modes are as before on return; it stays on the runtime's device.
@@ -221,7 +242,7 @@ def predict(model: nn.Module, inputs: Tensor, *, runtime: Runtime | None = None,
     Args:
         model: maps float32 ``[B, ...]`` in [0, 1] to logits ``[B, C]``.
         inputs: ``[N, ...]`` uint8 or float.
-        runtime: device and precision; the default chooses by itself.
+        runtime: device and precision; the default chooses by itself. Float32 is whole here, see :func:`whole_float32`.
         batch_size: examples per forward pass.
 
     Returns:
@@ -231,7 +252,7 @@ def predict(model: nn.Module, inputs: Tensor, *, runtime: Runtime | None = None,
     device = runtime.torch_device
     model.to(device)
     parts = []
-    with evaluating(model), runtime.autocast():
+    with evaluating(model), whole_float32(device), runtime.autocast():
         for chunk in inputs.split(batch_size):  # type: ignore[no-untyped-call]
             batch = as_floats(chunk.to(device, non_blocking=True))
             parts.append(model(channels_last(batch)).float())

@@ -373,6 +373,51 @@ def test_a_fresh_head_ends_in_as_many_classes() -> None:
         fresh_head(nn.Conv1d(1, 1, 1), 2, seed=1)
 
 
+class Named(nn.Module):
+    """A net whose last layer has another name than ``head``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, 8), nn.ReLU())
+        self.fc = nn.Linear(8, 6)
+
+    @property
+    def head(self) -> nn.Module:
+        return self.fc
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.body(x))
+        return logits
+
+
+def test_a_head_that_is_a_property_is_changed_where_it_is(tiny_task: Task, cpu: Runtime) -> None:
+    net = Named()
+    spec = ModelSpec(name=CUSTOM, input_shape=tiny_task.input_shape, classes=6)
+    idle = dataclasses.replace(RECIPE, epochs=0)
+    result = Transfer(recipe=idle, head_recipe=idle)(net, spec, tiny_task.adversary, seed=0, runtime=cpu)
+    assert result.model.state_dict().keys() == net.state_dict().keys()
+    assert not torch.equal(result.model.fc.weight, net.fc.weight)  # type: ignore[union-attr, arg-type]
+
+
+@pytest.mark.gpu
+def test_fresh_weights_do_not_depend_on_the_device() -> None:
+    here, there = nn.Linear(5, 3), nn.Linear(5, 3).cuda()
+    for layer in (here, there):
+        reinitialise(layer, seed=4)
+    assert there.weight.is_cuda
+    assert torch.equal(here.weight, there.weight.cpu())
+
+
+def test_nothing_to_train_is_refused(tiny_task: Task, cpu: Runtime) -> None:
+    class Nothing(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x.flatten(1)[:, :6]
+
+    spec = ModelSpec(name=CUSTOM, input_shape=tiny_task.input_shape, classes=6)
+    with pytest.raises(BadConfig, match="has no weights that could be trained"):
+        FineTuning(recipe=GENTLE)(Nothing(), spec, tiny_task.adversary, seed=0, runtime=cpu)
+
+
 def test_what_knows_no_fresh_start_is_refused() -> None:
     class Scale(nn.Module):
         def __init__(self) -> None:

@@ -222,8 +222,10 @@ class ABS:
                 optimizer.step()
                 runtime.progress("exciting neurons", step + 1, self.steps)
         masks = squash(free_masks.detach())
-        smallest = masks.flatten(1).topk(bound, dim=1).values[:, -1].clamp_min(SHOWN)
-        masks = masks.where(masks >= smallest[:, None, None, None], 0.0)
+        flat = masks.flatten(1)
+        largest = flat.topk(bound, dim=1)  # by place, as many may be equal
+        kept = torch.zeros_like(flat).scatter(1, largest.indices, largest.values)
+        masks = kept.where(kept >= SHOWN, 0.0).view_as(masks)
         return list(zip(masks.cpu(), squash(free_patterns.detach()).cpu(), strict=True))
 
 

@@ -8,11 +8,10 @@ from itertools import combinations, permutations
 from typing import Literal, TypeAlias, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.attacks.base import Inspected
-from heirmark.attacks.composites import KIND_OF, SOURCES, combine, pick_each
+from heirmark.attacks.composites import KIND_OF, SOURCES, check_images, combine, pick_each
 from heirmark.attacks.detection.outliers import anomaly_index
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec
@@ -39,6 +38,7 @@ class MixProbing:
         ways: in which images are mixed, see :data:`heirmark.attacks.composites.LAYOUTS`; each ordered pair of classes is tried.
             Tiles, of four classes, are DeepTracer's (arXiv 2511.08985).
         samples: mixes of each combination and way.
+        pairs: ordered pairs of classes that are tried, drawn when there are more.
         quadruples: sets of four classes that are tried as tiles, drawn when there are more; each mix has an order of its own.
         threshold: index above which a combination stands out; Iglewicz and Hoaglin's 3.5 (1993), since there are many of them.
         least: share of its mixes that a combination has to send to one label at least, to be called consistent.
@@ -46,6 +46,7 @@ class MixProbing:
 
     ways: tuple[Way, ...] = get_args(Way)
     samples: int = 50
+    pairs: int = 10_000
     quadruples: int = 210
     threshold: float = 3.5
     least: float = 0.9
@@ -54,8 +55,10 @@ class MixProbing:
         unknown = [way for way in self.ways if way not in get_args(Way)]
         if unknown or not self.ways:
             raise BadConfig(f"unknown ways to mix {unknown}: choose some of {', '.join(get_args(Way))}")
-        if min(self.samples, self.quadruples) < 1:
-            raise BadConfig(f"samples and quadruples must be positive, not {self.samples} and {self.quadruples}")
+        if min(self.samples, self.pairs, self.quadruples) < 1:
+            raise BadConfig(
+                f"samples, pairs and quadruples must be positive, not {self.samples}, {self.pairs} and {self.quadruples}"
+            )
         if not 0 < self.threshold < math.inf or not 0 <= self.least <= 1:
             raise BadConfig(
                 f"threshold must be positive and least a share in [0, 1], not {self.threshold} and {self.least}"
@@ -71,10 +74,7 @@ class MixProbing:
             BadData: when there are too few classes for every way.
         """
         runtime = runtime or Runtime()
-        if data.inputs.ndim != 4 and set(self.ways) != {"blend"}:
-            raise BadConfig(
-                f"inputs of shape {list(data.inputs.shape[1:])} can only be blended: set ways=blend, or inspect images"
-            )
+        check_images(data.inputs, self.ways)
         known = data.labels.bincount().nonzero().flatten()
         ways = [way for way in self.ways if shown_in(way) <= min(len(known), spec.classes - 1)]
         if not ways:
@@ -113,7 +113,9 @@ class MixProbing:
         """``[G, 2]`` ordered pairs or ``[G, 4]`` sets of the classes that have images."""
         known = classes.tolist()
         if way != "tiles":
-            return torch.tensor(list(permutations(known, 2)))
+            every = torch.tensor(list(permutations(known, 2)))
+            generator = torch.Generator().manual_seed(derive_seed(seed, "pairs"))
+            return every[torch.randperm(len(every), generator=generator)[: self.pairs].sort().values]
         generator = torch.Generator().manual_seed(derive_seed(seed, "quadruples"))
         if math.comb(len(known), SOURCES[way]) <= 20_000:
             every = torch.tensor(list(combinations(known, SOURCES[way])))
@@ -156,6 +158,8 @@ def third_labels(
             for part in rows.split(1000)  # type: ignore[no-untyped-call]
         ]
     )
-    rates = F.one_hot(answers, classes).double().reshape(len(groups), samples, classes).mean(1)
+    group = torch.arange(len(groups)).repeat_interleave(samples)
+    counts = (group * classes + answers).bincount(minlength=len(groups) * classes)
+    rates = counts.view(len(groups), classes).double() / samples
     top = rates.scatter(1, groups, -1.0).max(1)
     return top.values, top.indices

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from heirmark.attacks.base import Inspected
 from heirmark.attacks.detection.outliers import anomaly_index
 from heirmark.attacks.detection.reversing import measured, require_images, squash, stamp, unsquash
-from heirmark.errors import BadConfig
+from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec
 from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating
 from heirmark.task import Split
@@ -160,12 +160,15 @@ class NeuralCleanse:
 
         Raises:
             BadConfig: for inputs that are no images, or a class that the model does not have.
+            BadData: when all images are of one class.
         """
         runtime = runtime or Runtime()
         require_images(data)
         labels = tuple(range(spec.classes)) if self.classes is None else self.classes
         if max(labels) >= spec.classes or len(labels) < 3:
             raise BadConfig(f"the model has {spec.classes} classes, of which three at least are needed, not {labels}")
+        if len(data.labels.unique()) < 2:  # type: ignore[no-untyped-call]
+            raise BadData("all images are of one class: give images of others too, on which a trigger can be tried")
         model.to(runtime.torch_device)
         searches: list[Search] = []
         for start in range(0, len(labels), self.together):
@@ -233,7 +236,7 @@ class NeuralCleanse:
                         model, optimizer, running, as_floats(inputs[chosen]), wanted, counted, runtime
                     )
                     hits, seen, norms = hits + hit, seen + total, norms + norm
-                working = (hits >= self.success * seen).tolist()
+                working = ((hits >= self.success * seen) & (seen > 0)).tolist()
                 for search, works, norm in zip(running, working, (norms / batches).tolist(), strict=True):
                     search.update(works, norm)
                 active = [k for k in active if not searches[k].settled(self.stop_patience)]

@@ -45,7 +45,7 @@ def watching(modules: Mapping[str, nn.Module]) -> Iterator[dict[str, Tensor]]:
 
     def keep(name: str) -> Any:
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
-            outputs[name] = output
+            outputs[name] = output.clone()  # what comes next may work in place
 
         return hook
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from heirmark.attacks.base import Stolen
 from heirmark.attacks.extraction.generating import (
     Generator,
+    check_affordable,
     check_finite,
     gradient_by_differences,
     gradient_by_labels,
@@ -33,7 +34,8 @@ def recovered_logits(answers: Answers) -> Tensor:
     """Logits of a victim up to what its probabilities do not tell: log p less its mean over the classes.
 
     Args:
-        answers: with probabilities. Classes at zero, which rounding or top-k hide, share what the others lack to one.
+        answers: with probabilities. Classes at zero, which rounding or top-k hide, share what the others lack to one, and none
+            has more than the least that is shown.
 
     Returns:
         ``[N, C]`` float32 with rows of mean zero.
@@ -43,7 +45,8 @@ def recovered_logits(answers: Answers) -> Tensor:
     shown = answers.probabilities
     hidden = shown <= 0
     rest = (1 - shown.sum(1, keepdim=True)) / hidden.sum(1, keepdim=True).clamp_min(1)
-    logs = torch.where(hidden, rest.clamp_min(_FLOOR), shown).log()
+    least = shown.where(~hidden, torch.inf).amin(1, keepdim=True)
+    logs = torch.where(hidden, torch.minimum(rest.clamp_min(_FLOOR), least), shown).log()
     return logs - logs.mean(1, keepdim=True)
 
 
@@ -110,11 +113,7 @@ class DFME:
             raise BadConfig(f"momentum must lie in [0, 1), weight_decay and diversity may not be negative: {self}")
         if not all(0 <= drop <= 1 for drop in self.drops):
             raise BadConfig(f"drops must be shares of the iterations, in [0, 1], not {self.drops}")
-        if self.queries < self.cost(labels=False):
-            raise BadConfig(
-                f"queries must pay for an iteration, which costs {self.cost(labels=False)}, not {self.queries}: "
-                "raise queries or lower batch_size"
-            )
+        check_affordable(self.queries, self.cost(labels=True))
 
     def cost(self, *, labels: bool) -> int:
         """Queries of one iteration, of a victim that shows labels alone or one that shows more."""
@@ -139,12 +138,14 @@ class DFME:
             runtime: device, precision, progress.
 
         Raises:
+            BadConfig: when ``queries`` do not pay for one iteration against such answers.
             BudgetExhausted: when the box's budget is smaller than the queries of all iterations.
             ShapeMismatch: when inputs are no images.
             BadData: when the copy's loss is no longer finite.
         """
         runtime = runtime or Runtime()
         cost = self.cost(labels=box.answers == "label")
+        check_affordable(self.queries, cost)
         iterations = self.queries // cost
 
         def play(student: nn.Module, generator: Generator, draws: torch.Generator) -> None:
@@ -197,6 +198,7 @@ class DFME:
                         gap=lambda logits, truth: (logits - truth).abs().mean(1),
                         epsilon=self.epsilon,
                     )
+                check_finite(gradient.sum(), iteration)
                 generator_optimizer.zero_grad(set_to_none=True)
                 raw.backward(-gradient / self.batch_size)  # type: ignore[no-untyped-call]
                 generator_optimizer.step()

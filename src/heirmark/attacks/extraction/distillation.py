@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -72,8 +71,8 @@ class Distillation:
     queries: int | None = None
 
     def __post_init__(self) -> None:
-        if not 0 < self.temperature < math.inf:
-            raise BadConfig(f"temperature must be positive and finite, not {self.temperature}")
+        if not 0.05 <= self.temperature <= 1000:
+            raise BadConfig(f"temperature must lie between 0.05 and 1000, not {self.temperature}")
         if not 0 <= self.label_weight < 1:
             raise BadConfig(
                 f"label_weight must lie in [0, 1), not {self.label_weight}: at 1 nothing would be learned of the victim"

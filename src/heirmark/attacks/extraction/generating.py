@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from heirmark.attacks.base import Stolen
 from heirmark.attacks.extraction.learning import fresh_copy
 from heirmark.blackbox import Answers, BlackBox
-from heirmark.errors import BadData, ShapeMismatch
+from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.models import Architecture
-from heirmark.runtime import Runtime, channels_last, derive_seed, evaluating, seeded
+from heirmark.runtime import Runtime, channels_last, derive_seed, evaluating, seeded, whole_float32
 from heirmark.task import Split
 
 
@@ -139,7 +139,7 @@ def gradient_by_differences(
         truth = learned(box.query(images)).to(images.device)
         kept.append(truth[: len(raw)])
         # Without autocast: half precision does not see epsilon.
-        with evaluating(student), torch.no_grad():
+        with evaluating(student), whole_float32(images.device), torch.no_grad():
             return gap(student(channels_last(images)).float(), truth)
 
     return forward_difference(apart, raw, directions, epsilon), kept[0]
@@ -169,6 +169,18 @@ def gradient_by_labels(box: BlackBox, student: nn.Module, raw: Tensor, *, divers
     spread = torch.special.entr(logits.softmax(1).mean(0)).sum()
     value = F.cross_entropy(logits, labels.to(images.device)) + diversity * spread
     return len(raw) * torch.autograd.grad(value, leaf)[0], labels
+
+
+def check_affordable(queries: int, cost: int) -> None:
+    """Make sure that there is an iteration at all.
+
+    Raises:
+        BadConfig: when there is none.
+    """
+    if queries < cost:
+        raise BadConfig(
+            f"queries must pay for an iteration, which costs {cost}, not {queries}: raise queries or lower batch_size"
+        )
 
 
 def check_finite(loss: Tensor, iteration: int) -> None:

@@ -55,7 +55,7 @@ class JBDA:
     """Train a substitute on a few images, step from each along the substitute's Jacobian, ask about the new ones, and repeat.
 
     Each round trains the copy, then adds ``x + step * sign(d logit_y(x) / dx)`` for every point x with the victim's label y,
-    so that the points double; a step is taken in pixels in [0, 1] and clipped to them. Points are never asked about twice:
+    so that the points double; a step is taken in pixels in [0, 1] and clipped to them. No point is knowingly asked about twice:
     where a step ends on a known point (its gradient is zero, or has not turned since the round before), one of random signs
     takes its place. Any kind of answer does; the paper has labels only.
 

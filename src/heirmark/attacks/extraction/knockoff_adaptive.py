@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from heirmark.attacks.base import Stolen
+from heirmark.attacks.extraction.generating import check_finite
 from heirmark.attacks.extraction.knockoff import KNOCKOFF_RECIPE
 from heirmark.attacks.extraction.learning import enough, fresh_copy, probabilities_of, targets_of, train_step
 from heirmark.blackbox import BlackBox
@@ -152,8 +154,8 @@ class KnockoffAdaptive:
             raise BadConfig(f"unknown groups {self.groups!r}: choose labels or clusters")
         if min(self.clusters, self.batch) < 1 or self.window < 2:
             raise BadConfig(f"clusters and batch must be positive, window at least 2: {self}")
-        if self.rate is not None and not self.rate > 0:
-            raise BadConfig(f"rate must be positive, or none, not {self.rate}")
+        if self.rate is not None and not 0 < self.rate < math.inf:
+            raise BadConfig(f"rate must be positive and finite, or none, not {self.rate}")
 
     def rewards(self, box: BlackBox) -> tuple[Reward, ...]:
         """The kinds of reward that this victim's answers allow.
@@ -181,6 +183,7 @@ class KnockoffAdaptive:
         Raises:
             BudgetExhausted: when the box's budget is smaller than the number of queries.
             BadConfig: when certainty alone is to be rewarded and the box shows labels alone.
+            BadData: when a copy's loss is no longer finite.
         """
         runtime = runtime or Runtime()
         kinds = self.rewards(box)
@@ -204,7 +207,7 @@ class KnockoffAdaptive:
 
     def _size(self, left: int) -> int:
         """Images of the next batch, of so many that are left."""
-        return left if left <= self.batch + 1 else self.batch
+        return left if self.batch > 1 and left <= self.batch + 1 else min(left, self.batch)
 
     def _groups(self, data: Split, pool: Tensor, seed: int) -> Tensor:
         if self.groups == "labels":
@@ -273,7 +276,7 @@ class KnockoffAdaptive:
                 newest = max(2, len(images))
                 if len(taken) >= newest:
                     copy.train()
-                    train_step(
+                    loss = train_step(
                         copy,
                         optimizer,
                         augment(as_floats(pool[taken[-newest:]]), self.online.augment, generator),
@@ -281,5 +284,6 @@ class KnockoffAdaptive:
                         F.cross_entropy,
                         runtime=runtime,
                     )
+                    check_finite(loss, len(learned) - 1)
                 runtime.progress("asking", len(taken), count)
         return torch.tensor(taken), torch.cat(learned)

@@ -75,6 +75,15 @@ def head_of(model: nn.Module) -> nn.Module:
     return head
 
 
+def replace_head(model: nn.Module, head: nn.Module) -> None:
+    """Change the last layer of a model in place, also where ``.head`` is a property that names another part."""
+    old = head_of(model)
+    paths = [name for name, part in model.named_modules(remove_duplicate=False) if part is old]
+    for path in paths:
+        parent, _, name = path.rpartition(".")
+        setattr(model.get_submodule(parent), name, head)
+
+
 def weighted_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
     """The convolutional and fully connected layers of a model, by name, in the order in which they are registered.
 
@@ -95,6 +104,8 @@ def reinitialise(module: nn.Module, *, seed: int) -> None:
     Raises:
         BadConfig: when a part has weights and does not know how they start.
     """
+    device = next((parameter.device for parameter in module.parameters()), torch.device("cpu"))
+    module.cpu()  # every device draws other numbers
     with seeded(seed):
         for part in module.modules():
             reset = getattr(part, "reset_parameters", None) or getattr(part, "_reset_parameters", None)
@@ -102,6 +113,7 @@ def reinitialise(module: nn.Module, *, seed: int) -> None:
                 reset()
             elif next(part.parameters(recurse=False), None) is not None:
                 raise BadConfig(f"{type(part).__name__} has no reset_parameters(), which a fresh start needs: add it")
+    module.to(device)
 
 
 def fresh_head(head: nn.Module, classes: int, *, seed: int) -> nn.Module:
@@ -122,7 +134,7 @@ def fresh_head(head: nn.Module, classes: int, *, seed: int) -> nn.Module:
         raise BadConfig(
             f"the model's .head ends in a {type(last).__name__}, not in a linear layer: choose another attack"
         )
-    with seeded(seed):
+    with seeded(seed):  # so that the global generators stay untouched; its weights are drawn anew below
         wider = nn.Linear(last.in_features, classes, bias=last.bias is not None).to(last.weight)
     if owners[-1]:
         parent, _, name = owners[-1].rpartition(".")
@@ -157,7 +169,12 @@ def tune(
         part: the only one that changes; all others run in eval mode, so that no statistic drifts. None trains all.
         mixed: samples of which some join every batch.
         description: what the progress bar says.
+
+    Raises:
+        BadConfig: when there is nothing to train.
     """
+    if not any(True for _ in (model if part is None else part).parameters()):
+        raise BadConfig(f"{type(model).__name__} has no weights that could be trained: choose another attack")
     model.requires_grad_(part is None)
     frozen: list[nn.Module] = []
     if part is not None:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.attacks.base import Altered
-from heirmark.attacks.removal.parts import RETRAINING, altered, fresh_head, head_of, taken, tune
+from heirmark.attacks.removal.parts import RETRAINING, altered, fresh_head, head_of, replace_head, taken, tune
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.models import ModelSpec
 from heirmark.runtime import Runtime, derive_seed
@@ -70,7 +70,7 @@ class Transfer:
         else:
             labels = torch.unique(labels, return_inverse=True)[1]
             count = int(labels.max()) + 1
-            copy.head = fresh_head(head_of(copy), max(count, 2), seed=derive_seed(seed, "other head"))
+            replace_head(copy, fresh_head(head_of(copy), max(count, 2), seed=derive_seed(seed, "other head")))
         tune(
             copy,
             inputs,
@@ -81,7 +81,7 @@ class Transfer:
             description="transfer learning",
         )
         if not self.keep_head:
-            copy.head = fresh_head(head_of(copy), spec.classes, seed=derive_seed(seed, "head"))
+            replace_head(copy, fresh_head(head_of(copy), spec.classes, seed=derive_seed(seed, "head")))
             tune(
                 copy,
                 data.inputs,
