@@ -440,7 +440,7 @@ def test_embed_compiles_when_it_is_told_to(here: Path, monkeypatch: pytest.Monke
             ["--data", "own_code:fail"],
             ["'own_code:fail' failed (ZeroDivisionError: [red]no[/red] second line, own_code.py"],
         ),
-        (["--data", "own_code:images"], ["failed (TypeError", "without arguments"]),
+        (["--data", "own_code:images"], ["failed (TypeError", "called with a seed if it takes one"]),
         (["--data", ":"], ["cannot import"]),
         (["--data", "..:x"], ["cannot import"]),
         (["--data", ""], ["unknown data set ''"]),
