@@ -51,6 +51,15 @@ def test_cuda_is_refused_where_there_is_none() -> None:
     assert Runtime().torch_device == torch.device("cpu")
 
 
+@pytest.mark.parametrize("tiles", [True, False])
+def test_auto_is_bfloat16_where_a_cpu_has_units_for_its_matrices(monkeypatch: pytest.MonkeyPatch, tiles: bool) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles, raising=False)
+    assert Runtime(device="cpu").uses_bfloat16 is tiles
+    assert Runtime(device="cpu", precision="bfloat16").uses_bfloat16
+    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")  # as in releases that cannot tell
+    assert not Runtime(device="cpu").uses_bfloat16
+
+
 def test_progress_takes_no_part_in_equality() -> None:
     assert Runtime(progress=lambda *_: None) == Runtime()
     assert hash(Runtime(progress=lambda *_: None)) == hash(Runtime())
