@@ -30,8 +30,8 @@ class Runtime:
 
     Attributes:
         device: ``"auto"`` (CUDA when there is one, else the CPU) or any torch device string.
-        precision: ``"float32"``, ``"bfloat16"`` (autocast), or ``"auto"``: bfloat16 where the hardware has units for its matrices,
-            on a CPU AMX; by AVX-512 alone small nets train no faster than in float32.
+        precision: ``"float32"``, ``"bfloat16"`` (autocast), or ``"auto"``: bfloat16 where the hardware has units for its
+            matrices, on a CPU AMX; by AVX-512 alone small nets train no faster than in float32.
         compile: whether models that train on one loss go through ``torch.compile``, which changes results by rounding alone. It
             pays on a GPU and in long training: the first steps of every new model take up to a minute longer. The rehearsal and
             joint training, which differentiate one pass several times or forwards, are never compiled, nor are predictions.
