@@ -129,7 +129,7 @@ def rows() -> list[CellRow]:
         if (row.marking, row.trial, row.seed, row.arm) == ("MEA-Defender", "transfer", 2, "marked")
     )
     made[collapsed] = replace(
-        made[collapsed], outcome="INVALID", reason="the suspect answers everything alike", accuracy=0.1, wsr=float("nan"),
+        made[collapsed], outcome="INVALID", reason="the suspect answers everything alike", accuracy=0.1, wsr=0.0,
         p_value=float("nan"),
     )  # fmt: skip
     return made

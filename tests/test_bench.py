@@ -17,7 +17,7 @@ from heirmark.bench import Block, Grid, Marking, Published, Workload, select
 from heirmark.bench.bench import BenchResult, run_bench
 from heirmark.bench.plan import plan_grid
 from heirmark.bench.recipes import load_grid, recipes_in
-from heirmark.bench.rows import spread_of, summarise, to_plain
+from heirmark.bench.rows import _verdict, spread_of, summarise, to_plain
 from heirmark.bench.running import needed
 from heirmark.bench.settings import Contexts, Setting
 from heirmark.combining import REGIONS
@@ -26,8 +26,8 @@ from heirmark.methods import T2S, MEADefender, Unmarked, Vanilla
 from heirmark.methods.mea_defender import mix_otherwise
 from heirmark.models.storage import load_model
 from heirmark.pipeline.altering import Alteration
-from heirmark.pipeline.judging import read_key
-from heirmark.pipeline.mixing import look_alikes
+from heirmark.pipeline.judging import read_judged, read_key
+from heirmark.pipeline.mixing import look_alikes, read_mixed
 from heirmark.pipeline.named import splits_by_seed
 from heirmark.pipeline.stage import Artifact, Stage
 from heirmark.pipeline.stealing import Theft
@@ -102,7 +102,8 @@ def test_every_cell_is_a_row_with_its_control(ran: tuple[BenchResult, Path]) -> 
     for row in joint:
         if row.trial != "fails":
             assert not row.error
-            assert math.isnan(row.wsr) if row.outcome == "INVALID" else 0 <= row.wsr <= 1
+            known = row.outcome != "INVALID" or row.arm == "marked"
+            assert 0 <= row.wsr <= 1 if known else math.isnan(row.wsr)
             assert 0 <= row.accuracy <= 1
     asked = {row.trial: row.asked for row in joint}
     assert asked["Knockoff"] == asked["Knockoff, pruned"] > 0 == asked[""]
@@ -154,9 +155,12 @@ def test_mixes_have_a_rate_of_look_alikes(ran: tuple[BenchResult, Path]) -> None
     sources, ways = tuple(key.trigger["sources"]), [way for way in REGIONS if way != CropPaste().region]
     samples, _ = mix_otherwise(sources, CropPaste(), task.test, ways, 1000, seed=0, runtime=CPU)
     hits = predict(model, samples, runtime=CPU).argmax(1) == key.trigger["target"]
-    assert row.wfpr == pytest.approx(float(hits.double().mean()))
+    mixed = read_mixed(store.find(cell.mixed).folder)  # type: ignore[arg-type,union-attr]
+    assert mixed == pytest.approx(float(hits.double().mean()))
+    assert math.isnan(row.wfpr) if row.outcome == "INVALID" else row.wfpr == mixed
     summary = next(found for found in result.summary if (found.marking, found.trial) == ("joint", ""))
-    assert summary.wfpr.highest >= summary.wfpr.mean >= row.wfpr / 2
+    rates = [row.wfpr for row in result.rows if (row.marking, row.trial, row.arm) == ("joint", "", "marked")]
+    assert str(summary.wfpr) == str(spread_of(rates))
     assert summary.control_wfpr >= 0
     assert all(math.isnan(row.wfpr) for row in result.rows if row.probe)
 
@@ -175,7 +179,7 @@ def test_figures_over_seeds(ran: tuple[BenchResult, Path]) -> None:
     figures = {(item.marking, item.trial, item.probe): item for item in result.summary}
     found = figures["joint", "Knockoff", ""]
     rows = [row for row in result.rows if (row.marking, row.trial) == ("joint", "Knockoff")]
-    marked = [row.wsr for row in rows if row.arm == "marked" and row.outcome != "INVALID"]
+    marked = [row.wsr for row in rows if row.arm == "marked"]
     assert found.seeds == 2
     assert found.wsr.mean == pytest.approx(sum(marked) / len(marked))
     assert (found.wsr.lowest, found.wsr.highest) == (min(marked), max(marked))
@@ -190,6 +194,22 @@ def test_figures_over_seeds(ran: tuple[BenchResult, Path]) -> None:
     assert told["provenance"]["command"] == "test"
     assert told["grid"]["name"] == "tiny"
     assert len(told["summary"]) == len(result.summary)
+
+
+@pytest.mark.parametrize("hits", [0.0, 1.0])
+def test_an_invalid_verdict_is_no_success_of_the_mark_and_no_alarm(ran: tuple[BenchResult, Path], hits: float) -> None:
+    result, out = ran
+    row = next(row for row in result.rows if row.outcome in ("MARKED", "NOT_ESTABLISHED"))
+    sound = read_judged(out / "stages" / row.stage).verdict
+    assert _verdict(sound, 0.25, "marked") == _verdict(sound, 0.25, "unmarked")
+    assert _verdict(sound, 0.25, "marked")["wfpr"] == 0.25
+    count = round(hits * sound.trials)
+    alike = {"outcome": "INVALID", "reason": "it answers everything alike"}
+    broken = replace(sound, **alike, wsr=hits, hits=count, control_rate=hits)
+    assert _verdict(broken, hits, "marked") == {**alike, "wsr": 0.0}, "other figures of a broken model mean nothing"
+    assert _verdict(broken, hits, "unmarked") == alike
+    unasked = replace(broken, trials=0, hits=0, wsr=0.0, discordant=(0, 0))
+    assert _verdict(unasked, None, "marked") == alike, "nothing was counted"
 
 
 def test_a_second_run_computes_nothing(ran: tuple[BenchResult, Path]) -> None:
@@ -266,8 +286,10 @@ def test_what_cannot_be_written_down_or_kept_is_refused_before_anything_is_compu
         run(tmp_path, replace(GRID, blocks=(endless,)), execute=execute)
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(BadConfig, match=r"cannot be written .*name another folder"):
+        with pytest.raises(BadConfig, match=r"cannot be written .*name another folder for the results"):
             run(out, execute=execute)
+    with pytest.raises(BadConfig, match=r"cannot be written .*name another folder for the store"):
+        run(tmp_path, execute=execute, store=tmp_path / "file")
 
 
 def test_a_key_that_no_verdict_can_rest_on_is_refused() -> None:
@@ -321,8 +343,9 @@ def test_foreign_images_that_a_task_brings_itself_stay_with_it(monkeypatch: pyte
     assert contexts(replace(setting, shows_foreign=True)).task.foreign is task.foreign
 
 
+@pytest.mark.parametrize("error", [BadConfig("the store cannot be read"), OSError(5, "the store cannot be read")])
 def test_a_store_that_does_not_answer_costs_rows_and_not_the_report(
-    tmp_path: Path, ran: tuple[BenchResult, Path], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ran: tuple[BenchResult, Path], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     _, out = ran
     goals = {row.stage for row in ran[0].rows if (row.marking, row.trial) == ("joint", "Knockoff")}
@@ -330,12 +353,12 @@ def test_a_store_that_does_not_answer_costs_rows_and_not_the_report(
 
     def fails(self: Store, stage: Stage) -> Artifact | None:
         if stage.name in goals:
-            raise BadConfig("the store cannot be read")
+            raise error
         return find(self, stage)
 
     monkeypatch.setattr(Store, "find", fails)
     result = run(tmp_path, store=out / "stages")
-    lost = [row for row in result.rows if row.error == "the store cannot be read"]
+    lost = [row for row in result.rows if "the store cannot be read" in row.error]
     assert {row.stage for row in lost} == goals
     assert (tmp_path / "report.html").is_file()
 
@@ -345,8 +368,20 @@ def test_a_tracker_that_fails_is_a_note(tmp_path: Path, ran: tuple[BenchResult, 
         raise ConnectionError("nobody there")
 
     result = run(tmp_path, store=ran[1] / "stages", trackers=[track])
-    assert any("A tracker was not told (ConnectionError: nobody there)" in note for note in result.report.notes)
-    assert result.page.is_file()
+    (why,) = result.untold
+    assert "A tracker was not told (ConnectionError: nobody there)" in why
+    assert why in result.report.notes
+    assert "nobody there" in result.page.read_text()
+
+
+def test_who_does_not_wait_for_a_tracker_has_the_report(tmp_path: Path, ran: tuple[BenchResult, Path]) -> None:
+    def track(experiment: str, runs: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, store=ran[1] / "stages", trackers=[track])
+    for name in ("rows.jsonl", "bench.json", "report.html", "tables.md"):
+        assert (tmp_path / name).is_file()
 
 
 def test_recipes_are_functions_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

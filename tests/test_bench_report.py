@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import sys
@@ -13,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from rich.console import Console
 
 import bench_rows
@@ -24,6 +24,7 @@ from heirmark.bench.pictures import mean_history, project
 from heirmark.bench.reporting import part_command, report_of
 from heirmark.bench.rows import CellRow, summarise
 from heirmark.bench.settings import Contexts
+from heirmark.commands import benching
 from heirmark.errors import BadConfig
 from heirmark.methods import FeatureSharing, Unmarked, Vanilla
 from heirmark.pipeline.stealing import Theft
@@ -47,7 +48,7 @@ def report(rows: Sequence[CellRow] | None = None, grid: Grid | None = None, **mo
         grid or bench_rows.grid(),
         rows,
         summarise(rows),
-        command=COMMAND,
+        made_by=lambda row: COMMAND,
         provenance={"command": COMMAND, "date": "2026-01-01"},
         **more,
     )
@@ -495,6 +496,20 @@ def figure_2(scale):
 '''
 
 
+FAILING = """
+
+def failing(scale):
+    from dataclasses import replace
+
+    block = TINY.blocks[0]
+    method = block.markings[0].method
+    method = replace(method, pretraining=replace(method.pretraining, learning_rate=1e30))
+    marking = replace(block.markings[0], method=method)
+    unmarked = replace(block.unmarked, pretraining=method.pretraining)
+    return replace(TINY, blocks=(replace(block, markings=(marking,), unmarked=unmarked, calibrators=(unmarked,)),))
+"""
+
+
 def test_bench_on_the_command_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], ran: Any
 ) -> None:
@@ -521,4 +536,37 @@ def test_bench_on_the_command_line(
     part = Path("runs/bench-tiny/parts/only-joint")
     assert str(part / "report.html") in result.output
     assert (part / "report.html").is_file(), "a part does not take the place of the whole's report"
-    assert torch.get_default_dtype() == torch.float32
+    assert json.loads((part / "bench.json").read_text())["provenance"]["command"] == (
+        "heirmark bench some_recipes.py:table_1 --scale cpu --device cpu --precision float32 --only joint"
+    ), "what the machine chose is said, too"
+
+
+def test_a_grid_that_fails_and_a_tracker_that_is_not_told_end_with_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ran: Any
+) -> None:
+    from typer.testing import CliRunner
+
+    from heirmark.cli import app
+
+    def lost(folder: Path) -> logging.Tracker:
+        def track(experiment: str, runs: object) -> None:
+            raise ConnectionError("nobody there")
+
+        return track
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(logging, "tensorboard", lost)
+    Path("other_recipes.py").write_text(RECIPES + FAILING)
+    runner = CliRunner()
+    words = ["--store", str(ran[1] / "stages"), "--device", "cpu", "--precision", "float32"]
+    told = runner.invoke(app, ["bench", "other_recipes.py:table_1", *words, "--tensorboard", "there"])
+    assert told.exit_code == 1
+    assert "A tracker was not told (ConnectionError: nobody there)" in told.stderr
+    assert runner.invoke(app, ["bench", "other_recipes.py:failing", *words]).exit_code == 1
+
+
+def test_parts_have_folders_of_their_own() -> None:
+    longer = [word for number in range(40) for word in ("--only", f"watermark {number}")]
+    names = {benching._folder_name(words) for words in (longer, longer[:-2], ["--seed", "1"], ["--only", "seed 1"])}
+    assert len(names) == 4
+    assert max(map(len, names)) <= 100

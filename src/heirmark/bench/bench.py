@@ -1,4 +1,4 @@
-"""Run a grid, or what is left of it, and write its rows."""
+"""Run a grid, or what is left of it, or put parts of it together; write rows and report."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -15,7 +15,8 @@ import torch
 
 from heirmark.bench.grid import Grid
 from heirmark.bench.logging import Tracker, runs_of
-from heirmark.bench.pictures import pictures_of
+from heirmark.bench.parts import BENCH, PARTS, ROWS, join, read_part
+from heirmark.bench.pictures import Pictures, pictures_of
 from heirmark.bench.plan import Plan, plan_grid
 from heirmark.bench.reporting import report_of
 from heirmark.bench.rows import CellRow, Summary, rows_of, summarise, to_plain
@@ -46,6 +47,7 @@ class BenchResult:
         provenance: how to make these numbers again.
         report: the same for people.
         page: where the report was written as HTML; its tables lie beside it as ``tables.md``.
+        untold: why trackers were not told, in words; these are among the report's notes.
     """
 
     rows: tuple[CellRow, ...]
@@ -53,6 +55,7 @@ class BenchResult:
     provenance: Mapping[str, str]
     report: BenchReport
     page: Path
+    untold: tuple[str, ...] = ()
 
 
 def run_bench(
@@ -85,14 +88,14 @@ def run_bench(
         BadConfig: when the grid holds what JSON cannot, ``out`` cannot be written, or the store cannot be reached; all before
             anything is computed.
     """
-    described = to_json(grid)
-    _check_writable(out)
+    to_json(grid)  # so that what cannot be written down is said now
+    _check_writable(out, "name another folder for the results")
     plan = plan_grid(grid, contexts)
     tell = on_event or (lambda event, label: None)
     kept = open_store(store, out / "stages", on_event=lambda event: tell(event, plan.labels.get(event.name, "")))
+    _check_writable(kept.root, "name another folder for the store")
     failed = execute(plan, kept, contexts)
     rows = tuple(rows_of(plan, kept, failed))
-    summary = tuple(summarise(rows))
     provenance = {
         "command": command,
         "seeds": " ".join(map(str, grid.seeds)),
@@ -104,26 +107,86 @@ def run_bench(
         "processor": f"{os.cpu_count()} x {platform.machine()}",
         **(facts or {}),
     }
+    drawn = pictures_of(plan, kept, contexts)
+    made = _write(grid, rows, out, made_by=lambda row: command, provenance=provenance, drawn=drawn)
+    # With everything written: a tracker may be slow, and be interrupted.
+    untold = tuple(_track(trackers, grid.name, plan, kept, rows))
+    if untold:
+        made = _write(grid, rows, out, made_by=lambda row: command, provenance=provenance, drawn=drawn, notes=untold)
+    return replace(made, untold=untold)
+
+
+def join_bench(grid: Grid, out: Path, folders: Sequence[Path], *, command: str) -> BenchResult:
+    """Put runs of parts of a grid together, and compute nothing.
+
+    Args:
+        grid: the recipe's.
+        out: gets what a run of the whole writes, but for stages and pictures of them.
+        folders: of the parts, each with its ``rows.jsonl`` and ``bench.json``.
+        command: by which this is done.
+
+    Raises:
+        BadConfig: when a part was run with other settings, two have the same cell, or ``out`` is one of them.
+        BadArtifact: when a part's files are missing or damaged.
+    """
+    if out.resolve() in [folder.resolve() for folder in folders]:
+        raise BadConfig(f"{out} is one of the parts, which would be overwritten: name another folder for the whole")
+    parts = [read_part(folder) for folder in folders]
+    whole = join(grid, parts, command)
+    _check_writable(out, "name another folder for the results")
+    notes = []
+    if whole.missing:
+        notes.append(f"{whole.missing:,} cells of these watermarks and seeds are in none of the parts.")
+    if any(block.pictures for block in whole.grid.blocks):
+        notes.append("Pictures are of stages: they stand in the reports of the parts.")
+    return _write(
+        whole.grid,
+        whole.rows,
+        out,
+        made_by=whole.made_by,
+        provenance=whole.provenance,
+        notes=notes,
+        parts=[part.provenance for part in parts],
+    )
+
+
+def _write(
+    grid: Grid,
+    rows: tuple[CellRow, ...],
+    out: Path,
+    *,
+    made_by: Callable[[CellRow], str],
+    provenance: Mapping[str, str],
+    drawn: Pictures | None = None,
+    notes: Sequence[str] = (),
+    parts: Sequence[Mapping[str, str]] = (),
+) -> BenchResult:
+    """Rows, figures, page and tables into ``out``."""
+    summary = tuple(summarise(rows))
     lines = (
         json.dumps({name: value for name, value in to_plain(row).items() if value not in (None, "")}) for row in rows
     )
-    atomic_write_bytes(out / "rows.jsonl", "".join(f"{line}\n" for line in lines).encode())
+    atomic_write_bytes(out / ROWS, "".join(f"{line}\n" for line in lines).encode())
     atomic_write_json(
-        out / "bench.json",
-        {"provenance": provenance, "grid": described, "summary": [to_plain(figures) for figures in summary]},
+        out / BENCH,
+        {
+            "provenance": provenance,
+            **({PARTS: parts} if parts else {}),
+            "grid": to_json(grid),
+            "summary": [to_plain(figures) for figures in summary],
+        },
     )
-    drawn = pictures_of(plan, kept, contexts)
-    notes = [*drawn.notes, *_track(trackers, grid.name, plan, kept, rows)]
+    drawn = drawn or Pictures()
     report = report_of(
         grid,
         rows,
         summary,
-        command=command,
+        made_by=made_by,
         provenance=provenance,
         projections=drawn.projections,
         courses=drawn.courses,
         shifts=drawn.shifts,
-        notes=notes,
+        notes=[*drawn.notes, *notes],
     )
     page = out / "report.html"
     atomic_write_bytes(page, render_bench(report).encode())
@@ -131,24 +194,21 @@ def run_bench(
     return BenchResult(rows=rows, summary=summary, provenance=provenance, report=report, page=page)
 
 
-def _check_writable(out: Path) -> None:
+def _check_writable(folder: Path, remedy: str) -> None:
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise BadConfig(f"{out} cannot be written ({error.strerror}): name another folder for the results") from error
+        raise BadConfig(f"{folder} cannot be written ({error.strerror}): {remedy}") from error
 
 
 def _track(
     trackers: Sequence[Tracker], experiment: str, plan: Plan, store: Store, rows: Sequence[CellRow]
 ) -> Iterator[str]:
     """Tell the trackers; what keeps one from listening, in words, for the figures stand without it."""
-    if not trackers:
-        return
-    runs = runs_of(plan, store, rows)
     for tracker in trackers:
         try:
-            tracker(experiment, runs)
+            tracker(experiment, runs_of(plan, store, rows))
         except Exception as error:  # every tracker has errors of its own
             yield f"A tracker was not told ({told(error)}): mend it, and run the same command again."

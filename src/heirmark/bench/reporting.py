@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from heirmark.bench.grid import Block, Grid, Published
@@ -31,7 +31,7 @@ def report_of(
     rows: Sequence[CellRow],
     summary: Sequence[Summary],
     *,
-    command: str,
+    made_by: Callable[[CellRow], str],
     provenance: Mapping[str, str],
     projections: Mapping[str, Sequence[Projection]] | None = None,
     courses: Mapping[str, Sequence[Course]] | None = None,
@@ -44,7 +44,7 @@ def report_of(
         grid: what was wanted.
         rows: one a cell.
         summary: one a cell over all seeds, of these rows.
-        command: that made them; see :func:`part_command`.
+        made_by: the command that made a row; see :func:`part_command`.
         provenance: how to make these numbers again.
         projections: pictures of features by block.
         courses: of embeddings by block.
@@ -60,7 +60,7 @@ def report_of(
             facts=_facts(block, grid),
             rows=tuple(
                 _row(
-                    figures, members[figures.block, figures.marking, figures.trial, figures.probe], block, grid, command
+                    figures, members[figures.block, figures.marking, figures.trial, figures.probe], block, grid, made_by
                 )
                 for figures in summary
                 if figures.block == block.name
@@ -119,7 +119,9 @@ def _facts(block: Block, grid: Grid) -> dict[str, str]:
     }
 
 
-def _row(figures: Summary, members: Sequence[CellRow], block: Block, grid: Grid, command: str) -> BenchRow:
+def _row(
+    figures: Summary, members: Sequence[CellRow], block: Block, grid: Grid, made_by: Callable[[CellRow], str]
+) -> BenchRow:
     # A probe of a marking that is a point of a curve, or a square of a map, is a row of the probes' tables and no more.
     drawn = not figures.probe
     along: Literal["", "trial", "marking"] = ""
@@ -152,7 +154,7 @@ def _row(figures: Summary, members: Sequence[CellRow], block: Block, grid: Grid,
         false_suspects=figures.false_suspects,
         detected=figures.detected,
         flagged=figures.flagged,
-        seeds=_seeds(members, command),
+        seeds=_seeds(members, made_by),
         papers=tuple(
             PaperRow(source=paper.source, accuracy=paper.accuracy, wsr=paper.wsr)
             for paper in grid.papers
@@ -171,13 +173,13 @@ def _speaks_of(paper: Published, figures: Summary) -> bool:
     return same and paper.block in ("", figures.block)
 
 
-def _seeds(members: Sequence[CellRow], command: str) -> tuple[SeedRow, ...]:
+def _seeds(members: Sequence[CellRow], made_by: Callable[[CellRow], str]) -> tuple[SeedRow, ...]:
     marked = {row.seed: row for row in members if row.arm == "marked"}
     control = {row.seed: row for row in members if row.arm == "unmarked"}
     return tuple(
         SeedRow(
             seed=seed,
-            command=part_command(command, row.marking, seed),
+            command=part_command(made_by(row), row.marking, seed),
             marked=_arm(row),
             control=_arm(control[seed]) if seed in control else ArmRow(),
             asked=row.asked,

@@ -14,6 +14,7 @@ from heirmark.pipeline.judging import read_judged
 from heirmark.pipeline.mixing import read_mixed
 from heirmark.pipeline.store import Store
 from heirmark.report.spreads import Spread, spread_of
+from heirmark.verification import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,8 +34,8 @@ class CellRow:
         accuracy: on the test split, in [0, 1]; of a screened service for a screen.
         wsr: of the same.
         p_value: of the verdict.
-        outcome: of the verdict; empty for a search, and where the cell failed. Of an INVALID one, WSR and p-value mean nothing
-            and are NaN.
+        outcome: of the verdict; empty for a search, and where the cell failed. Of an INVALID one, the other figures mean nothing
+            and are NaN, but for the WSR of a marked arm whose answers were counted: it is 0.
         reason: why a verdict is INVALID.
         control_rate: share of the matched controls that the suspect answers as marked.
         wfpr: share of samples of a mix's two classes, mixed otherwise, that get the target (MEA-Defender, section 5.1).
@@ -93,7 +94,10 @@ def _row(cell: Cell, store: Store, why: str | None) -> CellRow:
     if why is None:
         try:
             figures = _figures(cell, store)
-        except HeirmarkError as error:  # a mirror that does not answer, say, after all was computed
+        except (
+            HeirmarkError,
+            OSError,
+        ) as error:  # a disk or a mirror that does not answer, say, after all was computed
             why = told(error)
     return CellRow(
         block=cell.block,
@@ -127,9 +131,7 @@ def _figures(cell: Cell, store: Store) -> dict[str, Any]:
         mixed = None if cell.mixed is None else store.find(cell.mixed)
         return {
             "accuracy": judged.accuracy,
-            **_verdict(judged.verdict.outcome, judged.verdict.wsr, judged.verdict.p_value, judged.verdict.reason),
-            "control_rate": judged.verdict.control_rate,
-            "wfpr": math.nan if mixed is None else read_mixed(mixed.folder),
+            **_verdict(judged.verdict, None if mixed is None else read_mixed(mixed.folder), cell.arm),
             # What a second extraction asks, it asks of the thief's own copy.
             "asked": made[0].summary.get("queries", 0) if made else 0,
             "seconds": sum(found.record["seconds"] for found in made) if made else math.nan,
@@ -138,7 +140,8 @@ def _figures(cell: Cell, store: Store) -> dict[str, Any]:
         screened = read_screened(artifact.folder)
         return {
             "accuracy": screened.accuracy,
-            **_verdict(screened.outcome, screened.wsr, screened.p_value),
+            "outcome": screened.outcome,
+            **({} if screened.outcome == "INVALID" else {"wsr": screened.wsr, "p_value": screened.p_value}),
             "detected": screened.detected,
             "false_alarms": screened.false_alarms,
             "seconds": artifact.record["seconds"],
@@ -152,11 +155,22 @@ def _figures(cell: Cell, store: Store) -> dict[str, Any]:
     }
 
 
-def _verdict(outcome: str, wsr: float, p_value: float, reason: str = "") -> dict[str, Any]:
-    """A collapsed model that answers everything alike may hit the whole key: such hits are no success."""
-    if outcome == "INVALID":
-        return {"outcome": outcome, "reason": reason}
-    return {"outcome": outcome, "wsr": wsr, "p_value": p_value}
+def _verdict(verdict: Verdict, wfpr: float | None, arm: Arm) -> dict[str, Any]:
+    """What a verdict says of a model.
+
+    One that has collapsed and answers everything alike may hit the whole key, or miss it. Neither says anything of the mark: on
+    the marked arm that counts as no success, on the control as nothing.
+    """
+    if verdict.outcome == "INVALID":
+        counted = arm == "marked" and verdict.trials > 0
+        return {"outcome": verdict.outcome, "reason": verdict.reason, **({"wsr": 0.0} if counted else {})}
+    figures = {
+        "outcome": verdict.outcome,
+        "wsr": verdict.wsr,
+        "p_value": verdict.p_value,
+        "control_rate": verdict.control_rate,
+    }
+    return figures if wfpr is None else {**figures, "wfpr": wfpr}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,7 +191,7 @@ class Summary:
         wsr: of the marked arm; the lowest is its worst.
         wfpr: of the marked arm; the highest is its worst.
         marked: how many seeds were called marked.
-        invalid: how many seeds' verdicts are INVALID; these have no WSR.
+        invalid: how many seeds' verdicts are INVALID.
         control_accuracy: of the unmarked arm.
         control_wsr: of the unmarked arm; the highest is its worst.
         control_wfpr: of the unmarked arm, the mean.
@@ -268,6 +282,46 @@ def _summary(members: Sequence[CellRow]) -> Summary:
         control_failed=sum(bool(row.error) for row in control),
         control_invalid=sum(row.outcome == "INVALID" for row in control),
     )
+
+
+def from_plain(values: Mapping[str, Any]) -> CellRow:
+    """A row from its JSON values; what was left out says nothing.
+
+    Args:
+        values: of :func:`to_plain`, or a line of ``rows.jsonl``.
+
+    Raises:
+        ValueError: when these are not the fields of a row, or not of their kinds.
+
+    Example:
+        >>> row = CellRow(block="a", marking="b", arm="marked", seed=0, wsr=0.5, curve=("rate", 0.9))
+        >>> str(from_plain(to_plain(row))) == str(row)
+        True
+    """
+    known = {field.name: field for field in fields(CellRow)}
+    if not set(values) <= set(known):
+        raise ValueError(f"{min(set(values) - set(known))!r} is no field of a row")
+    made: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+    for name, value in made.items():
+        kind = str(known[name].type)
+        if kind == "float":
+            fits = isinstance(value, (int, float)) and not isinstance(value, bool)
+        elif kind == "int":
+            fits = isinstance(value, int) and not isinstance(value, bool)
+        elif kind.startswith("tuple"):
+            fits = isinstance(value, list) and len(value) == 2 and isinstance(value[0], str)
+            fits = fits and isinstance(value[1], str if name == "cell" else (int, float))
+        else:
+            fits = isinstance(value, str)
+        if not fits:
+            raise ValueError(f"{name} is {value!r}")
+    for name in ("curve", "cell"):
+        if name in made:
+            made[name] = tuple(made[name])
+    try:
+        return CellRow(**made)
+    except TypeError:
+        raise ValueError("it lacks a field that every row has") from None
 
 
 def to_plain(row: CellRow | Summary) -> dict[str, Any]:

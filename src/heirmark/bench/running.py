@@ -30,7 +30,7 @@ def needed(plan: Plan, store: Store) -> list[Stage]:
 def _is_there(stage: Stage, store: Store) -> bool:
     try:
         return store.find(stage) is not None
-    except HeirmarkError:  # a mirror that does not answer: the stage's own turn will tell
+    except (HeirmarkError, OSError):  # a disk or a mirror that does not answer: the stage's own turn will tell
         return False
 
 

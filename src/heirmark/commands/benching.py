@@ -24,12 +24,13 @@ from heirmark.commands.options import (
     guarded,
     print_json,
 )
-from heirmark.console import show
+from heirmark.console import error_line, show
 
 if TYPE_CHECKING:
-    from heirmark.bench.bench import Executor
+    from heirmark.bench.bench import BenchResult, Executor
     from heirmark.bench.rows import CellRow
     from heirmark.report.bench import BenchReport
+    from heirmark.runtime import Runtime
 
 
 @guarded
@@ -64,6 +65,14 @@ def bench(
     mlflow: Annotated[
         str | None, typer.Option("--mlflow", help="Tracking URI of MLflow, for histories and figures.")
     ] = None,
+    rows: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--rows",
+            help="Folder of a run of some seeds or watermarks; repeated, such runs are put together into one report, "
+            "and nothing is computed.",
+        ),
+    ] = None,
     ray: Annotated[
         str | None, typer.Option("--ray", help="Run stages at once on Ray: local, or the address of a cluster.")
     ] = None,
@@ -81,12 +90,15 @@ def bench(
     from heirmark.bench import logging, select
     from heirmark.bench.bench import run_bench
     from heirmark.bench.recipes import described, load_grid, names_file_only
-    from heirmark.bench.rows import to_plain
     from heirmark.bench.settings import Contexts
 
     if as_list or names_file_only(recipe):
         _list(described(recipe), as_json)
         return MARKED
+    if rows:
+        given = {"--seed": seeds, "--only": only, "--store": store, "--ray": ray}
+        given |= {"--tensorboard": tensorboard, "--mlflow": mlflow}
+        return _join(recipe, scale, rows, out, [name for name, value in given.items() if value], as_json)
     # Before anything is computed, so that what is missing is said at once.
     trackers = [logging.tensorboard(tensorboard)] if tensorboard else []
     trackers += [logging.mlflow(mlflow)] if mlflow else []
@@ -98,34 +110,62 @@ def bench(
     # A part shares the whole's stages, but must not take the place of its report.
     store = store or (None if out else str(whole / "stages"))
     out = out or (whole / "parts" / _folder_name(said) if said else whole)
-    # What changes numbers is told with the command, and not where things lie: the report may go to others.
-    options = [
-        word
-        for name, value in (("--device", device), ("--precision", precision))
-        if value != "auto"
-        for word in (name, value)
-    ]
-    options += ["--compile"] * compiled
     with bars_for(as_json) as bars:
+        runtime = bars.runtime(device, precision, compiled)
         result = run_bench(
             grid,
             out,
-            contexts=Contexts(bars.runtime(device, precision, compiled), data_root),
-            command=shlex.join(["heirmark", "bench", recipe, "--scale", scale, *options, *said]),
+            contexts=Contexts(runtime, data_root),
+            command=shlex.join(["heirmark", "bench", recipe, "--scale", scale, *_numeric(runtime), *said]),
             store=store,
             execute=execute,
             facts=facts,
             on_event=bars.event,
             trackers=trackers,
         )
+    return _tell(result, as_json)
+
+
+def _numeric(runtime: Runtime) -> list[str]:
+    """Options that change numbers, as settled here, for another machine would settle ``auto`` otherwise.
+
+    Where things lie is left out: the report may go to others.
+    """
+    facts = runtime.facts()
+    return ["--device", facts["device"], "--precision", facts["precision"], *["--compile"] * runtime.compile]
+
+
+def _join(
+    recipe: str, scale: str, folders: Sequence[Path], out: Path | None, computing: Sequence[str], as_json: bool
+) -> int:
+    """Put parts of a grid together."""
+    from heirmark.bench.bench import join_bench
+    from heirmark.bench.recipes import load_grid
+    from heirmark.errors import BadConfig
+
+    if computing:
+        raise BadConfig(f"--rows puts together what was computed: leave out {', '.join(computing)}")
+    grid = load_grid(recipe, scale)
+    words = ["heirmark", "bench", recipe, "--scale", scale]
+    command = shlex.join([*words, *(word for folder in folders for word in ("--rows", str(folder)))])
+    return _tell(join_bench(grid, out or Path("runs") / f"bench-{grid.name}", folders, command=command), as_json)
+
+
+def _tell(result: BenchResult, as_json: bool) -> int:
+    """Print what was found, and what a reader must know of it; returns the exit code."""
+    from heirmark.bench.rows import to_plain
+
     if as_json:
         print_json([to_plain(figures) for figures in result.summary])
-        return _code(result.rows)
-    _print(result.report)
-    show(
-        f"Report: {result.page}   Tables: {out / 'tables.md'}\nRows: {out / 'rows.jsonl'}   Figures: {out / 'bench.json'}"
-    )
-    return _code(result.rows)
+    else:
+        _print(result.report)
+        out = result.page.parent
+        show(
+            f"Report: {result.page}   Tables: {out / 'tables.md'}\nRows: {out / 'rows.jsonl'}   Figures: {out / 'bench.json'}"
+        )
+    for note in result.report.notes:
+        error_line(note)
+    return FAILURE if result.untold else _code(result.rows)
 
 
 def _code(rows: Sequence[CellRow]) -> int:

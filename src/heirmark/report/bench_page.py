@@ -89,14 +89,13 @@ def standing(row: BenchRow) -> str:
 
 
 def _glance(block: BenchBlock) -> tuple[list[str], list[tuple[str, list[BenchRow | None]]]]:
-    """The whole block in one small table: markings, and for each trial a row of their cells."""
-    trials = [(trial, rows) for _, group in tabled(block) for trial, rows in group]
-    markings = list(dict.fromkeys(row.marking for _, rows in trials for row in rows))
-    lines = []
-    for trial, rows in trials:
-        by_name = {row.marking: row for row in rows}
-        lines.append((trial_name(trial), [by_name.get(marking) for marking in markings]))
-    return markings, lines
+    """The whole block in one small table: of watermarks and trials, those are its rows of which there are more."""
+    trials = {trial: {row.marking: row for row in rows} for _, group in tabled(block) for trial, rows in group}
+    markings = list(dict.fromkeys(marking for rows in trials.values() for marking in rows))
+    if len(markings) > len(trials):
+        lines = [(marking, [rows.get(marking) for rows in trials.values()]) for marking in markings]
+        return [trial_name(trial) for trial in trials], lines
+    return markings, [(trial_name(trial), [rows.get(name) for name in markings]) for trial, rows in trials.items()]
 
 
 def _curves(block: BenchBlock, where: str) -> Iterator[_Panel]:

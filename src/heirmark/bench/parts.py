@@ -1,0 +1,172 @@
+"""Rows of a grid that was run in parts, seed by seed or here and there, put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from heirmark.bench.grid import Grid
+from heirmark.bench.plan import UNTOUCHED
+from heirmark.bench.rows import CellRow, from_plain
+from heirmark.configuration import to_json
+from heirmark.errors import BadArtifact, BadConfig
+from heirmark.files import MIB, parse_json, read_bytes, read_json
+
+ROWS, BENCH = "rows.jsonl", "bench.json"
+"""Files of a run: one cell a line, and its settings."""
+PARTS = "parts"
+"""In the settings of a whole: where each part of it comes from."""
+_SHOWN = ("pictures", "markings")
+"""Of a block, what may differ between parts: what the report shows besides, and which watermarks there are."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What a run of some of a grid's seeds or watermarks left.
+
+    Attributes:
+        folder: where it lies.
+        rows: one a cell.
+        provenance: how to make them again; ``command`` among it.
+        grid: its settings as JSON.
+    """
+
+    folder: Path
+    rows: tuple[CellRow, ...]
+    provenance: Mapping[str, str]
+    grid: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole:
+    """Parts put together.
+
+    Attributes:
+        grid: with the seeds and watermarks that the parts have.
+        rows: of all parts, in the order of the grid.
+        provenance: facts of all parts; where these differ, each fact once.
+        made_by: the command that made a row.
+        missing: how many cells of the grid no part has.
+    """
+
+    grid: Grid
+    rows: tuple[CellRow, ...]
+    provenance: Mapping[str, str]
+    made_by: Callable[[CellRow], str]
+    missing: int
+
+
+def read_part(folder: Path) -> Part:
+    """The rows and settings that a run wrote into a folder.
+
+    Raises:
+        BadArtifact: when they are missing, damaged or no such files.
+    """
+    described = read_json(folder / BENCH, max_bytes=64 * MIB)
+    try:
+        grid, provenance = dict(described["grid"]), {str(k): str(v) for k, v in described["provenance"].items()}
+        blocks = [(block["name"], [marking["name"] for marking in block["markings"]]) for block in grid["blocks"]]
+    except (AttributeError, KeyError, TypeError, ValueError):
+        blocks = []
+    if not blocks or "command" not in provenance:
+        raise BadArtifact(f"{folder / BENCH} holds no settings of a grid: name a folder that heirmark bench wrote")
+    if PARTS in described:
+        raise BadArtifact(f"{folder} is put together of parts itself: name these instead")
+    rows = []
+    for number, line in enumerate(read_bytes(folder / ROWS, max_bytes=256 * MIB).splitlines(), 1):
+        where = f"{folder / ROWS}, line {number},"
+        values = parse_json(line, source=where)
+        try:
+            rows.append(from_plain(values if isinstance(values, dict) else {"": values}))
+        except ValueError as error:
+            raise BadArtifact(f"{where} is no row of a grid ({error}): run the part again") from None
+    return Part(folder=folder, rows=tuple(rows), provenance=provenance, grid=grid)
+
+
+def join(grid: Grid, parts: Sequence[Part], command: str) -> Whole:
+    """Put the rows of several runs of one grid together. A cell that two of them have is refused, since one had to be chosen.
+
+    Args:
+        grid: the recipe's.
+        parts: runs of some of its seeds or watermarks, with the same settings; title, note and papers' figures may have changed.
+        command: by which they are put together.
+
+    Raises:
+        BadConfig: when a part was run with other settings, or two have the same cell.
+    """
+    wanted = {block["name"]: block for block in to_json(grid)["blocks"]}
+    found: dict[tuple[str, str, str, str, str, int], tuple[CellRow, Part]] = {}
+    for part in parts:
+        _check_settings(part, wanted)
+        for row in part.rows:
+            other = found.setdefault(_place(row), (row, part))[1]
+            if other is not part:
+                raise BadConfig(
+                    f"{other.folder} and {part.folder} both have {row.marking} with seed {row.seed}: leave one of them out"
+                )
+    seeds = tuple(sorted({row.seed for row, _ in found.values()}))
+    markings = {(row.block, row.marking) for row, _ in found.values()}
+    blocks = tuple(
+        replace(block, markings=kept)
+        for block in grid.blocks
+        if (kept := tuple(marking for marking in block.markings if (block.name, marking.name) in markings))
+    )
+    kept = replace(grid, blocks=blocks, seeds=seeds)
+    places = list(_places(kept))
+    unknown = set(found) - set(places)
+    if unknown:
+        row, part = found[min(unknown)]
+        raise BadConfig(
+            f"{part.folder} has a row that is none of the grid's ({row.marking}, {row.trial or row.probe}): run it again"
+        )
+    commands = {place: part.provenance["command"] for place, (_, part) in found.items()}
+    return Whole(
+        grid=kept,
+        rows=tuple(found[place][0] for place in places if place in found),
+        provenance={
+            "command": command,
+            "seeds": " ".join(map(str, seeds)),
+            **_common([part.provenance for part in parts], but=("command", "seeds")),
+        },
+        made_by=lambda row: commands[_place(row)],
+        missing=sum(place not in found for place in places),
+    )
+
+
+def _check_settings(part: Part, wanted: Mapping[str, Any]) -> None:
+    """Make sure that a part is one of this grid."""
+    for block in part.grid["blocks"]:
+        name, mine = block["name"], wanted.get(block["name"])
+        differs = "is no block of it" if mine is None else ""
+        if mine is not None:
+            methods = {marking["name"]: marking for marking in mine["markings"]}
+            changed = [key for key in mine if key not in _SHOWN and block.get(key) != mine[key]]
+            changed += [marking["name"] for marking in block["markings"] if methods.get(marking["name"]) != marking]
+            differs = f"has other settings now: {', '.join(changed)}" if changed else ""
+        if differs:
+            raise BadConfig(f"{part.folder} was not run by this recipe, for {name!r} {differs}; run it again")
+
+
+def _common(facts: Sequence[Mapping[str, str]], but: Sequence[str]) -> dict[str, str]:
+    """Facts by name, each that differs once."""
+    names = dict.fromkeys(name for each in facts for name in each if name not in but)
+    return {name: "; ".join(dict.fromkeys(each[name] for each in facts if name in each)) for name in names}
+
+
+def _place(row: CellRow) -> tuple[str, str, str, str, str, int]:
+    return (row.block, row.marking, row.trial, row.probe, row.arm, row.seed)
+
+
+def _places(grid: Grid) -> Iterator[tuple[str, str, str, str, str, int]]:
+    """Every cell, in the order of a plan."""
+    for seed in grid.seeds:
+        for block in grid.blocks:
+            for marking in block.markings:
+                for trial in (UNTOUCHED, *block.trials):
+                    for arm in ("marked", "unmarked"):
+                        yield block.name, marking.name, trial.name, "", arm, seed
+                for probe in block.probes:
+                    for arm in ("marked", "unmarked"):
+                        yield block.name, marking.name, "", probe.name, arm, seed

@@ -1,0 +1,189 @@
+"""Runs of parts of a grid, put together: the rows and tables are those of one run of all."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import bench_rows
+from heirmark.attacks import LocalOutliers, NeuralCleanse
+from heirmark.bench import Grid
+from heirmark.bench.bench import join_bench
+from heirmark.bench.parts import read_part
+from heirmark.bench.rows import CellRow, from_plain, to_plain
+from heirmark.cli import app
+from heirmark.configuration import to_json
+from heirmark.errors import BadArtifact, BadConfig
+from heirmark.pipeline.trials import Probe
+
+NAMES = tuple(bench_rows.STRENGTH)
+
+
+def grid(seeds: Sequence[int] = bench_rows.SEEDS, names: Sequence[str] = NAMES) -> Grid:
+    """The grid of rows made by hand, without curves and heat maps of watermarks, or a part of it."""
+    whole = bench_rows.grid()
+    (block,) = whole.blocks
+    probes = (
+        Probe(name="Neural Cleanse", attack=NeuralCleanse()),
+        Probe(name="local outliers", attack=LocalOutliers()),
+    )
+    kept = tuple(marking for marking in block.markings if marking.name in names)
+    return replace(whole, seeds=tuple(seeds), blocks=(replace(block, markings=kept, probes=probes),))
+
+
+def made(seeds: Sequence[int], names: Sequence[str]) -> list[CellRow]:
+    """Its rows."""
+    return [row for row in bench_rows.rows() if row.seed in seeds and row.marking in names]
+
+
+def lay(
+    folder: Path, seeds: Sequence[int], names: Sequence[str] = NAMES, *, of: Grid | None = None, **facts: str
+) -> Path:
+    """A folder as a run of a part leaves it."""
+    folder.mkdir()
+    lines = [json.dumps(to_plain(row)) for row in made(seeds, names)]
+    (folder / "rows.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    provenance = {"command": f"heirmark bench r.py:t --seed {seeds[0]}", "seeds": " ".join(map(str, seeds)), **facts}
+    described = {"provenance": provenance, "grid": to_json(of or grid(seeds, names))}
+    (folder / "bench.json").write_text(json.dumps(described))
+    return folder
+
+
+def test_parts_make_the_whole(tmp_path: Path) -> None:
+    one = lay(tmp_path / "one", bench_rows.SEEDS, date="2026-01-01", torch="2")
+    all_at_once = join_bench(grid(), tmp_path / "all", [one], command="c")
+    parts = [lay(tmp_path / f"seed-{seed}", [seed], date=f"2026-01-0{seed + 1}", torch="2") for seed in (2, 0, 1)]
+    joined = join_bench(grid(), tmp_path / "joined", parts, command="c")
+    assert [str(row) for row in joined.rows] == [str(row) for row in all_at_once.rows]
+    for name in ("rows.jsonl", "tables.md"):
+        assert (tmp_path / "joined" / name).read_bytes() == (tmp_path / "all" / name).read_bytes()
+    assert joined.provenance == {
+        "command": "c",
+        "seeds": "0 1 2",
+        "date": "2026-01-03; 2026-01-01; 2026-01-02",
+        "torch": "2",
+    }
+    assert joined.report.notes == all_at_once.report.notes
+    row = next(row for row in joined.report.blocks[0].rows if row.marking == "T2S")
+    assert [seed.command for seed in row.seeds] == [
+        f"heirmark bench r.py:t --only T2S --seed {seed}" for seed in bench_rows.SEEDS
+    ], "the command is that of the part that has the row"
+    described = json.loads((tmp_path / "joined" / "bench.json").read_text())
+    assert [part["date"] for part in described["parts"]] == ["2026-01-03", "2026-01-01", "2026-01-02"]
+    with pytest.raises(BadArtifact, match="put together of parts itself: name these instead"):
+        read_part(tmp_path / "joined")
+
+
+def test_what_no_part_has_is_told(tmp_path: Path) -> None:
+    parts = [lay(tmp_path / "a", [0], NAMES[:2]), lay(tmp_path / "b", [1], NAMES[1:3])]
+    joined = join_bench(grid(), tmp_path / "out", parts, command="c")
+    assert {(row.marking, row.seed) for row in joined.rows} == {
+        (NAMES[0], 0), (NAMES[1], 0), (NAMES[1], 1), (NAMES[2], 1),
+    }  # fmt: skip
+    missing = len(made([0], NAMES[2:3])) + len(made([1], NAMES[:1]))
+    assert any(f"{missing} cells of these watermarks and seeds" in note for note in joined.report.notes)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda block: replace(block, trials=block.trials[:2]), "has other settings now: trials"),
+        (
+            lambda block: replace(
+                block, markings=(replace(block.markings[0], method=replace(bench_rows.VANILLA, triggers=7)), *block.markings[1:])
+            ),
+            "has other settings now: vanilla",
+        ),
+        (lambda block: replace(block, name="another"), "is no block of it"),
+    ],
+)  # fmt: skip
+def test_parts_with_other_settings_are_refused(tmp_path: Path, change: Callable[[Any], Any], words: str) -> None:
+    other = replace(grid(), blocks=tuple(map(change, grid().blocks)))
+    part = lay(tmp_path / "part", [0], of=other)
+    with pytest.raises(BadConfig, match=f"not run by this recipe.*{words}.*run it again"):
+        join_bench(grid(), tmp_path / "out", [part], command="c")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_cell_is_in_one_part_only(tmp_path: Path) -> None:
+    parts = [lay(tmp_path / "a", [0, 1]), lay(tmp_path / "b", [1])]
+    with pytest.raises(BadConfig, match=r"both have .* with seed 1: leave one of them out"):
+        join_bench(grid(), tmp_path / "out", parts, command="c")
+    with pytest.raises(BadConfig, match="would be overwritten"):
+        join_bench(grid(), tmp_path / "a", parts, command="c")
+
+
+def test_a_row_of_no_cell_is_refused(tmp_path: Path) -> None:
+    part = lay(tmp_path / "a", [0])
+    with (part / "rows.jsonl").open("a") as file:
+        file.write(
+            '{"block": "Fashion-MNIST, NaiveNet", "marking": "T2S", "trial": "none", "arm": "marked", "seed": 0}\n'
+        )
+    with pytest.raises(BadConfig, match=r"none of the grid's \(T2S, none\)"):
+        join_bench(grid(), tmp_path / "out", [part], command="c")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("{", "not valid JSON"),
+        ("[]", "is no row of a grid"),
+        ('{"block": "a"}', "lacks a field"),
+        ('{"block": "a", "marking": "b", "arm": "marked", "seed": true}', "seed is True"),
+        ('{"block": "a", "marking": "b", "arm": "marked", "seed": 0, "wsr": "high"}', "wsr is 'high'"),
+        ('{"block": "a", "marking": "b", "arm": "marked", "seed": 0, "curve": [1, 2]}', "curve is"),
+        ('{"block": "a", "marking": "b", "arm": "marked", "seed": 0, "colour": 1}', "'colour' is no field"),
+    ],
+)
+def test_damaged_rows_are_refused(tmp_path: Path, line: str, words: str) -> None:
+    part = lay(tmp_path / "part", [0])
+    with (part / "rows.jsonl").open("a") as file:
+        file.write(line)
+    with pytest.raises(BadArtifact, match=words):
+        read_part(part)
+
+
+@pytest.mark.parametrize(
+    "text", ["{}", "[]", '{"grid": {"blocks": [1]}, "provenance": {}}', '{"grid": 1, "provenance": {}}']
+)
+def test_settings_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
+    part = lay(tmp_path / "part", [0])
+    (part / "bench.json").write_text(text)
+    with pytest.raises(BadArtifact, match="name a folder that heirmark bench wrote"):
+        read_part(part)
+
+
+def test_rows_survive_a_file() -> None:
+    for row in bench_rows.rows():
+        again = from_plain(json.loads(json.dumps(to_plain(row))))
+        assert isinstance(again, CellRow)
+        assert str(again) == str(row)
+
+
+RECIPE = """
+from test_parts import grid
+
+
+def table(scale):
+    return grid()
+"""
+
+
+def test_parts_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("parts_recipe.py").write_text(RECIPE)
+    words = [word for seed in (0, 1) for word in ("--rows", str(lay(Path(f"seed-{seed}"), [seed])))]
+    ran = CliRunner().invoke(app, ["bench", "parts_recipe.py:table", *words])
+    assert ran.exit_code == 0, ran.output
+    out = Path("runs/bench-by-hand")
+    assert str(out / "report.html") in ran.output
+    assert {json.loads(line)["seed"] for line in (out / "rows.jsonl").read_text().splitlines()} == {0, 1}
+    refused = CliRunner().invoke(app, ["bench", "parts_recipe.py:table", *words, "--ray", "local", "--seed", "0"])
+    assert refused.exit_code == 2
+    assert "leave out --seed, --ray" in refused.output
