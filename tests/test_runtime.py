@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -297,14 +302,102 @@ def test_the_real_compiler_changes_rounding_alone_on_a_gpu(tiny_task: Task) -> N
     assert_compiled_alike(tiny_task, "cuda", 1e-2)  # TF32
 
 
-def test_float32_is_whole_on_cuda_and_the_users_choice_comes_back() -> None:
-    kinds: tuple[Any, ...] = (torch.backends.cudnn, torch.backends.cuda.matmul)
-    before = [kind.allow_tf32 for kind in kinds]
+CHOICES_OF_PRECISION = (
+    "",
+    "torch.backends.cuda.matmul.fp32_precision = 'tf32'",
+    "torch.backends.fp32_precision = 'tf32'",
+    "torch.backends.fp32_precision = 'ieee'",
+    "torch.backends.cudnn.fp32_precision = 'tf32'",
+    "torch.backends.cudnn.conv.fp32_precision = 'ieee'",
+    "torch.set_float32_matmul_precision('medium')",
+    "torch.set_float32_matmul_precision('high')",
+    "torch.backends.cuda.matmul.allow_tf32 = True",
+    "torch.backends.cudnn.allow_tf32 = False",
+)
+IN_EVERY_CHOICE = """
+import json, os, sys
+import torch
+from heirmark.runtime import whole_float32
+
+b = torch.backends
+NEW = {
+    "all": lambda: b.fp32_precision,
+    "cuda": lambda: b.cudnn.fp32_precision,
+    "matmul": lambda: b.cuda.matmul.fp32_precision,
+    "conv": lambda: b.cudnn.conv.fp32_precision,
+    "rnn": lambda: b.cudnn.rnn.fp32_precision,
+    "cpu": lambda: b.mkldnn.matmul.fp32_precision,
+}
+OLD = {
+    "products": torch.get_float32_matmul_precision,
+    "flag of products": lambda: b.cuda.matmul.allow_tf32,
+    "flag of layers": lambda: b.cudnn.allow_tf32,
+}
+
+def told(read):
+    try:
+        return read()
+    except RuntimeError:
+        return "refused"
+
+def seen():
+    return {name: told(read) for name, read in {**NEW, **OLD}.items()}
+
+def states(choice, device):
+    exec(choice)
+    yield seen()
+    if device is not None:
+        with whole_float32(torch.device(device)):
+            yield seen()
+        yield seen()
+    b.fp32_precision = "ieee"  # a later choice, for all that has none of its own
+    yield b.cuda.matmul.fp32_precision
+
+for choice in json.loads(sys.argv[1]):
+    for device in (None, "cpu", "cuda"):
+        if os.fork() == 0:  # each starts from what torch starts from, which no setting brings back
+            print(json.dumps([choice, *states(choice, device)]), flush=True)
+            os._exit(0)
+        assert os.wait()[1] == 0, choice
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="forks")
+@pytest.mark.skipif(not hasattr(torch.backends.cuda.matmul, "fp32_precision"), reason="older torch has flags alone")
+def test_float32_is_whole_on_cuda_and_the_users_choice_comes_back_however_it_was_made() -> None:
+    command = [sys.executable, "-W", "ignore", "-c", IN_EVERY_CHOICE, json.dumps(CHOICES_OF_PRECISION)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stdout.splitlines()]
+    assert [choice for choice, *_ in lines[::3]] == list(CHOICES_OF_PRECISION)
+    for (choice, before, later), on_cpu, (_, _, inside, *after) in zip(*(lines[k::3] for k in range(3)), strict=True):
+        assert on_cpu == [choice, before, before, before, later]
+        assert [inside[part] for part in ("matmul", "conv", "rnn")] == ["ieee"] * 3, choice
+        for flag in ("products", "flag of products", "flag of layers"):  # models ask, and torch's compiler
+            assert before[flag] == "refused" or inside[flag] in ("highest", False), (choice, flag)
+        assert after == [before, later], choice
+
+
+def test_float32_is_whole_where_torch_has_the_old_flags_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As before torch had ``fp32_precision``: the flag of matrix products is another name of their precision."""
+
+    class Products:
+        precision = "medium"
+        allow_tf32 = property(
+            lambda self: self.precision != "highest",
+            lambda self, allowed: setattr(self, "precision", "high" if allowed else "highest"),
+        )
+
+    products, cudnn, mkldnn = Products(), SimpleNamespace(allow_tf32=True), SimpleNamespace()
+    monkeypatch.setattr(torch.backends.cuda, "matmul", products)
+    monkeypatch.setattr(torch.backends, "cudnn", cudnn)
+    monkeypatch.setattr(torch.backends, "mkldnn", mkldnn)
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: products.precision)
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda chosen: setattr(products, "precision", chosen))
     with whole_float32(torch.device("cuda")):
-        assert not any(kind.allow_tf32 for kind in kinds)
-    assert [kind.allow_tf32 for kind in kinds] == before
-    with whole_float32(torch.device("cpu")):
-        assert [kind.allow_tf32 for kind in kinds] == before
+        assert (products.precision, cudnn.allow_tf32) == ("highest", False)
+    assert (products.precision, cudnn.allow_tf32) == ("medium", True)
+    assert not vars(mkldnn)
 
 
 @pytest.mark.gpu
