@@ -27,8 +27,13 @@ NOTE = (
 )
 DEFAULTS = (
     "paper scale: nets, epochs and settings of methods and attacks are their papers', as far as they tell; data are cut into "
-    "disjoint parts for owner, thief, keys and measurement, so an owner has fewer images."
+    "disjoint parts for owner, thief, keys and measurement, so an owner has fewer images, and a thief fewer to ask about."
 )
+OWNERS = (
+    "Knockoff asks about the very images that its victim learned from, as in the paper: about every image of the owner's part, "
+    "which is 45 % of the training images."
+)
+"""For papers whose thieves do so, besides :data:`DEFAULTS`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +101,7 @@ def block(
     pools: tuple[str, ...] = (),
     foreign: str | None = None,
     trigger: AnyTrigger | None = None,
-    calibrators: int = 4,
+    calibrators: int = 5,
     pictures: tuple[Picture, ...] = (),
 ) -> Block:
     """A block of a grid with the bench's control and calibrators.
@@ -109,7 +114,7 @@ def block(
         pools: other data that thieves ask about.
         foreign: other data that owners have.
         trigger: of the control's own key, which judges nothing; it must suit the data.
-        calibrators: how many unmarked models calibrate, copies of these aside.
+        calibrators: how many unmarked models calibrate, copies of these aside; with fewer than five, verdicts are flagged.
         pictures: that the report shows besides.
     """
     if isinstance(markings, Mapping):
@@ -227,6 +232,7 @@ def printed(
 __all__ = [
     "DEFAULTS",
     "NOTE",
+    "OWNERS",
     "QUICK",
     "Bench",
     "Grid",
