@@ -59,7 +59,7 @@ class BlackBox:
         k: how many probabilities ``"top-k"`` shows.
         decimals: round probabilities to so many decimals, after the top k are chosen; None shows them in full.
         levels: round probabilities to multiples of 1/(levels - 1) instead, after the top k are chosen: the quantisation of
-            posteriors in Feature Sharing's section 4.4, after Orekondy 2020, whose steps go from 1000 levels to 2. Rounding
+            posteriors in Feature Sharing's section 4.3, after Orekondy 2020, whose steps go from 1000 levels to 2. Rounding
             to 2 levels would leave nothing of an answer below a half; as 2 levels are the hard label there, the most likely
             class is then shown as 1 and all others as 0.
         budget: how many inputs are answered in all; None for no limit.
@@ -258,6 +258,7 @@ def checked_scores(outputs: object, rows: int, classes: int) -> Tensor:
 
     Raises:
         ModelFault: if it is anything else.
+        torch.OutOfMemoryError: if an accelerator ran out of memory, for which the model is not to blame.
     """
     if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
         raise ModelFault(f"the model returned {_kind(outputs)} instead of a tensor of scores: wrap it so that it does")
@@ -267,6 +268,8 @@ def checked_scores(outputs: object, rows: int, classes: int) -> Tensor:
         )
     try:
         finite = bool(outputs.isfinite().all())
+    except torch.OutOfMemoryError:  # a RuntimeError, too
+        raise
     except RuntimeError as error:  # of a kind that torch hardly knows, or without values
         raise ModelFault(f"the model's scores cannot be read ({told(error)}): return float32") from error
     if not finite:
