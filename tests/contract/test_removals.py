@@ -399,6 +399,20 @@ def test_a_head_that_is_a_property_is_changed_where_it_is(tiny_task: Task, cpu: 
     assert not torch.equal(result.model.fc.weight, net.fc.weight)  # type: ignore[union-attr, arg-type]
 
 
+class Computed(Named):
+    """A net that puts its last layers together whenever it is asked for them."""
+
+    @property
+    def head(self) -> nn.Module:
+        return nn.Sequential(self.fc)
+
+
+def test_a_head_that_is_computed_is_not_silently_kept(tiny_task: Task, cpu: Runtime) -> None:
+    spec = ModelSpec(name=CUSTOM, input_shape=tiny_task.input_shape, classes=6)
+    with pytest.raises(BadConfig, match=r"the .head of Computed is none of its parts.* make it one in __init__"):
+        Transfer(recipe=RECIPE)(Computed(), spec, tiny_task.adversary, seed=0, runtime=cpu)
+
+
 @pytest.mark.gpu
 def test_fresh_weights_do_not_depend_on_the_device() -> None:
     here, there = nn.Linear(5, 3), nn.Linear(5, 3).cuda()

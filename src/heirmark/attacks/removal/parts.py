@@ -76,9 +76,18 @@ def head_of(model: nn.Module) -> nn.Module:
 
 
 def replace_head(model: nn.Module, head: nn.Module) -> None:
-    """Change the last layer of a model in place, also where ``.head`` is a property that names another part."""
+    """Change the last layer of a model in place, also where ``.head`` is a property that names another part.
+
+    Raises:
+        BadConfig: when the model has no ``.head``, or one that is no part of it, such as a property that puts it together anew.
+    """
     old = head_of(model)
     paths = [name for name, part in model.named_modules(remove_duplicate=False) if part is old]
+    if not paths:
+        raise BadConfig(
+            f"the .head of {type(model).__name__} is none of its parts, so that another one cannot take its place: "
+            "make it one in __init__ and use it in forward, or choose an attack that keeps the head"
+        )
     for path in paths:
         parent, _, name = path.rpartition(".")
         setattr(model.get_submodule(parent), name, head)
