@@ -41,6 +41,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--precision", default="auto", help="auto, float32 or bfloat16")
     parser.add_argument("--runs", type=Path, default=Path("runs/demo-seeds"))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -49,7 +50,14 @@ def main() -> None:
     with Bars() as bars:
         for seed in options.seeds:
             folder = options.runs / f"{'full-' if options.full else ''}{seed}"
-            result = run_demo(folder, full=options.full, seed=seed, progress=bars.progress, on_event=bars.event)
+            result = run_demo(
+                folder,
+                full=options.full,
+                seed=seed,
+                precision=options.precision,
+                progress=bars.progress,
+                on_event=bars.event,
+            )
             rows += [{"seed": seed, **row} for row in rows_to_json(result.rows)]
             seconds[str(seed)] = json.loads((folder / "run.json").read_text())["training_seconds"]
     record = {

@@ -95,6 +95,11 @@ class Runtime:
         """
         return _fast(model) if self.compile else model
 
+    def options(self) -> list[str]:
+        """Options of the command line that give the same numbers on another machine, where ``auto`` may be settled otherwise."""
+        facts = self.facts()
+        return ["--device", facts["device"], "--precision", facts["precision"], *["--compile"] * self.compile]
+
     def facts(self) -> dict[str, str]:
         """What of the runtime can change a number: device type, precision, torch version, and the compiler if there is one."""
         return {

@@ -96,7 +96,8 @@ def join(grid: Grid, parts: Sequence[Part], command: str) -> Whole:
     Raises:
         BadConfig: when a part was run with other settings, or two have the same cell.
     """
-    wanted = {block["name"]: block for block in to_json(grid)["blocks"]}
+    described: Any = to_json(grid)
+    wanted: dict[str, Any] = {block["name"]: block for block in described["blocks"]}
     found: dict[tuple[str, str, str, str, str, int], tuple[CellRow, Part]] = {}
     for part in parts:
         _check_settings(part, wanted)
@@ -113,8 +114,8 @@ def join(grid: Grid, parts: Sequence[Part], command: str) -> Whole:
         for block in grid.blocks
         if (kept := tuple(marking for marking in block.markings if (block.name, marking.name) in markings))
     )
-    kept = replace(grid, blocks=blocks, seeds=seeds)
-    places = list(_places(kept))
+    whole = replace(grid, blocks=blocks, seeds=seeds)
+    places = list(_places(whole))
     unknown = set(found) - set(places)
     if unknown:
         row, part = found[min(unknown)]
@@ -123,7 +124,7 @@ def join(grid: Grid, parts: Sequence[Part], command: str) -> Whole:
         )
     commands = {place: part.provenance["command"] for place, (_, part) in found.items()}
     return Whole(
-        grid=kept,
+        grid=whole,
         rows=tuple(found[place][0] for place in places if place in found),
         provenance={
             "command": command,

@@ -75,13 +75,12 @@ def audit(
         "--data": data,
         "--model": model,
         "--split-seed": split_seed,
-        "--device": None if device == "auto" else device,
-        "--precision": None if precision == "auto" else precision,
     }
     said = [word for option, value in given.items() if value is not None for word in (option, str(value))]
     chosen = [word for name in only or [] for word in ("--only", name)]
     with bars_for(as_json) as bars:
         bars.progress("load the data", 0, 1)
+        runtime = bars.runtime(device, precision)
         task, _ = load_victims_task(marked, data, split_seed=split_seed, root=data_root)
         pools = {} if pool is None else {pool: load_victims_pool(marked, pool, task, root=data_root)}
         programme = select(plan(sizes=Sizes.of(task, None if pool is None else pools[pool])), only or [])
@@ -91,8 +90,8 @@ def audit(
             task,
             out,
             seed=seed,
-            runtime=bars.runtime(device, precision),
-            command=shlex.join(["heirmark", "audit", str(marked), *said, *chosen]),
+            runtime=runtime,
+            command=shlex.join(["heirmark", "audit", str(marked), *said, *runtime.options(), *chosen]),
             name="part" if only else "audit",
             twin=twin,
             pools=pools,

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from heirmark.bench.bench import BenchResult, Executor
     from heirmark.bench.rows import CellRow
     from heirmark.report.bench import BenchReport
-    from heirmark.runtime import Runtime
 
 
 @guarded
@@ -96,7 +95,7 @@ def bench(
         _list(described(recipe), as_json)
         return MARKED
     if rows:
-        given = {"--seed": seeds, "--only": only, "--store": store, "--ray": ray}
+        given: dict[str, object] = {"--seed": seeds, "--only": only, "--store": store, "--ray": ray}
         given |= {"--tensorboard": tensorboard, "--mlflow": mlflow}
         return _join(recipe, scale, rows, out, [name for name, value in given.items() if value], as_json)
     # Before anything is computed, so that what is missing is said at once.
@@ -116,7 +115,8 @@ def bench(
             grid,
             out,
             contexts=Contexts(runtime, data_root),
-            command=shlex.join(["heirmark", "bench", recipe, "--scale", scale, *_numeric(runtime), *said]),
+            # Where things lie is left out: the report may go to others.
+            command=shlex.join(["heirmark", "bench", recipe, "--scale", scale, *runtime.options(), *said]),
             store=store,
             execute=execute,
             facts=facts,
@@ -124,15 +124,6 @@ def bench(
             trackers=trackers,
         )
     return _tell(result, as_json)
-
-
-def _numeric(runtime: Runtime) -> list[str]:
-    """Options that change numbers, as settled here, for another machine would settle ``auto`` otherwise.
-
-    Where things lie is left out: the report may go to others.
-    """
-    facts = runtime.facts()
-    return ["--device", facts["device"], "--precision", facts["precision"], *["--compile"] * runtime.compile]
 
 
 def _join(

@@ -111,7 +111,7 @@ def run_demo(
         else "heirmark demo"
         + (" --full" if full else "")
         + (f" --methods {','.join(methods)}" if methods else "")
-        + f" --seed {seed}",
+        + f" --seed {seed} {' '.join(runtime.options())}",
         "seed": str(seed),
         "date": datetime.now(UTC).date().isoformat(),
         "heirmark": __version__,
