@@ -141,7 +141,7 @@ class DFME:
             BadConfig: when ``queries`` do not pay for one iteration against such answers.
             BudgetExhausted: when the box's budget is smaller than the queries of all iterations.
             ShapeMismatch: when inputs are no images.
-            BadData: when the copy's loss is no longer finite.
+            BadData: when the copy's loss, the generator's gradient or its images are no longer finite.
         """
         runtime = runtime or Runtime()
         cost = self.cost(labels=box.answers == "label")
@@ -198,7 +198,8 @@ class DFME:
                         gap=lambda logits, truth: (logits - truth).abs().mean(1),
                         epsilon=self.epsilon,
                     )
-                check_finite(gradient.sum(), iteration)
+                # Images and answers are finite, so it is the copy that is not.
+                check_finite(gradient.sum(), iteration, what="the generator's gradient")
                 generator_optimizer.zero_grad(set_to_none=True)
                 raw.backward(-gradient / self.batch_size)  # type: ignore[no-untyped-call]
                 generator_optimizer.step()
@@ -215,5 +216,5 @@ class DFME:
                     F.cross_entropy if labels_only else F.l1_loss,
                     runtime=runtime,
                 )
-            check_finite(loss, iteration)
+            check_finite(loss, iteration, what="the copy's loss")
             runtime.progress("stealing", iteration + 1, iterations)

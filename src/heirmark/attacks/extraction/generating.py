@@ -53,10 +53,16 @@ class Generator(nn.Module):
         )
 
     def draw(self, count: int, draws: torch.Generator, runtime: Runtime) -> Tensor:
-        """Make ``[count, C, H, W]`` float32, images before :func:`pixels`, of noise from a generator on the CPU."""
+        """Make ``[count, C, H, W]`` float32, images before :func:`pixels`, of noise from a generator on the CPU.
+
+        Raises:
+            BadData: when they are no longer finite.
+        """
         noise = torch.randn(count, self.latent, generator=draws).to(self.project.weight.device)
         with runtime.autocast():
             images: Tensor = self(noise)
+        if not bool(images.isfinite().all()):
+            raise BadData("the generator makes images that are no longer finite: lower generator_rate")
         return images.float()
 
     def forward(self, noise: Tensor) -> Tensor:
@@ -183,20 +189,21 @@ def check_affordable(queries: int, cost: int) -> None:
         )
 
 
-def check_finite(loss: Tensor, iteration: int) -> None:
-    """Stop a copy that has lost itself.
+def check_finite(value: Tensor, iteration: int, *, what: str, field: str = "learning_rate") -> None:
+    """Stop a training that has lost itself.
 
     Args:
-        loss: a scalar.
+        value: a scalar.
         iteration: counted from 0.
+        what: the scalar is, for the error.
+        field: of the attack that is to be lowered, for the error.
 
     Raises:
         BadData: when it is not finite.
     """
-    if not bool(loss.isfinite()):
+    if not bool(value.isfinite()):
         raise BadData(
-            f"the copy's loss became {float(loss)} in iteration {iteration + 1}: "
-            "lower learning_rate, or use a model with BatchNorm"
+            f"{what} became {float(value)} in iteration {iteration + 1}: lower {field}, or use a model with BatchNorm"
         )
 
 

@@ -284,6 +284,6 @@ class KnockoffAdaptive:
                         F.cross_entropy,
                         runtime=runtime,
                     )
-                    check_finite(loss, len(learned) - 1)
+                    check_finite(loss, len(learned) - 1, what="the copy's loss", field="online.learning_rate")
                 runtime.progress("asking", len(taken), count)
         return torch.tensor(taken), torch.cat(learned)

@@ -172,7 +172,7 @@ class MAZE:
             BadConfig: when ``queries`` do not pay for one iteration against such answers.
             BudgetExhausted: when the box's budget is smaller than the queries of all iterations.
             ShapeMismatch: when inputs are no images.
-            BadData: when the copy's loss is no longer finite.
+            BadData: when the copy's loss, the generator's gradient or its images are no longer finite.
         """
         runtime = runtime or Runtime()
         cost = self.cost(labels=box.answers == "label")
@@ -226,7 +226,8 @@ class MAZE:
             for _ in range(self.generator_steps):
                 raw = generator.draw(self.batch_size, draws, runtime)
                 gradient, truth = self._gradient(box, student, raw.detach(), draws)
-                check_finite(gradient.sum(), iteration)
+                # Images and answers are finite, so it is the copy that is not.
+                check_finite(gradient.sum(), iteration, what="the generator's gradient")
                 optimizers[1].zero_grad(set_to_none=True)
                 raw.backward(-gradient / self.batch_size)  # type: ignore[no-untyped-call]
                 optimizers[1].step()
@@ -245,7 +246,7 @@ class MAZE:
             rows = Rows(len(memory), self.batch_size)
             for _ in range(self.replay_steps):
                 loss = learn(*memory.recall(rows.draw(draws), truth.device))
-            check_finite(loss, iteration)
+            check_finite(loss, iteration, what="the copy's loss")
             runtime.progress("stealing", iteration + 1, iterations)
 
     def _gradient(
