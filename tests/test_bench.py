@@ -17,9 +17,10 @@ from heirmark.bench import Block, Grid, Marking, Published, Workload, select
 from heirmark.bench.bench import BenchResult, run_bench
 from heirmark.bench.plan import plan_grid
 from heirmark.bench.recipes import load_grid, recipes_in
-from heirmark.bench.rows import _verdict, spread_of, summarise, to_plain
+from heirmark.bench.rows import _verdict, to_plain
 from heirmark.bench.running import needed
 from heirmark.bench.settings import Contexts, Setting
+from heirmark.bench.summaries import summarise
 from heirmark.combining import REGIONS
 from heirmark.errors import BadConfig
 from heirmark.methods import T2S, MEADefender, Unmarked, Vanilla
@@ -33,6 +34,7 @@ from heirmark.pipeline.stage import Artifact, Stage
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.store import Store
 from heirmark.pipeline.trials import Probe, Trial
+from heirmark.report.spreads import spread_of
 from heirmark.runtime import Runtime, predict
 from heirmark.task import Task
 from heirmark.training import Recipe

@@ -22,8 +22,9 @@ from heirmark.bench import Block, Grid, Marking, Published, Workload, logging
 from heirmark.bench.bench import BenchResult, run_bench
 from heirmark.bench.pictures import mean_history, project
 from heirmark.bench.reporting import part_command, report_of
-from heirmark.bench.rows import CellRow, summarise
+from heirmark.bench.rows import CellRow
 from heirmark.bench.settings import Contexts
+from heirmark.bench.summaries import summarise
 from heirmark.commands import benching
 from heirmark.errors import BadConfig
 from heirmark.methods import FeatureSharing, Unmarked, Vanilla

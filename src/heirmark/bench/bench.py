@@ -19,9 +19,10 @@ from heirmark.bench.parts import BENCH, PARTS, ROWS, join, read_part
 from heirmark.bench.pictures import Pictures, pictures_of
 from heirmark.bench.plan import Plan, plan_grid
 from heirmark.bench.reporting import report_of
-from heirmark.bench.rows import CellRow, Summary, rows_of, summarise, to_plain
+from heirmark.bench.rows import CellRow, rows_of, to_plain
 from heirmark.bench.running import run_here
 from heirmark.bench.settings import Contexts
+from heirmark.bench.summaries import Summary, summarise
 from heirmark.configuration import to_json
 from heirmark.errors import BadConfig, told
 from heirmark.files import atomic_write_bytes, atomic_write_json

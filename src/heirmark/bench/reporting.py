@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from heirmark.bench.grid import Block, Grid, Published
-from heirmark.bench.rows import CellRow, Summary
+from heirmark.bench.rows import CellRow
+from heirmark.bench.summaries import Summary
 from heirmark.pipeline.named import splits_by_seed
 from heirmark.report.bench import (
     ArmRow,
