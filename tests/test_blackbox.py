@@ -229,6 +229,21 @@ def test_running_out_of_memory_is_not_the_models_fault():
         box(answer).query(images())
 
 
+def test_nor_is_an_accelerator_that_is_full_when_the_answer_is_looked_at():
+    class Full(torch.Tensor):
+        def isfinite(self):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    def answer(inputs):
+        return torch.zeros(len(inputs), 6).as_subclass(Full)
+
+    for model in (Broken(answer), answer):
+        black_box = box(model)
+        with pytest.raises(torch.OutOfMemoryError):
+            black_box.query(images())
+        assert black_box.queries_used == 0
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

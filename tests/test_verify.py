@@ -231,6 +231,30 @@ def test_a_failing_suspect_gets_a_verdict_not_a_traceback(answer, reason):
     assert Verdict.from_json(verdict.to_json()) == verdict
 
 
+@pytest.mark.parametrize(("method", "shape"), [("isfinite", (10,)), ("argmax", (10,)), ("long", ())])
+def test_an_accelerator_that_is_full_is_no_failing_of_the_suspect(method, shape):
+    def fails(self, *args):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    full = type("Full", (torch.Tensor,), {method: fails})
+    dtype = torch.float32 if shape else torch.int64
+
+    def answer(inputs):
+        return torch.zeros(len(inputs), *shape, dtype=dtype).as_subclass(full)
+
+    with pytest.raises(torch.OutOfMemoryError):
+        verify(Suspect.from_callable(answer, classes=CLASSES), make())
+
+
+def test_nor_is_one_that_holds_what_torch_makes_of_an_array(monkeypatch):
+    def fails(values):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch, "as_tensor", fails)
+    with pytest.raises(torch.OutOfMemoryError):
+        verify(Suspect.from_callable(lambda inputs: np.zeros(len(inputs)), classes=CLASSES), make())
+
+
 @pytest.mark.parametrize("kind", [np.uint16, np.uint32, np.uint64, np.int8])
 def test_labels_may_be_integers_of_any_kind(kind):
     key, expected = make(), answering(1.0)

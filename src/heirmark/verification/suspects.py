@@ -56,6 +56,8 @@ class Suspect:
         Raises:
             ModelFault: if the suspect fails or answers nonsense.
             BudgetExhausted: if a black box has too few queries left; none is asked then.
+            MemoryError: if the machine ran out of memory, for which the suspect is not to blame.
+            torch.OutOfMemoryError: likewise on an accelerator.
         """
         return _labels(self.ask(inputs), len(inputs), self.classes)
 
@@ -151,6 +153,8 @@ def _labels(outputs: object, rows: int, classes: int) -> Tensor:
     """Labels ``[rows]`` from a foreign answer: scores, or labels already."""
     try:
         return _read_labels(outputs, rows, classes)
+    except torch.OutOfMemoryError:  # a RuntimeError, too, but no failing of the suspect's
+        raise
     except (
         TypeError,
         ValueError,
@@ -163,6 +167,8 @@ def _read_labels(outputs: object, rows: int, classes: int) -> Tensor:
     if isinstance(outputs, np.ndarray | np.generic | list | tuple):
         try:
             outputs = torch.as_tensor(np.asarray(outputs))
+        except torch.OutOfMemoryError:  # where torch's default device is an accelerator
+            raise
         except (TypeError, ValueError, RuntimeError):
             raise ModelFault(
                 "the model returned something that is no array of numbers: wrap it so that it does"
