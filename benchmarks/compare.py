@@ -182,7 +182,7 @@ class Bench:
                 seed=derive_seed(self.seed, "calibrator", index),
                 kind="train",
             )
-            for index in range(max(1, self.profile.calibrators - 1))
+            for index in range(self.profile.calibrators)
         ]
         yield from trained
         seed = derive_seed(self.seed, "calibrator", "thief")

@@ -25,9 +25,14 @@ from heirmark.files import read_tensors
 from heirmark.key import Key
 from heirmark.methods import DeepTracer
 from heirmark.models.storage import load_model
+from heirmark.pipeline.context import Context
 from heirmark.pipeline.demo import DemoResult, run_demo
+from heirmark.pipeline.demo_plan import plan_demo
 from heirmark.pipeline.judging import read_calibration
+from heirmark.pipeline.profiles import FULL, QUICK, Profile
 from heirmark.pipeline.store import Event
+from heirmark.runtime import Runtime
+from heirmark.verification.verdict import Calibration
 
 ANSWER = "answer a thief's queries"
 START = [
@@ -35,11 +40,12 @@ START = [
     "embed the vanilla watermark",
     "embed T2S: rehearse the theft",
     "train unmarked model 1 to calibrate",
+    "train unmarked model 2 to calibrate",
     ANSWER,
-    "steal unmarked model 2 to calibrate",
+    "steal unmarked model 3 to calibrate",
 ]
 # And then 2 calibrations, 3 victims' answers, 6 thefts, a clean model, a competitor, 10 verdicts.
-STAGES = 29
+STAGES = 30
 
 
 @dataclass(frozen=True)
@@ -306,13 +312,23 @@ def test_verdicts_of_the_demo_rest_on_no_stage_that_they_should_not(ran: Ran) ->
         if record["kind"] == "steal":
             assert set(inputs) == {"held", "answers"}
             assert set(record["files"]) == {"model.json", "model.safetensors"}
-    assert len(calibrators) == 2
+    assert len(calibrators) == own_code.demo_profile().calibrators + 1
     assert len(judged) == 10
     assert not calibrators & judged
     assert len(choosers) == 1
     assert not choosers & (calibrators | judged)  # it would look innocent by construction
     task, queries = own_code.demo_task(), read_tensors(ran.out / "key/key.safetensors")["queries"]
     assert queries.shape[1:] == task.input_shape
+
+
+@pytest.mark.parametrize("profile", [QUICK, FULL])
+def test_the_demos_test_is_calibrated_on_enough_independent_models(profile: Profile) -> None:
+    context = Context(task=own_code.demo_task(), runtime=Runtime(device="cpu", precision="float32"))
+    calibration = plan_demo(profile, context, seed=0).calibration
+    kinds = [stage.kind for name, stage in calibration.inputs.items() if name != "marked"]
+    assert kinds == ["train"] * 5 + ["steal"]
+    hits = Calibration(hits=(0,) * len(kinds), trials=profile.key_size, key="0" * 64, copies=kinds.count("steal"))
+    assert hits.independent == 5, "else every verdict says few-calibration-models"
 
 
 def test_another_key_in_the_folder_is_kept(ran: Ran, tmp_path: Path) -> None:

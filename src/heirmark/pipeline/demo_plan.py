@@ -71,7 +71,8 @@ def plan_demo(profile: Profile, context: Context, *, seed: int, methods: tuple[s
 
     The model that chooses the key's classes neither calibrates nor is judged: it would look innocent by construction. The
     unmarked model that is judged, and stolen, is another; and the models that calibrate are reported nowhere. They are of
-    several architectures where the profile names some, and the last of them is a theft of the first.
+    several architectures where the profile names some. On top of them comes a theft of the first, since suspects are mostly
+    copies; it counts as no independent model.
     """
     chooser = embed_stage(profile.unmarked(), context, seed=seed, kind="train")
     vanilla = embed_stage(profile.vanilla(), context, seed=seed, clean=chooser)
@@ -89,13 +90,10 @@ def plan_demo(profile: Profile, context: Context, *, seed: int, methods: tuple[s
             seed=derive_seed(seed, "calibrator", index),
             kind="train",
         )
-        for index in range(max(1, profile.calibrators - 1))
+        for index in range(profile.calibrators)
     ]
-    if profile.calibrators > 1:
-        by_label = Theft(attack=profile.knockoff(), answers="label")
-        calibrators.append(
-            steal_stage(by_label, calibrators[0], context, seed=derive_seed(seed, "calibrator", "thief"))
-        )
+    by_label = Theft(attack=profile.knockoff(), answers="label")
+    calibrators.append(steal_stage(by_label, calibrators[0], context, seed=derive_seed(seed, "calibrator", "thief")))
     calibrations = {key.name: calibrate_stage(key, calibrators, context) for key in (marked, vanilla)}
     competitor = replace(profile.unmarked(), data="adversary")
     independent = embed_stage(competitor, context, seed=derive_seed(seed, "independent"), kind="train")

@@ -47,7 +47,7 @@ class Profile:
         rehearsal: T2S' second phase: balanced, where the paper's update would cost a small net its accuracy.
         triggers: samples that train.
         key_size: samples that verify.
-        calibrators: unmarked models that calibrate the test.
+        calibrators: unmarked models that are trained to calibrate the test, at least one; copies of them come on top.
         calibration_recipe: how those are trained.
         calibration_models: their architectures in turn; none takes ``model``.
         trigger_batch: watermark samples that join a batch of joint training.
