@@ -440,7 +440,7 @@ def test_embed_compiles_when_it_is_told_to(here: Path, monkeypatch: pytest.Monke
             ["--data", "own_code:fail"],
             ["'own_code:fail' failed (ZeroDivisionError: [red]no[/red] second line, own_code.py"],
         ),
-        (["--data", "own_code:images"], ["failed (TypeError", "called with a seed if it takes one"]),
+        (["--data", "own_code:images"], ["failed (TypeError", "called with the split seed if it takes a seed"]),
         (["--data", ":"], ["cannot import"]),
         (["--data", "..:x"], ["cannot import"]),
         (["--data", ""], ["unknown data set ''"]),
@@ -621,7 +621,29 @@ def test_steal_runs_no_code_that_only_the_folder_names(stage: Path, here: Path, 
 def test_steal_notices_that_the_data_have_changed(copy: Path, here: Path) -> None:
     facts = json.loads((copy / "task.json").read_text())
     (copy / "task.json").write_text(json.dumps({**facts, "digest": "0" * 64}))
-    refused(run("steal", copy, *CPU, *RECIPE, "--out", "x"), 1, "no longer what")
+    refused(run("steal", copy, *CPU, *RECIPE, "--out", "x"), 1, "no longer what", "restore the data, or")
+
+
+def test_a_data_function_that_takes_a_seed_gets_the_split_seed(
+    copy: Path, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A default of its own does not count, and a refusal says what does."""
+    asked = list[int]()
+
+    def make_seeded(seed: int = 7) -> object:
+        asked.append(seed)
+        return own_code.make_other_task() if seed == 3 else "no task"
+
+    monkeypatch.setattr(own_code, "make_seeded", make_seeded, raising=False)
+    facts = json.loads((copy / "task.json").read_text())
+    (copy / "task.json").write_text(json.dumps({**facts, "data": "own_code:make_seeded", "split_seed": 3}))
+    data = ["--data", "own_code:make_seeded"]
+    words = "let it return the same data when it is called with the split seed (seed=3), or take others"
+    refused(run("steal", copy, *CPU, *data, *RECIPE, "--out", "x"), 1, "no longer what", words)
+    refused(run("embed", *VANILLA, *data, "--split-seed", 4, "--out", "x"), 2, "returned str")
+    assert asked == [3, 4]
+    monkeypatch.setenv("COLUMNS", "200")
+    assert "if it takes seed, it gets the split seed" in run("embed", "--help").out
 
 
 @pytest.mark.parametrize(

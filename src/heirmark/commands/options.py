@@ -49,14 +49,25 @@ def guarded(command: Callable[P, int]) -> Callable[P, None]:
 
 
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; it must not exist yet, or be empty.")]
-Data = Annotated[str, typer.Option("--data", help="Data set by name, or package.module:function that returns a Task.")]
+Data = Annotated[
+    str,
+    typer.Option(
+        "--data",
+        help="Data set by name, or package.module:function that returns a Task; if it takes seed, it gets the split seed.",
+    ),
+]
 DataRoot = Annotated[
     Path | None, typer.Option("--data-root", help="Folder of data sets; else $HEIRMARK_DATA, else ./data.")
 ]
 Seed = Annotated[
     int, typer.Option("--seed", help="Seed of everything random; the same seed gives the same result.", min=0)
 ]
-SplitSeed = Annotated[int, typer.Option("--split-seed", help="Seed of who gets which example.", min=0)]
+SplitSeed = Annotated[
+    int,
+    typer.Option(
+        "--split-seed", help="Seed of who gets which example, also for a --data function that takes seed.", min=0
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0 ...")]
 Precision = Annotated[str, typer.Option("--precision", help="auto, float32 or bfloat16.")]
 Compile = Annotated[

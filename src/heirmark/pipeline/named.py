@@ -66,7 +66,7 @@ def load_named_task(data: str, *, seed: int, root: Path | None) -> Task:
 
     Args:
         data: the name.
-        seed: of who gets which example; a user's function gets it if it takes a ``seed``.
+        seed: of who gets which example; a user's function is called with it if it takes a ``seed``, whatever its default.
         root: where data sets lie.
 
     Raises:
@@ -82,7 +82,7 @@ def load_named_task(data: str, *, seed: int, root: Path | None) -> Task:
         raise
     except Exception as error:
         raise BadConfig(
-            f"{data!r} failed ({_told(error)}): it is called with a seed if it takes one, and no more"
+            f"{data!r} failed ({_told(error)}): it is called with the split seed if it takes a seed, and no more"
         ) from error
     if not isinstance(task, Task):
         raise BadConfig(f"{data!r} returned {type(task).__name__}: return a heirmark.Task")

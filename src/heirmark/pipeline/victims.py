@@ -8,7 +8,14 @@ from heirmark.errors import BadConfig, BadData
 from heirmark.models import CUSTOM, Architecture, Factory
 from heirmark.models.storage import load_spec
 from heirmark.pipeline.exporting import TASK, Origin, read_origin
-from heirmark.pipeline.named import check_given, describe_model, load_named_task, load_pool, with_images
+from heirmark.pipeline.named import (
+    check_given,
+    describe_model,
+    load_named_task,
+    load_pool,
+    splits_by_seed,
+    with_images,
+)
 from heirmark.task import Split, Task
 
 
@@ -37,7 +44,7 @@ def load_victims_task(
     Args:
         victim: folder of the model.
         data: name, or ``module:function``; None takes what the folder says.
-        split_seed: None takes what the folder says.
+        split_seed: None takes what the folder says. A function that takes a ``seed`` is called with it.
         root: where data sets lie.
 
     Raises:
@@ -62,9 +69,12 @@ def load_victims_task(
         )
     task = load_named_task(name, seed=seed, root=root)
     if known is not None and (name, seed) == (known.data, known.split_seed) and task.digest() != known.digest:
+        remedy = "restore the data"
+        if ":" in name and splits_by_seed(name):
+            remedy = f"let it return the same data when it is called with the split seed (seed={seed})"
         raise BadData(
             f"{name} is no longer what {victim} was made with, so the thief could hold the owner's images: "
-            "restore the data, or take others with --data"
+            f"{remedy}, or take others with --data"
         )
     return task, Origin(data=name, split_seed=seed, foreign=None if known is None else known.foreign)
 
