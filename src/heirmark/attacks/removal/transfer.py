@@ -50,8 +50,8 @@ class Transfer:
         """Transfer; see :class:`heirmark.attacks.base.Removal`.
 
         Raises:
-            BadConfig: when the model has no registered ``.head`` that ends in a linear layer, when ``keep_head`` has no task to go to,
-                or when images that are not square would be rotated.
+            BadConfig: when the model has no registered ``.head`` that ends in a linear layer, when ``keep_head`` has no task to
+                go to, or when images that are not square would be rotated.
             ShapeMismatch: when the other task's examples do not fit the model.
         """
         copy = taken(model, spec, data)
