@@ -348,8 +348,8 @@ def tell_bench(blocks: Sequence[BenchBlock]) -> tuple[str, ...]:
         )
     invalid = sum(row.invalid + row.control_invalid for row in verdicts)
     if invalid:
-        lines.append(f"{invalid:,} {'verdict is' if invalid == 1 else 'verdicts are'} invalid; their rows say why.")
+        lines.append(f"{invalid:,} {'verdict is' if invalid == 1 else 'verdicts are'} invalid; the rows say why.")
     failed = sum(row.failed + row.control_failed for row in rows)
     if failed:
-        lines.append(f"{failed:,} runs failed; their rows say why.")
+        lines.append(f"{failed:,} {'run' if failed == 1 else 'runs'} failed; the rows say why.")
     return tuple(lines)
