@@ -243,7 +243,7 @@ def test_nothing_but_failures_is_a_report_too() -> None:
         replace(row, error="no such data", accuracy=math.nan, wsr=math.nan, outcome="") for row in bench_rows.rows()
     ]
     made = report(rows)
-    assert made.summary == (f"{len(rows)} runs failed; their rows say why.",)
+    assert made.summary == (f"{len(rows)} runs failed; the rows say why.",)
     Page(render_bench(made))
     markdown(made)
 
