@@ -115,7 +115,7 @@ def _facts(block: Block, grid: Grid) -> dict[str, str]:
         facts["foreign images"] = load.foreign
     thefts = f" + {len(block.probes)} probes" if block.probes else ""
     return facts | {
-        "grid": f"{len(block.markings)} watermarks x {len(block.trials) + 1} trials{thefts}, {len(grid.seeds)} seeds",
+        "grid": f"{len(block.markings)} watermarks x {len(block.trials) + 1} trials{thefts}, {len(grid.seeds)} seed{'s' * (len(grid.seeds) > 1)}",
         "calibrated on": f"{len(block.calibrators)} unmarked model{'s' * (len(block.calibrators) > 1)}, and copies",
     }
 
