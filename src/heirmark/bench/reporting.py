@@ -114,8 +114,9 @@ def _facts(block: Block, grid: Grid) -> dict[str, str]:
     if load.foreign:
         facts["foreign images"] = load.foreign
     thefts = f" + {len(block.probes)} probes" if block.probes else ""
+    seeds = f"{len(grid.seeds)} seed{'s' * (len(grid.seeds) > 1)}"
     return facts | {
-        "grid": f"{len(block.markings)} watermarks x {len(block.trials) + 1} trials{thefts}, {len(grid.seeds)} seed{'s' * (len(grid.seeds) > 1)}",
+        "grid": f"{len(block.markings)} watermarks x {len(block.trials) + 1} trials{thefts}, {seeds}",
         "calibrated on": f"{len(block.calibrators)} unmarked model{'s' * (len(block.calibrators) > 1)}, and copies",
     }
 
