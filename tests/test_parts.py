@@ -88,6 +88,7 @@ def test_what_no_part_has_is_told(tmp_path: Path) -> None:
     }  # fmt: skip
     missing = len(made([0], NAMES[2:3])) + len(made([1], NAMES[:1]))
     assert any(f"{missing} cells of these watermarks and seeds" in note for note in joined.report.notes)
+    assert f"Of the recipe, no part has seed 2, {NAMES[3]}." in joined.report.notes
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,8 @@ def join_bench(grid: Grid, out: Path, folders: Sequence[Path], *, command: str) 
     whole = join(grid, parts, command)
     _check_writable(out, "name another folder for the results")
     notes = []
+    if whole.absent:
+        notes.append(f"Of the recipe, no part has {', '.join(whole.absent)}.")
     if whole.missing:
         notes.append(f"{whole.missing:,} cells of these watermarks and seeds are in none of the parts.")
     if any(block.pictures for block in whole.grid.blocks):

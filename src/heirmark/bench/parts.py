@@ -49,6 +49,7 @@ class Whole:
         provenance: facts of all parts; where these differ, each fact once.
         made_by: the command that made a row.
         missing: how many cells of the grid no part has.
+        absent: seeds and watermarks of the recipe that no part has, in words.
     """
 
     grid: Grid
@@ -56,6 +57,7 @@ class Whole:
     provenance: Mapping[str, str]
     made_by: Callable[[CellRow], str]
     missing: int
+    absent: tuple[str, ...]
 
 
 def read_part(folder: Path) -> Part:
@@ -133,6 +135,15 @@ def join(grid: Grid, parts: Sequence[Part], command: str) -> Whole:
         },
         made_by=lambda row: commands[_place(row)],
         missing=sum(place not in found for place in places),
+        absent=(
+            *(f"seed {seed}" for seed in grid.seeds if seed not in seeds),
+            *(
+                marking.name
+                for block in grid.blocks
+                for marking in block.markings
+                if (block.name, marking.name) not in markings
+            ),
+        ),
     )
 
 
