@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -109,11 +110,12 @@ def run_bench(
         **(facts or {}),
     }
     drawn = pictures_of(plan, kept, contexts)
-    made = _write(grid, rows, out, made_by=lambda row: command, provenance=provenance, drawn=drawn)
+    write = partial(_write, grid, rows, out, made_by=lambda row: command, provenance=provenance, drawn=drawn)
+    made = write()
     # With everything written: a tracker may be slow, and be interrupted.
     untold = tuple(_track(trackers, grid.name, plan, kept, rows))
     if untold:
-        made = _write(grid, rows, out, made_by=lambda row: command, provenance=provenance, drawn=drawn, notes=untold)
+        made = write(notes=untold)
     return replace(made, untold=untold)
 
 
@@ -210,8 +212,9 @@ def _track(
     trackers: Sequence[Tracker], experiment: str, plan: Plan, store: Store, rows: Sequence[CellRow]
 ) -> Iterator[str]:
     """Tell the trackers; what keeps one from listening, in words, for the figures stand without it."""
+    runs = cache(lambda: runs_of(plan, store, rows))
     for tracker in trackers:
         try:
-            tracker(experiment, runs_of(plan, store, rows))
+            tracker(experiment, runs())
         except Exception as error:  # every tracker has errors of its own
             yield f"A tracker was not told ({told(error)}): mend it, and run the same command again."
