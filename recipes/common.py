@@ -36,6 +36,11 @@ OWNERS = (
 """For papers whose thieves do so, besides :data:`DEFAULTS`."""
 
 
+def noted(*texts: str) -> str:
+    """A grid's note of what there is to say."""
+    return " ".join(filter(None, texts))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bench:
     """What a scale stands for, on one data set.

@@ -21,6 +21,7 @@ from common import (
     block,
     compressions,
     ewe_on_photographs,
+    noted,
     paper,
     printed,
     quick,
@@ -132,7 +133,7 @@ def _grid(
     return Grid(
         name=f"deeptracer-{name}",
         title=title,
-        note=" ".join(filter(None, (NOTE if scale == "cpu" else DEFAULTS, told))),
+        note=noted(NOTE if scale == "cpu" else DEFAULTS, told),
         blocks=blocks,
         papers=shown,
     )

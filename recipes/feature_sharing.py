@@ -19,6 +19,7 @@ from common import (
     Grid,
     block,
     ewe_on_photographs,
+    noted,
     paper,
     printed,
     quick,
@@ -140,7 +141,7 @@ def _grid(  # type: ignore[no-untyped-def]
     return Grid(
         name=f"feature-sharing-{name}",
         title=title,
-        note=" ".join(filter(None, (NOTE if scale == "cpu" else f"{DEFAULTS} {OWNERS}", told))),
+        note=noted(NOTE if scale == "cpu" else f"{DEFAULTS} {OWNERS}", told),
         blocks=(made,),
         papers=papers,
     )

@@ -19,7 +19,21 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from common import DEFAULTS, NOTE, QUICK, Bench, Grid, block, ewe_on_photographs, paper, printed, quick, stolen, thefts
+from common import (
+    DEFAULTS,
+    NOTE,
+    QUICK,
+    Bench,
+    Grid,
+    block,
+    ewe_on_photographs,
+    noted,
+    paper,
+    printed,
+    quick,
+    stolen,
+    thefts,
+)
 from heirmark.attacks import (
     ABS,
     Distillation,
@@ -70,7 +84,7 @@ def _grid(  # type: ignore[no-untyped-def]
     return Grid(
         name=f"mea-defender-{name}",
         title=title,
-        note=" ".join(filter(None, (NOTE if scale == "cpu" else DEFAULTS, told))),
+        note=noted(NOTE if scale == "cpu" else DEFAULTS, told),
         blocks=(replace(made, probes=tuple(probes)),),
         papers=papers,
     )

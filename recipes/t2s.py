@@ -22,6 +22,7 @@ from common import (
     block,
     compressions,
     ewe_on_photographs,
+    noted,
     paper,
     printed,
     quick,
@@ -185,7 +186,7 @@ def _grid(
         where = NAMES[each] if scale == "paper" else ""
         if each in sets or (scale == "cpu" and each == "cifar10"):
             shown += printed(f"T2S, {table} ({NAMES[each]}, ResNet-18)", cells, block=where)
-    note = " ".join(filter(None, (NOTE if scale == "cpu" else f"{DEFAULTS} {OWN}", told)))
+    note = noted(NOTE if scale == "cpu" else f"{DEFAULTS} {OWN}", told)
     return Grid(name=f"t2s-{name}", title=title, note=note, blocks=blocks, papers=tuple(shown))
 
 

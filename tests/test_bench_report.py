@@ -124,7 +124,7 @@ def test_drawings_have_titles_and_ids_of_their_own(html: str) -> None:
 
 def test_same_rows_same_bytes(whole: BenchReport) -> None:
     assert render_bench(whole) == render_bench(whole)
-    assert markdown(whole) == markdown(report(shifts={NAME: whole.blocks[0].shifts}))
+    assert markdown(whole) == markdown(report(shifts={NAME: whole.blocks[0].shifts}, notes=whole.notes))
     assert "2026-01-01" not in markdown(whole), "a date would change what documents include"
 
 
@@ -188,6 +188,7 @@ def test_tables_of_markdown_are_rectangular(whole: BenchReport) -> None:
     assert any(re.search(r"^\| transfer \| MEA-Defender .*\| 2 of 3, 1 invalid \|$", line) for line in lines)
     assert any(re.search(r"^\| transfer \| DeepTracer .*\| 2 of 2 \|$", line) for line in lines)
     assert "|  | … DeepTracer, Table 1 | 91.5% |  | 100.0% |  |  |  |  |" in lines
+    assert lines[-5:-2] == ["## Notes", "", "- A remark."]
     assert markdown(whole).endswith(f"Made by `` {COMMAND} ``.\n")
 
 

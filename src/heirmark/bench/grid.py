@@ -15,6 +15,9 @@ from heirmark.triggers.foreign import foreign_dataset
 from heirmark.verification.verify import LEAST_QUERIES
 
 Picture: TypeAlias = Literal["pca", "history", "shift"]
+Arm: TypeAlias = Literal["marked", "unmarked"]
+UNTOUCHED = Trial(name="", group="", steps=())
+"""The model itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +111,14 @@ class Block:
             raise BadConfig(
                 f"block {self.name!r} has models of {', '.join(sorted(made))}: have one factory of your own in a block at most"
             )
+
+    @property
+    def questions(self) -> Iterator[tuple[Trial | Probe, Arm]]:
+        """What is asked of every watermark, in the order of rows."""
+        asked: tuple[Trial | Probe, ...] = (UNTOUCHED, *self.trials, *self.probes)
+        for question in asked:
+            yield question, "marked"
+            yield question, "unmarked"
 
     @property
     def factory(self) -> Factory | None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from heirmark.bench.grid import Grid
-from heirmark.bench.plan import UNTOUCHED
 from heirmark.bench.rows import CellRow, from_plain
 from heirmark.configuration import to_json
 from heirmark.errors import BadArtifact, BadConfig
 from heirmark.files import MIB, parse_json, read_bytes, read_json
+from heirmark.pipeline.trials import Trial
 
 ROWS, BENCH = "rows.jsonl", "bench.json"
 """Files of a run: one cell a line, and its settings."""
@@ -176,9 +176,6 @@ def _places(grid: Grid) -> Iterator[tuple[str, str, str, str, str, int]]:
     for seed in grid.seeds:
         for block in grid.blocks:
             for marking in block.markings:
-                for trial in (UNTOUCHED, *block.trials):
-                    for arm in ("marked", "unmarked"):
-                        yield block.name, marking.name, trial.name, "", arm, seed
-                for probe in block.probes:
-                    for arm in ("marked", "unmarked"):
-                        yield block.name, marking.name, "", probe.name, arm, seed
+                for question, arm in block.questions:
+                    names = (question.name, "") if isinstance(question, Trial) else ("", question.name)
+                    yield block.name, marking.name, *names, arm, seed

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal
 
 from heirmark.attacks import SCREENINGS
-from heirmark.bench.grid import Block, Grid, Marking, asks_foreign
+from heirmark.bench.grid import UNTOUCHED, Arm, Block, Grid, Marking, asks_foreign
 from heirmark.bench.settings import Contexts, Setting
 from heirmark.methods import T2S, AnyMethod
 from heirmark.pipeline.context import Context
@@ -18,12 +17,8 @@ from heirmark.pipeline.judging import Judgement, calibrate_stage, verify_stage
 from heirmark.pipeline.mixing import look_alikes, mixed_stage
 from heirmark.pipeline.stage import Stage, lineage
 from heirmark.pipeline.stealing import Theft
-from heirmark.pipeline.trials import Trial, chain
+from heirmark.pipeline.trials import Probe, Trial, chain
 from heirmark.runtime import derive_seed
-
-UNTOUCHED = Trial(name="", group="", steps=())
-"""The model itself."""
-Arm = Literal["marked", "unmarked"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -125,11 +120,12 @@ class _Planner:
             calibration = self._place(
                 calibrate_stage(marked, calibrators, self.contexts(self.plain)), f"calibrate the key of {marking.name}"
             )
-            arms: tuple[tuple[Arm, Stage], ...] = (("marked", marked), ("unmarked", control))
-            for trial in (UNTOUCHED, *self.block.trials):
-                for arm, start in arms:
-                    yield self._judge(marking, trial, arm, start, marked, calibration)
-            yield from self._probe(marking, arms, marked, calibration)
+            for question, arm in self.block.questions:
+                start = marked if arm == "marked" else control
+                if isinstance(question, Trial):
+                    yield self._judge(marking, question, arm, start, marked, calibration)
+                else:
+                    yield self._probe(marking, question, arm, start, marked, calibration)
 
     def _judge(self, marking: Marking, trial: Trial, arm: Arm, start: Stage, marked: Stage, calibration: Stage) -> Cell:
         context = self.contexts(self.plain)
@@ -153,25 +149,21 @@ class _Planner:
             mixed=mixed,
         )
 
-    def _probe(
-        self, marking: Marking, arms: tuple[tuple[Arm, Stage], ...], marked: Stage, calibration: Stage
-    ) -> Iterator[Cell]:
+    def _probe(self, marking: Marking, probe: Probe, arm: Arm, start: Stage, marked: Stage, calibration: Stage) -> Cell:
         context = self.contexts(self.plain)
-        for probe in self.block.probes:
-            for arm, start in arms:
-                what = f"{probe.name}: {marking.name}" + ("" if arm == "marked" else ", the control")
-                # The seed is the trials', so a probe looks into the very copy that they judge.
-                steps = chain(probe.stolen, start, context, seed=derive_seed(self.seed, "thief"))
-                for stage in steps:
-                    self._place(stage, what)
-                held = steps[-1] if steps else start
-                if type(probe.attack) in SCREENINGS.values():
-                    goal = screen_stage(probe.attack, held, marked, calibration, context, seed=self.seed)
-                else:
-                    found = self._place(inspect_stage(probe.attack, held, context, seed=self.seed), what)
-                    goal = expose_stage(found, held, marked, context)
-                self._place(goal, what)
-                yield Cell(block=self.block.name, marking=marking, probe=probe.name, arm=arm, seed=self.seed, goal=goal)
+        what = f"{probe.name}: {marking.name}" + ("" if arm == "marked" else ", the control")
+        # The seed is the trials', so a probe looks into the very copy that they judge.
+        steps = chain(probe.stolen, start, context, seed=derive_seed(self.seed, "thief"))
+        for stage in steps:
+            self._place(stage, what)
+        held = steps[-1] if steps else start
+        if type(probe.attack) in SCREENINGS.values():
+            goal = screen_stage(probe.attack, held, marked, calibration, context, seed=self.seed)
+        else:
+            found = self._place(inspect_stage(probe.attack, held, context, seed=self.seed), what)
+            goal = expose_stage(found, held, marked, context)
+        self._place(goal, what)
+        return Cell(block=self.block.name, marking=marking, probe=probe.name, arm=arm, seed=self.seed, goal=goal)
 
     def _mark(self, marking: Marking, chooser: Stage) -> Stage:
         method, start = marking.method, None

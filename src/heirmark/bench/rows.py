@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from heirmark.bench.plan import Arm, Cell, Plan
+from heirmark.bench.grid import Arm
+from heirmark.bench.plan import Cell, Plan
 from heirmark.errors import BadArtifact, HeirmarkError, told
 from heirmark.pipeline.detecting import read_exposed, read_screened
 from heirmark.pipeline.judging import read_judged

@@ -35,7 +35,7 @@ SCREEN_COLUMNS = ("watermark", "triggers flagged", "test inputs flagged", "ACC",
 
 
 def markdown(report: BenchReport) -> str:
-    """The tables as Markdown: without date or machine, so that the same rows give the same bytes.
+    """The tables as Markdown: without date or machine, so that the same rows and notes give the same bytes.
 
     Args:
         report: whose texts are escaped: what would be markup is shown as it is.
@@ -45,6 +45,8 @@ def markdown(report: BenchReport) -> str:
         lines += [_plain(report.note), ""]
     for block in report.blocks:
         lines += [f"## {_plain(block.name)}", "", *_block(block)]
+    if report.notes:
+        lines += ["## Notes", "", *(f"- {_plain(note)}" for note in report.notes), ""]
     if "command" in report.provenance:
         # Two backticks, between which one of the command's own means nothing.
         lines += [f"Made by `` {tidy(report.provenance['command'])} ``.", ""]
