@@ -30,6 +30,7 @@ from heirmark.models import (
     specify,
 )
 from heirmark.models.from_timm import TIMM
+from heirmark.models.layers import Projection
 from heirmark.models.storage import load_model, load_spec, save_model
 
 SHAPES = [(1, 28, 28), (3, 32, 32)]
@@ -210,7 +211,45 @@ def test_a_residual_net_shrinks_its_images_to_an_eighth_or_a_quarter() -> None:
         assert sides == [32 // factor]
 
 
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_no_net_asks_for_the_gradient_that_overruns_its_buffer(name: str) -> None:
+    # The overrun itself is silent more often than not, so what is looked at is what would be called.
+    loss = narrow(name)(images(2, (1, 28, 28))).sum()
+    seen, waiting = set(), [loss.grad_fn]
+    strides = []
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        waiting += [child for child, _ in node.next_functions]
+        if node.name().startswith("ConvolutionBackward"):
+            strides.append((tuple(node._saved_weight.shape[1:]), max(node._saved_stride)))
+    assert strides
+    assert not [shape for shape, stride in strides if shape[1:] == (1, 1) and stride > 1 and shape[0] < 16]
+
+
 # ---------------------------------------------------------------- names and options
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("inner", [1, 4, 8, 15, 16, 24])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_projection_and_its_gradients_are_a_strided_convolutions(
+    inner: int, stride: int, channels_last: bool
+) -> None:
+    layer = Projection(inner, 8, stride)
+    inputs = images(24, (inner, 15, 16))
+    if channels_last:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    inputs.requires_grad_()
+    reference = torch.einsum("oi,nihw->nohw", layer.weight[:, :, 0, 0], inputs[:, :, ::stride, ::stride])
+    weights = images(24, tuple(reference.shape[1:]), seed=1)
+    expected = torch.autograd.grad((reference * weights).sum(), [inputs, layer.weight])
+    outputs = layer(inputs)
+    found = torch.autograd.grad((outputs * weights).sum(), [inputs, layer.weight], retain_graph=True)
+    torch.testing.assert_close(outputs, reference)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_name_carries_options() -> None:

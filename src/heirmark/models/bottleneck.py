@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.models.layers import Normalise
+from heirmark.models.layers import Normalise, Projection
 
 BLOCKS = (3, 4, 6, 3)
 EXPANSION = 4
@@ -33,7 +33,7 @@ class Bottleneck(nn.Module):
         self.norm3 = nn.BatchNorm2d(outer)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inner != outer:
-            self.shortcut = nn.Sequential(nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
+            self.shortcut = nn.Sequential(Projection(inner, outer, stride), nn.BatchNorm2d(outer))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map ``[N, inner, H, W]`` to ``[N, 4 width, H/stride, W/stride]``."""

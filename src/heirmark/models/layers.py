@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
@@ -17,3 +18,27 @@ class Normalise(nn.Module):
     def forward(self, inputs: Tensor) -> Tensor:
         """Map ``[N, ...]`` in [0, 1] to the same shape in [-2, 2]."""
         return inputs * 4 - 2
+
+
+class Projection(nn.Conv2d):
+    """The 1x1 convolution of a shortcut whose block changes the channels or the size (He 2016, arXiv 1512.03385, 4.1).
+
+    Args:
+        inner: channels that come in.
+        outer: channels that go out.
+        stride: 1 or 2.
+    """
+
+    # Of fewer channels than one vector of the CPU (16 with AVX-512, 8 without), oneDNN's gradient of the weights of a
+    # strided 1x1 convolution writes past its buffer (oneDNN 3.12 in torch 2.13; uxlfoundation/oneDNN issue 6035).
+    VECTOR = 16
+
+    def __init__(self, inner: int, outer: int, stride: int) -> None:
+        super().__init__(inner, outer, 1, stride, bias=False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map ``[N, inner, H, W]`` to ``[N, outer, H/stride, W/stride]``, both rounded up."""
+        if self.in_channels >= self.VECTOR:
+            return super().forward(inputs)
+        down, across = self.stride
+        return F.conv2d(inputs[:, :, ::down, ::across], self.weight)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.models.layers import Normalise
+from heirmark.models.layers import Normalise, Projection
 
 
 class BasicBlock(nn.Module):
@@ -19,7 +19,7 @@ class BasicBlock(nn.Module):
         self.norm2 = nn.BatchNorm2d(outer)
         self.shortcut: nn.Module = nn.Identity()
         if stride != 1 or inner != outer:
-            self.shortcut = nn.Sequential(nn.Conv2d(inner, outer, 1, stride, bias=False), nn.BatchNorm2d(outer))
+            self.shortcut = nn.Sequential(Projection(inner, outer, stride), nn.BatchNorm2d(outer))
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map ``[N, inner, H, W]`` to ``[N, outer, H/stride, W/stride]``."""
@@ -38,7 +38,7 @@ class PreActivationBlock(nn.Module):
         self.conv2 = nn.Conv2d(outer, outer, 3, 1, 1, bias=False)
         self.shortcut: nn.Module | None = None
         if stride != 1 or inner != outer:
-            self.shortcut = nn.Conv2d(inner, outer, 1, stride, bias=False)
+            self.shortcut = Projection(inner, outer, stride)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map ``[N, inner, H, W]`` to ``[N, outer, H/stride, W/stride]``."""
