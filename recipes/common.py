@@ -37,7 +37,7 @@ OWNERS = (
 
 
 def noted(*texts: str) -> str:
-    """A grid's note of what there is to say."""
+    """A grid's note: the texts that are not empty, one after the other."""
     return " ".join(filter(None, texts))
 
 

@@ -374,6 +374,7 @@ def test_a_tracker_that_fails_is_a_note(tmp_path: Path, ran: tuple[BenchResult, 
     assert "A tracker was not told (ConnectionError: nobody there)" in why
     assert why in result.report.notes
     assert "nobody there" in result.page.read_text()
+    assert "nobody there" not in (tmp_path / "tables.md").read_text(), "what is included elsewhere tells of rows alone"
 
 
 def test_who_does_not_wait_for_a_tracker_has_the_report(tmp_path: Path, ran: tuple[BenchResult, Path]) -> None:

@@ -211,6 +211,26 @@ def test_a_residual_net_shrinks_its_images_to_an_eighth_or_a_quarter() -> None:
         assert sides == [32 // factor]
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize("inner", [1, 4, 8, 15, 16, 24])
+@pytest.mark.parametrize("channels_last", [False, True])
+def test_a_projection_and_its_gradients_are_a_strided_convolutions(
+    inner: int, stride: int, channels_last: bool
+) -> None:
+    layer = Projection(inner, 8, stride)
+    inputs = images(24, (inner, 15, 16))
+    if channels_last:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    inputs.requires_grad_()
+    reference = torch.einsum("oi,nihw->nohw", layer.weight[:, :, 0, 0], inputs[:, :, ::stride, ::stride])
+    weights = images(24, tuple(reference.shape[1:]), seed=1)
+    expected = torch.autograd.grad((reference * weights).sum(), [inputs, layer.weight])
+    outputs = layer(inputs)
+    found = torch.autograd.grad((outputs * weights).sum(), [inputs, layer.weight])
+    torch.testing.assert_close(outputs, reference)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_no_net_asks_for_the_gradient_that_overruns_its_buffer(name: str) -> None:
     # The overrun itself is silent more often than not, so what is looked at is what would be called.
@@ -230,26 +250,6 @@ def test_no_net_asks_for_the_gradient_that_overruns_its_buffer(name: str) -> Non
 
 
 # ---------------------------------------------------------------- names and options
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize("inner", [1, 4, 8, 15, 16, 24])
-@pytest.mark.parametrize("channels_last", [False, True])
-def test_a_projection_and_its_gradients_are_a_strided_convolutions(
-    inner: int, stride: int, channels_last: bool
-) -> None:
-    layer = Projection(inner, 8, stride)
-    inputs = images(24, (inner, 15, 16))
-    if channels_last:
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
-    inputs.requires_grad_()
-    reference = torch.einsum("oi,nihw->nohw", layer.weight[:, :, 0, 0], inputs[:, :, ::stride, ::stride])
-    weights = images(24, tuple(reference.shape[1:]), seed=1)
-    expected = torch.autograd.grad((reference * weights).sum(), [inputs, layer.weight])
-    outputs = layer(inputs)
-    found = torch.autograd.grad((outputs * weights).sum(), [inputs, layer.weight], retain_graph=True)
-    torch.testing.assert_close(outputs, reference)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_a_name_carries_options() -> None:

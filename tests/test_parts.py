@@ -88,7 +88,25 @@ def test_what_no_part_has_is_told(tmp_path: Path) -> None:
     }  # fmt: skip
     missing = len(made([0], NAMES[2:3])) + len(made([1], NAMES[:1]))
     assert any(f"{missing} cells of these watermarks and seeds" in note for note in joined.report.notes)
-    assert f"Of the recipe, no part has seed 2, {NAMES[3]}." in joined.report.notes
+    assert f"Of the recipe, in no part yet: seed 2, {NAMES[3]}." in joined.report.notes
+
+
+def test_a_control_that_was_trained_twice_is_told(tmp_path: Path) -> None:
+    parts = [lay(tmp_path / "a", [0, 1], NAMES[:2]), lay(tmp_path / "b", [0, 1], NAMES[2:])]
+
+    def notes(out: str, *, second: float) -> list[str]:
+        for part, names, share in zip(parts, (NAMES[:2], NAMES[2:]), (0.8, second), strict=True):
+            rows = [
+                replace(row, accuracy=share if row.seed else 0.7) if row.arm == "unmarked" else row
+                for row in made([0, 1], names)
+            ]
+            (part / "rows.jsonl").write_text("".join(f"{json.dumps(to_plain(row))}\n" for row in rows))
+        joined = join_bench(grid(), tmp_path / out, parts, command="c")
+        return [note for note in joined.report.notes if "unmarked control is not one model" in note]
+
+    assert notes("even", second=0.8) == []
+    (note,) = notes("uneven", second=0.81)
+    assert note.endswith(" seed 1.")
 
 
 @pytest.mark.parametrize(

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
-import platform
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from functools import cache, partial
 from pathlib import Path
-
-import torch
 
 from heirmark.bench.grid import Grid
 from heirmark.bench.logging import Tracker, runs_of
@@ -29,11 +24,11 @@ from heirmark.errors import BadConfig, told
 from heirmark.files import atomic_write_bytes, atomic_write_json
 from heirmark.pipeline.exporting import OnEvent
 from heirmark.pipeline.mirror import open_store
+from heirmark.pipeline.provenance import made_here
 from heirmark.pipeline.store import Store
 from heirmark.report.bench import BenchReport
 from heirmark.report.bench_page import render_bench
 from heirmark.report.bench_tables import markdown
-from heirmark.version import __version__
 
 Executor = Callable[[Plan, Store, Contexts], Mapping[str, str]]
 """Computes what is missing of a plan; returns why stages failed, by their names."""
@@ -101,12 +96,7 @@ def run_bench(
     provenance = {
         "command": command,
         "seeds": " ".join(map(str, grid.seeds)),
-        "date": datetime.now(UTC).date().isoformat(),
-        "heirmark": __version__,
-        "python": platform.python_version(),
-        **contexts.runtime.facts(),
-        "threads": str(torch.get_num_threads()),
-        "processor": f"{os.cpu_count()} x {platform.machine()}",
+        **made_here(contexts.runtime),
         **(facts or {}),
     }
     drawn = pictures_of(plan, kept, contexts)
@@ -115,7 +105,7 @@ def run_bench(
     # With everything written: a tracker may be slow, and be interrupted.
     untold = tuple(_track(trackers, grid.name, plan, kept, rows))
     if untold:
-        made = write(notes=untold)
+        made = write(incidents=untold)
     return replace(made, untold=untold)
 
 
@@ -139,9 +129,14 @@ def join_bench(grid: Grid, out: Path, folders: Sequence[Path], *, command: str) 
     _check_writable(out, "name another folder for the results")
     notes = []
     if whole.absent:
-        notes.append(f"Of the recipe, no part has {', '.join(whole.absent)}.")
+        notes.append(f"Of the recipe, in no part yet: {', '.join(whole.absent)}.")
     if whole.missing:
         notes.append(f"{whole.missing:,} cells of these watermarks and seeds are in none of the parts.")
+    if whole.uneven:
+        notes.append(
+            f"The unmarked control is not one model in all parts, as when they ran on unlike machines: "
+            f"seed {', '.join(map(str, whole.uneven))}."
+        )
     if any(block.pictures for block in whole.grid.blocks):
         notes.append("Pictures are of stages: they stand in the reports of the parts.")
     return _write(
@@ -164,6 +159,7 @@ def _write(
     provenance: Mapping[str, str],
     drawn: Pictures | None = None,
     notes: Sequence[str] = (),
+    incidents: Sequence[str] = (),
     parts: Sequence[Mapping[str, str]] = (),
 ) -> BenchResult:
     """Rows, figures, page and tables into ``out``."""
@@ -191,7 +187,8 @@ def _write(
         projections=drawn.projections,
         courses=drawn.courses,
         shifts=drawn.shifts,
-        notes=[*drawn.notes, *notes],
+        notes=notes,
+        incidents=[*drawn.notes, *incidents],
     )
     page = out / "report.html"
     atomic_write_bytes(page, render_bench(report).encode())

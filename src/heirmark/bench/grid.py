@@ -114,7 +114,7 @@ class Block:
 
     @property
     def questions(self) -> Iterator[tuple[Trial | Probe, Arm]]:
-        """What is asked of every watermark, in the order of rows."""
+        """What is asked of every watermark, in the order of rows: the model itself, trials, probes, each of both arms."""
         asked: tuple[Trial | Probe, ...] = (UNTOUCHED, *self.trials, *self.probes)
         for question in asked:
             yield question, "marked"

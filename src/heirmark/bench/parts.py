@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -50,6 +52,7 @@ class Whole:
         made_by: the command that made a row.
         missing: how many cells of the grid no part has.
         absent: seeds and watermarks of the recipe that no part has, in words.
+        uneven: seeds whose unmarked control is not one model in all parts.
     """
 
     grid: Grid
@@ -58,6 +61,7 @@ class Whole:
     made_by: Callable[[CellRow], str]
     missing: int
     absent: tuple[str, ...]
+    uneven: tuple[int, ...]
 
 
 def read_part(folder: Path) -> Part:
@@ -144,7 +148,23 @@ def join(grid: Grid, parts: Sequence[Part], command: str) -> Whole:
                 if (block.name, marking.name) not in markings
             ),
         ),
+        uneven=tuple(_uneven(parts)),
     )
+
+
+def _uneven(parts: Sequence[Part]) -> Iterator[int]:
+    """Seeds of which two parts have the control of a block at different accuracies, so that it was trained twice."""
+    seen: dict[int, dict[tuple[str, str, str], list[set[float]]]] = {}
+    for part in parts:
+        mine: dict[tuple[int, tuple[str, str, str]], set[float]] = {}
+        for row in part.rows:
+            if row.arm == "unmarked" and math.isfinite(row.accuracy):
+                mine.setdefault((row.seed, (row.block, row.trial, row.probe)), set()).add(row.accuracy)
+        for (seed, question), accuracies in mine.items():
+            seen.setdefault(seed, {}).setdefault(question, []).append(accuracies)
+    for seed, questions in sorted(seen.items()):
+        if any(one.isdisjoint(other) for each in questions.values() for one, other in itertools.combinations(each, 2)):
+            yield seed
 
 
 def _check_settings(part: Part, wanted: Mapping[str, Any]) -> None:

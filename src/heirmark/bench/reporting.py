@@ -38,6 +38,7 @@ def report_of(
     courses: Mapping[str, Sequence[Course]] | None = None,
     shifts: Mapping[str, Mapping[tuple[str, str], float]] | None = None,
     notes: Sequence[str] = (),
+    incidents: Sequence[str] = (),
 ) -> BenchReport:
     """The report of a grid.
 
@@ -50,7 +51,8 @@ def report_of(
         projections: pictures of features by block.
         courses: of embeddings by block.
         shifts: of weights by block.
-        notes: remarks.
+        notes: remarks on the rows.
+        incidents: remarks on the run that made them.
     """
     members: dict[tuple[str, str, str, str], list[CellRow]] = {}
     for row in rows:
@@ -77,7 +79,8 @@ def report_of(
         note=grid.note,
         summary=tell_bench(blocks),
         blocks=blocks,
-        notes=(*notes, *_unmatched(grid)),
+        notes=(*incidents, *notes, *_unmatched(grid)),
+        incidents=tuple(incidents),
         provenance=provenance,
     )
 

@@ -21,7 +21,7 @@ class Normalise(nn.Module):
 
 
 class Projection(nn.Conv2d):
-    """The 1x1 convolution of a shortcut whose block changes the channels or the size (He 2016, arXiv 1512.03385, 4.1).
+    """The 1x1 convolution of a shortcut whose block changes the channels or the size (He 2016, arXiv 1512.03385, 3.3).
 
     Args:
         inner: channels that come in.
@@ -29,16 +29,17 @@ class Projection(nn.Conv2d):
         stride: 1 or 2.
     """
 
-    # Of fewer channels than one vector of the CPU (16 with AVX-512, 8 without), oneDNN's gradient of the weights of a
-    # strided 1x1 convolution writes past its buffer (oneDNN 3.12 in torch 2.13; uxlfoundation/oneDNN issue 6035).
-    VECTOR = 16
+    # Of fewer input channels than a vector of the CPU has places (16 with AVX-512, else 8), oneDNN's gradient of the
+    # weights of a strided 1x1 convolution writes past its buffer when images are channels-last, as ours are in training
+    # (torch 2.13 and 2.14; uxlfoundation/oneDNN issue 6035).
+    LEAST_CHANNELS = 16
 
     def __init__(self, inner: int, outer: int, stride: int) -> None:
         super().__init__(inner, outer, 1, stride, bias=False)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map ``[N, inner, H, W]`` to ``[N, outer, H/stride, W/stride]``, both rounded up."""
-        if self.in_channels >= self.VECTOR:
+        if self.in_channels >= self.LEAST_CHANNELS:
             return super().forward(inputs)
         down, across = self.stride
         return F.conv2d(inputs[:, :, ::down, ::across], self.weight)

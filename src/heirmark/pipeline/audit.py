@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import math
-import os
-import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
-
-import torch
 
 from heirmark.configuration import to_json
 from heirmark.errors import told
@@ -21,6 +16,7 @@ from heirmark.pipeline.context import Context
 from heirmark.pipeline.detecting import expose_stage, read_exposed, read_screened, screen_stage
 from heirmark.pipeline.inspecting import inspect_stage
 from heirmark.pipeline.judging import Judged, Judgement, read_judged, verify_stage
+from heirmark.pipeline.provenance import made_here
 from heirmark.pipeline.stage import Artifact, Stage
 from heirmark.pipeline.stealing import ANSWERS, Theft
 from heirmark.pipeline.store import Store
@@ -37,7 +33,6 @@ from heirmark.report.audit import (
     tell_audit,
     to_plain,
 )
-from heirmark.version import __version__
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -204,12 +199,7 @@ def run_audit(
     provenance = {
         "command": command,
         "seed": str(auditor.seed),
-        "date": datetime.now(UTC).date().isoformat(),
-        "heirmark": __version__,
-        "python": platform.python_version(),
-        **auditor.context.runtime.facts(),
-        "threads": str(torch.get_num_threads()),
-        "processor": f"{os.cpu_count()} x {platform.machine()}",
+        **made_here(auditor.context.runtime),
         "task": auditor.context.task.describe(),
         **facts,
     }

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import math
-import os
-import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-
-import torch
 
 from heirmark.configuration import to_json
 from heirmark.data import load_task
@@ -24,12 +20,12 @@ from heirmark.pipeline.folders import read_history, read_pictures
 from heirmark.pipeline.judging import CALIBRATION, Judged, read_judged, read_key
 from heirmark.pipeline.named import check_known
 from heirmark.pipeline.profiles import FULL, QUICK, Profile
+from heirmark.pipeline.provenance import made_here
 from heirmark.pipeline.stage import Artifact, lineage
 from heirmark.pipeline.store import Event, Store
 from heirmark.report import Example, Report, Row, render, rows_to_json
 from heirmark.runtime import Progress, Runtime, no_progress
 from heirmark.task import Task
-from heirmark.version import __version__
 
 NOTES = (
     "Every thief has the victim's architecture and asks about each image of its own split once; no image of it is the owner's.",
@@ -113,12 +109,7 @@ def run_demo(
         + (f" --methods {','.join(methods)}" if methods else "")
         + f" --seed {seed} {' '.join(runtime.options())}",
         "seed": str(seed),
-        "date": datetime.now(UTC).date().isoformat(),
-        "heirmark": __version__,
-        "python": platform.python_version(),
-        **runtime.facts(),
-        "threads": str(torch.get_num_threads()),
-        "processor": f"{os.cpu_count()} x {platform.machine()}",
+        **made_here(runtime),
         "task": task.describe(),
         "task digest": task.digest(),
         "model": profile.model,

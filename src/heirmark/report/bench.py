@@ -230,6 +230,7 @@ class BenchReport:
         summary: what was found, in sentences.
         blocks: tables.
         notes: remarks, one a paragraph.
+        incidents: those of the notes that tell of one run and not of its rows: a picture that failed, a tracker not told.
         provenance: how to make these numbers again.
     """
 
@@ -238,6 +239,7 @@ class BenchReport:
     summary: tuple[str, ...] = ()
     blocks: tuple[BenchBlock, ...]
     notes: tuple[str, ...] = ()
+    incidents: tuple[str, ...] = ()
     provenance: Mapping[str, str]
 
 
@@ -300,7 +302,7 @@ def remarks(row: BenchRow) -> list[str]:
     rates = [seed.marked.hosts for seed in row.seeds if math.isfinite(seed.marked.hosts)]
     if rates and statistics.fmean(rates) > MANY_HOSTS:
         hosts = percent(statistics.fmean(rates))
-        told.append(f"The controls, which lack the trigger, get the expected answer in {hosts} of cases.")
+        told.append(f"Matched queries without the trigger get the expected answer in {hosts} of cases.")
     if math.isfinite(row.wfpr.mean):
         told.append(
             f"WFPR {percent(row.wfpr.mean)}, at most {percent(row.wfpr.highest)} "

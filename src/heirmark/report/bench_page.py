@@ -81,10 +81,12 @@ def render_bench(report: BenchReport) -> str:
 
 
 def standing(row: BenchRow) -> str:
-    """How many seeds were called marked, in a word: ``"all"``, ``"some"``, ``"none"``, ``"failed"``."""
+    """How many seeds were called marked, in a word: ``"all"``, ``"some"``, ``"none"``; else ``"failed"``, ``"invalid"``."""
     judged = len(row.seeds) - row.failed
     if judged == 0:
         return "failed"
+    if row.invalid == judged:
+        return "invalid"
     return "all" if row.marked == len(row.seeds) else "some" if row.marked else "none"
 
 

@@ -35,7 +35,7 @@ SCREEN_COLUMNS = ("watermark", "triggers flagged", "test inputs flagged", "ACC",
 
 
 def markdown(report: BenchReport) -> str:
-    """The tables as Markdown: without date or machine, so that the same rows and notes give the same bytes.
+    """The tables and notes as Markdown, the same bytes for the same rows: without date, machine and incidents.
 
     Args:
         report: whose texts are escaped: what would be markup is shown as it is.
@@ -45,8 +45,9 @@ def markdown(report: BenchReport) -> str:
         lines += [_plain(report.note), ""]
     for block in report.blocks:
         lines += [f"## {_plain(block.name)}", "", *_block(block)]
-    if report.notes:
-        lines += ["## Notes", "", *(f"- {_plain(note)}" for note in report.notes), ""]
+    notes = [note for note in report.notes if note not in report.incidents]
+    if notes:
+        lines += ["## Notes", "", *(f"- {_plain(note)}" for note in notes), ""]
     if "command" in report.provenance:
         # Two backticks, between which one of the command's own means nothing.
         lines += [f"Made by `` {tidy(report.provenance['command'])} ``.", ""]
