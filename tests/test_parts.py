@@ -42,13 +42,16 @@ def made(seeds: Sequence[int], names: Sequence[str]) -> list[CellRow]:
     return [row for row in bench_rows.rows() if row.seed in seeds and row.marking in names]
 
 
+def write_rows(folder: Path, rows: Sequence[CellRow]) -> None:
+    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(to_plain(row))}\n" for row in rows))
+
+
 def lay(
     folder: Path, seeds: Sequence[int], names: Sequence[str] = NAMES, *, of: Grid | None = None, **facts: str
 ) -> Path:
     """A folder as a run of a part leaves it."""
     folder.mkdir()
-    lines = [json.dumps(to_plain(row)) for row in made(seeds, names)]
-    (folder / "rows.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    write_rows(folder, made(seeds, names))
     provenance = {"command": f"heirmark bench r.py:t --seed {seeds[0]}", "seeds": " ".join(map(str, seeds)), **facts}
     described = {"provenance": provenance, "grid": to_json(of or grid(seeds, names))}
     (folder / "bench.json").write_text(json.dumps(described))
@@ -100,7 +103,7 @@ def test_a_control_that_was_trained_twice_is_told(tmp_path: Path) -> None:
                 replace(row, accuracy=share if row.seed else 0.7) if row.arm == "unmarked" else row
                 for row in made([0, 1], names)
             ]
-            (part / "rows.jsonl").write_text("".join(f"{json.dumps(to_plain(row))}\n" for row in rows))
+            write_rows(part, rows)
         joined = join_bench(grid(), tmp_path / out, parts, command="c")
         return [note for note in joined.report.notes if "unmarked control is not one model" in note]
 

@@ -134,7 +134,7 @@ def join_bench(grid: Grid, out: Path, folders: Sequence[Path], *, command: str) 
         notes.append(f"{whole.missing:,} cells of these watermarks and seeds are in none of the parts.")
     if whole.uneven:
         notes.append(
-            f"The unmarked control is not one model in all parts, as when they ran on unlike machines: "
+            "The unmarked control is not one model in all parts, as when they ran on unlike machines: "
             f"seed {', '.join(map(str, whole.uneven))}."
         )
     if any(block.pictures for block in whole.grid.blocks):

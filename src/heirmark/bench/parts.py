@@ -152,19 +152,23 @@ def join(grid: Grid, parts: Sequence[Part], command: str) -> Whole:
     )
 
 
-def _uneven(parts: Sequence[Part]) -> Iterator[int]:
+def _uneven(parts: Sequence[Part]) -> list[int]:
     """Seeds of which two parts have the control of a block at different accuracies, so that it was trained twice."""
-    seen: dict[int, dict[tuple[str, str, str], list[set[float]]]] = {}
+    seen: dict[tuple[int, str, str, str], list[set[float]]] = {}
     for part in parts:
-        mine: dict[tuple[int, tuple[str, str, str]], set[float]] = {}
+        mine: dict[tuple[int, str, str, str], set[float]] = {}
         for row in part.rows:
             if row.arm == "unmarked" and math.isfinite(row.accuracy):
-                mine.setdefault((row.seed, (row.block, row.trial, row.probe)), set()).add(row.accuracy)
-        for (seed, question), accuracies in mine.items():
-            seen.setdefault(seed, {}).setdefault(question, []).append(accuracies)
-    for seed, questions in sorted(seen.items()):
-        if any(one.isdisjoint(other) for each in questions.values() for one, other in itertools.combinations(each, 2)):
-            yield seed
+                mine.setdefault((row.seed, row.block, row.trial, row.probe), set()).add(row.accuracy)
+        for question, accuracies in mine.items():
+            seen.setdefault(question, []).append(accuracies)
+    return sorted(
+        {
+            seed
+            for (seed, *_), each in seen.items()
+            if any(one.isdisjoint(other) for one, other in itertools.combinations(each, 2))
+        }
+    )
 
 
 def _check_settings(part: Part, wanted: Mapping[str, Any]) -> None:
