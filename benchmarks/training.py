@@ -7,8 +7,7 @@
 The rival is the loop of PyTorch's tutorials: a TensorDataset behind a DataLoader, float32, the usual memory layout. heirmark's
 own keeps images, batches and augmentation on the device, weights and images channels-last, and runs
 
-- in its default precision, bfloat16 on GPUs and CPUs that have units for its matrices (on a CPU AMX), else float32, and in
-  float32;
+- in its default precision, bfloat16 on GPUs and CPUs that multiply it (AMX, AVX-512 BF16), else float32, and in float32;
 - ``compiled`` in the default precision (``Runtime(compile=True)``), on a GPU or with ``--compile``;
 - for several seeds ``one by one`` and ``together`` (``heirmark.ensemble.fit_together``), images of all seeds counted.
 

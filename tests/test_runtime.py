@@ -56,12 +56,18 @@ def test_cuda_is_refused_where_there_is_none() -> None:
     assert Runtime().torch_device == torch.device("cpu")
 
 
-@pytest.mark.parametrize("tiles", [True, False])
-def test_auto_is_bfloat16_where_a_cpu_has_units_for_its_matrices(monkeypatch: pytest.MonkeyPatch, tiles: bool) -> None:
-    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: tiles, raising=False)
-    assert Runtime(device="cpu").uses_bfloat16 is tiles
+UNITS = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+
+
+@pytest.mark.parametrize("there", [set(), {UNITS[0]}, {UNITS[1]}])
+def test_auto_is_bfloat16_where_a_cpu_multiplies_it(monkeypatch: pytest.MonkeyPatch, there: set[str]) -> None:
+    for unit in UNITS:
+        monkeypatch.setattr(torch.cpu, unit, lambda unit=unit: unit in there, raising=False)
+    assert Runtime(device="cpu").uses_bfloat16 is bool(there)
     assert Runtime(device="cpu", precision="bfloat16").uses_bfloat16
-    monkeypatch.delattr(torch.cpu, "_is_amx_tile_supported")  # as in releases that cannot tell
+    assert not Runtime(device="cpu", precision="float32").uses_bfloat16
+    for unit in UNITS:
+        monkeypatch.delattr(torch.cpu, unit)  # as in releases that cannot tell
     assert not Runtime(device="cpu").uses_bfloat16
 
 
