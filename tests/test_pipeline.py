@@ -40,6 +40,7 @@ from heirmark.pipeline.named import (
     named_architecture,
     user_factory,
 )
+from heirmark.pipeline.provenance import made_here
 from heirmark.pipeline.stealing import Theft, steal_stage
 from heirmark.pipeline.victims import load_victims_task
 from heirmark.runtime import Runtime
@@ -534,3 +535,10 @@ def test_terminal_wraps_below_the_second_column(monkeypatch: pytest.MonkeyPatch)
     assert max(map(len, lines[:3])) <= 40
     assert "x" * 60 in lines  # a path stays in one piece
     assert lines[-3:] == ["", "end", ""]
+
+
+def test_provenance_names_the_gpu_that_figures_were_made_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "gpu" not in made_here(Runtime(device="cpu"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"card {device.index}")
+    assert made_here(Runtime(device="cuda:1", precision="float32"))["gpu"] == "card 1"

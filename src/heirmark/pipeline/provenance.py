@@ -18,6 +18,7 @@ def made_here(runtime: Runtime) -> dict[str, str]:
     A CPU's vector instructions are named because sums come out otherwise with others.
     """
     vectors = torch.backends.cpu.get_cpu_capability()
+    on_gpu = runtime.torch_device.type == "cuda"
     return {
         "date": datetime.now(UTC).date().isoformat(),
         "heirmark": __version__,
@@ -25,4 +26,5 @@ def made_here(runtime: Runtime) -> dict[str, str]:
         **runtime.facts(),
         "threads": str(torch.get_num_threads()),
         "processor": f"{os.cpu_count()} x {platform.machine()}, {vectors}",
+        **({"gpu": torch.cuda.get_device_name(runtime.torch_device)} if on_gpu else {}),
     }
