@@ -545,11 +545,12 @@ def test_the_generator_seeks_what_copy_and_victim_disagree_on(
 def test_dfme_steals_without_data(answers: str, victim: nn.Module, tiny_task: Task, cpu: Runtime) -> None:
     nothing = Split(inputs=torch.zeros(1, 1, 16, 16, dtype=torch.uint8), labels=torch.zeros(1, dtype=torch.long))
     box = BlackBox(victim, classes=6, answers=answers, runtime=cpu)  # type: ignore[arg-type]
+    # Half as many queries are enough for most seeds only, and which ones depends on the CPU's rounding.
     attack = DFME(
-        model=MODEL, queries=100 * 7 * 24, batch_size=24, latent=16, width=4, learning_rate=0.1, generator_rate=3e-3
+        model=MODEL, queries=200 * 7 * 24, batch_size=24, latent=16, width=4, learning_rate=0.1, generator_rate=3e-3
     )
     copy = attack(box, nothing, seed=1, runtime=cpu).model
-    assert agreement(copy, victim, tiny_task.test.inputs, cpu) > 0.6
+    assert agreement(copy, victim, tiny_task.test.inputs, cpu) > 0.8
 
 
 @pytest.mark.parametrize("attack", [DFME(), MAZE()], ids=["dfme", "maze"])
@@ -617,11 +618,12 @@ def test_maze_learns_the_generators_images_and_new_ones_and_repeats_them_for_not
 def test_maze_steals_without_data(answers: str, victim: nn.Module, tiny_task: Task, cpu: Runtime) -> None:
     nothing = Split(inputs=torch.zeros(1, 1, 16, 16, dtype=torch.uint8), labels=torch.zeros(1, dtype=torch.long))
     box = BlackBox(victim, classes=6, answers=answers, runtime=cpu)  # type: ignore[arg-type]
+    # Half as many leave some seeds short, as for DFME.
     attack = MAZE(
-        model=MODEL, queries=20 * 15 * 24, batch_size=24, latent=16, width=4, generator_rate=0.01, replay_steps=5
+        model=MODEL, queries=40 * 15 * 24, batch_size=24, latent=16, width=4, generator_rate=0.01, replay_steps=5
     )
     copy = attack(box, nothing, seed=1, runtime=cpu).model
-    assert agreement(copy, victim, tiny_task.test.inputs, cpu) > 0.6
+    assert agreement(copy, victim, tiny_task.test.inputs, cpu) > 0.8
 
 
 # ---------------------------------------------------------------- settings
