@@ -14,11 +14,11 @@ from heirmark.runtime import Runtime
 def provenance(runtime: Runtime | None = None) -> dict[str, Any]:
     """Command, date, versions and machine of this run."""
     facts = made_here(runtime or Runtime())
-    date, machine = facts.pop("date"), [facts.pop("processor"), f"{facts.pop('threads')} threads"]
-    machine += [facts.pop("gpu")] if "gpu" in facts else []
+    date = facts.pop("date")
+    machine = (facts.pop("processor"), f"{facts.pop('threads')} threads", facts.pop("gpu", ""))
     return {
         "command": f"python benchmarks/{Path(sys.argv[0]).name} {shlex.join(sys.argv[1:])}".strip(),
         "date": date,
         "versions": facts,
-        "machine": ", ".join(machine),
+        "machine": ", ".join(filter(None, machine)),
     }
