@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from heirmark.ensemble import fit_together
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.models import build
-from heirmark.runtime import Runtime
+from heirmark.runtime import Runtime, whole_float32
 from heirmark.task import Task
 from heirmark.training import Mixed, Recipe, accuracy, fit
 
@@ -142,8 +142,9 @@ def test_models_train_together_on_a_gpu(precision: str, name: str, options: dict
     runtime = Runtime(device="cuda", precision=precision)
     recipe = Recipe(epochs=8, batch_size=16, learning_rate=0.05, augment="crop-flip")
     alone = copy.deepcopy(models[0])
-    losses = fit_together(models, split.inputs, split.labels, recipe=recipe, seeds=SEEDS, runtime=runtime)
-    wanted = fit(alone, split.inputs, split.labels, recipe=recipe, seed=SEEDS[0], runtime=runtime)
+    with whole_float32(runtime.torch_device):  # with TF32 two small nets drift apart by more
+        losses = fit_together(models, split.inputs, split.labels, recipe=recipe, seeds=SEEDS, runtime=runtime)
+        wanted = fit(alone, split.inputs, split.labels, recipe=recipe, seed=SEEDS[0], runtime=runtime)
     assert losses[0][0] == pytest.approx(wanted[0], rel=0.05)
     assert all(each[-1] < each[0] for each in losses)
 

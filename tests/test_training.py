@@ -435,13 +435,16 @@ def test_a_loss_of_ones_own_sees_every_batch_until_one_says_stop(cpu: Runtime) -
     model, batches, modes = Recorder(2, 2), list[Tensor](), list[bool]()
     inputs, epochs = numbered(7), iter([False, True])
 
-    def loss(chosen: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor]:
         batches.append(chosen)
+        return (inputs[chosen],)
+
+    def loss(batch: Tensor) -> Tensor:
         modes.append(model.training)
-        return model(inputs[chosen]).square().sum() + len(chosen)
+        return model(batch).square().sum() + len(batch)
 
     recipe = Recipe(epochs=9, batch_size=3, learning_rate=1e-9)
-    losses = descend(model, 7, loss, recipe=recipe, seed=0, runtime=cpu, stop=lambda: next(epochs))
+    losses = descend(model, 7, draw, loss, recipe=recipe, seed=0, runtime=cpu, stop=lambda: next(epochs))
     assert losses == (3.0, 3.0)
     assert [len(batch) for batch in batches] == [3, 3, 3, 3]
     assert all(len(set(torch.cat(batches[start : start + 2]).tolist())) == 6 for start in (0, 2))

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
+from heirmark.graphs import Loss, gradients_of
 from heirmark.runtime import Runtime, as_floats, channels_last, predict, seeded, sent
 from heirmark.task import Split
 
@@ -149,23 +150,35 @@ def fit(
     inputs, targets, run = inputs.to(device), targets.to(device), runtime.compiled(model)
     extra = None if mixed is None else Rotation(mixed.inputs.to(device), mixed.targets.to(device), mixed.per_batch)
 
-    def loss(chosen: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         images, wanted = augment(as_floats(inputs[chosen]), recipe.augment, generator), targets[chosen]
         if extra is not None:
             images, wanted = _join(images, wanted, *extra.draw(generator))
+        return channels_last(images), wanted
+
+    def loss(images: Tensor, wanted: Tensor) -> Tensor:
         with runtime.autocast():
-            logits = run(channels_last(images))
+            logits = run(images)
         return F.cross_entropy(logits.float(), wanted)
 
     return descend(
-        model, len(inputs), loss, recipe=recipe, seed=seed, runtime=runtime, frozen=frozen, description=description
+        model,
+        len(inputs),
+        draw,
+        loss,
+        recipe=recipe,
+        seed=seed,
+        runtime=runtime,
+        frozen=frozen,
+        description=description,
     )
 
 
 def descend(
     model: nn.Module,
     count: int,
-    loss: Callable[[Tensor, torch.Generator], Tensor],
+    draw: Callable[[Tensor, torch.Generator], tuple[Tensor, ...]],
+    loss: Loss,
     *,
     recipe: Recipe,
     seed: int,
@@ -179,8 +192,10 @@ def descend(
     Args:
         model: is moved to the runtime's device and left in eval mode.
         count: examples, at least one.
-        loss: called as ``loss(chosen, generator)`` with the positions ``[B]`` of a batch, on the device, and the generator
-            (on the CPU) that augmentation draws from; gives a scalar. It runs the model, under :meth:`Runtime.autocast`.
+        draw: called as ``draw(chosen, generator)`` with the positions ``[B]`` of a batch, on the device, and the generator (on
+            the CPU) that augmentation draws from; gives the batch's tensors, on the device, of the same shapes every time.
+        loss: called with these tensors; gives a scalar. It runs the model, under :meth:`Runtime.autocast`, and does the same
+            every time: on a GPU it is recorded, see :func:`heirmark.graphs.gradients_of`.
         recipe: optimiser and schedule; augmentation is up to the loss.
         seed: of the order of batches, the augmentation and dropout.
         runtime: device, precision, progress.
@@ -206,6 +221,7 @@ def descend(
         model.train()
         for module in frozen:
             module.eval()
+        gradients = gradients_of(model, loss, runtime=runtime, steps=steps)
         for epoch in range(recipe.epochs):
             order = sent(torch.randperm(count, generator=generator), device)
             total = torch.zeros((), device=device)
@@ -214,22 +230,21 @@ def descend(
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.rate(step, steps, per_epoch)
                 try:
-                    value = loss(order[k * batch : (k + 1) * batch], generator)
+                    value = gradients(*draw(order[k * batch : (k + 1) * batch], generator))
                 except ValueError as error:
                     if batch > 1 or "more than 1 value per channel" not in str(error):
                         raise
                     raise BadData(
                         "BatchNorm cannot train on batches of one example: raise batch_size, or give it more examples"
                     ) from error
-                optimizer.zero_grad(set_to_none=True)
-                value.backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
-                total += value.detach()
+                total += value
                 runtime.progress(description, step + 1, steps)
             losses.append(float(total) / per_epoch)
             check_finite(losses[-1], epoch)
             if stop is not None and stop():
                 break
+    model.zero_grad(set_to_none=True)
     model.eval()
     return tuple(losses)
 

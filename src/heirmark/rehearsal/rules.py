@@ -11,6 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
+NOTHING = 1e-30
+"""Added to a variance, changes none that is a float32 above 1e-23; some releases of torch take no zero for it."""
+
 
 class FastRules(TorchFunctionMode):
     """While active, layers in forward mode use the rules of this module where there is one, and torch's elsewhere."""
@@ -49,7 +52,7 @@ def batch_norm(
     )
     if scale_tangent is not None or shift_tangent is not None:
         gain = torch.zeros_like(mean) if scale_tangent is None else scale_tangent
-        tangent = tangent.add_(F.batch_norm(x, mean, inverse.pow(-2), gain, shift_tangent, False, 0.0, 0.0))
+        tangent = tangent.add_(F.batch_norm(x, mean, inverse.pow(-2), gain, shift_tangent, False, 0.0, NOTHING))
     dual: Tensor = forward_ad.make_dual(y, tangent)  # type: ignore[no-untyped-call]
     return dual
 

@@ -105,7 +105,7 @@ def learn(
         model: maps float32 ``[B, ...]`` in [0, 1] to logits ``[B, C]``; left in eval mode.
         inputs: ``[N, ...]`` uint8 or float32.
         targets: each ``[N, ...]``.
-        loss: called as ``loss(logits, *batch_of_each_target)``, gives a scalar.
+        loss: called as ``loss(logits, *batch_of_each_target)``, gives a scalar; the same of the same numbers every time.
         recipe: optimiser, schedule, augmentation.
         seed: of the order of batches, the augmentation and dropout.
         runtime: device, precision, progress.
@@ -121,15 +121,19 @@ def learn(
     device = runtime.torch_device
     inputs, targets, run = inputs.to(device), tuple(each.to(device) for each in targets), runtime.compiled(model)
 
-    def batch_loss(chosen: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         images = augment(as_floats(inputs[chosen]), recipe.augment, generator)
+        return channels_last(images), *(each[chosen] for each in targets)
+
+    def batch_loss(images: Tensor, *wanted: Tensor) -> Tensor:
         with runtime.autocast():
-            logits = run(channels_last(images))
-        return loss(logits.float(), *(each[chosen] for each in targets))
+            logits = run(images)
+        return loss(logits.float(), *wanted)
 
     return descend(
         model,
         len(inputs),
+        draw,
         batch_loss,
         recipe=recipe,
         seed=seed,

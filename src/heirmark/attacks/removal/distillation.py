@@ -97,21 +97,26 @@ class DistillTo:
         known = predict(teacher, data.inputs, runtime=runtime).to(device)
         run = runtime.compiled(student)
 
-        def loss(chosen: Tensor, generator: torch.Generator) -> Tensor:
+        def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
             images = channels_last(augment(as_floats(inputs[chosen]), self.recipe.augment, generator))
             with runtime.autocast():
-                logits = run(images)
                 soft = known[chosen] if self.recipe.augment == "none" else _answers(teacher, images)
+            return images, soft.float(), labels[chosen]
+
+        def loss(images: Tensor, soft: Tensor, wanted: Tensor) -> Tensor:
+            with runtime.autocast():
+                logits = run(images)
             return distillation_loss(
                 logits.float(),
-                soft.float(),
-                labels[chosen],
+                soft,
+                wanted,
                 temperature=self.temperature,
                 with_labels=self.with_labels,
             )
 
-        descend(student, len(data), loss, recipe=self.recipe, seed=seed, runtime=runtime, description="distilling")
-        student.zero_grad(set_to_none=True)
+        descend(
+            student, len(data), draw, loss, recipe=self.recipe, seed=seed, runtime=runtime, description="distilling"
+        )
 
 
 @torch.no_grad()
