@@ -105,8 +105,13 @@ class _Planner:
 
     def __post_init__(self) -> None:
         load = self.block.workload
+        asked = any(asks_foreign(marking.method) for marking in self.block.markings)  # else they need not be at hand
         setting = Setting(
-            data=load.data, seed=self.seed, pools=load.pools, foreign=load.foreign, factory=self.block.factory
+            data=load.data,
+            seed=self.seed,
+            pools=load.pools,
+            foreign=load.foreign if asked else None,
+            factory=self.block.factory,
         )
         object.__setattr__(self, "plain", setting)
 
