@@ -215,8 +215,8 @@ def table_1(scale: Scale) -> Grid:
         "What a mark costs its model",
         scale,
         lambda data: _methods(scale, data),
-        table="Tables I-II",
-        papers=TABLES_1_2,
+        table="Table I",
+        papers={data: {name: {"": cells[""]} for name, cells in rows.items()} for data, rows in TABLES_1_2.items()},
         foreign=_foreign(scale),
         told=" ".join(
             f"Without a watermark the paper's models have on {NAMES[data]} ACC {figures}."

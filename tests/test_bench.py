@@ -261,8 +261,24 @@ def test_contexts_are_loaded_once_and_show_foreign_images_to_those_who_ask() -> 
 def test_select() -> None:
     assert [m.name for m in select(GRID, ["JOINT"]).blocks[0].markings] == ["joint"]
     assert select(GRID, [], [7]).seeds == (7,)
-    with pytest.raises(BadConfig, match="choose a part of one of joint; hopeless"):
-        select(GRID, ["t2s"])
+    for words in (["t2s"], ["joint", "t2s"], [" "]):
+        with pytest.raises(BadConfig, match=r"no marking is called '(t2s)?': choose a part of one of joint; hopeless"):
+            select(GRID, words)
+
+
+def test_select_blocks_and_trials() -> None:
+    first = GRID.blocks[0]
+    grid = replace(GRID, blocks=(first, replace(first, name="other")))
+    assert [block.name for block in select(grid, blocks=["OTH"]).blocks] == ["other"]
+    trial = first.trials[0].name
+    (block,) = select(GRID, trials=[trial.upper()]).blocks
+    assert trial in [kept.name for kept in block.trials]
+    assert len(block.trials) < len(first.trials) or len(first.trials) == 1
+    assert block.probes == ()
+    with pytest.raises(BadConfig, match=r"no block is called 'third': choose a part of one of .*; other"):
+        select(grid, blocks=["third"])
+    with pytest.raises(BadConfig, match=f"no trial is called 'nothing': choose a part of one of {trial}"):
+        select(GRID, trials=["nothing"])
 
 
 def test_grids_that_make_no_sense_are_refused() -> None:

@@ -187,7 +187,7 @@ def test_tables_of_markdown_are_rectangular(whole: BenchReport) -> None:
     assert "| transfer | vanilla | failed |  |  |  | – | – | – |" in lines
     assert any(re.search(r"^\| transfer \| MEA-Defender .*\| 2 of 3, 1 invalid \|$", line) for line in lines)
     assert any(re.search(r"^\| transfer \| DeepTracer .*\| 2 of 2 \|$", line) for line in lines)
-    assert "|  | … DeepTracer, Table 1 | 91.5% |  | 100.0% |  |  |  |  |" in lines
+    assert "|  | … DeepTracer, Table 1 | 91.50% |  | 100.00% |  |  |  |  |" in lines
     assert lines[-5:-2] == ["## Notes", "", "- A remark."]
     assert markdown(whole).endswith(f"Made by `` {COMMAND} ``.\n")
 
@@ -452,8 +452,13 @@ def test_mlflow_gets_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
             calls.append(("exit",))
 
     stub.set_tracking_uri = lambda uri: calls.append(("uri", uri))
-    stub.set_experiment = lambda name: calls.append(("experiment", name))
-    stub.start_run = lambda run_name: calls.append(("run", run_name)) or Started()
+    stub.set_experiment = lambda name: calls.append(("experiment", name)) or types.SimpleNamespace(experiment_id="7")
+    stub.search_runs = lambda experiments, output_format: [
+        types.SimpleNamespace(data=types.SimpleNamespace(tags=tags), info=types.SimpleNamespace(run_id=number))
+        for number, tags in (("old", {"heirmark.run": "a/b/seed 0"}), ("another's", {}))
+    ]
+    stub.delete_run = lambda number: calls.append(("delete", number))
+    stub.start_run = lambda run_name, tags: calls.append(("run", run_name, tags)) or Started()
     stub.log_params = lambda params: calls.append(("params", params))
     stub.log_metrics = lambda metrics: calls.append(("metrics", metrics))
     stub.log_metric = lambda name, value, step: calls.append(("metric", name, value, step))
@@ -462,7 +467,8 @@ def test_mlflow_gets_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == [
         ("uri", "file:here"),
         ("experiment", "grid"),
-        ("run", "a/b/seed 0"),
+        ("delete", "old"),
+        ("run", "a/b/seed 0", {"heirmark.run": "a/b/seed 0"}),
         ("enter",),
         ("params", {"seed": "0", "method": "T2S", "long": "x" * 250}),
         ("metrics", {"itself/marked/wsr": 0.5}),
@@ -529,6 +535,18 @@ def test_bench_on_the_command_line(
             "some_recipes.py:table_1   Table 1: the first.",
             "some_recipes.py:figure_2  ",
         ]
+    for given in (["--out", "x"], ["--seed", "3"], ["--only", "joint"]):
+        result = runner.invoke(app, ["bench", "some_recipes.py", *given])
+        assert result.exit_code == 2
+        assert "choose one of some_recipes.py:table_1, some_recipes.py:figure_2" in " ".join(result.output.split())
+    result = runner.invoke(app, ["bench", "some_recipes.py:table_1", "--ray-cpus", "2"])
+    assert result.exit_code == 2
+    assert "give --ray local or an address" in " ".join(result.output.split())
+    Path("no_recipes.py").write_text("")
+    for words in (["no_recipes.py"], ["no_recipes.py:table"]):
+        result = runner.invoke(app, ["bench", *words])
+        assert result.exit_code == 2
+        assert "no_recipes.py has no recipe: write a function" in " ".join(result.output.split())
     result = runner.invoke(app, [
         "bench", "some_recipes.py:table_1", "--only", "joint", "--store", str(ran[1] / "stages"), "--device", "cpu",
         "--precision", "float32",

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from typer.testing import CliRunner
@@ -32,7 +33,9 @@ from heirmark.bench.recipes import load_grid
 from heirmark.bench.rows import CellRow, to_plain
 from heirmark.bench.settings import Contexts
 from heirmark.errors import BadConfig
+from heirmark.pipeline.answering import pool_digest
 from heirmark.pipeline.mirror import open_store
+from heirmark.pipeline.stage import Stage
 from heirmark.pipeline.store import Store
 from heirmark.runtime import Runtime
 
@@ -222,10 +225,13 @@ def test_the_driver_tells_what_happens(spread: Ran, whole: Ran) -> None:
 
 def test_a_second_run_on_ray_computes_nothing(session: Session, recipe: Path, spread: Ran) -> None:
     command = ["bench", str(recipe), "--out", str(spread.out), "--only", "joint", "--device", "cpu", "--json"]
+    stages = spread.out / "stages"
+    before = {path: path.stat().st_mtime_ns for path in stages.rglob("*") if path.is_file()}
     ran = CliRunner().invoke(
         heirmark.cli.app, [*command, "--precision", "float32", "--ray", "local", "--ray-cpus", "0.5"]
     )
     assert ran.exit_code == 0, ran.stderr
+    assert {path: path.stat().st_mtime_ns for path in stages.rglob("*") if path.is_file()} == before
     assert all(row["marking"] == "joint" for row in json.loads(ran.stdout))
     told = json.loads((spread.out / "bench.json").read_text())["provenance"]
     assert told["threads"] == "1"
@@ -305,6 +311,18 @@ def test_a_node_that_differs_is_told_apart(plan: Plan, tmp_path: Path) -> None:
     setting = replace(plan.settings[stage.identity], data="own_code:make_task_of_seven")
     assert "bring the same to every node" in work(errand(plan, tmp_path, setting=setting)).error
     assert not list(tmp_path.iterdir())
+
+
+def test_a_node_with_other_images_to_ask_about_is_told_apart(plan: Plan, tmp_path: Path) -> None:
+    setting = replace(plan.settings[plan.stages[0].identity], pools=("owner",))
+    context, place = Contexts(CPU)(setting), errand(plan, tmp_path).place
+    known = pool_digest("owner", context)
+    errands._check_node(
+        cast(Stage, SimpleNamespace(config=SimpleNamespace(pool="owner"), external=known)), context, place
+    )
+    other = cast(Stage, SimpleNamespace(config=SimpleNamespace(pool="owner"), external={"pool": "0" * 64}))
+    with pytest.raises(BadConfig, match="bring the same to every node"):
+        errands._check_node(other, context, place)
 
 
 def test_an_errand_whose_input_failed_says_why(plan: Plan, tmp_path: Path) -> None:

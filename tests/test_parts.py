@@ -203,9 +203,13 @@ def test_parts_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     words = [word for seed in (0, 1) for word in ("--rows", str(lay(Path(f"seed-{seed}"), [seed])))]
     ran = CliRunner().invoke(app, ["bench", "parts_recipe.py:table", *words])
     assert ran.exit_code == 0, ran.output
-    out = Path("runs/bench-by-hand")
+    out = Path("runs/bench-by-hand/joined")
     assert str(out / "report.html") in ran.output
     assert {json.loads(line)["seed"] for line in (out / "rows.jsonl").read_text().splitlines()} == {0, 1}
     refused = CliRunner().invoke(app, ["bench", "parts_recipe.py:table", *words, "--ray", "local", "--seed", "0"])
     assert refused.exit_code == 2
     assert "leave out --seed, --ray" in refused.output
+    for ignored in (["--device", "cpu"], ["--precision", "float32"], ["--ray-cpus", "2"], ["--block", "a"]):
+        refused = CliRunner().invoke(app, ["bench", "parts_recipe.py:table", *words, *ignored])
+        assert refused.exit_code == 2
+        assert f"leave out {ignored[0]}" in refused.output

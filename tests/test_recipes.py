@@ -100,7 +100,7 @@ def test_what_papers_print_has_a_cell(file: str, name: str) -> None:
         for trial in ("", *(trial.name for trial in block.trials))
     }
     shown = [item for grid in grids for item in grid.papers]
-    assert not shown or any((item.marking, item.trial) in cells for item in shown)
+    assert [item for item in shown if (item.marking, item.trial) not in cells] == []
     for item in shown:
         assert all(figure is None or 0 <= figure <= 1 for figure in (item.accuracy, item.wsr))
 

@@ -137,6 +137,7 @@ def join_bench(grid: Grid, out: Path, folders: Sequence[Path], *, command: str) 
             "The unmarked control is not one model in all parts, as when they ran on unlike machines: "
             f"seed {', '.join(map(str, whole.uneven))}."
         )
+    notes += whole.unlike
     if any(block.pictures for block in whole.grid.blocks):
         notes.append("Pictures are of stages: they stand in the reports of the parts.")
     return _write(

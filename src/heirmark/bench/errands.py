@@ -17,6 +17,7 @@ import torch
 
 from heirmark.bench.settings import Contexts, Setting
 from heirmark.errors import BadConfig, told
+from heirmark.pipeline.answering import ADVERSARY, pool_digest
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.mirror import open_store
 from heirmark.pipeline.stage import Stage
@@ -152,8 +153,10 @@ def _check_node(stage: Stage, context: Context, place: Place) -> None:
             raise BadConfig(
                 f"node {platform.node()} has {name} {value} in place of {planned[name]}: install the same on every node"
             )
-    external = context.external()
-    for name in ("task", "foreign"):
+    external = dict(context.external())
+    if "pool" in stage.external:
+        external |= pool_digest(getattr(stage.config, "pool", ADVERSARY), context)
+    for name in ("task", "foreign", "pool"):
         if name in external and stage.external.get(name, external[name]) != external[name]:
             raise BadConfig(
                 f"data {context.task.name!r} on node {platform.node()} are not those of this grid: bring the same to every node"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
@@ -178,30 +178,55 @@ class Grid:
             raise BadConfig(f"grid {self.name!r} has two blocks of one name: tell them apart")
 
 
-def select(grid: Grid, only: Sequence[str], seeds: Sequence[int] = ()) -> Grid:
-    """A part of a grid.
+def select(
+    grid: Grid,
+    only: Sequence[str] = (),
+    seeds: Sequence[int] = (),
+    *,
+    blocks: Sequence[str] = (),
+    trials: Sequence[str] = (),
+) -> Grid:
+    """A part of a grid. Names are given by parts of them, upper or lower case.
 
     Args:
         grid: the whole.
-        only: parts of names of markings, upper or lower case; none keeps all.
+        only: of markings; none keeps all.
         seeds: to run in place of the grid's; none keeps these.
+        blocks: of blocks; none keeps all.
+        trials: of trials; none keeps all, and the probes, which some leave out.
 
     Raises:
-        BadConfig: when nothing is left.
+        BadConfig: for what no name has in it.
     """
     if seeds:
         grid = replace(grid, seeds=tuple(seeds))
-    if not only:
-        return grid
-    blocks = []
-    for block in grid.blocks:
-        kept = tuple(m for m in block.markings if any(word.lower() in m.name.lower() for word in only))
-        if kept:
-            blocks.append(replace(block, markings=kept))
-    if not blocks:
-        names = dict.fromkeys(marking.name for block in grid.blocks for marking in block.markings)
-        raise BadConfig(f"no marking is called {' or '.join(only)}: choose a part of one of {'; '.join(names)}")
-    return replace(grid, blocks=tuple(blocks))
+    if blocks:
+        wanted = _named(blocks, "block", [block.name for block in grid.blocks])
+        grid = replace(grid, blocks=tuple(block for block in grid.blocks if wanted(block.name)))
+    if trials:
+        wanted = _named(trials, "trial", [trial.name for block in grid.blocks for trial in block.trials])
+        grid = replace(
+            grid,
+            blocks=tuple(
+                replace(block, trials=tuple(trial for trial in block.trials if wanted(trial.name)), probes=())
+                for block in grid.blocks
+            ),
+        )
+    if only:
+        wanted = _named(only, "marking", [marking.name for block in grid.blocks for marking in block.markings])
+        kept = [(block, tuple(marking for marking in block.markings if wanted(marking.name))) for block in grid.blocks]
+        grid = replace(grid, blocks=tuple(replace(block, markings=some) for block, some in kept if some))
+    return grid
+
+
+def _named(words: Sequence[str], what: str, names: Sequence[str]) -> Callable[[str], bool]:
+    """Tells names that have one of the words in them; each must be in one at least."""
+    sought = [word.strip().lower() for word in words]
+    for word in sought:
+        if not word or not any(word in name.lower() for name in names):
+            known = f"choose a part of one of {'; '.join(dict.fromkeys(names))}" if names else f"there is no {what}"
+            raise BadConfig(f"no {what} is called {word!r}: {known}")
+    return lambda name: any(word in name.lower() for word in sought)
 
 
 def asks_foreign(method: AnyMethod) -> bool:

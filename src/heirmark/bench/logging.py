@@ -19,6 +19,8 @@ from heirmark.pipeline.folders import read_history
 from heirmark.pipeline.stage import lineage
 from heirmark.pipeline.store import Store
 
+MINE = "heirmark.run"
+"""Tag of MLflow by which a run is found again."""
 FIGURES = ("accuracy", "wsr", "found", "detected", "false_alarms")
 """Of a row, those that a tracker is told."""
 
@@ -88,7 +90,7 @@ def tensorboard(folder: Path) -> Tracker:
 
 
 def mlflow(uri: str) -> Tracker:
-    """Runs of an MLflow experiment, at a tracking URI.
+    """Runs of an MLflow experiment, at a tracking URI. One that an earlier call made of the same name is replaced.
 
     Raises:
         BadConfig: when MLflow is not installed.
@@ -100,9 +102,15 @@ def mlflow(uri: str) -> Tracker:
 
     def track(experiment: str, runs: Sequence[Run]) -> None:
         client.set_tracking_uri(uri)
-        client.set_experiment(experiment)
+        place = client.set_experiment(experiment)
+        # A grid that is run again replaces what it told before: a parameter of a run cannot be changed.
+        older: dict[str, list[str]] = {}
+        for known in client.search_runs([place.experiment_id], output_format="list"):
+            older.setdefault(known.data.tags.get(MINE, ""), []).append(known.info.run_id)
         for run in runs:
-            with client.start_run(run_name=run.name):
+            for stale in older.get(run.name, []):
+                client.delete_run(stale)
+            with client.start_run(run_name=run.name, tags={MINE: run.name}):
                 # Servers refuse longer values.
                 client.log_params({name: str(value)[:250] for name, value in run.settings.items()})
                 client.log_metrics(dict(run.figures))

@@ -53,6 +53,7 @@ class Whole:
         missing: how many cells of the grid no part has.
         absent: seeds and watermarks of the recipe that no part has, in words.
         uneven: seeds whose unmarked control is not one model in all parts.
+        unlike: how parts were computed otherwise than others, in words.
     """
 
     grid: Grid
@@ -62,6 +63,7 @@ class Whole:
     missing: int
     absent: tuple[str, ...]
     uneven: tuple[int, ...]
+    unlike: tuple[str, ...]
 
 
 def read_part(folder: Path) -> Part:
@@ -149,6 +151,7 @@ def join(grid: Grid, parts: Sequence[Part], command: str) -> Whole:
             ),
         ),
         uneven=tuple(_uneven(parts)),
+        unlike=tuple(_unlike(parts)),
     )
 
 
@@ -169,6 +172,28 @@ def _uneven(parts: Sequence[Part]) -> list[int]:
             if any(one.isdisjoint(other) for one, other in itertools.combinations(each, 2))
         }
     )
+
+
+def _unlike(parts: Sequence[Part]) -> Iterator[str]:
+    """What of the runtime, which can change a number, is not the same in all parts."""
+    for fact in ("device", "precision", "torch", "compile"):
+        having: dict[str, list[Part]] = {}
+        for part in parts:
+            having.setdefault(part.provenance.get(fact, "none"), []).append(part)
+        if len(having) > 1:
+            told = "; ".join(f"{value}: {_whose(some)}" for value, some in having.items())
+            yield f"The parts differ in {fact}, which changes numbers a little: {told}."
+
+
+def _whose(parts: Sequence[Part]) -> str:
+    """The rows of parts, by seed: all watermarks of it, or which."""
+    every = {row.marking for part in parts for row in part.rows}
+    seeds = sorted({row.seed for part in parts for row in part.rows})
+    found = []
+    for seed in seeds:
+        mine = dict.fromkeys(row.marking for part in parts for row in part.rows if row.seed == seed)
+        found.append(f"seed {seed}" if set(mine) == every else f"seed {seed} ({', '.join(mine)})")
+    return ", ".join(found)
 
 
 def _check_settings(part: Part, wanted: Mapping[str, Any]) -> None:

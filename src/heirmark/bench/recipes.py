@@ -70,10 +70,15 @@ def described(named: str) -> dict[str, str]:
         BadConfig: when there is no such file, it fails, or it has no recipe.
     """
     path, _ = _split(named)
+    found = _some(path)
+    return {f"{path}:{name}": (inspect.getdoc(recipe) or "").partition("\n")[0] for name, recipe in found.items()}
+
+
+def _some(path: str) -> dict[str, Recipe]:
     found = recipes_in(Path(path))
     if not found:
         raise BadConfig(f"{path} has no recipe: write a function that takes a scale and returns a heirmark.bench.Grid")
-    return {f"{path}:{name}": (inspect.getdoc(recipe) or "").partition("\n")[0] for name, recipe in found.items()}
+    return found
 
 
 def names_file_only(named: str) -> bool:
@@ -103,7 +108,7 @@ def load_grid(named: str, scale: str) -> Grid:
     if scale not in SCALES:
         raise BadConfig(f"unknown scale {scale!r}: choose {' or '.join(SCALES)}")
     path, function = _split(named)
-    found = recipes_in(Path(path))
+    found = _some(path)
     if not function and len(found) == 1:
         function = next(iter(found))
     if function not in found:

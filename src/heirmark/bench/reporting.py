@@ -9,7 +9,9 @@ from typing import Literal
 from heirmark.bench.grid import Block, Grid, Published
 from heirmark.bench.rows import CellRow
 from heirmark.bench.summaries import Summary
+from heirmark.pipeline.answering import ADVERSARY
 from heirmark.pipeline.named import splits_by_seed
+from heirmark.pipeline.stealing import Theft
 from heirmark.report.bench import (
     ArmRow,
     BenchBlock,
@@ -112,8 +114,9 @@ def part_command(command: str, marking: str, seed: int) -> str:
 def _facts(block: Block, grid: Grid) -> dict[str, str]:
     load = block.workload
     facts = {"data": load.data if splits_by_seed(load.data) else f"{load.data}, split alike for all seeds"}
-    if load.pools:
-        facts["thieves ask"] = ", ".join(load.pools)
+    pools = _pools(block)
+    if pools:
+        facts["thieves ask"] = ", ".join(pools)
     if load.foreign:
         facts["foreign images"] = load.foreign
     thefts = f" + {len(block.probes)} probes" if block.probes else ""
@@ -122,6 +125,15 @@ def _facts(block: Block, grid: Grid) -> dict[str, str]:
         "grid": f"{len(block.markings)} watermarks x {len(block.trials) + 1} trials{thefts}, {seeds}",
         "calibrated on": f"{len(block.calibrators)} unmarked model{'s' * (len(block.calibrators) > 1)}, and copies",
     }
+
+
+def _pools(block: Block) -> list[str]:
+    """Whose images thieves ask about, in words; those who make theirs up ask about none."""
+    words = {ADVERSARY: "fresh images of the same data", "owner": "the owner's own images"}
+    steps = [step for trial in block.trials for step in trial.steps]
+    steps += [step for probe in block.probes for step in probe.stolen]
+    pools = [step.pool for step in steps if isinstance(step, Theft) and getattr(step.attack, "asks_pool", False)]
+    return [words.get(pool, f"images of {pool}") for pool in dict.fromkeys(pools)]
 
 
 def _row(

@@ -28,6 +28,7 @@ from heirmark.console import error_line, show
 
 if TYPE_CHECKING:
     from heirmark.bench.bench import BenchResult, Executor
+    from heirmark.bench.grid import Grid
     from heirmark.bench.rows import CellRow
     from heirmark.report.bench import BenchReport
 
@@ -42,7 +43,8 @@ def bench(
         Path | None,
         typer.Option(
             "--out",
-            help="Folder of the results; run again to resume. Default: runs/bench-NAME, and for a part a folder in it.",
+            help="Folder of the results; run again to resume. Default: runs/bench-NAME, at another scale than cpu "
+            "runs/bench-NAME-SCALE, and for a part, or parts put together, a folder in it.",
         ),
     ] = None,
     seeds: Annotated[
@@ -50,6 +52,16 @@ def bench(
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option("--only", help="A part of a watermark's name; may be repeated.")
+    ] = None,
+    blocks: Annotated[
+        list[str] | None, typer.Option("--block", help="A part of a block's name; may be repeated.")
+    ] = None,
+    trials: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--trial",
+            help="A part of the name of a trial, which leaves out probes; may be repeated. The model itself is always judged.",
+        ),
     ] = None,
     store: Annotated[
         str | None,
@@ -75,10 +87,13 @@ def bench(
     ray: Annotated[
         str | None, typer.Option("--ray", help="Run stages at once on Ray: local, or the address of a cluster.")
     ] = None,
-    ray_cpus: Annotated[float, typer.Option("--ray-cpus", help="CPUs, and threads, of a stage on Ray.")] = 1.0,
+    ray_cpus: Annotated[
+        float | None, typer.Option("--ray-cpus", help="CPUs, and threads, of a stage on Ray. Default: 1.")
+    ] = None,
     ray_gpus: Annotated[
-        float, typer.Option("--ray-gpus", help="GPUs of a stage on Ray; 0.5 lets two stages share one.")
-    ] = 0.0,
+        float | None,
+        typer.Option("--ray-gpus", help="GPUs of a stage on Ray; 0.5 lets two stages share one. Default: 0."),
+    ] = None,
     device: Device = "auto",
     precision: Precision = "auto",
     compiled: Compile = False,
@@ -90,22 +105,31 @@ def bench(
     from heirmark.bench.bench import run_bench
     from heirmark.bench.recipes import described, load_grid, names_file_only
     from heirmark.bench.settings import Contexts
+    from heirmark.errors import BadConfig
 
+    parts = {"--seed": seeds, "--only": only, "--block": blocks, "--trial": trials}
+    given: dict[str, object] = {**parts, "--store": store, "--ray": ray, "--ray-cpus": ray_cpus, "--ray-gpus": ray_gpus}
+    given |= {"--tensorboard": tensorboard, "--mlflow": mlflow, "--compile": compiled, "--data-root": data_root}
+    given |= {name: value != "auto" for name, value in (("--device", device), ("--precision", precision))}
+    computing = [name for name, value in given.items() if value is not None and value is not False and value != []]
     if as_list or names_file_only(recipe):
+        if not as_list and (computing or out or rows):
+            raise BadConfig(f"{recipe} has several recipes: choose one of {', '.join(described(recipe))}")
         _list(described(recipe), as_json)
         return MARKED
     if rows:
-        given: dict[str, object] = {"--seed": seeds, "--only": only, "--store": store, "--ray": ray}
-        given |= {"--tensorboard": tensorboard, "--mlflow": mlflow}
-        return _join(recipe, scale, rows, out, [name for name, value in given.items() if value], as_json)
+        return _join(recipe, scale, rows, out, computing, as_json)
+    if ray is None and (ray_cpus is not None or ray_gpus is not None):
+        raise BadConfig("--ray-cpus and --ray-gpus are for stages on Ray: give --ray local or an address, too")
     # Before anything is computed, so that what is missing is said at once.
     trackers = [logging.tensorboard(tensorboard)] if tensorboard else []
     trackers += [logging.mlflow(mlflow)] if mlflow else []
-    grid = select(load_grid(recipe, scale), only or [], seeds or [])
-    execute, facts = _executor(recipe, ray, ray_cpus, ray_gpus)
-    said = [word for seed in seeds or [] for word in ("--seed", str(seed))]
-    said += [word for name in only or [] for word in ("--only", name)]
-    whole = Path("runs") / f"bench-{grid.name}"
+    grid = select(load_grid(recipe, scale), only or [], seeds or [], blocks=blocks or [], trials=trials or [])
+    execute, facts, shared = _executor(
+        recipe, ray, 1.0 if ray_cpus is None else ray_cpus, 0.0 if ray_gpus is None else ray_gpus
+    )
+    said = [word for name, values in parts.items() for value in values or [] for word in (name, str(value))]
+    whole = _folder(grid, scale)
     # A part shares the whole's stages, but must not take the place of its report.
     store = store or (None if out else str(whole / "stages"))
     out = out or (whole / "parts" / _folder_name(said) if said else whole)
@@ -116,7 +140,7 @@ def bench(
             out,
             contexts=Contexts(runtime, data_root),
             # Where things lie is left out: the report may go to others.
-            command=shlex.join(["heirmark", "bench", recipe, "--scale", scale, *runtime.options(), *said]),
+            command=shlex.join(["heirmark", "bench", recipe, "--scale", scale, *runtime.options(), *shared, *said]),
             store=store,
             execute=execute,
             facts=facts,
@@ -139,7 +163,12 @@ def _join(
     grid = load_grid(recipe, scale)
     words = ["heirmark", "bench", recipe, "--scale", scale]
     command = shlex.join([*words, *(word for folder in folders for word in ("--rows", str(folder)))])
-    return _tell(join_bench(grid, out or Path("runs") / f"bench-{grid.name}", folders, command=command), as_json)
+    return _tell(join_bench(grid, out or _folder(grid, scale) / "joined", folders, command=command), as_json)
+
+
+def _folder(grid: Grid, scale: str) -> Path:
+    """Where a recipe's results go unless one says otherwise."""
+    return Path("runs") / f"bench-{grid.name}{'' if scale == 'cpu' else f'-{scale}'}"
 
 
 def _tell(result: BenchResult, as_json: bool) -> int:
@@ -197,15 +226,18 @@ def _print(report: BenchReport) -> None:
     show(" ".join([*report.summary, *drawn]))
 
 
-def _executor(recipe: str, ray: str | None, cpus: float, gpus: float) -> tuple[Executor, dict[str, str]]:
-    """Where stages run, and what is to be said of that."""
+def _executor(recipe: str, ray: str | None, cpus: float, gpus: float) -> tuple[Executor, dict[str, str], list[str]]:
+    """Where stages run, what is to be said of that, and the options that give each as many threads elsewhere."""
     if ray is None:
         from heirmark.bench.running import run_here
 
-        return run_here, {}
-    from heirmark.bench.on_ray import check_share, run_on_ray, threads_for
+        return run_here, {}, []
+    from heirmark.bench.on_ray import LOCAL, check_share, run_on_ray, threads_for
 
     check_share(cpus, gpus)
     folder = Path(recipe if recipe.endswith(".py") else recipe.rpartition(":")[0]).resolve().parent
-    facts = {"threads": str(threads_for(cpus)), "ray": f"{cpus:g} CPUs, {gpus:g} GPUs a stage"}
-    return functools.partial(run_on_ray, address=ray, cpus=cpus, gpus=gpus, code=folder), facts
+    where = "" if ray == LOCAL else "; the processor is that of the machine that started it"
+    facts = {"threads": str(threads_for(cpus)), "ray": f"{cpus:g} CPUs, {gpus:g} GPUs a stage{where}"}
+    shared = ["--ray", LOCAL]
+    shared += ["--ray-cpus", f"{cpus:g}"] * (cpus != 1) + ["--ray-gpus", f"{gpus:g}"] * (gpus != 0)
+    return functools.partial(run_on_ray, address=ray, cpus=cpus, gpus=gpus, code=folder), facts, shared

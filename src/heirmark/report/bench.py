@@ -320,12 +320,22 @@ def paper_text(paper: PaperRow) -> str:
 
     Example:
         >>> paper_text(PaperRow(source="T2S, Table I", accuracy=0.82, wsr=0.976))
-        'T2S, Table I: ACC 82.0%, WSR 97.6%'
+        'T2S, Table I: ACC 82.00%, WSR 97.60%'
     """
     told = [
-        f"{name} {percent(rate)}" for name, rate in (("ACC", paper.accuracy), ("WSR", paper.wsr)) if rate is not None
+        f"{name} {printed(rate)}" for name, rate in (("ACC", paper.accuracy), ("WSR", paper.wsr)) if rate is not None
     ]
     return f"{paper.source}: {', '.join(told) or 'no figure'}"
+
+
+def printed(rate: float) -> str:
+    """A rate as papers print it: rounding 99.95 % to 100 % would be no quotation.
+
+    Example:
+        >>> printed(0.9995)
+        '99.95%'
+    """
+    return f"{rate:.2%}"
 
 
 def trial_name(trial: str) -> str:

@@ -17,6 +17,7 @@ from heirmark.report.bench import (
     Kind,
     called,
     hits,
+    printed,
     probed,
     reasons,
     remarks,
@@ -105,7 +106,7 @@ def _verdict(row: BenchRow) -> Iterator[Sequence[str]]:
     control = (percent(row.control_wsr.highest), called(row, "control"))
     yield (trial_name(row.trial), row.marking, *figures, *control, called(row, "marked"))
     for paper in row.papers:
-        rates = [DASH if rate is None else percent(rate) for rate in (paper.accuracy, paper.wsr)]
+        rates = [DASH if rate is None else printed(rate) for rate in (paper.accuracy, paper.wsr)]
         yield ("", f"… {paper.source}", rates[0], "", rates[1], "", "", "", "")
 
 
