@@ -5,7 +5,8 @@
     python benchmarks/training.py --models naivenet:batch_norm=true resnet18 --data-shape 3 32 32 --images 50000 --batch 256
 
 The rival is the loop of PyTorch's tutorials: a TensorDataset behind a DataLoader, float32, the usual memory layout. heirmark's
-own keeps images, batches and augmentation on the device, weights and images channels-last, and runs
+own keeps images, batches and augmentation on the device, weights and images channels-last, plays a step as one recorded graph
+where that is a GPU, and runs
 
 - in its default precision, bfloat16 on GPUs and CPUs that multiply it (AMX, AVX-512 BF16), else float32, and in float32;
 - ``compiled`` in the default precision (``Runtime(compile=True)``), on a GPU or with ``--compile``;

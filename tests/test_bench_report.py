@@ -84,7 +84,7 @@ def test_page_says_everything(html: str) -> None:
     text = words(html)
     for wanted in (
         "Watermarks against theft and removal", "Settings of a study", "Knockoff, labels", "T2S, Mix, λ = 50",
-        "T2S, Table II, CIFAR-10: ACC 82.0%, WSR 97.6%", "worst", "1 false alarm", "A remark.", "2026-01-01",
+        "T2S, Table II, CIFAR-10: ACC 82.00%, WSR 97.60%", "worst", "1 false alarm", "A remark.", "2026-01-01",
         "seeds 0, 1, 2 failed: a loss became inf in epoch 1", "Neural Cleanse", "local outliers", "1 of 3", "2 of 2",
         "seed 2 invalid: the suspect answers everything alike", "2 of 3, 1 invalid", "1 verdict is invalid",
         "Features in two dimensions", "does not prove", "Where the mark is",

@@ -101,7 +101,9 @@ def test_what_papers_print_has_a_cell(file: str, name: str) -> None:
     }
     shown = [item for grid in grids for item in grid.papers]
     assert [item for item in shown if (item.marking, item.trial) not in cells] == []
+    blocks = {block.name for grid in grids for block in grid.blocks}
     for item in shown:
+        assert item.block in ("", *blocks)
         assert all(figure is None or 0 <= figure <= 1 for figure in (item.accuracy, item.wsr))
 
 

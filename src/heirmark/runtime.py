@@ -33,10 +33,12 @@ class Runtime:
     Attributes:
         device: ``"auto"`` (CUDA when there is one, else the CPU) or any torch device string.
         precision: ``"float32"``, ``"bfloat16"`` (autocast), or ``"auto"``: bfloat16 where the hardware
-            multiplies it, on a CPU AMX or AVX-512 BF16, and small nets train about twice as fast as in float32. By AVX-512
-            alone they train no faster.
+            multiplies it, on a CPU AMX or AVX-512 BF16, and small nets train one and a half times to twice as fast as in
+            float32 (``results/training.json``: AVX-512 BF16). By AVX-512 alone they train no faster.
         compile: whether models that train on one loss go through ``torch.compile``, which changes results by rounding alone. It
-            pays on a GPU and in long training: the first steps of every new model take up to a minute longer. The rehearsal and
+            seldom pays: on a GPU the steps of known layers are otherwise played as one recorded graph
+            (:mod:`heirmark.graphs`), twice as fast with ResNet-18 on an H200 (``results/training_gpu.json``), and the first
+            steps of every new model take up to a minute longer. The rehearsal and
             joint training, which differentiate one pass several times or forwards, are never compiled, nor are predictions.
         progress: callback that long work reports to; it takes no part in equality.
 

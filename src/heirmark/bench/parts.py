@@ -51,7 +51,7 @@ class Whole:
         provenance: facts of all parts; where these differ, each fact once.
         made_by: the command that made a row.
         missing: how many cells of the grid no part has.
-        absent: seeds and watermarks of the recipe that no part has, in words.
+        absent: seeds, blocks and watermarks of the recipe that no part has, in words.
         uneven: seeds whose unmarked control is not one model in all parts.
         unlike: how parts were computed otherwise than others, in words.
     """
@@ -117,6 +117,7 @@ def join(grid: Grid, parts: Sequence[Part], command: str) -> Whole:
                 )
     seeds = tuple(sorted({row.seed for row, _ in found.values()}))
     markings = {(row.block, row.marking) for row, _ in found.values()}
+    present = {block for block, _ in markings}
     blocks = tuple(
         replace(block, markings=kept)
         for block in grid.blocks
@@ -143,11 +144,12 @@ def join(grid: Grid, parts: Sequence[Part], command: str) -> Whole:
         missing=sum(place not in found for place in places),
         absent=(
             *(f"seed {seed}" for seed in grid.seeds if seed not in seeds),
+            *(block.name for block in grid.blocks if block.name not in present),
             *(
                 marking.name
                 for block in grid.blocks
                 for marking in block.markings
-                if (block.name, marking.name) not in markings
+                if block.name in present and (block.name, marking.name) not in markings
             ),
         ),
         uneven=tuple(_uneven(parts)),

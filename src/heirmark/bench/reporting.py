@@ -224,7 +224,7 @@ def _arm(row: CellRow) -> ArmRow:
 
 
 def _unmatched(grid: Grid) -> list[str]:
-    """Figures of papers that stand beside no row, of watermarks that the grid has."""
+    """Figures of papers that stand beside no row, of watermarks and blocks that the grid has."""
     known = {
         (block.name, marking.name, trial)
         for block in grid.blocks
@@ -236,6 +236,7 @@ def _unmatched(grid: Grid) -> list[str]:
         f"{paper.source} prints a figure for {paper.marking} after {paper.trial!r}, which is no trial of this grid."
         for paper in grid.papers
         if paper.marking in names
+        and paper.block in ("", *_names(grid))
         and not any(
             (block, paper.marking, paper.trial) in known for block in ({paper.block} if paper.block else _names(grid))
         )

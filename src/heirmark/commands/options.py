@@ -73,7 +73,8 @@ Precision = Annotated[str, typer.Option("--precision", help="auto, float32 or bf
 Compile = Annotated[
     bool,
     typer.Option(
-        "--compile", help="Train through torch.compile, which pays on a GPU; rounding, and so results, are its own."
+        "--compile",
+        help="Train through torch.compile, in place of recorded graphs on a GPU; rounding, and so results, are its own.",
     ),
 ]
 Settings = Annotated[
