@@ -270,6 +270,12 @@ def test_select_blocks_and_trials() -> None:
     first = GRID.blocks[0]
     grid = replace(GRID, blocks=(first, replace(first, name="other")))
     assert [block.name for block in select(grid, blocks=["OTH"]).blocks] == ["other"]
+    papers = [
+        Published(source=block, marking="joint", wsr=0.5, block=block)
+        for block in ("", first.name, "other", "mistaken")
+    ]
+    kept = select(replace(grid, papers=tuple(papers)), blocks=["other"]).papers
+    assert [paper.block for paper in kept] == ["", "other", "mistaken"]
     trial = first.trials[0].name
     (block,) = select(GRID, trials=[trial.upper()]).blocks
     assert trial in [kept.name for kept in block.trials]

@@ -202,7 +202,7 @@ def select(
         grid = replace(grid, seeds=tuple(seeds))
     if blocks:
         wanted = _named(blocks, "block", [block.name for block in grid.blocks])
-        grid = replace(grid, blocks=tuple(block for block in grid.blocks if wanted(block.name)))
+        grid = of_blocks(grid, [block for block in grid.blocks if wanted(block.name)])
     if trials:
         wanted = _named(trials, "trial", [trial.name for block in grid.blocks for trial in block.trials])
         grid = replace(
@@ -215,8 +215,15 @@ def select(
     if only:
         wanted = _named(only, "marking", [marking.name for block in grid.blocks for marking in block.markings])
         kept = [(block, tuple(marking for marking in block.markings if wanted(marking.name))) for block in grid.blocks]
-        grid = replace(grid, blocks=tuple(replace(block, markings=some) for block, some in kept if some))
+        grid = of_blocks(grid, [replace(block, markings=some) for block, some in kept if some])
     return grid
+
+
+def of_blocks(grid: Grid, blocks: Sequence[Block]) -> Grid:
+    """The grid of some of its blocks alone, or of parts of them, and without what papers print for the others."""
+    left_out = {block.name for block in grid.blocks} - {block.name for block in blocks}
+    papers = tuple(paper for paper in grid.papers if paper.block not in left_out)
+    return replace(grid, blocks=tuple(blocks), papers=papers)
 
 
 def _named(words: Sequence[str], what: str, names: Sequence[str]) -> Callable[[str], bool]:

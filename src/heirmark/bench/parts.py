@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from heirmark.bench.grid import Grid
+from heirmark.bench.grid import Grid, of_blocks
 from heirmark.bench.rows import CellRow, from_plain
 from heirmark.configuration import to_json
 from heirmark.errors import BadArtifact, BadConfig
@@ -123,7 +123,7 @@ def join(grid: Grid, parts: Sequence[Part], command: str) -> Whole:
         for block in grid.blocks
         if (kept := tuple(marking for marking in block.markings if (block.name, marking.name) in markings))
     )
-    whole = replace(grid, blocks=blocks, seeds=seeds)
+    whole = replace(of_blocks(grid, blocks), seeds=seeds)
     places = list(_places(whole))
     unknown = set(found) - set(places)
     if unknown:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from heirmark.bench.grid import Block, Grid, Published
+from heirmark.bench.grid import Block, Grid, Published, asks_foreign
 from heirmark.bench.rows import CellRow
 from heirmark.bench.summaries import Summary
 from heirmark.pipeline.answering import ADVERSARY
@@ -117,14 +117,19 @@ def _facts(block: Block, grid: Grid) -> dict[str, str]:
     pools = _pools(block)
     if pools:
         facts["thieves ask"] = ", ".join(pools)
-    if load.foreign:
+    if load.foreign and any(asks_foreign(marking.method) for marking in block.markings):
         facts["foreign images"] = load.foreign
-    thefts = f" + {len(block.probes)} probes" if block.probes else ""
-    seeds = f"{len(grid.seeds)} seed{'s' * (len(grid.seeds) > 1)}"
+    counts = [_count(len(block.markings), "watermark"), " x ", _count(len(block.trials) + 1, "trial")]
+    counts += [" + ", _count(len(block.probes), "probe")] if block.probes else []
+    seeds = _count(len(grid.seeds), "seed")
     return facts | {
-        "grid": f"{len(block.markings)} watermarks x {len(block.trials) + 1} trials{thefts}, {seeds}",
-        "calibrated on": f"{len(block.calibrators)} unmarked model{'s' * (len(block.calibrators) > 1)}, and copies",
+        "grid": f"{''.join(counts)}, {seeds}",
+        "calibrated on": f"{_count(len(block.calibrators), 'unmarked model')}, and copies",
     }
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _pools(block: Block) -> list[str]:
@@ -224,7 +229,7 @@ def _arm(row: CellRow) -> ArmRow:
 
 
 def _unmatched(grid: Grid) -> list[str]:
-    """Figures of papers that stand beside no row, of watermarks and blocks that the grid has."""
+    """Figures of papers that stand beside no row, of watermarks that the grid has."""
     known = {
         (block.name, marking.name, trial)
         for block in grid.blocks
@@ -236,7 +241,6 @@ def _unmatched(grid: Grid) -> list[str]:
         f"{paper.source} prints a figure for {paper.marking} after {paper.trial!r}, which is no trial of this grid."
         for paper in grid.papers
         if paper.marking in names
-        and paper.block in ("", *_names(grid))
         and not any(
             (block, paper.marking, paper.trial) in known for block in ({paper.block} if paper.block else _names(grid))
         )
