@@ -17,7 +17,7 @@ import pytest
 from rich.console import Console
 
 import bench_rows
-from heirmark.attacks import Knockoff
+from heirmark.attacks import DFME, Knockoff, LocalOutliers, Transfer
 from heirmark.bench import Block, Grid, Marking, Published, Workload, logging
 from heirmark.bench.bench import BenchResult, run_bench
 from heirmark.bench.pictures import mean_history, project
@@ -28,8 +28,9 @@ from heirmark.bench.summaries import summarise
 from heirmark.commands import benching
 from heirmark.errors import BadConfig
 from heirmark.methods import FeatureSharing, Unmarked, Vanilla
+from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.stealing import Theft
-from heirmark.pipeline.trials import Trial
+from heirmark.pipeline.trials import Probe, Trial
 from heirmark.report.bench import BenchReport, Cloud, Course, Projection
 from heirmark.report.bench_figures import heat_map, rate_lines
 from heirmark.report.bench_page import family, render_bench
@@ -261,6 +262,57 @@ def test_figures_of_papers_stand_beside_their_cells_alone() -> None:
     told = [(row.marking, row.trial, paper.source) for row in made.blocks[0].rows for paper in row.papers]
     assert told == [("T2S", "", "A")]
     assert [note[0] for note in made.notes] == ["B", "C"]
+
+
+def test_figures_of_papers_are_not_rounded_further() -> None:
+    papers = (Published(source="A", marking="T2S", accuracy=0.0015, wsr=0.9995),)
+    made = report(grid=replace(bench_rows.grid(), papers=papers))
+    assert "A: ACC 0.15%, WSR 99.95%" in words(render_bench(made))
+    assert "|  | … A | 0.15% |  | 99.95% |  |  |  |  |" in markdown(made).splitlines()
+
+
+def test_a_block_says_whose_images_its_thieves_ask_about() -> None:
+    def ask(trials: Sequence[Trial], probes: Sequence[Probe] = ()) -> str | None:
+        grid = bench_rows.grid()
+        block = replace(grid.blocks[0], trials=tuple(trials), probes=tuple(probes))
+        made = report([], replace(grid, blocks=(block,)))
+        return made.blocks[0].facts.get("thieves ask")
+
+    def trial(name: str, *steps: Theft | Alteration) -> Trial:
+        return Trial(name=name, group="", steps=steps)
+
+    fresh, own, other = (Theft(attack=Knockoff(), pool=pool) for pool in ("adversary", "owner", "cifar10"))
+    assert ask([trial("a", Theft(attack=DFME()))]) is None, "he asks about images that he makes"
+    assert ask([trial("a", Alteration(attack=Transfer(), pool="cifar10"))]) is None, "he asks nothing"
+    assert ask([trial("a", fresh)]) == "fresh images of the same data"
+    screen = Probe(name="screen", attack=LocalOutliers(), stolen=(other,))
+    assert ask([trial("a", own), trial("b", fresh), trial("c", own)], [screen]) == (
+        "the owner's own images, fresh images of the same data, images of cifar10"
+    )
+
+
+def test_the_small_table_marks_what_is_partly_invalid_or_failed() -> None:
+    def cell(*outcomes: str) -> str:
+        rows = [
+            CellRow(
+                block=NAME, marking=name, trial=trial, arm="marked", seed=seed, stage="verify/0",
+                outcome="" if outcome == "failed" else outcome, error="it broke" if outcome == "failed" else "",
+                wsr=0.5 if outcome == "MARKED" else 0.0 if outcome == "INVALID" else math.nan,
+            )
+            for name in ("T2S", "vanilla") for trial in ("", "transfer") for seed, outcome in enumerate(outcomes)
+        ]  # fmt: skip
+        (table,) = re.findall(r'<table class="plain glance">.*?</table>', render_bench(report(rows)), flags=re.DOTALL)
+        cells = {words(found) for found in re.findall(r"<td>(.*?)</td>", table, flags=re.DOTALL)}
+        assert len(cells) == 1
+        return cells.pop()
+
+    assert cell("MARKED", "MARKED") == "● 50.0% [50.0%]"
+    assert cell("MARKED", "INVALID") == "◐ 25.0% [0.0%] 1 invalid"
+    assert cell("MARKED", "failed") == "◐ 50.0% [50.0%] 1 failed"
+    assert cell("MARKED", "INVALID", "failed") == "◐ 25.0% [0.0%] 1 invalid 1 failed"
+    assert cell("INVALID", "INVALID") == "invalid"
+    assert cell("INVALID", "failed") == "invalid 1 failed"
+    assert cell("failed", "failed") == "failed"
 
 
 def test_part_command() -> None:

@@ -15,7 +15,7 @@ import bench_rows
 from heirmark.attacks import LocalOutliers, NeuralCleanse
 from heirmark.bench import Grid
 from heirmark.bench.bench import join_bench
-from heirmark.bench.parts import read_part
+from heirmark.bench.parts import Part, read_part, unlike
 from heirmark.bench.rows import CellRow, from_plain, to_plain
 from heirmark.cli import app
 from heirmark.configuration import to_json
@@ -110,6 +110,48 @@ def test_a_control_that_was_trained_twice_is_told(tmp_path: Path) -> None:
     assert notes("even", second=0.8) == []
     (note,) = notes("uneven", second=0.81)
     assert note.endswith(" seed 1.")
+
+
+def test_parts_of_unlike_runtimes_are_told(tmp_path: Path) -> None:
+    def notes(name: str, *parts: tuple[Sequence[int], Sequence[str], dict[str, str]]) -> list[str]:
+        (tmp_path / name).mkdir()
+        folders = [
+            lay(tmp_path / name / str(place), seeds, names, **facts)
+            for place, (seeds, names, facts) in enumerate(parts)
+        ]
+        joined = join_bench(grid(), tmp_path / name / "out", folders, command="c")
+        told = [note for note in joined.report.notes if "differ in" in note]
+        assert all(note in (tmp_path / name / "out" / "tables.md").read_text() for note in told)
+        return told
+
+    single, half = {"precision": "float32", "torch": "2"}, {"precision": "bfloat16", "torch": "2"}
+    assert notes("alike", ([0], NAMES, single), ([1, 2], NAMES, single)) == []
+    changes = "The parts differ in precision, which changes numbers a little:"
+    assert notes("by seed", ([0], NAMES, single), ([1, 2], NAMES, half)) == [
+        f"{changes} float32: seed 0; bfloat16: seed 1, seed 2."
+    ]
+    assert notes("within", ([0], NAMES[:1], single), ([0], NAMES[1:], half), ([1], NAMES[:2], half)) == [
+        f"{changes} float32: seed 0 ({NAMES[0]}); bfloat16: seed 0 (all but {NAMES[0]}), seed 1."
+    ], "a seed is one's whole only where no other has some of it"
+    unlike = notes("two", ([0], NAMES, {**single, "device": "cpu"}), ([1], NAMES, {**half, "device": "cuda"}))
+    assert [note.partition(",")[0] for note in unlike] == [
+        "The parts differ in device",
+        "The parts differ in precision",
+    ]
+
+
+def test_of_unlike_parts_whole_blocks_are_named_and_many_watermarks_counted() -> None:
+    def part(precision: str, block: str, names: Sequence[str]) -> Part:
+        rows = tuple(CellRow(block=block, marking=name, arm="marked", seed=0) for name in names)
+        return Part(folder=Path(), rows=rows, provenance={"precision": precision}, grid={})
+
+    letters = "abcdefghijkl"
+    (note,) = unlike([part("x", "A", letters), part("y", "B", letters)])
+    assert note.endswith(" x: seed 0 (A); y: seed 0 (B).")
+    (note,) = unlike([part("x", "A", "ab"), part("y", "A", letters[2:]), part("y", "B", letters)])
+    assert note.endswith(" x: seed 0 (A: a and A: b); y: seed 0 (all but A: a and A: b).")
+    (note,) = unlike([part("x", "A", letters[:5]), part("y", "A", letters[5:])])
+    assert note.endswith(" x: seed 0 (5 of 12 watermarks); y: seed 0 (7 of 12 watermarks).")
 
 
 @pytest.mark.parametrize(

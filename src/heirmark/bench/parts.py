@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,8 @@ PARTS = "parts"
 """In the settings of a whole: where each part of it comes from."""
 _SHOWN = ("pictures", "markings")
 """Of a block, what may differ between parts: what the report shows besides, and which watermarks there are."""
+_FEW = 4
+"""So many names a note takes."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,7 +155,7 @@ def join(grid: Grid, parts: Sequence[Part], command: str) -> Whole:
             ),
         ),
         uneven=tuple(_uneven(parts)),
-        unlike=tuple(_unlike(parts)),
+        unlike=tuple(unlike(parts)),
     )
 
 
@@ -176,26 +178,51 @@ def _uneven(parts: Sequence[Part]) -> list[int]:
     )
 
 
-def _unlike(parts: Sequence[Part]) -> Iterator[str]:
+def unlike(parts: Sequence[Part]) -> Iterator[str]:
     """What of the runtime, which can change a number, is not the same in all parts."""
     for fact in ("device", "precision", "torch", "compile"):
         having: dict[str, list[Part]] = {}
         for part in parts:
             having.setdefault(part.provenance.get(fact, "none"), []).append(part)
         if len(having) > 1:
-            told = "; ".join(f"{value}: {_whose(some)}" for value, some in having.items())
+            told = "; ".join(f"{value}: {_whose(some, parts)}" for value, some in having.items())
             yield f"The parts differ in {fact}, which changes numbers a little: {told}."
 
 
-def _whose(parts: Sequence[Part]) -> str:
-    """The rows of parts, by seed: all watermarks of it, or which."""
-    every = {row.marking for part in parts for row in part.rows}
-    seeds = sorted({row.seed for part in parts for row in part.rows})
+def _whose(parts: Sequence[Part], among: Sequence[Part]) -> str:
+    """The rows of parts, by seed: all that any part has of it, or which."""
     found = []
-    for seed in seeds:
-        mine = dict.fromkeys(row.marking for part in parts for row in part.rows if row.seed == seed)
-        found.append(f"seed {seed}" if set(mine) == every else f"seed {seed} ({', '.join(mine)})")
+    for seed in sorted({row.seed for part in parts for row in part.rows}):
+        mine, every = _marked(parts, seed), _marked(among, seed)
+        found.append(f"seed {seed}" if len(mine) == len(every) else f"seed {seed} ({_which(mine, every)})")
     return ", ".join(found)
+
+
+def _marked(parts: Sequence[Part], seed: int) -> dict[tuple[str, str], None]:
+    """Blocks and watermarks of which parts have rows of a seed, in their order."""
+    return dict.fromkeys((row.block, row.marking) for part in parts for row in part.rows if row.seed == seed)
+
+
+def _which(mine: Collection[tuple[str, str]], every: Collection[tuple[str, str]]) -> str:
+    """Blocks and watermarks by name, or those that are left out, or how many where a reader would count."""
+    named, others = _names(mine, every), _names([pair for pair in every if pair not in mine], every)
+    fewest = min(named, others, key=len)
+    if len(fewest) > _FEW:
+        return f"{len(mine)} of {len(every)} watermarks"
+    # Names have commas of their own.
+    return ("" if fewest is named else "all but ") + " and ".join(fewest)
+
+
+def _names(some: Collection[tuple[str, str]], every: Collection[tuple[str, str]]) -> list[str]:
+    """Blocks, where they are whole and others are there, and watermarks."""
+    names = []
+    blocks = dict.fromkeys(block for block, _ in every)
+    for block in blocks:
+        kept, whole = ([marking for name, marking in each if name == block] for each in (some, every))
+        if len(blocks) > 1:
+            kept = [block] if len(kept) == len(whole) else [f"{block}: {marking}" for marking in kept]
+        names += kept
+    return names
 
 
 def _check_settings(part: Part, wanted: Mapping[str, Any]) -> None:
