@@ -251,11 +251,10 @@ def test_stages_are_shared_between_cells() -> None:
     assert kinds.count("steal") == 2 + 1 + 1
 
 
-def test_contexts_are_loaded_once_and_show_foreign_images_to_those_who_ask() -> None:
+def test_contexts_are_loaded_once() -> None:
     contexts = Contexts(CPU)
     setting = Setting(data="own_code:make_task", seed=0)
     assert contexts(setting) is contexts(setting)
-    assert contexts(setting).task.foreign is None
 
 
 def test_select() -> None:
