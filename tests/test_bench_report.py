@@ -21,6 +21,7 @@ from heirmark.attacks import DFME, Knockoff, LocalOutliers, Transfer
 from heirmark.bench import Block, Grid, Marking, Published, Workload, logging
 from heirmark.bench.bench import BenchResult, run_bench
 from heirmark.bench.pictures import mean_history, project
+from heirmark.bench.recipes import load_grid
 from heirmark.bench.reporting import part_command, report_of
 from heirmark.bench.rows import CellRow
 from heirmark.bench.settings import Contexts
@@ -605,6 +606,8 @@ def test_bench_on_the_command_line(
     ])  # fmt: skip
     assert result.exit_code == 0, result.output
     assert "joint" in result.output
+    tiny = load_grid("some_recipes.py:table_1", "cpu")
+    assert [benching._folder(tiny, scale).name for scale in ("cpu", "paper")] == ["bench-tiny", "bench-tiny-paper"]
     part = Path("runs/bench-tiny/parts/only-joint")
     assert str(part / "report.html") in result.output
     assert (part / "report.html").is_file(), "a part does not take the place of the whole's report"

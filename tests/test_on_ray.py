@@ -236,6 +236,7 @@ def test_a_second_run_on_ray_computes_nothing(session: Session, recipe: Path, sp
     told = json.loads((spread.out / "bench.json").read_text())["provenance"]
     assert told["threads"] == "1"
     assert told["ray"] == "0.5 CPUs, 0 GPUs a stage"
+    assert "--precision float32 --ray local --ray-cpus 0.5 --only joint" in told["command"]
     assert session.ray.is_initialized(), "who started it may still need it"
 
 
