@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shlex
 import sys
 import types
 from collections.abc import Sequence
@@ -614,6 +615,29 @@ def test_bench_on_the_command_line(
     assert json.loads((part / "bench.json").read_text())["provenance"]["command"] == (
         "heirmark bench some_recipes.py:table_1 --scale cpu --device cpu --precision float32 --only joint"
     ), "what the machine chose is said, too"
+    block, trial = tiny.blocks[0].name, tiny.blocks[0].trials[0].name
+    result = runner.invoke(app, [
+        "bench", "some_recipes.py:table_1", "--block", block.upper(), "--trial", trial, "--store", str(ran[1] / "stages"),
+        "--device", "cpu", "--precision", "float32",
+    ])  # fmt: skip
+    assert result.exit_code == 0, result.output
+    out = Path("runs/bench-tiny/parts") / benching._folder_name(["--block", block.upper(), "--trial", trial])
+    told = json.loads((out / "bench.json").read_text())
+    assert shlex.split(told["provenance"]["command"])[-4:] == ["--block", block.upper(), "--trial", trial]
+    assert {row["trial"] for row in told["summary"]} == {"", trial}, "the model itself is always judged"
+
+
+def test_where_a_cluster_is_stays_out_of_the_report() -> None:
+    _, facts, shared = benching._executor("recipes/a.py:table", "10.0.0.1:6379", 2.0, 0.5)
+    assert shared == ["--ray", "local", "--ray-cpus", "2", "--ray-gpus", "0.5"]
+    assert facts["threads"] == "2"
+    assert facts["ray"].endswith("; the processor is that of the machine that started it")
+    assert "10.0.0.1" not in str(facts)
+    assert benching._executor("a.py", "local", 1.0, 0.0)[1:] == (
+        {"threads": "1", "ray": "1 CPUs, 0 GPUs a stage"},
+        ["--ray", "local"],
+    )
+    assert benching._executor("a.py", None, 1.0, 0.0)[1:] == ({}, [])
 
 
 def test_a_grid_that_fails_and_a_tracker_that_is_not_told_end_with_1(

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 import bench_rows
 from heirmark.attacks import LocalOutliers, NeuralCleanse
-from heirmark.bench import Grid
+from heirmark.bench import Grid, select
 from heirmark.bench.bench import join_bench
 from heirmark.bench.parts import Part, read_part, unlike
 from heirmark.bench.rows import CellRow, from_plain, to_plain
@@ -92,6 +92,21 @@ def test_what_no_part_has_is_told(tmp_path: Path) -> None:
     missing = len(made([0], NAMES[2:3])) + len(made([1], NAMES[:1]))
     assert any(f"{missing} cells of these watermarks and seeds" in note for note in joined.report.notes)
     assert f"Of the recipe, in no part yet: seed 2, {NAMES[3]}." in joined.report.notes
+
+
+def test_parts_by_block_make_the_whole_and_parts_by_trial_do_not(tmp_path: Path) -> None:
+    (block,) = grid().blocks
+    two = replace(grid(), blocks=(block, replace(block, name="another")))
+    parts = [lay(tmp_path / f"part-{name}", [0], of=select(two, blocks=[name])) for name in (block.name, "another")]
+    write_rows(parts[1], [replace(row, block="another") for row in made([0], NAMES)])
+    joined = join_bench(two, tmp_path / "out", parts, command="c")
+    assert [row.block for row in joined.rows] == [block.name] * (len(joined.rows) // 2) + ["another"] * (
+        len(joined.rows) // 2
+    )
+    assert not any("cells of these" in note for note in joined.report.notes)
+    by_trial = lay(tmp_path / "by-trial", [0], of=select(grid(), trials=[block.trials[0].name]))
+    with pytest.raises(BadConfig, match="has other settings now: trials, probes"):
+        join_bench(grid(), tmp_path / "refused", [by_trial], command="c")
 
 
 def test_a_control_that_was_trained_twice_is_told(tmp_path: Path) -> None:
