@@ -521,7 +521,6 @@ def test_mlflow_gets_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     assert calls == [
         ("uri", "file:here"),
         ("experiment", "grid"),
-        ("delete", "old"),
         ("run", "a/b/seed 0", {"heirmark.run": "a/b/seed 0"}),
         ("enter",),
         ("params", {"seed": "0", "method": "T2S", "long": "x" * 250}),
@@ -529,7 +528,23 @@ def test_mlflow_gets_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
         ("metric", "embedding/wsr", 0.1, 0),
         ("metric", "embedding/wsr", 0.9, 1),
         ("exit",),
+        ("delete", "old"),
     ]
+
+
+@pytest.mark.filterwarnings("ignore")  # MLflow's own
+def test_mlflow_keeps_one_run_of_a_name(tmp_path: Path) -> None:
+    client = pytest.importorskip("mlflow")
+    uri = f"sqlite:///{tmp_path / 'runs.db'}"
+    other = replace(RUN, name="a/b/seed 1")
+    later = replace(RUN, settings={"seed": 0}, figures={"itself/marked/wsr": 0.75})
+    for runs in ([RUN, other], [later]):
+        logging.mlflow(uri)("grid", runs)
+    known = client.search_runs(experiment_names=["grid"], output_format="list")
+    assert sorted(run.info.run_name for run in known) == [RUN.name, other.name]
+    found = {run.info.run_name: run.data for run in known}
+    assert found[RUN.name].params == {"seed": "0"}
+    assert found[RUN.name].metrics == {"itself/marked/wsr": 0.75, "embedding/wsr": 0.9}
 
 
 def test_a_tracker_that_is_not_installed_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
 import heirmark.cli
 import own_code  # before any process is told to wait for another, see there  # noqa: F401
+from heirmark.attacks import Knockoff, Pruning
 from heirmark.bench import errands, on_ray
 from heirmark.bench.bench import BenchResult, run_bench
 from heirmark.bench.errands import Errand, Outcome, Place, work
@@ -33,9 +33,10 @@ from heirmark.bench.recipes import load_grid
 from heirmark.bench.rows import CellRow, to_plain
 from heirmark.bench.settings import Contexts
 from heirmark.errors import BadConfig
-from heirmark.pipeline.answering import pool_digest
+from heirmark.pipeline.altering import Alteration, alter_stage
+from heirmark.pipeline.answering import answer_stage
 from heirmark.pipeline.mirror import open_store
-from heirmark.pipeline.stage import Stage
+from heirmark.pipeline.stealing import Theft, steal_stage
 from heirmark.pipeline.store import Store
 from heirmark.runtime import Runtime
 
@@ -317,13 +318,17 @@ def test_a_node_that_differs_is_told_apart(plan: Plan, tmp_path: Path) -> None:
 def test_a_node_with_other_images_to_ask_about_is_told_apart(plan: Plan, tmp_path: Path) -> None:
     setting = replace(plan.settings[plan.stages[0].identity], pools=("owner",))
     context, place = Contexts(CPU)(setting), errand(plan, tmp_path).place
-    known = pool_digest("owner", context)
-    errands._check_node(
-        cast(Stage, SimpleNamespace(config=SimpleNamespace(pool="owner"), external=known)), context, place
-    )
-    other = cast(Stage, SimpleNamespace(config=SimpleNamespace(pool="owner"), external={"pool": "0" * 64}))
-    with pytest.raises(BadConfig, match="bring the same to every node"):
-        errands._check_node(other, context, place)
+    other = replace(context, pools={"owner": context.task.test})
+    theft = Theft(attack=Knockoff(), pool="owner")
+    alteration = Alteration(attack=Pruning(rate=0.5), pool="owner")
+    for stage in (
+        steal_stage(theft, "0" * 64, context, seed=0),
+        alter_stage(alteration, "0" * 64, context, seed=0),
+        answer_stage("owner", "0" * 64, context),
+    ):
+        errands._check_node(stage, context, place)
+        with pytest.raises(BadConfig, match="bring the same to every node"):
+            errands._check_node(stage, other, place)
 
 
 def test_an_errand_whose_input_failed_says_why(plan: Plan, tmp_path: Path) -> None:

@@ -12,12 +12,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from heirmark.bench.settings import Contexts, Setting
 from heirmark.errors import BadConfig, told
-from heirmark.pipeline.answering import ADVERSARY, pool_digest
+from heirmark.pipeline.answering import pool_digest
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.mirror import open_store
 from heirmark.pipeline.stage import Stage
@@ -155,9 +156,14 @@ def _check_node(stage: Stage, context: Context, place: Place) -> None:
             )
     external = dict(context.external())
     if "pool" in stage.external:
-        external |= pool_digest(getattr(stage.config, "pool", ADVERSARY), context)
+        external |= pool_digest(_pool_name(stage.config), context)
     for name in ("task", "foreign", "pool"):
         if name in external and stage.external.get(name, external[name]) != external[name]:
             raise BadConfig(
                 f"data {context.task.name!r} on node {platform.node()} are not those of this grid: bring the same to every node"
             )
+
+
+def _pool_name(config: Any) -> str:
+    """Of the images that a stage asks about: answers have a mapping, attacks a class of their own."""
+    return str(config["pool"] if isinstance(config, Mapping) else config.pool)

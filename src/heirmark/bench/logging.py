@@ -108,14 +108,14 @@ def mlflow(uri: str) -> Tracker:
         for known in client.search_runs([place.experiment_id], output_format="list"):
             older.setdefault(known.data.tags.get(MINE, ""), []).append(known.info.run_id)
         for run in runs:
-            for stale in older.get(run.name, []):
-                client.delete_run(stale)
             with client.start_run(run_name=run.name, tags={MINE: run.name}):
                 # Servers refuse longer values.
                 client.log_params({name: str(value)[:250] for name, value in run.settings.items()})
                 client.log_metrics(dict(run.figures))
                 for name, step, value in _scalars(run):
                     client.log_metric(name, value, step=step)
+            for stale in older.get(run.name, []):  # only now: what cannot be written takes nothing away
+                client.delete_run(stale)
 
     return track
 
