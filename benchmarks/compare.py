@@ -31,6 +31,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from heirmark.asking import predict
 from heirmark.bench.grid import asks_foreign
 from heirmark.console import Bars
 from heirmark.data import load_images, load_task
@@ -48,7 +49,7 @@ from heirmark.pipeline.profiles import QUICK, Profile
 from heirmark.pipeline.stage import Stage
 from heirmark.pipeline.stealing import Theft, steal_stage
 from heirmark.pipeline.store import Store
-from heirmark.runtime import derive_seed, predict
+from heirmark.runtime import derive_seed
 from heirmark.task import Split
 from heirmark.triggers import Mix
 from provenance import provenance

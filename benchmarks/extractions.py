@@ -19,6 +19,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from heirmark.asking import predict
 from heirmark.attacks import DFME, JBDA, MAZE, ActiveThief, Distillation, KnockoffAdaptive
 from heirmark.console import Bars
 from heirmark.data import load_task
@@ -31,7 +32,7 @@ from heirmark.pipeline.profiles import Profile
 from heirmark.pipeline.stage import Stage
 from heirmark.pipeline.stealing import ADVERSARY, Theft, steal_stage
 from heirmark.pipeline.store import Store
-from heirmark.runtime import derive_seed, predict
+from heirmark.runtime import derive_seed
 from provenance import provenance
 from tables import STUDY
 

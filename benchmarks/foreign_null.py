@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from heirmark.asking import predict
 from heirmark.console import Bars
 from heirmark.data import load_images, load_task
 from heirmark.files import atomic_write_json
@@ -30,7 +31,7 @@ from heirmark.pipeline.profiles import QUICK
 from heirmark.pipeline.stage import Stage
 from heirmark.pipeline.stealing import Theft, steal_stage
 from heirmark.pipeline.store import Store
-from heirmark.runtime import derive_seed, predict
+from heirmark.runtime import derive_seed
 from heirmark.triggers.out_of_distribution import fit_shape
 from heirmark.verification.statistics import least_hits, null_rate
 from provenance import provenance

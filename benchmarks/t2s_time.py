@@ -31,13 +31,14 @@ from torch import Tensor
 
 from heirmark.data import load_task
 from heirmark.files import atomic_write_json
+from heirmark.layout import channels_last
 from heirmark.methods import T2S
 from heirmark.methods.base import new_model
 from heirmark.rehearsal import assign, choose_derivative, rehearsal_step, simulate_theft, student_state, transfer_loss
 from heirmark.rehearsal.derivative import along
 from heirmark.rehearsal.passes import Manner, copies, leaves, run
 from heirmark.rehearsal.student import theft_manner
-from heirmark.runtime import Runtime, as_floats, channels_last
+from heirmark.runtime import Runtime, as_floats
 from heirmark.task import Split, Task, make_task
 from heirmark.training import augment
 from provenance import provenance

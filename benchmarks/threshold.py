@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from heirmark.asking import predict
 from heirmark.console import Bars
 from heirmark.data import load_task
 from heirmark.files import atomic_write_json
@@ -31,7 +32,7 @@ from heirmark.pipeline.embedding import embed_stage
 from heirmark.pipeline.judging import read_key
 from heirmark.pipeline.profiles import QUICK
 from heirmark.pipeline.store import Store
-from heirmark.runtime import Runtime, derive_seed, predict
+from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
 from heirmark.triggers import Mix
 from heirmark.triggers.base import draw_groups

@@ -34,8 +34,9 @@ def touch_and_sleep() -> None:
 
 
 pause: Callable[[], None] | None = touch_and_sleep if "OWN_CODE_READY" in os.environ else None
-"""Called when a :class:`Net` trains on batches with triggers in them."""
+"""Called when a :class:`Net` trains on batches with triggers in them for longer than a preflight does."""
 PAUSE_AT = 40
+PAUSE_AFTER = 3
 
 
 def images(count: int, *, classes: int = CLASSES, seed: int) -> Split:
@@ -98,9 +99,11 @@ class Net(nn.Module):
         super().__init__()
         self.features = nn.Sequential(nn.Flatten(), nn.Linear(inputs, 32), nn.ReLU())
         self.head = nn.Linear(32, classes)
+        self.seen = 0
 
     def forward(self, x: Tensor) -> Tensor:
-        if pause is not None and self.training and len(x) == PAUSE_AT:
+        self.seen += self.training and len(x) == PAUSE_AT
+        if pause is not None and self.seen > PAUSE_AFTER:
             pause()
         logits: Tensor = self.head(self.features(x))
         return logits

@@ -44,12 +44,14 @@ from heirmark.pipeline.attack_jobs import inspect_job, remove_job, screen_job
 from heirmark.pipeline.audit_attacks import PAPER_ATTACKS, Sizes, fitted, fitting, quick_attack, quick_attacks
 from heirmark.pipeline.audit_job import audit_job, read_twin, recipe_of, trigger_kind
 from heirmark.pipeline.audit_plan import CHAIN, GUESSES, PROFILES, QUICK_POOL, Programme, select
+from heirmark.pipeline.embed_job import embed_job
 from heirmark.pipeline.exporting import Origin
-from heirmark.pipeline.jobs import embed_job, inspect_folder, verify_job
+from heirmark.pipeline.inspect_job import inspect_folder
 from heirmark.pipeline.judging import read_key
 from heirmark.pipeline.profiles import QUICK as DEMO
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.trials import Probe, Trial
+from heirmark.pipeline.verify_job import Named, verify_job
 from heirmark.report.audit import (
     AuditRow,
     InspectionRow,
@@ -318,7 +320,7 @@ def test_jobs_of_a_thief(marked: Path, task: Task, tmp_path: Path) -> None:
     )  # fmt: skip
     assert facts["model"] == str(tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.json", "model.safetensors", "task.json"}
-    assert verify_job(tmp_path / "out", marked, None, level=0.01, runtime=CPU).outcome == "MARKED"
+    assert verify_job(Named(name=str(tmp_path / "out")), marked, None, level=0.01, runtime=CPU).outcome == "MARKED"
     seen = inspect_job(Guess(label=2), marked, task, store=tmp_path / "store", **options)
     assert seen["suspects"] == [task.classes[2]]
     assert "targets" not in seen, "without a key nothing of it is told"
@@ -451,8 +453,8 @@ def test_an_int8_folder_can_be_asked_and_no_more(marked: Path, task: Task, tmp_p
     remove_job(
         Alteration(attack=Int8(calibration=8)), marked, task, out, origin=Origin(data="own_code:make_task"), **options
     )
-    assert verify_job(out, marked, None, level=0.01, runtime=CPU) == verify_job(
-        out / "model.onnx", marked, None, level=0.01, runtime=CPU
+    assert verify_job(Named(name=str(out)), marked, None, level=0.01, runtime=CPU) == verify_job(
+        Named(name=str(out / "model.onnx")), marked, None, level=0.01, runtime=CPU
     )
     assert inspect_folder(out)["model"] == "an ONNX file"
     with pytest.raises(BadArtifact, match="which can be asked and no more"):

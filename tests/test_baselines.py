@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from heirmark.asking import predict
 from heirmark.errors import BadConfig, BadData
 from heirmark.joint import Answers, Extra, Phase, fit_jointly
 from heirmark.methods import (
@@ -38,7 +39,7 @@ from heirmark.models import build
 from heirmark.models.inner import hidden_layers, listening
 from heirmark.pipeline.named import with_foreign
 from heirmark.pipeline.profiles import QUICK
-from heirmark.runtime import Runtime, as_floats, predict
+from heirmark.runtime import Runtime, as_floats
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
 from heirmark.triggers import (

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import own_code
+from heirmark.asking import predict
 from heirmark.attacks import FineTuning, Knockoff, LocalOutliers, MixProbing, Pruning
 from heirmark.bench import Block, Grid, Marking, Published, Workload, select
 from heirmark.bench.bench import BenchResult, run_bench
@@ -35,7 +36,7 @@ from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.store import Store
 from heirmark.pipeline.trials import Probe, Trial
 from heirmark.report.spreads import spread_of
-from heirmark.runtime import Runtime, predict
+from heirmark.runtime import Runtime
 from heirmark.task import Task
 from heirmark.training import Recipe
 from heirmark.triggers import CropPaste, Mix, Stripes, Tiles

@@ -204,8 +204,8 @@ class Broken(nn.Module):
         (lambda x: torch.zeros(len(x), 6, dtype=torch.int64), "int64 values instead of"),
         (lambda x: (torch.zeros(len(x), 6),), "returned tuple instead of"),
         (lambda x: None, "returned NoneType instead of"),
-        (lambda x: x @ torch.zeros(99, 6), "raised RuntimeError"),
-        (lambda x: [][0], "raised IndexError"),
+        (lambda x: x @ torch.zeros(99, 6), "RuntimeError"),
+        (lambda x: [][0], "IndexError"),
     ],
 )
 def test_a_broken_model_is_named_as_such_and_nothing_is_charged(output, message):
@@ -279,7 +279,7 @@ def test_answers_come_back_to_the_cpu():
 def test_a_model_that_works_in_place_does_not_touch_what_it_is_asked(kind, shape):
     class InPlace(nn.Module):
         def forward(self, inputs):
-            return inputs.mul_(0.1).flatten(1)[:, :10].softmax(1)
+            return inputs.mul_(0.1).flatten(1)[:, :10]
 
     inputs = torch.rand(5, *shape)
     before = inputs.clone()

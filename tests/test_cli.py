@@ -132,7 +132,10 @@ def test_embed_writes_everything_and_says_so(here: Path) -> None:
     # Standard error tells the story, a line a stage, in the order in which it happened.
     assert [line.split("  ")[1] for line in ran.err.splitlines()] == [
         "train the clean model", "embed", "train unmarked model 1", "train unmarked model 2", "calibrate the key",
+        "judge the marked model with the key", "judge the clean model with the key",
     ]  # fmt: skip
+    for words in ("without the mark", "MARKED: ", "of 60 hits", "null rate", "a copy needs"):
+        assert words in ran.out
 
 
 def test_embed_again_reuses_all_and_gives_the_same_bytes(stage: Path, here: Path) -> None:
@@ -162,7 +165,7 @@ def test_without_a_seed_the_key_is_random_and_the_work_can_be_resumed(here: Path
     assert one.err.count("--seed") == 1
     assert seed not in one.out
     again = run(*command, "--seed", seed, "--out", "again")
-    assert again.err == "  1 finished stage reused\n"
+    assert again.err == "  3 finished stages reused\n"
     assert Key.load(here / "one/key").commitment == Key.load(here / "again/key").commitment
 
 
@@ -181,10 +184,15 @@ def test_every_method_embeds_without_calibration(method: str) -> None:
     options = small.get(method, [])
     options += ["--calibrators", "0", "--seed", "0", "--json"]
     ran = run("embed", "--method", method, *CPU, *TRAINING, *options, "--model", NET, "--out", "made")
-    assert ran.code == 0, ran.err
-    assert ran.err == ""  # a program that reads standard error too gets the document only
-    assert set(ran.json) == {"model", "key", "commitment", "key_size", "calibration", "seconds"}
+    # So short a training leaves some marks that are of no use, which is said, and no secret.
+    assert ran.code == (4 if ran.json["shortcoming"] else 0), ran.err
+    assert ran.err == (f"heirmark: made is written, but {ran.json['shortcoming']}\n" if ran.code else "")
+    assert ran.json.keys() == {
+        "model", "key", "commitment", "key_size", "calibration", "accuracy", "clean_accuracy", "verdict", "hits", "trials", "wsr",
+        "p_value", "null_rate", "least_hits", "flags", "shortcoming", "seconds",
+    }  # fmt: skip
     assert ran.json["calibration"] == "none"
+    assert (ran.json["clean_accuracy"] is None) == (method == "unmarked")
     verdict = run("verify", "made", "--key", "made", "--json").json
     assert "uncalibrated" in verdict["flags"]
 
@@ -202,7 +210,7 @@ def test_steal_writes_a_model_and_counts_its_queries(stage: Path, here: Path) ->
 
 def test_quick_starts_from_the_demos_settings_and_yields_to_set(here: Path) -> None:
     quick = ["embed", "--method", "vanilla", "--quick", *CPU, *settings(pretraining__epochs=1, trigger_batch=8)]
-    assert run(*quick, "--model", NET, "--calibrators", 0, "--out", "marked").code == 0
+    assert run(*quick, "--model", NET, "--calibrators", 0, "--out", "marked").code in (0, 4)
     assert run("steal", "marked", "--quick", *CPU, *settings(recipe__epochs=1), "--out", "copy").code == 0
     assert json.loads((here / "copy/model.json").read_text())["options"]["width"] == 4  # still the victim's
     configs = [json.loads(path.read_text())["config"] for path in (here / "runs/store").glob("[es]*/*/record.json")]
@@ -226,7 +234,7 @@ def test_a_thief_is_never_given_images_of_which_the_key_may_be_made(here: Path) 
     quick = settings(key_size=60, pretraining__epochs=1, pretraining__batch_size=32)
     how = ["--method", "vanilla", *CPU, "--model", NET, "--seed", "0", "--calibrators", "0"]
     made = run("embed", *how, *triggers, *quick, "--out", "made")
-    assert made.code == 0, made.err
+    assert made.code in (0, 4), made.err
     assert json.loads(Path("made/task.json").read_text())["foreign"] == "fashion-mini"
     refused(run("steal", "made", *CPU, *RECIPE, "--pool", "fashion-mini", "--out", "copy"), 1, "holds every image")
     transfer = ["--attack", "transfer", "--pool", "fashion-mini"]
@@ -417,7 +425,7 @@ def test_embed_compiles_when_it_is_told_to(here: Path, monkeypatch: pytest.Monke
         seen.append(runtime.compile)
         raise BadConfig("that is enough")
 
-    monkeypatch.setattr("heirmark.pipeline.jobs.embed_job", job)
+    monkeypatch.setattr("heirmark.pipeline.embed_job.embed_job", job)
     for extra in ([], ["--compile"]):
         refused(run("embed", *VANILLA, "--model", NET, *extra, "--out", "made/it"), 2, "that is enough")
     assert seen == [False, True]
@@ -850,7 +858,7 @@ def test_interrupted_command_ends_with_130_and_resumes(here: Path, monkeypatch: 
     ran = run(*command)
     assert ran.code == 0
     assert ran.err.splitlines()[0].strip() == "1 finished stage reused"
-    assert "clean" not in ran.err
+    assert "train the clean model" not in ran.err
 
 
 def test_signal_ends_a_real_process_cleanly(here: Path) -> None:

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import f1_score
 from torch import Tensor, nn
 
+from heirmark.asking import predict
 from heirmark.attacks import DFME, JBDA, MAZE, ActiveThief, Distillation, Knockoff, KnockoffAdaptive
 from heirmark.attacks.extraction.active_thief import farthest, macro_f1, most_uncertain
 from heirmark.attacks.extraction.dfme import recovered_logits
@@ -34,7 +35,7 @@ from heirmark.blackbox import Answers, BlackBox
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.methods.base import train_clean
 from heirmark.models import ModelSpec, build
-from heirmark.runtime import Runtime, derive_seed, predict
+from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
 

@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from heirmark.asking import predict
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.joint import Answers, Phase, mgda
 from heirmark.methods import (
@@ -34,7 +35,7 @@ from heirmark.methods.feature_sharing import weight_shift
 from heirmark.methods.mea_defender import combination_loss, mix_otherwise
 from heirmark.models import build
 from heirmark.models.inner import layers_of
-from heirmark.runtime import Runtime, predict
+from heirmark.runtime import Runtime
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
 from heirmark.triggers import Feature, Mix, OutOfDistribution, Patch, RandomLabels, Tiles, TriggerSet

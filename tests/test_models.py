@@ -327,8 +327,10 @@ def test_a_users_factory_is_taken_wherever_a_name_is(shape: tuple[int, ...], unc
     assert model(images(2, shape)).shape == (2, 3)
     assert same_state(model, spec.build(seed=4, factory=perceptron))
     assert not same_state(model, spec.build(seed=5, factory=perceptron))
-    with pytest.raises(BadConfig, match=r"Perceptron has no callable \.features"):
-        features_of(model)
+    batch = images(2, shape)
+    assert torch.equal(features_of(model)(batch), batch.flatten(1))  # what its last linear layer is given
+    with pytest.raises(BadConfig, match=r"Flatten has neither a callable \.features nor a linear layer"):
+        features_of(nn.Flatten())
 
 
 def test_a_custom_model_needs_its_factory_and_a_factory_may_refuse() -> None:

@@ -26,10 +26,11 @@ from heirmark.models import ModelSpec
 from heirmark.pipeline import Event, Store
 from heirmark.pipeline.attack_jobs import steal_job
 from heirmark.pipeline.context import Context, exact
+from heirmark.pipeline.embed_job import embed_job
 from heirmark.pipeline.embedding import embed_stage
 from heirmark.pipeline.exporting import Origin, check_free, export_folder, folder_digest, read_origin
 from heirmark.pipeline.folders import read_history, read_pictures, read_training_triggers
-from heirmark.pipeline.jobs import embed_job, inspect_folder, verify_job
+from heirmark.pipeline.inspect_job import inspect_folder
 from heirmark.pipeline.judging import Judgement, calibrate_stage, read_judged, verify_stage
 from heirmark.pipeline.named import (
     check_architecture,
@@ -42,6 +43,7 @@ from heirmark.pipeline.named import (
 )
 from heirmark.pipeline.provenance import made_here
 from heirmark.pipeline.stealing import Theft, steal_stage
+from heirmark.pipeline.verify_job import Named, verify_job
 from heirmark.pipeline.victims import load_victims_task
 from heirmark.runtime import Runtime
 from heirmark.task import Split, Task
@@ -239,7 +241,7 @@ def test_global_generators_are_left_alone(
     with unchanged_globals():
         embed(task, tmp_path / "again", calibrators=0)
         check_architecture(own_code.make_net, input_shape=task.input_shape, classes=5)
-        verify_job(embedded, embedded, None, level=0.01, runtime=CPU)
+        verify_job(Named(name=str(embedded)), embedded, None, level=0.01, runtime=CPU)
 
 
 def started(task: Task, out: Path, **changes: Any) -> list[str]:
@@ -255,7 +257,12 @@ def started(task: Task, out: Path, **changes: Any) -> list[str]:
 
 
 def test_a_changed_task_is_not_taken_for_the_old_one(task: Task, tmp_path: Path) -> None:
-    work = ["train the clean model", "embed"]
+    work = [
+        "train the clean model",
+        "embed",
+        "judge the marked model with the key",
+        "judge the clean model with the key",
+    ]
     assert started(task, tmp_path / "one", calibrators=0) == work
     assert started(own_code.make_other_task(), tmp_path / "two", calibrators=0) == work
     assert started(task, tmp_path / "three", calibrators=0) == []
@@ -263,7 +270,12 @@ def test_a_changed_task_is_not_taken_for_the_old_one(task: Task, tmp_path: Path)
 
 
 def test_unmarked_method_is_its_own_clean_model(task: Task, tmp_path: Path) -> None:
-    assert started(task, tmp_path / "out", method=UNMARKED) == ["embed", "train unmarked model 1", "calibrate the key"]
+    assert started(task, tmp_path / "out", method=UNMARKED) == [
+        "embed",
+        "train unmarked model 1",
+        "calibrate the key",
+        "judge the marked model with the key",
+    ]
 
 
 def test_steal_job_leaves_the_victim_as_it_was(task: Task, tmp_path: Path, embedded: Path) -> None:

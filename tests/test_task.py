@@ -146,6 +146,21 @@ def test_pil_images_become_bytes() -> None:
     assert grey.inputs[:, 0, 0, 0].tolist() == [9, 255]
 
 
+def test_pil_images_of_more_than_eight_bits_keep_their_greys() -> None:
+    image = pytest.importorskip("PIL.Image")
+    greys = np.array([[0, 255, 256], [32768, 65279, 65535]], dtype=np.uint16)
+    wanted = torch.from_numpy(greys.astype(np.float32) / 65535)
+    for stored in (greys, greys.astype(">u2")):
+        one = image.fromarray(stored)
+        assert one.mode.startswith("I;16")
+        assert torch.equal(Split.from_dataset(Listed((one, 0))).inputs[0, 0], wanted)
+    assert torch.equal(Split.from_dataset(Listed((image.fromarray(wanted.numpy()), 0))).inputs[0, 0], wanted)  # mode F
+    with pytest.raises(BadData, match=r"item 0 holds floats in .*256.*rescale"):
+        Split.from_dataset(Listed((image.fromarray(greys[:1].astype(np.float32)), 0)))
+    with pytest.raises(BadData, match=r"mode I.*no known range.*/ 65535"):
+        Split.from_dataset(Listed((image.fromarray(greys.astype(np.int32)), 0)))
+
+
 @pytest.mark.parametrize("label", [2, np.uint8(2), torch.tensor(2), torch.tensor([2]), np.array(2)])
 def test_integer_labels_of_every_kind(label: Any) -> None:
     assert Split.from_dataset(Listed((torch.zeros(3), label))).labels.tolist() == [2]

@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from heirmark.attacks import DistillTo
 from heirmark.attacks.extraction.learning import learn
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
+from heirmark.layout import channels_last
 from heirmark.models import build, specify
-from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed
+from heirmark.runtime import Runtime, as_floats, derive_seed
 from heirmark.task import Split, Task
 from heirmark.training import Mixed, Recipe, Rotation, accuracy, augment, descend, fit
 

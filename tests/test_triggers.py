@@ -18,10 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from heirmark.asking import predict
 from heirmark.combining import REGIONS
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.models import build
-from heirmark.runtime import Runtime, as_floats, predict
+from heirmark.runtime import Runtime, as_floats
 from heirmark.task import Split, Task
 from heirmark.training import Recipe, fit
 from heirmark.triggers import (
@@ -571,10 +572,11 @@ def test_spanning_classes_are_distinct_for_a_model_that_tells_none_apart(cpu: Ru
 
 
 def test_a_model_without_features_or_with_broken_ones_is_named(tiny_task: Task, cpu: Runtime) -> None:
-    plain = nn.Sequential(nn.Flatten(), nn.Linear(256, 6))
-    with pytest.raises(BadConfig, match=r"no callable \.features.*choose the trigger's classes yourself"):
+    plain = nn.Sequential(nn.Conv2d(1, 6, 16), nn.Flatten())
+    with pytest.raises(BadConfig, match=r"neither.*\.features nor.*set trigger\.sources and trigger\.target"):
         Tiles().settle(tiny_task, plain, seed=0, runtime=cpu)
     Tiles(sources=(0, 1, 2, 3)).settle(tiny_task, plain, seed=0, runtime=cpu)  # and that is the remedy
+    Tiles().settle(tiny_task, nn.Sequential(nn.Flatten(), nn.Linear(256, 6)), seed=0, runtime=cpu)  # looks before it
     broken = build("naivenet", input_shape=(1, 16, 16), classes=6, width=2, hidden=3)
     with torch.no_grad():
         next(broken.parameters()).fill_(float("nan"))

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from heirmark.asking import predict
 from heirmark.attacks import Knockoff
 from heirmark.blackbox import BlackBox
 from heirmark.data import load_task
@@ -21,7 +22,7 @@ from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.methods import T2S, Vanilla
 from heirmark.models import build
 from heirmark.rehearsal import DistillationLoss, combine_balanced
-from heirmark.runtime import Runtime, predict
+from heirmark.runtime import Runtime
 from heirmark.task import Split, Task
 from heirmark.training import Recipe, accuracy
 from heirmark.triggers import Tiles

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from heirmark.version import __version__
 
 if TYPE_CHECKING:
+    from heirmark.asking import predict
     from heirmark.attacks import (
         ABS,
         DFME,
@@ -82,7 +83,7 @@ if TYPE_CHECKING:
     from heirmark.models import MODELS, ModelSpec, build
     from heirmark.models.storage import load_model, save_model
     from heirmark.rehearsal import DistillationLoss, rehearsal_step
-    from heirmark.runtime import Runtime, predict
+    from heirmark.runtime import Runtime
     from heirmark.task import Split, Task, make_task
     from heirmark.training import Recipe, accuracy, fit
     from heirmark.triggers import (
@@ -113,6 +114,7 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "asking": ("predict",),
     "attacks": (
         "ABS",
         "ActiveThief",
@@ -174,7 +176,7 @@ _HOMES = {
     "models": ("MODELS", "ModelSpec", "build"),
     "models.storage": ("load_model", "save_model"),
     "rehearsal": ("DistillationLoss", "rehearsal_step"),
-    "runtime": ("Runtime", "predict"),
+    "runtime": ("Runtime",),
     "task": ("Split", "Task", "make_task"),
     "training": ("Recipe", "accuracy", "fit"),
     "triggers": (

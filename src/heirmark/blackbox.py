@@ -7,22 +7,29 @@ augmentation is a new query.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
+from heirmark.asking import batch_for, out_of_memory, outputs_of
 from heirmark.errors import BadConfig, BudgetExhausted, HeirmarkError, ShapeMismatch, told
-from heirmark.runtime import Runtime, as_floats, predict
+from heirmark.layout import are_probabilities, tell_softmax
+from heirmark.runtime import Runtime, as_floats
 
 AnswerKind = Literal["probabilities", "top-k", "label"]
-_BATCH = 1000
 
 
 class ModelFault(HeirmarkError):
     """A model raised, or gave something other than one finite score per class for every input."""
+
+
+REMEDY = (
+    "wrap it in a function that brings size, channels and order of the inputs, and its answers, to what is expected"
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,8 +59,9 @@ class BlackBox:
     """A model behind an interface that answers, counts, and stops at its budget.
 
     Args:
-        model: a module maps float32 ``[B, ...]`` in [0, 1] to logits ``[B, C]``; it answers in eval mode and keeps its
-            own mode. A plain callable maps the same inputs, on the CPU, to probabilities ``[B, C]``.
+        model: a module maps float32 ``[B, ...]`` in [0, 1] to logits ``[B, C]``; it answers in eval mode and keeps its own
+            mode. One that gives probabilities is recognised and told by a warning. A plain callable maps the same inputs, on
+            the CPU, to probabilities ``[B, C]``.
         classes: number of classes C.
         answers: ``"probabilities"``; ``"top-k"``: the k largest, the others zero, not renormalised; or ``"label"``.
         k: how many probabilities ``"top-k"`` shows.
@@ -72,13 +80,13 @@ class BlackBox:
 
     Examples:
         >>> box = BlackBox(torch.nn.Flatten(), classes=4, answers="label", budget=2)
-        >>> box.query(torch.eye(4)[:2].view(2, 1, 2, 2)).labels, box.remaining
+        >>> box.query(torch.eye(4)[:2].view(2, 1, 2, 2) / 2).labels, box.remaining
         (tensor([0, 1]), 0)
     """
 
     def __init__(
         self,
-        model: nn.Module | Callable[[Tensor], Tensor],
+        model: nn.Module | Callable[[Tensor], object],
         *,
         classes: int,
         answers: AnswerKind = "probabilities",
@@ -114,6 +122,7 @@ class BlackBox:
         self._model = GuardedModule(model, classes) if isinstance(model, nn.Module) else model
         self._transcript: list[QueryRecord] = []
         self._used = 0
+        self._shown = 0
 
     def __repr__(self) -> str:
         """Describe the interface, not the model."""
@@ -123,6 +132,11 @@ class BlackBox:
     def queries_used(self) -> int:
         """How many inputs have been answered."""
         return self._used
+
+    @property
+    def inputs_shown(self) -> int:
+        """How many inputs have been put to the model, those of a call that failed among them, up to where it failed."""
+        return self._shown + (self._model.shown if isinstance(self._model, GuardedModule) else 0)
 
     @property
     def remaining(self) -> int | None:
@@ -175,7 +189,12 @@ class BlackBox:
         labels = scores.argmax(1)
         if self.answers == "label":
             return Answers(kind="label", probabilities=None, labels=labels)
-        shown = scores.softmax(1) if isinstance(self._model, nn.Module) else scores
+        shown = scores
+        if isinstance(self._model, nn.Module):
+            if are_probabilities(scores):
+                tell_softmax(self._model)
+            else:
+                shown = scores.softmax(1)
         if self.answers == "top-k":
             top = shown.topk(self._k, dim=1)
             shown = torch.zeros_like(shown).scatter_(1, top.indices, top.values)
@@ -192,11 +211,10 @@ class BlackBox:
         if not len(inputs):
             return torch.zeros(0, self.classes)
         if isinstance(self._model, nn.Module):
-            asked = inputs.clone() if inputs.dtype == torch.float32 else inputs  # a model may work in place
-            return predict(self._model, asked, runtime=self._runtime, batch_size=_BATCH)
+            return outputs_of(self._model, inputs, runtime=self._runtime)
         parts = []
-        for start in range(0, len(inputs), _BATCH):
-            chunk = inputs[start : start + _BATCH]
+        for chunk in inputs.split(batch_for(inputs)):  # type: ignore[no-untyped-call]
+            self._shown += len(chunk)
             scores = checked_scores(call_model(self._model, as_floats(chunk.cpu()).clone()), len(chunk), self.classes)
             # Rounded or truncated probabilities need not sum to one, but each must still be one.
             if bool((scores < 0).any()) or bool((scores > 1 + 1e-4).any()):
@@ -212,10 +230,32 @@ class GuardedModule(nn.Module):
         super().__init__()
         self.model = model
         self.classes = classes
+        self._answered = self._failed = 0
+
+    @property
+    def shown(self) -> int:
+        """How many inputs it was given; a batch that failed counts once, and not at all where a second try went well."""
+        return self._answered + self._failed
+
+    def train(self, mode: bool = True) -> Self:
+        """Change the mode, which the module may have overridden, or may not have."""
+        self.training = mode
+        with _blamed("cannot be put in another mode"), suppress(NotImplementedError):  # of torch.export
+            self.model.train(mode)
+        return self
+
+    def to(self, *args: Any, **options: Any) -> Self:
+        """Bring the module to a device."""
+        with _blamed("cannot be brought to a device"):
+            self.model.to(*args, **options)
+        return self
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Logits ``[B, C]`` of the module, checked."""
-        return checked_scores(call_model(self.model, inputs), len(inputs), self.classes)
+        """Scores ``[B, C]`` of the module, checked."""
+        self._failed = len(inputs)
+        scores = checked_scores(call_model(self.model, inputs), len(inputs), self.classes)
+        self._answered, self._failed = self._answered + len(inputs), 0
+        return scores
 
 
 def call_model(model: Callable[[Tensor], object], inputs: Tensor) -> object:
@@ -229,20 +269,30 @@ def call_model(model: Callable[[Tensor], object], inputs: Tensor) -> object:
         What it returns, unchecked.
 
     Raises:
-        ModelFault: with the first line of whatever it raised, which is its cause.
+        ModelFault: with the first line of whatever it raised, which is its cause; KeyboardInterrupt alone passes.
         MemoryError: if the machine ran out of memory, for which the model is not to blame.
         torch.OutOfMemoryError: likewise on an accelerator.
     """
-    try:
+    shape = tuple(inputs.shape[1:])
+    with _blamed(
+        f"fails on inputs of shape {shape}", f"check that it takes float32 inputs of this shape in [0, 1], or {REMEDY}"
+    ):
         return model(inputs)
-    except (MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
-        first_line = str(error).strip().partition("\n")[0][:200]
-        raise ModelFault(
-            f"the model raised {type(error).__name__} ({first_line}) on inputs of shape {tuple(inputs.shape[1:])}: "
-            "check that it takes float32 inputs of this shape in [0, 1]"
-        ) from error
+
+
+@contextmanager
+def _blamed(what: str, remedy: str = REMEDY) -> Iterator[None]:
+    """Whatever foreign code raises is its failing; it may raise SystemExit, too, but ends nothing except itself."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise  # the user's
+    except BaseException as error:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError):
+            raise
+        if out_of_memory(error):
+            raise MemoryError(told(error)) from error
+        raise ModelFault(f"the model {what} ({told(error)}): {remedy}") from error
 
 
 def checked_scores(outputs: object, rows: int, classes: int) -> Tensor:
@@ -264,7 +314,8 @@ def checked_scores(outputs: object, rows: int, classes: int) -> Tensor:
         raise ModelFault(f"the model returned {_kind(outputs)} instead of a tensor of scores: wrap it so that it does")
     if tuple(outputs.shape) != (rows, classes):
         raise ModelFault(
-            f"the model returned shape {tuple(outputs.shape)} instead of {(rows, classes)}: check its classes"
+            f"the model returned shape {tuple(outputs.shape)} instead of {(rows, classes)}: check its number of classes and "
+            f"its labels' order, or {REMEDY}"
         )
     try:
         finite = bool(outputs.isfinite().all())

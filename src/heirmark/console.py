@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Column
 
+from heirmark.errors import printable
+
 if TYPE_CHECKING:
     from heirmark.pipeline.store import Event
     from heirmark.runtime import Runtime
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
 def error_line(message: str) -> None:
     """Print one line on standard error; what is not fit to show (escape codes in a file's name, say) is a mark."""
-    print(f"heirmark: {_tidy(' '.join(message.split()))}", file=sys.stderr)
+    print(f"heirmark: {printable(' '.join(message.split()))}", file=sys.stderr)
 
 
 def show(text: str) -> None:
@@ -28,7 +30,7 @@ def show(text: str) -> None:
 
     What a terminal wraps goes on below the text that follows a line's first column.
     """
-    for line in map(_tidy, text.split("\n")):
+    for line in map(printable, text.split("\n")):
         parts = [line]
         if sys.stdout.isatty():
             column = re.match(r" *\S+ {2,}| +", line)
@@ -128,10 +130,4 @@ class Bars:
         self._reused = 0
 
     def _line(self, text: str) -> None:
-        self.console.print(f"  {_tidy(text)}", highlight=False, markup=False, soft_wrap=True)
-
-
-def _tidy(text: str) -> str:
-    from heirmark.report.content import tidy
-
-    return tidy(text)
+        self.console.print(f"  {printable(text)}", highlight=False, markup=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from torch.func import functional_call, stack_module_state
 from torch.overrides import TorchFunctionMode
 
 from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.runtime import Runtime, as_floats, sent
+from heirmark.runtime import Runtime, as_floats, generator_of, sent
 from heirmark.training import Mixed, Recipe, Rows, check_finite, draw_moves, move, optimizer_over
 
 __all__ = ["fit_together"]
@@ -120,7 +120,7 @@ class _Feed:
     ) -> None:
         self.inputs, self.targets, self.kind, self.device = inputs, targets, recipe.augment, device
         self.batch = min(recipe.batch_size, len(inputs))
-        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.generators = [generator_of(seed) for seed in seeds]
         self.order = torch.empty(0)
         self.extra: tuple[Tensor, Tensor] | None = None
         if mixed is not None:

@@ -29,7 +29,24 @@ class BudgetExhausted(HeirmarkError):
     """A query would exceed the budget of a black box."""
 
 
+class HeirmarkWarning(UserWarning):
+    """What was done otherwise than a user may expect; the command line prints it as one line."""
+
+
 def told(error: BaseException) -> str:
-    """What went wrong, on one line."""
-    words = str(error).strip().partition("\n")[0][:300]
-    return words if isinstance(error, HeirmarkError) else f"{type(error).__name__}: {words}"
+    """What went wrong, on one line that is fit to show; an error that cannot even be printed is named."""
+    try:
+        words = printable(str(error).strip().partition("\n")[0][:300])
+    except Exception:  # a foreign error may raise anything when it is printed
+        words = ""
+    return words if isinstance(error, HeirmarkError) else ": ".join(filter(None, (type(error).__name__, words)))
+
+
+def printable(text: str) -> str:
+    r"""Untrusted text made fit to show: white space becomes a space; control, bidi and lone surrogate characters a mark.
+
+    Example:
+        >>> printable("model\n\u202egpj.exe")
+        'model �gpj.exe'
+    """
+    return "".join(char if char.isprintable() else " " if char.isspace() else "\ufffd" for char in text)

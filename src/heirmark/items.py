@@ -8,10 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
-from heirmark.errors import BadConfig, BadData
+from heirmark.errors import BadConfig, BadData, told
 
 _CHANNELS = (1, 3, 4)
 
@@ -80,10 +81,9 @@ def _gather(dataset: Dataset[Any], positions: Sequence[int]) -> tuple[Tensor, Te
 
 def _as_tensor(x: Any, position: int) -> Tensor:
     """One item as uint8 or float32 in [0, 1], channels first."""
-    if hasattr(x, "convert") and hasattr(
-        x, "mode"
-    ):  # a PIL image; not imported, because only users who have it need it
-        x = np.asarray(x.convert("L" if x.mode in ("1", "L") else "RGB"))
+    # A PIL image; not imported, because only users who have it need it.
+    if hasattr(x, "convert") and hasattr(x, "mode"):
+        x = _pixels(x, position)
     if isinstance(x, np.ndarray):
         if x.ndim == 2:
             x = x[None]
@@ -110,3 +110,22 @@ def _as_tensor(x: Any, position: int) -> Tensor:
             "leave normalisation to the model"
         )
     return pixels
+
+
+def _pixels(image: Any, position: int) -> NDArray[Any]:
+    """A PIL image ``[H, W]`` or ``[H, W, 3]``: uint8, or float32 where it holds more than 8 bits, which PIL would cut off."""
+    if image.mode.startswith("I;16"):
+        return np.asarray(image).astype(np.float32) / 65535
+    if image.mode == "F":
+        return np.asarray(image)
+    if image.mode == "I":
+        raise BadData(
+            f"item {position} is a PIL image of mode I, whose 32-bit integers have no known range: divide them by the largest "
+            "there can be, as in numpy.asarray(image) / 65535, which gives floats in [0, 1]"
+        )
+    try:
+        return np.asarray(image.convert("L" if image.mode in ("1", "L") else "RGB"))
+    except ValueError as error:
+        raise BadData(
+            f"item {position} is a PIL image of mode {image.mode} ({told(error)}): convert it to RGB"
+        ) from error

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
+from heirmark.layout import channels_last
 from heirmark.mgda import Normalisation, mgda_weights
-from heirmark.runtime import Runtime, as_floats, channels_last, seeded, sent
+from heirmark.runtime import Runtime, as_floats, generator_of, seeded, sent
 from heirmark.task import Split
 from heirmark.training import Recipe, Rows, augment, make_optimizer
 
@@ -196,7 +197,7 @@ def fit_jointly(
     weigh = weigh or fixed({})
     rows: list[Mapping[str, float]] = []
     with seeded(seed):
-        generator = torch.Generator().manual_seed(seed)
+        generator = generator_of(seed)
         for epoch in range(recipe.epochs):
             if on_epoch is not None:
                 on_epoch(epoch)

@@ -27,6 +27,8 @@ _TENSORS = ("queries", "expected", "controls", "host_labels")
 _FACTS = ("classes", "method", "trigger", "nonce")
 _MAX_TRIGGER = 8 * MIB
 _MAX_CLASSES = 1 << 20
+LARGEST = 8 * GIB
+"""Keys that take more are neither written nor read: what is read is untrusted, and nobody should write what cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -152,9 +154,14 @@ class Key:
                 for a lost key cannot be drawn again.
 
         Raises:
-            BadArtifact: if the folder already holds another key.
+            BadArtifact: if the folder already holds another key, or this one is larger than any that :meth:`load` reads.
         """
         folder = Path(folder)
+        size = sum(getattr(self, name).nbytes for name in _TENSORS)
+        if size > LARGEST - MIB:  # a header comes on top
+            raise BadArtifact(
+                f"the key takes {size / GIB:.1f} GiB, and no more than {LARGEST / GIB:.1f} are read again: draw fewer queries"
+            )
         commitment = self.commitment
         if (folder / "key.json").exists() and _manifest(folder).get("commitment") != commitment:
             raise BadArtifact(f"{folder} already holds another key: choose a new folder")
@@ -164,12 +171,12 @@ class Key:
         atomic_write_json(folder / "key.json", {"format": FORMAT, "commitment": commitment, **facts}, private=True)
 
     @classmethod
-    def load(cls, folder: Path, *, max_bytes: int = GIB) -> Key:
+    def load(cls, folder: Path, *, max_bytes: int | None = None) -> Key:
         """Read a key that :meth:`save` wrote, trusting nothing in it.
 
         Args:
             folder: holds ``key.json`` and ``key.safetensors``.
-            max_bytes: refuse a larger ``key.safetensors``.
+            max_bytes: refuse a larger ``key.safetensors``; None takes :data:`LARGEST`.
 
         Raises:
             BadArtifact: if a file is missing, truncated, foreign or too large, a value is out of range, or the content
@@ -181,7 +188,8 @@ class Key:
             raise BadArtifact(
                 f"{folder / 'key.json'} is not a key's manifest: copy the key again from where it was made"
             )
-        tensors = read_tensors(folder / "key.safetensors", max_bytes=max_bytes, names=_TENSORS)
+        limit = LARGEST if max_bytes is None else max_bytes
+        tensors = read_tensors(folder / "key.safetensors", max_bytes=limit, names=_TENSORS)
         try:
             values: dict[str, Any] = {**tensors, **{name: manifest[name] for name in _FACTS}}
             key = cls(**values)

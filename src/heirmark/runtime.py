@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import operator
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -11,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from heirmark.errors import BadConfig
+from heirmark.errors import BadConfig, printable
 
 T = TypeVar("T")
 
@@ -153,7 +155,11 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     Args:
         seed: of them.
         device: the only one besides the CPU whose generator is meant; None means all.
+
+    Raises:
+        BadConfig: see :func:`check_seed`.
     """
+    seed = check_seed(seed)
     if device is None:
         devices = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
     else:
@@ -166,6 +172,45 @@ def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
         yield
 
 
+def check_seed(seed: object) -> int:
+    """A seed as a plain integer: the one rule for all that draws at random.
+
+    Args:
+        seed: an integer of any kind.
+
+    Returns:
+        The same number.
+
+    Raises:
+        BadConfig: when it is no integer, or not in [0, 2**63). True is none, for it is seldom meant; nor is None, which would
+            be a seed that anybody can guess.
+
+    Example:
+        >>> check_seed(7)
+        7
+    """
+    try:
+        if isinstance(seed, bool):
+            raise TypeError
+        number = operator.index(seed)  # type: ignore[arg-type]
+    except (TypeError, RuntimeError, ValueError):  # tensors raise the last two
+        number = -1
+    if not 0 <= number < 2**63:
+        raise BadConfig(
+            f"a seed is an integer from 0 to 2**63 - 1, not {printable(repr(seed))[:60]}: draw one with secrets.randbits(63)"
+        )
+    return number
+
+
+def drawn_seed(seed: int | None) -> int:
+    """A seed that was given, checked; in place of None one that nobody can guess, from the operating system.
+
+    Raises:
+        BadConfig: see :func:`check_seed`.
+    """
+    return secrets.randbits(63) if seed is None else check_seed(seed)
+
+
 def derive_seed(seed: int, *purpose: str | int) -> int:
     """A seed for one purpose, independent of the seeds for others.
 
@@ -176,12 +221,24 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
     Returns:
         An integer in [0, 2**63).
 
+    Raises:
+        BadConfig: see :func:`check_seed`.
+
     Example:
         >>> derive_seed(0, "init") == derive_seed(0, "init") != derive_seed(0, "batches")
         True
     """
-    text = "\x1f".join(str(part) for part in (seed, *purpose))
+    text = "\x1f".join(str(part) for part in (check_seed(seed), *purpose))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator_of(seed: int) -> torch.Generator:
+    """A generator of its own, on the CPU.
+
+    Raises:
+        BadConfig: see :func:`check_seed`.
+    """
+    return torch.Generator().manual_seed(check_seed(seed))
 
 
 def as_floats(inputs: Tensor) -> Tensor:
@@ -212,23 +269,6 @@ def sent(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
-
-
-def channels_last(images: Tensor) -> Tensor:
-    """Lay images out channels-last, in which convolutions run faster; other inputs pass."""
-    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Put a model in eval mode, and afterwards give every submodule back the mode it had."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
-    try:
-        yield model
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 @contextmanager
@@ -284,27 +324,3 @@ def _if_readable(read: Callable[[], T]) -> T | None:
         return read()
     except RuntimeError:
         return None
-
-
-@torch.no_grad()
-def predict(model: nn.Module, inputs: Tensor, *, runtime: Runtime | None = None, batch_size: int = 1000) -> Tensor:
-    """Logits of a model in eval mode. The model's modes are as before on return; it stays on the runtime's device.
-
-    Args:
-        model: maps float32 ``[B, ...]`` in [0, 1] to logits ``[B, C]``.
-        inputs: ``[N, ...]`` uint8 or float.
-        runtime: device and precision; the default chooses by itself. Float32 is whole here, see :func:`whole_float32`.
-        batch_size: examples per forward pass.
-
-    Returns:
-        ``[N, C]`` float32 logits on the CPU.
-    """
-    runtime = runtime or Runtime()
-    device = runtime.torch_device
-    model.to(device)
-    parts = []
-    with evaluating(model), whole_float32(device), runtime.autocast():
-        for chunk in inputs.split(batch_size):  # type: ignore[no-untyped-call]
-            batch = as_floats(chunk.to(device, non_blocking=True))
-            parts.append(model(channels_last(batch)).float())
-    return torch.cat(parts).cpu()  # one wait for the device, not one a batch

@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from heirmark.errors import BadConfig, BadData
 from heirmark.items import read_items
-from heirmark.runtime import as_floats
+from heirmark.runtime import as_floats, generator_of
 
 _DIGEST_BYTES = 16
 
@@ -112,7 +112,8 @@ class Split:
         Args:
             dataset: items are pairs (x, y). x is a tensor (kept as it is: channels first), a PIL image, or an ndarray
                 (``[H, W]`` or ``[H, W, C]`` with C of 1, 3 or 4 becomes ``[C, H, W]``; other shapes are kept). Pixels
-                are uint8 or floats in [0, 1]. y is an integer, or an integer tensor or array of one element.
+                are uint8 or floats in [0, 1]; a PIL image of 16 bits becomes floats.
+                y is an integer, or an integer tensor or array of one element.
             limit: read at most this many items, evenly spaced, so that a set sorted by class still gives every class.
 
         Returns:
@@ -265,7 +266,7 @@ def make_task(
         raise BadConfig(f"seed must be at least 0 and below 2**63, not {seed}")
     _check_range(name, "training", train, len(classes))
     kept = _distinct(train, test.digests())
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     kept = kept[torch.randperm(len(kept), generator=generator)]
     labels = train.labels.cpu()[kept]
     # rank of each example within its class, in the shuffled order

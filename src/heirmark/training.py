@@ -11,9 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.asking import outputs_of
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.graphs import Loss, gradients_of
-from heirmark.runtime import Runtime, as_floats, channels_last, predict, seeded, sent
+from heirmark.layout import channels_last
+from heirmark.runtime import Runtime, as_floats, generator_of, seeded, sent
 from heirmark.task import Split
 
 __all__ = ["Mixed", "Recipe", "Rotation", "Rows", "accuracy", "augment", "descend", "fit", "make_optimizer"]
@@ -217,7 +219,7 @@ def descend(
     optimizer = make_optimizer(model, recipe)
     losses: list[float] = []
     with seeded(seed):
-        generator = torch.Generator().manual_seed(seed)
+        generator = generator_of(seed)
         model.train()
         for module in frozen:
             module.eval()
@@ -263,7 +265,7 @@ def check_finite(loss: float, epoch: int) -> None:
 
 def accuracy(model: nn.Module, split: Split, *, runtime: Runtime | None = None) -> float:
     """Share of a split that a model classifies as labelled, in [0, 1]."""
-    return float((predict(model, split.inputs, runtime=runtime).argmax(1) == split.labels).double().mean())
+    return float((outputs_of(model, split.inputs, runtime=runtime).argmax(1) == split.labels).double().mean())
 
 
 def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:

@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.asking import evaluating, predict
 from heirmark.errors import BadConfig, BadData
+from heirmark.layout import channels_last
 from heirmark.rehearsal import (
     Derivative,
     DistillationLoss,
@@ -28,7 +30,7 @@ from heirmark.rehearsal import (
     student_module,
     student_state,
 )
-from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating, predict, seeded, sent
+from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of, seeded, sent
 from heirmark.task import Split
 from heirmark.training import Rotation, augment
 
@@ -202,7 +204,7 @@ def rehearse(
     inputs, labels = data.inputs.to(device), data.labels.to(device)
     asked = None if queries is None else queries.to(device)
     rotation = Rotation(triggers.to(device), targets.to(device), config.trigger_batch)
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     batch = min(config.batch_size, len(inputs))
     per_epoch = len(inputs) // batch
     steps = config.epochs * per_epoch

@@ -25,6 +25,7 @@ from contracts import (
 )
 from torch import Tensor, nn
 
+from heirmark.asking import predict
 from heirmark.attacks import (
     DFME,
     EXTRACTIONS,
@@ -40,7 +41,7 @@ from heirmark.blackbox import Answers, BlackBox
 from heirmark.errors import BadConfig, BudgetExhausted
 from heirmark.methods.base import train_clean
 from heirmark.models.storage import load_model, save_model
-from heirmark.runtime import Runtime, predict
+from heirmark.runtime import Runtime
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
 

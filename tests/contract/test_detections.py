@@ -26,6 +26,7 @@ from contracts import (
 )
 from torch import Tensor, nn
 
+from heirmark.asking import predict
 from heirmark.attacks import (
     ABS,
     INSPECTIONS,
@@ -39,7 +40,7 @@ from heirmark.attacks import (
 from heirmark.attacks.composites import KINDS
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec, specify
-from heirmark.runtime import Runtime, as_floats, predict
+from heirmark.runtime import Runtime, as_floats
 from heirmark.task import Split, Task
 from heirmark.training import Recipe, fit
 

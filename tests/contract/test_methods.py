@@ -21,6 +21,7 @@ import torch
 from contracts import SettingsOf, check_frozen_and_keyword_only, check_json, check_text, stir, weights
 from torch import Tensor, nn
 
+from heirmark.asking import predict
 from heirmark.configuration import apply_settings
 from heirmark.errors import BadConfig
 from heirmark.joint import Phase
@@ -47,7 +48,7 @@ from heirmark.methods import (
 )  # fmt: skip
 from heirmark.methods.base import train_clean, train_watermarked
 from heirmark.models.storage import load_model, save_model
-from heirmark.runtime import Runtime, predict
+from heirmark.runtime import Runtime
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
 from heirmark.triggers import (

@@ -33,6 +33,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from heirmark.asking import predict
 from heirmark.attacks import REMOVALS, Altered
 from heirmark.attacks.composites import KINDS, compose
 from heirmark.attacks.removal.adaptive import AdaptiveUnlearning
@@ -42,17 +43,18 @@ from heirmark.attacks.removal.fine_tuning import FineTuning
 from heirmark.attacks.removal.int8 import Int8, OnnxModel, to_onnx
 from heirmark.attacks.removal.mislabelled_mixes import MislabelledMixes
 from heirmark.attacks.removal.overwriting import Overwriting
-from heirmark.attacks.removal.parts import altered, fresh_head, reinitialise, weighted_layers
+from heirmark.attacks.removal.parts import altered, fresh_head, reinitialise
 from heirmark.attacks.removal.preprocessing import Preprocessing
 from heirmark.attacks.removal.pruning import Pruning
 from heirmark.attacks.removal.quantisation import Quantisation, quantise
 from heirmark.attacks.removal.transfer import Transfer, quarter_turns
+from heirmark.attacks.removal.weights import weights_of
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.methods.base import train_clean
 from heirmark.models import CUSTOM, ModelSpec, build
 from heirmark.models.front import Fronted
 from heirmark.models.storage import load_model, save_model
-from heirmark.runtime import Runtime, predict
+from heirmark.runtime import Runtime
 from heirmark.task import Split, Task
 from heirmark.training import Recipe, accuracy
 from heirmark.verification.suspects import Suspect
@@ -454,8 +456,8 @@ def test_flags_of_gradients_are_those_of_the_given_model(spec: ModelSpec) -> Non
 
 
 def zeros(model: nn.Module) -> tuple[int, int]:
-    weights = [layer.get_parameter("weight") for _, layer in weighted_layers(model)]
-    return sum(int((w == 0).sum()) for w in weights), sum(w.numel() for w in weights)
+    numbers = torch.cat([weight.values.flatten() for weight in weights_of(model)])
+    return int((numbers == 0).sum()), numbers.numel()
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.95])
@@ -466,15 +468,15 @@ def test_the_pruned_share_is_exact_and_the_smallest_go(
     none, total = zeros(pruned)
     assert none == round(rate * total)
     kept, gone = [], []
-    for (_, old), (_, new) in zip(weighted_layers(held), weighted_layers(pruned), strict=True):
-        before, after = old.get_parameter("weight").detach(), new.get_parameter("weight").detach()
+    for old, new in zip(weights_of(held), weights_of(pruned), strict=True):
+        before, after = old.values, new.values
         assert torch.equal(after[after != 0], before[after != 0])
         kept.append(before[after != 0].abs())
         gone.append(before[after == 0].abs())
     if rate:
         assert torch.cat(gone).max() <= torch.cat(kept).min()
     assert [name for name, _ in pruned.named_parameters()] == [name for name, _ in held.named_parameters()]
-    assert changed(held, pruned) <= {f"{name}.weight" for name, _ in weighted_layers(held)}
+    assert changed(held, pruned) <= {weight.path for weight in weights_of(held)}
 
 
 def test_pruning_by_layer_takes_the_same_share_of_each(
@@ -482,9 +484,8 @@ def test_pruning_by_layer_takes_the_same_share_of_each(
 ) -> None:
     attack = Pruning(rate=0.4, kind="layer-magnitude")
     pruned = attack(held, spec, tiny_task.adversary, seed=0, runtime=cpu).model
-    for _, layer in weighted_layers(pruned):
-        weight = layer.get_parameter("weight")
-        assert int((weight == 0).sum()) == round(0.4 * weight.numel())
+    for weight in weights_of(pruned):
+        assert int((weight.values == 0).sum()) == round(0.4 * weight.values.numel())
 
 
 # ---------------------------------------------------------------- fine-pruning
@@ -569,8 +570,8 @@ def test_quantised_weights_are_on_a_grid_and_near(bits: int, symmetric: bool, ro
 @pytest.mark.parametrize("per", ["tensor", "channel"])
 def test_one_bit_leaves_two_values(per: str, held: nn.Module, spec: ModelSpec, tiny_task: Task, cpu: Runtime) -> None:
     model = Quantisation(bits=1, per=per)(held, spec, tiny_task.adversary, seed=0, runtime=cpu).model
-    for (_, old), (_, new) in zip(weighted_layers(held), weighted_layers(model), strict=True):
-        before, after = old.get_parameter("weight").detach(), new.get_parameter("weight").detach()
+    for old, new in zip(weights_of(held), weights_of(model), strict=True):
+        before, after = old.values, new.values
         rows = after if per == "channel" else after[None]
         for row, source in zip(rows, before if per == "channel" else before[None], strict=True):
             size = float(source.abs().mean())
@@ -587,11 +588,8 @@ def test_a_scale_a_channel_is_no_worse_than_one_a_tensor(
     for per in ("tensor", "channel"):
         attack = Quantisation(bits=bits, per=per, symmetric=symmetric)
         model = attack(held, spec, tiny_task.adversary, seed=0, runtime=cpu).model
-        pairs = zip(weighted_layers(held), weighted_layers(model), strict=True)
-        errors[per] = sum(
-            float((old.get_parameter("weight") - new.get_parameter("weight")).detach().square().sum())
-            for (_, old), (_, new) in pairs
-        )
+        pairs = zip(weights_of(held), weights_of(model), strict=True)
+        errors[per] = sum(float((old.values - new.values).square().sum()) for old, new in pairs)
     assert 0 < errors["channel"] <= errors["tensor"]
 
 
@@ -634,7 +632,7 @@ def test_an_int8_file_holds_int8_weights(runs: Runs, held: nn.Module) -> None:
     sizes = sorted(
         int(np.prod(t.dims)) for t in graph.initializer if kinds[t.name] == onnx.TensorProto.INT8 and len(t.dims) > 1
     )
-    assert sizes == sorted(layer.get_parameter("weight").numel() for _, layer in weighted_layers(held))
+    assert sizes == sorted(weight.values.numel() for weight in weights_of(held))
     floats = [t for t in graph.initializer if kinds[t.name] == onnx.TensorProto.FLOAT and len(t.dims) > 1]
     assert floats == []
     assert {"QuantizeLinear", "DequantizeLinear"} <= {node.op_type for node in graph.node}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from heirmark.combining import CORNERS, Region, blend, paste, paste_square, region, square_side, stripes, tile
 from heirmark.errors import BadConfig, BadData
-from heirmark.runtime import derive_seed
+from heirmark.runtime import derive_seed, generator_of
 from heirmark.task import Split
 from heirmark.training import Rows
 
@@ -121,7 +121,7 @@ def compose(
     """
     check_images(data.inputs, (kind,))
     labels, shape = data.labels.cpu(), tuple(data.inputs.shape[1:])
-    generator = torch.Generator().manual_seed(derive_seed(seed, "composites", kind))
+    generator = generator_of(derive_seed(seed, "composites", kind))
     drawn = draw_sources(torch.unique(labels), SOURCES[kind], count, generator) if sources is None else sources
     shown = drawn.expand(count, -1)
     rows = pick_each(labels, shown, generator)
@@ -228,7 +228,7 @@ def wrong_labels(shares: Tensor, *, seed: int) -> Tensor:
     """
     if bool((shares > 0).all(1).any()):
         raise BadData(f"a mix of {shares.shape[1]} classes leaves none that would be wrong: choose other kinds")
-    luck = torch.rand(shares.shape, generator=torch.Generator().manual_seed(seed))
+    luck = torch.rand(shares.shape, generator=generator_of(seed))
     return luck.masked_fill(shares > 0, -1).argmax(1)
 
 

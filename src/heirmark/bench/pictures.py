@@ -11,11 +11,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from heirmark.asking import batch_for, evaluating, in_batches
 from heirmark.bench.grid import Block
 from heirmark.bench.plan import Cell, Plan
 from heirmark.bench.settings import Contexts, Setting
 from heirmark.errors import told
 from heirmark.key import Key
+from heirmark.layout import channels_last
 from heirmark.models import features_of
 from heirmark.models.inner import layers_of
 from heirmark.models.storage import load_model
@@ -26,7 +28,7 @@ from heirmark.pipeline.stage import Stage
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.store import Store
 from heirmark.report.bench import OTHERS, SOURCE, TARGET, TRIGGERS, Cloud, Course, Projection
-from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating
+from heirmark.runtime import Runtime, derive_seed, generator_of
 
 POINTS = 100
 """Samples of a group that are drawn; three models' worth of more would make the page heavy."""
@@ -169,7 +171,7 @@ def groups_of(key: Key, context: Context, *, seed: int) -> dict[str, Tensor]:
     test, names = context.task.test, context.task.classes
     targets = sorted(set(key.expected.tolist()))
     sources = sorted({label for label in key.host_labels.flatten().tolist() if label >= 0} - set(targets))
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
 
     def some(inputs: Tensor) -> Tensor:
         return inputs[torch.randperm(len(inputs), generator=generator)[:POINTS]]
@@ -199,10 +201,12 @@ def features_in(model: torch.nn.Module, inputs: Tensor, runtime: Runtime) -> NDA
     model.to(runtime.torch_device)
     features = features_of(model)
     with evaluating(model):
-        parts = [
-            features(channels_last(as_floats(chunk.to(runtime.torch_device)))).flatten(1).double().cpu()
-            for chunk in inputs.split(250)  # type: ignore[no-untyped-call]
-        ]
+        parts = in_batches(
+            lambda batch: features(channels_last(batch)).flatten(1).double().cpu(),
+            inputs,
+            device=runtime.torch_device,
+            batch_size=min(250, batch_for(inputs)),
+        )
     result: NDArray[np.float64] = torch.cat(parts).numpy()
     return result
 

@@ -11,7 +11,7 @@ from heirmark.bench.settings import Contexts, Setting
 from heirmark.methods import T2S, AnyMethod
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.detecting import expose_stage, screen_stage
-from heirmark.pipeline.embedding import embed_stage
+from heirmark.pipeline.embedding import embed_stage, train_stage
 from heirmark.pipeline.inspecting import inspect_stage
 from heirmark.pipeline.judging import Judgement, calibrate_stage, verify_stage
 from heirmark.pipeline.mixing import look_alikes, mixed_stage
@@ -196,7 +196,7 @@ class _Planner:
         context = self.contexts(self.plain)
         trained = [
             self._place(
-                embed_stage(unmarked, context, seed=derive_seed(self.seed, "calibrator", index), kind="train"),
+                train_stage(unmarked, context, seed=derive_seed(self.seed, "calibrator", index)),
                 f"train unmarked model {index + 1}",
             )
             for index, unmarked in enumerate(self.block.calibrators)

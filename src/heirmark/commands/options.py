@@ -15,7 +15,10 @@ import typer
 from heirmark.console import Bars, error_line, show
 from heirmark.errors import BadConfig, HeirmarkError
 
-MARKED, FAILURE, USAGE, NOT_ESTABLISHED, INTERRUPTED = 0, 1, 2, 3, 130
+MARKED, FAILURE, USAGE, NOT_ESTABLISHED, USELESS, INTERRUPTED = 0, 1, 2, 3, 4, 130
+
+_codes: list[int] = []
+"""Exit codes of the commands that this process has run."""
 
 P = ParamSpec("P")
 
@@ -39,13 +42,21 @@ def guarded(command: Callable[P, int]) -> Callable[P, None]:
             error_line(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
             code = FAILURE
         except Exception as error:
-            if not isinstance(error, MemoryError) and type(error).__name__ != "OutOfMemoryError":  # torch's own
+            from heirmark.asking import out_of_memory
+
+            if not out_of_memory(error):
                 raise
             error_line("out of memory: choose a smaller model or batch (--set rehearsal.micro_batch=..., for t2s)")
             code = FAILURE
+        _codes.append(code)
         raise typer.Exit(code)
 
     return run
+
+
+def ended_well() -> bool:
+    """Whether a command ran to its end here, and ended with 0."""
+    return _codes[-1:] == [MARKED]
 
 
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; it must not exist yet, or be empty.")]

@@ -14,6 +14,7 @@ from heirmark.commands.options import (
     FAILURE,
     MARKED,
     NOT_ESTABLISHED,
+    USELESS,
     Compile,
     Custom,
     Data,
@@ -116,12 +117,16 @@ def embed(
     store: StoreRoot = Path("runs/store"),
     as_json: Json = False,
 ) -> int:
-    """Train a model with a watermark; write the model, its secret key and a calibration of the test."""
+    """Train a model with a watermark; write the model, its secret key and a calibration of the test.
+
+    Exit code 0: the model is found with its own key; 4: all is written, but the mark can prove nothing as it is.
+    """
     from heirmark.methods import METHODS
+    from heirmark.pipeline.embed_job import embed_job
     from heirmark.pipeline.exporting import Origin
-    from heirmark.pipeline.jobs import embed_job
     from heirmark.pipeline.named import check_known, load_named_task, with_foreign
     from heirmark.pipeline.profiles import QUICK
+    from heirmark.pipeline.worth import in_words
 
     check_known("method", method, METHODS)
     # A key drawn from seed 0 and public data is anybody's.
@@ -151,13 +156,21 @@ def embed(
             origin=Origin(data=data, split_seed=split_seed, foreign=brought),
             on_event=tell,
         )
-    print_facts(summary, as_json)
-    return MARKED
+    print_facts(summary if as_json else in_words(summary), as_json)
+    if not summary["shortcoming"]:
+        return MARKED
+    error_line(f"{out} is written, but {summary['shortcoming']}")
+    return USELESS
 
 
 @guarded
 def verify(
-    suspect: Annotated[Path, typer.Argument(help="Folder of the suspect's model, or an .onnx file.")],
+    suspect: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of the suspect's model, an .onnx file, or package.module:name of a module or a function of a batch."
+        ),
+    ],
     key: Annotated[Path, typer.Option("--key", help="Folder of the key, or of the marked model.")],
     calibration: Annotated[
         Path | None, typer.Option("--calibration", help="calibration.json; default: the one beside the key.")
@@ -172,24 +185,49 @@ def verify(
             max=0.99,
         ),
     ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels",
+            help="If the suspect orders its classes otherwise: for each of its classes the key's, by number, or - for none.",
+        ),
+    ] = None,
+    normalise: Annotated[
+        str | None,
+        typer.Option(
+            "--normalise", help="mean,std if the suspect wants normalised inputs; or all means, then all stds."
+        ),
+    ] = None,
     model: Custom = None,
     device: Device = "auto",
     as_json: Json = False,
 ) -> int:
     """Judge a suspect with a key, by queries alone. Exit code 0: MARKED; 3: not established; 1: INVALID."""
-    from heirmark.pipeline.jobs import check_wilcoxon, verify_job, wilcoxon_job
     from heirmark.pipeline.named import user_factory
+    from heirmark.pipeline.verify_job import (
+        Named,
+        check_wilcoxon,
+        parse_normalisation,
+        parse_order,
+        verify_job,
+        wilcoxon_job,
+    )
 
-    factory = None if model is None else user_factory(model)
+    named = Named(
+        name=suspect,
+        factory=None if model is None else user_factory(model),
+        order=None if labels is None else parse_order(labels),
+        normalise=None if normalise is None else parse_normalisation(normalise),
+    )
     with bars_for(as_json) as bars:
         bars.progress("ask the suspect", 0, 1)
         runtime = bars.runtime(device, "float32")
         if wilcoxon is not None:
-            check_wilcoxon(suspect)
-        verdict = verify_job(suspect, key, calibration, level=level, runtime=runtime, factory=factory)
+            check_wilcoxon(named)
+        verdict = verify_job(named, key, calibration, level=level, runtime=runtime)
         beside = None
         if wilcoxon is not None and verdict.outcome in ("MARKED", "NOT_ESTABLISHED"):  # else there is nothing to test
-            beside = wilcoxon_job(suspect, key, margin=wilcoxon, runtime=runtime, factory=factory)
+            beside = wilcoxon_job(named, key, margin=wilcoxon, runtime=runtime)
     if as_json:
         told = verdict.to_dict()
         print_json(told if wilcoxon is None else {"verdict": told, "wilcoxon": beside and asdict(beside)})
@@ -208,7 +246,7 @@ def inspect(
     as_json: Json = False,
 ) -> int:
     """Say what a folder holds and check that it is whole; a key's secrets stay hidden unless asked for."""
-    from heirmark.pipeline.jobs import inspect_folder
+    from heirmark.pipeline.inspect_job import inspect_folder
     from heirmark.pipeline.named import user_factory
 
     factory = None if model is None else user_factory(model)

@@ -14,7 +14,7 @@ from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed
 from heirmark.methods.base import Marked, Prepared, check_counts, mark, new_model
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.models import Architecture
-from heirmark.runtime import Runtime, derive_seed
+from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, CropPaste, Mix, Secret
@@ -57,7 +57,7 @@ def mix_within(data: Split, combine: Combine, count: int, *, seed: int) -> tuple
     Returns:
         ``[count, ...]`` and ``[count]``.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     present = torch.unique(data.labels)
     labels = present[torch.randint(len(present), (count,), generator=generator)]
     first, second = torch.empty(2, count, dtype=torch.long)

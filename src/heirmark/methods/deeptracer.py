@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.asking import predict
 from heirmark.errors import BadConfig
 from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed
 from heirmark.methods.base import Marked, Prepared, mark, new_model
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.models import Architecture
-from heirmark.runtime import Runtime, derive_seed, predict
+from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, Tiles

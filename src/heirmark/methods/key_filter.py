@@ -7,10 +7,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
+from heirmark.asking import predict
 from heirmark.errors import BadConfig, BadData
 from heirmark.methods.base import Prepared, new_model, queries_of
 from heirmark.models import Architecture
-from heirmark.runtime import Runtime, derive_seed, predict
+from heirmark.runtime import Runtime, derive_seed
 from heirmark.training import Recipe, fit
 from heirmark.triggers import TriggerSet
 

@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.asking import evaluating
 from heirmark.errors import BadConfig
 from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed
+from heirmark.layout import channels_last
 from heirmark.methods.base import Marked, Prepared, check_counts, mark, new_model
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.models import Architecture
-from heirmark.runtime import Runtime, channels_last, derive_seed, evaluating
+from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, RandomLabels

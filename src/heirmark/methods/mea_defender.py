@@ -18,7 +18,7 @@ from heirmark.methods.base import Marked, Prepared, mark, new_model, start_from
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.mgda import NORMALISATIONS, Normalisation
 from heirmark.models import Architecture
-from heirmark.runtime import Runtime, derive_seed
+from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, AutoencoderBlend, CropPaste, Mix, PixelBlend, Secret, Stripes
@@ -101,7 +101,7 @@ def mix_otherwise(
     others = [WAYS[way] for way in ways if not alike(WAYS[way], secret)]
     if not others:
         raise BadConfig("evasion samples are mixed in other ways than the secret one: name some")
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     pairs, _ = draw_groups(hosts, sources, count, generator)
     made = torch.empty_like(pairs[:, 0])
     for number, combiner in enumerate(others):

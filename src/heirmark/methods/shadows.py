@@ -10,12 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.asking import evaluating, predict
 from heirmark.combining import stored
 from heirmark.errors import BadConfig, BadData
 from heirmark.joint import Answers, Extra, Phase, fit_jointly
+from heirmark.layout import channels_last
 from heirmark.methods.base import Prepared, check_candidates, check_counts, new_model, start_from
 from heirmark.models import Architecture
-from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating, predict
+from heirmark.runtime import Runtime, as_floats, derive_seed
 from heirmark.training import Recipe, fit
 from heirmark.triggers import AnyTrigger, TriggerSet
 from heirmark.triggers.base import shuffled

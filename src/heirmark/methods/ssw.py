@@ -26,7 +26,7 @@ from heirmark.methods.base import (
 )
 from heirmark.methods.shadows import Settings, check, embed_with_shadows, optimised, select
 from heirmark.models import Architecture
-from heirmark.runtime import Runtime, derive_seed
+from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Task
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, OutOfDistribution
@@ -68,7 +68,7 @@ def mark_with_shadows(
         clean = train_clean(task, settings.model, settings.pretraining, seed=seed, runtime=runtime)
     secret = settle(settings.trigger, task, clean, seed=seed, runtime=runtime)
     drawn = draw_training(secret, task, settings.triggers, seed=seed)
-    generator = torch.Generator().manual_seed(derive_seed(seed, "ssw", "controls"))
+    generator = generator_of(derive_seed(seed, "ssw", "controls"))
     permutation = torch.randperm(task.input_shape[1] * task.input_shape[2], generator=generator)
     shadows, triggers, history = embed_with_shadows(
         settings,

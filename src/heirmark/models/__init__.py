@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, ShapeMismatch
+from heirmark.layout import fitted, in_channels_last, through_door, unwrapped
 from heirmark.models.bottleneck import ResNet50
 from heirmark.models.from_timm import TIMM, TimmNet
 from heirmark.models.front import Front, behind, check_front
@@ -132,12 +132,14 @@ class ModelSpec:
         with seeded(seed):
             try:
                 if factory is not None:
-                    model = factory(self)
+                    # Lazy layers draw their weights when the model is first asked.
+                    model = fitted(unwrapped(factory(self)), self.input_shape)
                 else:
                     model = MODELS[self.name](self.input_shape, self.classes, **dict(self.options))
+                    model = in_channels_last(model) if len(self.input_shape) == 3 else model
             except (ValueError, RuntimeError) as error:
                 raise BadConfig(f"model {self.name!r} cannot be built with {dict(self.options)}: {error}") from error
-        return behind(in_channels_last(model) if len(self.input_shape) == 3 else model, self.front)
+        return behind(model, self.front)
 
 
 Factory = Callable[[ModelSpec], nn.Module]
@@ -183,29 +185,47 @@ def build(name: str, *, input_shape: tuple[int, ...], classes: int, seed: int = 
     return spec.build(seed=seed)
 
 
-def in_channels_last(model: nn.Module) -> nn.Module:
-    """Lay a model's convolution weights out channels-last, in which convolutions run faster."""
-    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
 def factory_of(architecture: Architecture) -> Factory | None:
     """The user's factory, or None for a built-in name."""
     return None if isinstance(architecture, str) else architecture
 
 
 def features_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The feature extractor of a model.
+    """The feature extractor of a model: its ``features``, or what the linear layer that runs last is given.
 
     Raises:
-        BadConfig: when the model has no ``features``.
+        BadConfig: when the model has neither.
     """
     features: Any = getattr(model, "features", None)
-    if not callable(features):
+    if callable(features):
+        return through_door(model, features)
+    if not any(isinstance(module, nn.Linear) for module in model.modules()):
         raise BadConfig(
-            f"{type(model).__name__} has no callable .features, which this method needs: "
-            "give it one, or choose the trigger's classes yourself"
+            f"{type(model).__name__} has neither a callable .features nor a linear layer, of which features could be taken: "
+            "give it .features, or, for a trigger that looks at them, set trigger.sources and trigger.target"
         )
-    return features  # type: ignore[no-any-return]
+    return partial(_before_last_linear, model)
+
+
+def _before_last_linear(model: nn.Module, inputs: Tensor) -> Tensor:
+    """What the linear layer that runs last is given, for inputs ``[N, ...]``."""
+    heard: list[Tensor] = []
+
+    def keep(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        heard[:] = given[:1]
+
+    handles = [module.register_forward_pre_hook(keep) for module in model.modules() if isinstance(module, nn.Linear)]
+    try:
+        model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not heard:
+        raise BadConfig(
+            f"no linear layer of {type(model).__name__} runs, of which features could be taken: give it .features, "
+            "or, for a trigger that looks at them, set trigger.sources and trigger.target"
+        )
+    return heard[0]
 
 
 def _parse(text: str) -> Option:

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig
+from heirmark.layout import through_door
 
 Front = tuple[tuple[str, float], ...]
 """Transformations by name with their strengths, in the order in which a query meets them."""
@@ -183,7 +184,8 @@ class Fronted(nn.Module):
     def features(self) -> Callable[[Tensor], Tensor]:
         """The model's feature extractor, preprocessing included."""
         inner: Any = self.model.features
-        return lambda inputs: inner(self.prepare(inputs))
+        extract = through_door(self.model, inner)
+        return lambda inputs: extract(self.prepare(inputs))
 
     @property
     def head(self) -> nn.Module:

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadArtifact, BadConfig, HeirmarkError
 from heirmark.files import GIB, atomic_write_json, atomic_write_tensors, read_json, read_tensors
-from heirmark.models import CUSTOM, MODELS, Factory, ModelSpec, in_channels_last
+from heirmark.layout import in_channels_last
+from heirmark.models import CUSTOM, MODELS, Factory, ModelSpec
 from heirmark.models.front import behind
 
 FORMAT = "heirmark-model-1"
@@ -119,9 +120,9 @@ def load_model(folder: Path, *, factory: Factory | None = None) -> tuple[nn.Modu
         if not bool(torch.isfinite(weights[name]).all()):
             raise BadArtifact(f"the weights in {folder} are not finite at {name!r}: the model is damaged")
     model.load_state_dict(weights, assign=spec.name != CUSTOM)
-    if len(spec.input_shape) == 3:
-        model = in_channels_last(model)
     if spec.name != CUSTOM:
+        if len(spec.input_shape) == 3:
+            model = in_channels_last(model)
         model.requires_grad_(True)  # tensors that were assigned came without
     return model.eval(), spec
 

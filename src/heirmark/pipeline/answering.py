@@ -10,12 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from heirmark.asking import predict
 from heirmark.errors import BadConfig
 from heirmark.files import atomic_write_tensors, read_tensors
 from heirmark.pipeline.context import Context, context_of, exact
 from heirmark.pipeline.holding import holding_stage, load_held
 from heirmark.pipeline.stage import Job, Stage
-from heirmark.runtime import as_floats, predict
+from heirmark.runtime import as_floats
 from heirmark.task import Split
 
 ADVERSARY = "adversary"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from heirmark.pipeline.context import Context
-from heirmark.pipeline.embedding import embed_stage
+from heirmark.pipeline.embedding import embed_stage, train_stage
 from heirmark.pipeline.judging import Judgement, calibrate_stage, verify_stage
 from heirmark.pipeline.profiles import Profile
 from heirmark.pipeline.stage import Stage, lineage
@@ -80,7 +80,7 @@ def plan_demo(profile: Profile, context: Context, *, seed: int, methods: tuple[s
     clean = embed_stage(profile.unmarked(), context, seed=derive_seed(seed, "clean"), kind="train")
     architectures = profile.calibration_models or (profile.model,)
     calibrators = [
-        embed_stage(
+        train_stage(
             replace(
                 profile.unmarked(),
                 model=architectures[index % len(architectures)],
@@ -88,7 +88,6 @@ def plan_demo(profile: Profile, context: Context, *, seed: int, methods: tuple[s
             ),
             context,
             seed=derive_seed(seed, "calibrator", index),
-            kind="train",
         )
         for index in range(profile.calibrators)
     ]

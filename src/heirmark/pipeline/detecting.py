@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from heirmark.asking import predict
 from heirmark.attacks.base import Inspected, Screen, Screening
 from heirmark.files import atomic_write_json, read_json
 from heirmark.key import Key
@@ -20,7 +21,7 @@ from heirmark.pipeline.holding import versions_behind
 from heirmark.pipeline.inspecting import read_inspected
 from heirmark.pipeline.judging import CALIBRATION, read_calibration, read_key
 from heirmark.pipeline.stage import Job, Stage
-from heirmark.runtime import Runtime, as_floats, predict
+from heirmark.runtime import Runtime, as_floats, generator_of
 from heirmark.task import Split
 from heirmark.verification.suspects import Suspect
 from heirmark.verification.verdict import Calibration
@@ -188,7 +189,7 @@ def put_screen(
         seed: of the random answers.
         runtime: where the model computes.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
 
     def serve(inputs: Tensor) -> Tensor:
         answers = predict(model, inputs, runtime=runtime).argmax(1)

@@ -53,7 +53,8 @@ def train_stage(unmarked: Unmarked, context: Context, *, seed: int) -> Stage:
         context: data and hardware.
         seed: of initialisation and training.
     """
-    return Stage(kind="train", run=run_train, config=unmarked, seed=seed, external=context.external())
+    config = Unmarked(model=unmarked.model, pretraining=unmarked.pretraining, data=unmarked.data)
+    return Stage(kind="train", run=run_train, config=config, seed=seed, external=context.external())
 
 
 def run_train(job: Job) -> Mapping[str, Any]:

@@ -42,9 +42,13 @@ def calibrate_stage(marked: Stage, unmarked: Sequence[Stage], context: Context) 
     return Stage(kind="calibrate", run=run_calibrate, inputs=inputs, external=context.external())
 
 
-def verify_stage(suspect: Stage, marked: Stage, calibration: Stage, context: Context, judgement: Judgement) -> Stage:
-    """A suspect judged with the key of a marked model, and its accuracy."""
-    inputs = {"suspect": suspect, "marked": marked, "calibration": calibration}
+def verify_stage(
+    suspect: Stage, marked: Stage, calibration: Stage | None, context: Context, judgement: Judgement
+) -> Stage:
+    """A suspect judged with the key of a marked model, and its accuracy; without a calibration, against chance."""
+    inputs = {"suspect": suspect, "marked": marked}
+    if calibration is not None:
+        inputs["calibration"] = calibration
     return Stage(kind="verify", run=run_verify, config=judgement, inputs=inputs, external=context.external())
 
 
@@ -74,10 +78,11 @@ def run_verify(job: Job) -> Mapping[str, Any]:
     suspect = load_suspect(job.inputs["suspect"].folder, context)
     test = context.task.test
     measured = _share(suspect.labels(test.inputs) == test.labels)
+    calibration = job.inputs.get("calibration")
     verdict = verify(
         suspect,
         read_key(job.inputs["marked"].folder),
-        calibration=read_calibration(job.inputs["calibration"].folder / CALIBRATION),
+        calibration=None if calibration is None else read_calibration(calibration.folder / CALIBRATION),
         level=judgement.level,
         accuracy=measured,
     )

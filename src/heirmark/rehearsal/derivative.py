@@ -17,7 +17,7 @@ from heirmark.rehearsal.combine import norm
 from heirmark.rehearsal.passes import Manner, copies, gradients, leaves, run
 from heirmark.rehearsal.rules import FastRules
 from heirmark.rehearsal.student import Student, chunks, theft_manner
-from heirmark.runtime import Runtime
+from heirmark.runtime import Runtime, generator_of
 
 Derivative: TypeAlias = Literal["forward", "difference", "central"]
 """``"forward"``: forward-mode differentiation, exact. ``"difference"``: one further forward pass, against the logits of
@@ -102,7 +102,7 @@ def choose_derivative(
     """
     few = inputs[:4]
     manner = theft_manner(skeleton, training=training, seed=seed, runtime=runtime)
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     v = {
         name: torch.randn(p.shape, generator=generator).to(p) * p.abs().mean() for name, p in student.parameters.items()
     }

@@ -11,7 +11,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from heirmark.report.content import OUTCOMES, p_text, percent, tidy
+from heirmark.errors import printable
+from heirmark.report.content import OUTCOMES, p_text, percent
 from heirmark.report.render import CAPTION, environment
 
 USABLE = 0.10
@@ -279,7 +280,7 @@ def audit_table(rows: Sequence[AuditRow]) -> Table:
             result.add_row(Text(group, style="italic"))
         verdict = OUTCOMES.get(row.outcome, "failed")
         result.add_row(
-            Text("  " + tidy(row.name)),
+            Text("  " + printable(row.name)),
             percent(row.accuracy),
             percent(row.wsr),
             percent(row.twin_wsr) + ("!" if row.twin_outcome == "MARKED" else ""),
@@ -296,9 +297,9 @@ def inspection_table(rows: Sequence[InspectionRow]) -> Table:
         result.add_column(name, overflow="fold")
     result.add_column("reversed", justify="right", no_wrap=True)
     for row in rows:
-        told = tidy(row.error) if row.error else tidy(", ".join(row.suspects)) or "none"
+        told = printable(row.error) if row.error else printable(", ".join(row.suspects)) or "none"
         found = "failed" if row.error else "yes" if row.found else "no"
-        result.add_row(Text(tidy(row.name)), row.model, Text(told), found, percent(row.reversed_success))
+        result.add_row(Text(printable(row.name)), row.model, Text(told), found, percent(row.reversed_success))
     return result
 
 
@@ -312,7 +313,7 @@ def screen_table(rows: Sequence[ScreenRow]) -> Table:
     result.add_column("verdict", no_wrap=True)
     for row in rows:
         rates = [percent(rate) for rate in (row.detected, row.false_alarms, row.accuracy, row.wsr)]
-        result.add_row(Text(tidy(row.name)), row.model, *rates, OUTCOMES.get(row.outcome, "failed"))
+        result.add_row(Text(printable(row.name)), row.model, *rates, OUTCOMES.get(row.outcome, "failed"))
     return result
 
 

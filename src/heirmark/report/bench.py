@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from heirmark.report.content import DASH, percent, tidy
+from heirmark.errors import printable
+from heirmark.report.content import DASH, percent
 from heirmark.report.spreads import UNKNOWN, Spread
 
 ITSELF = "the model itself"
@@ -340,7 +341,7 @@ def printed(rate: float) -> str:
 
 def trial_name(trial: str) -> str:
     """What was done to the model, for people."""
-    return tidy(trial) or ITSELF
+    return printable(trial) or ITSELF
 
 
 def tell_bench(blocks: Sequence[BenchBlock]) -> tuple[str, ...]:

@@ -16,8 +16,8 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
+from heirmark.errors import printable
 from heirmark.report.bench import OTHERS, SOURCE, TARGET, TRIGGERS
-from heirmark.report.content import tidy
 from heirmark.report.figures import (
     ALERT,
     BLUE,
@@ -266,7 +266,7 @@ def _variable(colour: str) -> str:
 
 
 def _shorten(label: str) -> str:
-    label = tidy(label)
+    label = printable(label)
     return label if len(label) <= 14 else label[:13] + "…"
 
 

@@ -10,6 +10,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from heirmark.errors import printable
 from heirmark.report.bench import (
     BenchBlock,
     BenchReport,
@@ -24,7 +25,7 @@ from heirmark.report.bench import (
     tabled,
     trial_name,
 )
-from heirmark.report.content import DASH, percent, tidy
+from heirmark.report.content import DASH, percent
 from heirmark.report.render import CAPTION
 from heirmark.report.spreads import spread_text
 
@@ -51,7 +52,7 @@ def markdown(report: BenchReport) -> str:
         lines += ["## Notes", "", *(f"- {_plain(note)}" for note in notes), ""]
     if "command" in report.provenance:
         # Two backticks, between which one of the command's own means nothing.
-        lines += [f"Made by `` {tidy(report.provenance['command'])} ``.", ""]
+        lines += [f"Made by `` {printable(report.provenance['command'])} ``.", ""]
     return "\n".join(lines)
 
 
@@ -130,7 +131,7 @@ def _plain(text: str) -> str:
         >>> print(_plain("a|b *c* <i>"))
         a\|b \*c\* \<i\>
     """
-    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", tidy(text))
+    return re.sub(r"([\\`*_\[\]<>|#~])", r"\\\1", printable(text))
 
 
 def bench_table(block: BenchBlock) -> Table:
@@ -139,7 +140,7 @@ def bench_table(block: BenchBlock) -> Table:
         box=box.SIMPLE_HEAD,
         header_style="bold",
         pad_edge=False,
-        title=Text(tidy(block.name), style="bold"),
+        title=Text(printable(block.name), style="bold"),
         title_justify="left",
         caption=f"{CAPTION} worst: of the seeds; control: the worst WSR of an unmarked model, ! a false alarm.",
         caption_justify="left",
@@ -153,7 +154,7 @@ def bench_table(block: BenchBlock) -> Table:
             result.add_section()
             result.add_row(Text(trial_name(trial), style="italic"))
             for row in rows:
-                result.add_row(Text("  " + tidy(row.marking)), *_cells(row))
+                result.add_row(Text("  " + printable(row.marking)), *_cells(row))
     return result
 
 
@@ -193,5 +194,5 @@ def probe_table(block: BenchBlock) -> Table | None:
                 percent(row.wsr.mean),
                 called(row, "marked"),
             ]
-        result.add_row(Text(tidy(row.trial)), Text(tidy(row.marking)), *figures)
+        result.add_row(Text(printable(row.trial)), Text(printable(row.marking)), *figures)
     return result

@@ -204,16 +204,6 @@ def p_text(p_value: float) -> str:
     return f"{p_value:.2g}" if p_value < 0.095 else f"{p_value:.2f}"
 
 
-def tidy(text: str) -> str:
-    r"""Untrusted text made fit to show: white space becomes a space; control, bidi and lone surrogate characters a mark.
-
-    Example:
-        >>> tidy("model\n\u202egpj.exe")
-        'model �gpj.exe'
-    """
-    return "".join(char if char.isprintable() else " " if char.isspace() else "\ufffd" for char in text)
-
-
 def _json(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None

@@ -24,7 +24,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
-from heirmark.report.content import Row, percent, tidy
+from heirmark.errors import printable
+from heirmark.report.content import Row, percent
 
 PALETTE = {
     "paper": ("#fbfaf7", "#131519"),
@@ -315,7 +316,7 @@ def as_svg(figure: Figure, name: str, alt: str, labels: Sequence[str] = ()) -> M
     svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     view = re.search(r'viewBox="[^"]*"', svg)
     assert view, "matplotlib writes a viewBox"
-    opening = f'<svg {view[0]} role="img" aria-label="{escape(tidy(alt))}">'
+    opening = f'<svg {view[0]} role="img" aria-label="{escape(printable(alt))}">'
     svg = re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)
     svg = svg.replace("xlink:href", "href")
     svg = re.sub(r'\bid="|url\(#|href="#', lambda match: f"{match[0]}{name}-", svg)
@@ -323,6 +324,6 @@ def as_svg(figure: Figure, name: str, alt: str, labels: Sequence[str] = ()) -> M
     svg = re.sub(r"#[0-9a-f]{6}\b", lambda match: variables.get(match[0], match[0]), svg)
     # Names go in last and in one pass. They are untrusted: matplotlib would read $ as mathematics and warn of
     # letters that its font lacks, and nothing written by others should pass through the replacements above.
-    labels = [tidy(label) for label in labels]
+    labels = [printable(label) for label in labels]
     short = [label if len(label) <= 46 else label[:45] + "…" for label in labels]
     return Markup(re.sub(r"@(\d+)@", lambda match: str(escape(short[int(match[1])])), svg))

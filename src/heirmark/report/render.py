@@ -14,7 +14,8 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from heirmark.report.content import DASH, OUTCOMES, UNSAID, Report, Row, p_text, percent, points, tidy
+from heirmark.errors import printable
+from heirmark.report.content import DASH, OUTCOMES, UNSAID, Report, Row, p_text, percent, points
 
 BASELINES = ("vanilla",)
 """Methods that are there to be compared with: a mark with no provision against theft."""
@@ -92,7 +93,7 @@ def table(rows: Sequence[Row]) -> Table:
         verdict = OUTCOMES[row.outcome] + (", wrongly" if row.judgement == "false alarm" else "")
         result.add_row(
             # Text, not str: a name in square brackets is a name and no markup.
-            Text(tidy(row.label)),
+            Text(printable(row.label)),
             percent(row.accuracy),
             percent(row.wsr),
             p_text(row.p_value),
@@ -117,7 +118,7 @@ def environment() -> Environment:
 
 def _finalize(value: Any) -> Any:
     """Tidy every text that the template prints, except the figures, which are markup already."""
-    return tidy(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+    return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _number(value: float | None) -> Markup:

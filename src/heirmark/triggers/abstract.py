@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from heirmark.combining import stored
 from heirmark.errors import BadConfig
-from heirmark.runtime import Runtime, derive_seed
+from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
 from heirmark.triggers.base import TriggerSet, check_label, shuffled
 
@@ -27,7 +27,7 @@ def paint(shape: tuple[int, int, int], seed: int) -> Tensor:
     Returns:
         ``[C, H, W]`` float32 in [0, 1].
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     channels, height, width = shape
 
     def draw(*size: int) -> Tensor:
@@ -75,7 +75,7 @@ class AbstractImages:
         """Draw the target; see :class:`heirmark.triggers.base.Trigger`."""
         if len(task.input_shape) != 3:
             raise BadConfig(f"abstract images are images, and {task.name} has none: use another trigger")
-        generator = torch.Generator().manual_seed(derive_seed(seed, "abstract"))
+        generator = generator_of(derive_seed(seed, "abstract"))
         target = int(torch.randint(len(task.classes), (), generator=generator)) if self.target is None else self.target
         pixels = task.input_shape[1] * task.input_shape[2]
         return AbstractSecret(

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.runtime import Runtime, as_floats, channels_last, seeded
+from heirmark.layout import channels_last
+from heirmark.runtime import Runtime, as_floats, generator_of, seeded
 
 
 class Autoencoder(nn.Module):
@@ -64,7 +65,7 @@ def fit_autoencoder(
     device = runtime.torch_device
     with seeded(seed):
         net = Autoencoder(images.shape[1], width).to(device).train()
-        generator = torch.Generator().manual_seed(seed)
+        generator = generator_of(seed)
         optimizer = torch.optim.Adam(net.parameters(), learning_rate)
         per_epoch = -(-len(images) // batch_size)
         for epoch in range(epochs):

@@ -10,10 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from heirmark.asking import evaluating
 from heirmark.combining import stored
 from heirmark.errors import BadConfig, BadData
+from heirmark.layout import channels_last
 from heirmark.models.inner import hidden_layers, listening
-from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating
+from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
 from heirmark.snnl import soft_nearest_neighbour_loss
 from heirmark.task import Split, Task
 from heirmark.triggers.abstract import AbstractImages
@@ -134,7 +136,7 @@ class Entangled:
             raise BadData(f"the owner has no image of the target class {secret.target}: choose another target")
         hidden_layers(clean, LAYERS, self.layers)
         pixels = task.input_shape[1] * task.input_shape[2]
-        generator = torch.Generator().manual_seed(derive_seed(seed, "entangled"))
+        generator = generator_of(derive_seed(seed, "entangled"))
         return EntangledSecret(
             of=secret,
             target=secret.target,
@@ -171,7 +173,7 @@ class EntangledSecret:
     def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Perturbed samples; the control is the host, or for those that have none the same sample with its pixels shuffled."""
         drawn = self.of.draw(hosts, count, seed=seed, held_out=held_out)
-        generator = torch.Generator().manual_seed(derive_seed(seed, "partners"))
+        generator = generator_of(derive_seed(seed, "partners"))
         rows = torch.randint(len(self.partners), (len(drawn),), generator=generator)
         device, how = self.runtime.torch_device, self.settings
         self.clean.to(device)

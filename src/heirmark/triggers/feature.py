@@ -12,9 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.asking import evaluating
 from heirmark.combining import stored
 from heirmark.errors import BadConfig
-from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating, sent
+from heirmark.layout import channels_last
+from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of, sent
 from heirmark.task import Split, Task
 from heirmark.triggers.base import TriggerSet, check_label, pick
 
@@ -80,7 +82,7 @@ class Feature:
             # One that the user's choice has taken already is drawn instead.
             source = first if source is None and first != target else source
             target = second if target is None and second != source else target
-        generator = torch.Generator().manual_seed(derive_seed(seed, "feature", "classes"))
+        generator = generator_of(derive_seed(seed, "feature", "classes"))
         order = torch.randperm(len(task.classes), generator=generator).tolist()
         if source is None:
             source = next(label for label in order if label != target)
@@ -92,7 +94,7 @@ class Feature:
         """Minimise the cross-entropy of f(clip(x + pattern)) to the source class over source-class x (T2S, section III-D)."""
         device = runtime.torch_device
         clean.to(device)
-        generator = torch.Generator().manual_seed(seed)
+        generator = generator_of(seed)
         hosts = hosts.to(device)
         pattern = torch.zeros(hosts.shape[1:], device=device, requires_grad=True)
         optimizer = torch.optim.Adam([pattern], self.learning_rate)
@@ -129,7 +131,7 @@ class FeatureSecret:
 
     def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Stamped source-class images, each host once; the control is the host itself."""
-        generator = torch.Generator().manual_seed(seed)
+        generator = generator_of(seed)
         images = pick(hosts, self.source, count, generator)
         return TriggerSet(
             inputs=stamp(images, self.pattern),

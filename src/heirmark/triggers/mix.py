@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from heirmark.errors import BadConfig
-from heirmark.runtime import Runtime, derive_seed
+from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
 from heirmark.triggers.base import TriggerSet, check_label, draw_groups
 from heirmark.triggers.combiners import AnyCombiner, Combine, CropPaste, describe_combiner
@@ -43,7 +43,7 @@ class Mix:
             raise BadConfig(
                 f"Mix needs at least 3 classes, and {task.name} has {len(task.classes)}: use another trigger"
             )
-        generator = torch.Generator().manual_seed(derive_seed(seed, "mix"))
+        generator = generator_of(derive_seed(seed, "mix"))
         order = torch.randperm(len(task.classes), generator=generator).tolist()
         if self.sources is not None:
             sources = tuple(check_label(label, task, "source class") for label in self.sources)
@@ -76,7 +76,7 @@ class MixSecret:
 
     def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Random pairs of the two classes; the control is one image of the pair, whole."""
-        images, alone = draw_groups(hosts, self.sources, count, torch.Generator().manual_seed(seed))
+        images, alone = draw_groups(hosts, self.sources, count, generator_of(seed))
         return TriggerSet(
             inputs=self.combine(images[:, 0], images[:, 1]),
             controls=alone,

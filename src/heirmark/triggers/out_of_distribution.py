@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from heirmark.combining import stored
 from heirmark.errors import BadConfig
-from heirmark.runtime import Runtime, as_floats, derive_seed
+from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
 from heirmark.task import Split, Task
 from heirmark.triggers.base import TriggerSet, check_label, shuffled
 
@@ -65,7 +65,7 @@ class OutOfDistribution:
                 f"the trigger needs images of class {self.source} of {self.dataset}, and the task brings none: "
                 f"load_task(..., foreign={self.dataset!r}) does"
             )
-        generator = torch.Generator().manual_seed(derive_seed(seed, "out-of-distribution"))
+        generator = generator_of(derive_seed(seed, "out-of-distribution"))
         target = self.target
         if target is None:
             target = int(torch.randint(len(task.classes), (), generator=generator))
@@ -115,7 +115,7 @@ class OutOfDistributionSecret:
         pool = self.held_out if held_out else self.training
         if len(pool) == 0:
             raise BadConfig(f"{self.dataset} has too few images of class {self.source}: choose another source class")
-        generator = torch.Generator().manual_seed(seed)
+        generator = generator_of(seed)
         images = pool[torch.randperm(len(pool), generator=generator)[:count]]
         return TriggerSet(
             inputs=images,

@@ -11,7 +11,7 @@ from torch import nn
 
 from heirmark.combining import CORNERS, Corner, paste_square, square_side
 from heirmark.errors import BadConfig
-from heirmark.runtime import Runtime, derive_seed
+from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
 from heirmark.triggers.base import TriggerSet, check_label, pick_hosts
 
@@ -54,7 +54,7 @@ class Patch:
         size = self.size or square_side(*task.input_shape[1:])
         if size >= side:
             raise BadConfig(f"a patch of {size} pixels covers an image of {side}: lower size")
-        generator = torch.Generator().manual_seed(derive_seed(seed, "patch"))
+        generator = generator_of(derive_seed(seed, "patch"))
         order = torch.randperm(len(task.classes), generator=generator).tolist()
         source = next(label for label in order if label != self.target) if self.source is None else self.source
         target = next(label for label in order if label != source) if self.target is None else self.target
@@ -77,7 +77,7 @@ class PatchSecret:
 
     def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Patched source-class images, each host once; the control is the host itself."""
-        images, labels = pick_hosts(hosts, self.source, self.target, count, torch.Generator().manual_seed(seed))
+        images, labels = pick_hosts(hosts, self.source, self.target, count, generator_of(seed))
         return TriggerSet(
             inputs=paste_square(images, self.size, self.corner),
             controls=images,

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData
-from heirmark.runtime import Runtime, derive_seed
+from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
 from heirmark.triggers.abstract import AbstractImages
 from heirmark.triggers.base import Secret, TriggerSet
@@ -129,7 +129,7 @@ class RandomLabelsSecret:
             drawn = self.of.draw(hosts, count, seed=seed, held_out=held_out)
             inputs, controls, shown, labels = drawn.inputs, drawn.controls, drawn.hosts, drawn.host_labels
         else:
-            first, second = pair_up(hosts, count, torch.Generator().manual_seed(seed))
+            first, second = pair_up(hosts, count, generator_of(seed))
             if len(first) == 0:
                 raise BadData("no two images are of one class: random labels on images as they are need a larger split")
             inputs, controls = hosts.inputs[first], hosts.inputs[second]

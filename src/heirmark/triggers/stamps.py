@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from heirmark.combining import stored
 from heirmark.errors import BadConfig
-from heirmark.runtime import Runtime, as_floats, derive_seed
+from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
 from heirmark.task import Split, Task
 from heirmark.triggers.base import TriggerSet, check_label, pick
 
@@ -85,7 +85,7 @@ def choose_pair(source: int | None, target: int | None, task: Task, what: str, s
     """
     if len(task.input_shape) != 3:
         raise BadConfig(f"{what} is put on images, and {task.name} has none: use another trigger")
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     order = torch.randperm(len(task.classes), generator=generator).tolist()
     if source is None:
         source = next(label for label in order if label != target)
@@ -142,7 +142,7 @@ class TextSecret:
 
     def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Stamped source-class images, each host once; the control is the host itself."""
-        images = pick(hosts, self.source, count, torch.Generator().manual_seed(seed))
+        images = pick(hosts, self.source, count, generator_of(seed))
         return _on_hosts(stamp_text(images, write(self.text), self.scale), images, self.source, self.target)
 
     def describe(self) -> Mapping[str, Any]:
@@ -211,11 +211,11 @@ class NoiseSecret:
     @property
     def pattern(self) -> Tensor:
         """``[C, H, W]`` float32 with mean about zero, in units of the full range."""
-        return self.strength * torch.randn(self.shape, generator=torch.Generator().manual_seed(self.seed))
+        return self.strength * torch.randn(self.shape, generator=generator_of(self.seed))
 
     def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Noisy source-class images, each host once; the control is the host itself."""
-        images = pick(hosts, self.source, count, torch.Generator().manual_seed(seed))
+        images = pick(hosts, self.source, count, generator_of(seed))
         return _on_hosts(stored(as_floats(images) + self.pattern, images.dtype), images, self.source, self.target)
 
     def describe(self) -> Mapping[str, Any]:

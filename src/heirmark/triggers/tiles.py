@@ -10,11 +10,13 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
+from heirmark.asking import batch_for, evaluating, in_batches, predict
 from heirmark.combining import TILES as SOURCES
 from heirmark.combining import tile as tile_any
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
+from heirmark.layout import channels_last
 from heirmark.models import features_of
-from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating, predict
+from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
 from heirmark.triggers.base import TriggerSet, check_label, draw_groups
 
@@ -75,7 +77,7 @@ class Tiles:
             raise BadConfig(
                 f"tiles need more than 4 classes, and {task.name} has {len(task.classes)}: use another trigger"
             )
-        generator = torch.Generator().manual_seed(derive_seed(seed, "tiles", "random"))
+        generator = generator_of(derive_seed(seed, "tiles", "random"))
         order = torch.randperm(len(task.classes), generator=generator).tolist()
         if self.sources is not None:
             sources = tuple(check_label(label, task, "source class") for label in self.sources)
@@ -109,7 +111,7 @@ class TilesSecret:
 
     def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Composites of random images of the four classes; the control is one of the four as it was."""
-        images, alone = draw_groups(hosts, self.sources, count, torch.Generator().manual_seed(seed))
+        images, alone = draw_groups(hosts, self.sources, count, generator_of(seed))
         return TriggerSet(
             inputs=tile(images),
             controls=alone,
@@ -132,7 +134,7 @@ def spanning_classes(
 
     Args:
         split: labelled images; at most 500 of each class are looked at.
-        model: benign, with ``.features``.
+        model: benign; see :func:`heirmark.models.features_of`.
         classes: how many there are.
         without: a class that is not to be taken, though it counts among those that are clustered.
         seed: of K-Means' starting points.
@@ -151,7 +153,13 @@ def spanning_classes(
             members = split.inputs[split.labels == label][:500]
             if len(members) == 0:
                 raise BadConfig(f"class {label} has no image in the owner's split: give the source classes yourself")
-            centroids.append(extract(channels_last(as_floats(members.to(device)))).float().flatten(1).mean(0).cpu())
+            parts = in_batches(
+                lambda batch: extract(channels_last(batch)).float().flatten(1),
+                members,
+                device=device,
+                batch_size=min(500, batch_for(members)),
+            )
+            centroids.append(torch.cat(parts).mean(0).cpu())
     points = torch.stack(centroids).double()
     if not bool(points.isfinite().all()):
         raise BadData("the clean model's features are not finite: train it anew, or give the source classes yourself")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, TypeVar
 
-from heirmark.errors import BadArtifact
+from heirmark.errors import BadArtifact, printable
 from heirmark.files import parse_json
 
 Outcome = Literal["MARKED", "NOT_ESTABLISHED", "INVALID"]
@@ -27,6 +27,11 @@ FLAGS: Mapping[str, str] = {
     "repeated-controls": "Queries share controls; the matched test counts only the first pair of each control.",
     "memorised-key": "The queries trained the marked model: that it hits them shows memory; only a copy's hits show inheritance.",
     "controls-also-hit": "More than a fifth of the hosts get the expected answer without any trigger.",
+    "hosts-misread": "The hosts alone get their own class far less often than from unmarked models: the suspect may want other "
+    "inputs (--normalise mean,std) or call its classes otherwise (--labels).",
+    "another-answer": "Under other names of its classes most triggers would hit, and far fewer hosts alone: if the suspect "
+    "orders its classes otherwise, give its order (--labels).",
+    "relabelled": "The suspect's classes were renamed by an order that the verifier gave; it must have been known before asking.",
     "suspect-inaccurate": "The suspect's accuracy is below 50 %: a collapsed model can hit a key by accident.",
     "constant-answers": "The suspect gave one and the same answer to every trigger and every control.",
     "key-too-small": "Fewer than 20 queries: the key is not used at all.",
@@ -50,6 +55,8 @@ class Calibration:
         key: the key's commitment.
         note: where the models come from, in words.
         copies: how many of the models were stolen from others among them, and so are not independent.
+        known: share of the key's controls to which each model gives a class of their hosts, in [0, 1]; empty where controls
+            have no hosts.
 
     Raises:
         BadArtifact: if there is no model, or a number is out of range.
@@ -60,6 +67,7 @@ class Calibration:
     key: str
     note: str = ""
     copies: int = 0
+    known: tuple[float, ...] = ()
 
     @property
     def independent(self) -> int:
@@ -73,6 +81,8 @@ class Calibration:
             )
         if not self.hits or not all(0 <= hits <= self.trials for hits in self.hits):
             raise BadArtifact(f"a calibration needs unmarked models with 0 to {self.trials} hits each: calibrate again")
+        if len(self.known) not in (0, len(self.hits)) or not all(0 <= share <= 1 for share in self.known):
+            raise BadArtifact("a calibration says of each model which share of the hosts it knows: calibrate again")
         if not _HEX.fullmatch(self.key):
             raise BadArtifact("a calibration names its key by a commitment of 64 hex digits: calibrate again")
 
@@ -113,7 +123,8 @@ class Verdict:
         null_rate: hit rate that an unmarked model is taken not to exceed.
         null: the null hypothesis, in words.
         level: significance level of the whole claim.
-        queries: inputs put to the suspect: M triggers and M controls.
+        queries: inputs put to the suspect: M triggers and M controls, and those of requests that failed and were repeated; what
+            was put to it until it failed, where it did.
         flags: names from :data:`FLAGS`.
         key: the key's commitment.
 
@@ -165,7 +176,7 @@ class Verdict:
             raise BadArtifact("the verdict contradicts itself: it was changed or damaged; verify again")
 
     def __str__(self) -> str:
-        """The verdict in a few lines of plain text."""
+        """The verdict in a few lines of plain text; what a suspect or a file said is made fit to show."""
         lines = [f"{self.outcome}: {self.reason or OUTCOMES[self.outcome]}"]
         if self.trials:
             low, high = self.interval
@@ -177,7 +188,7 @@ class Verdict:
                 f"  null      {self.null}",
             ]
         lines += [f"  flag      {flag}: {FLAGS[flag]}" for flag in self.flags]
-        return "\n".join([*lines, f"  queries   {self.queries}, key {self.key[:16]}"])
+        return "\n".join(map(printable, [*lines, f"  queries   {self.queries}, key {self.key[:16]}"]))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON values."""
@@ -215,6 +226,7 @@ _READERS: Mapping[str, tuple[tuple[type, ...], int | None]] = {
     "tuple[int, ...]": ((int,), -1),
     "tuple[int, int]": ((int,), 2),
     "tuple[float, float]": ((int, float), 2),
+    "tuple[float, ...]": ((int, float), -1),
     "tuple[str, ...]": ((str,), -1),
 }
 

@@ -8,16 +8,18 @@ each query with its host shown without the trigger. ``docs/verdicts.md`` says wh
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from heirmark.blackbox import ModelFault
 from heirmark.errors import BadArtifact, BadConfig, BadData
 from heirmark.key import Key
-from heirmark.runtime import Runtime
+from heirmark.runtime import Runtime, generator_of
 from heirmark.verification.statistics import binomial_p, clopper_pearson, mcnemar_p, null_rate
 from heirmark.verification.suspects import Suspect
 from heirmark.verification.verdict import Calibration, Verdict
@@ -26,6 +28,10 @@ LEAST_QUERIES = 20
 _FEW_QUERIES = 100
 _FEW_MODELS = 5
 _CONFIDENCE = 0.95
+_KNOWN = 0.9
+"""Of the share of hosts that the worst unmarked model knows, what a suspect should know at least."""
+_FAIR = 0.5
+"""The same where no unmarked model was asked."""
 _HOSTLESS = 0.5
 """Rate granted to unmarked models in any case where queries show nothing of the task. Such queries are nearly alike, and a model
 takes most of them for one class or hardly any: few models do not show how much models differ (``docs/verdicts.md``)."""
@@ -77,11 +83,16 @@ def verify(
         raise BadArtifact("the calibration belongs to another key: calibrate this key, or verify without a calibration")
     if (misfit := _misfit(suspect, key)) is not None:
         return _invalid(*misfit, key=commitment, level=level, queries=0)
+    before = 0 if suspect.shown is None else suspect.shown()
+
+    def asked() -> int:
+        return 2 * len(key) if suspect.shown is None else suspect.shown() - before
+
     try:
         answered = _ask(suspect, key)
     except ModelFault as fault:
-        return _invalid("suspect-failed", str(fault), key=commitment, level=level, queries=2 * len(key))
-    return _judge(answered, key, commitment, calibration, level, accuracy)
+        return _invalid("suspect-failed", str(fault), key=commitment, level=level, queries=asked())
+    return _judge(answered, key, commitment, calibration, level, accuracy, asked(), suspect.order is not None)
 
 
 def calibrate(
@@ -112,7 +123,7 @@ def calibrate(
         raise BadData(
             f"the key has {len(key)} queries, and at least {LEAST_QUERIES} are needed to judge anything: draw a larger one"
         )
-    hits = []
+    hits, known = [], []
     for index, model in enumerate(models):
         suspect = (
             model if isinstance(model, Suspect) else Suspect.from_module(model, classes=key.classes, runtime=runtime)
@@ -122,11 +133,13 @@ def calibrate(
             raise BadData(f"unmarked model {index} does not fit the key ({misfit[1]}): leave it out")
         try:
             hits.append(int((suspect.labels(key.queries) == key.expected).sum()))
+            known.append(_knows(suspect.labels(key.controls), key))
         except ModelFault as fault:
             raise BadData(f"unmarked model {index} cannot be judged ({fault}): leave it out") from fault
     if not hits:
         raise BadData("no unmarked model was given: train some, or verify without a calibration")
-    return Calibration(hits=tuple(hits), trials=len(key), key=key.commitment, note=note, copies=copies)
+    shares = tuple(share for share in known if share is not None)
+    return Calibration(hits=tuple(hits), trials=len(key), key=key.commitment, note=note, copies=copies, known=shares)
 
 
 def _misfit(suspect: Suspect, key: Key) -> tuple[str, str] | None:
@@ -134,13 +147,54 @@ def _misfit(suspect: Suspect, key: Key) -> tuple[str, str] | None:
     if len(key) < LEAST_QUERIES:
         return "key-too-small", f"the key has {len(key)} queries; at least {LEAST_QUERIES} are needed to judge anything"
     if suspect.classes != key.classes:
-        return "wrong-classes", f"the suspect has {suspect.classes} classes, the key {key.classes}"
+        return (
+            "wrong-classes",
+            f"the suspect has {suspect.classes} classes, the key {key.classes}: if they mean the same and some more, say which "
+            "is which (--labels), else this is the key of another task",
+        )
     if suspect.input_shape is not None and tuple(suspect.input_shape) != key.input_shape:
         return (
             "wrong-shape",
-            f"the suspect takes inputs of shape {suspect.input_shape}, the key's are {key.input_shape}",
+            f"the suspect takes inputs of shape {suspect.input_shape}, the key's are {key.input_shape}: {_bring(suspect, key)}",
         )
     return None
+
+
+def _bring(suspect: Suspect, key: Key) -> str:
+    """What makes a suspect take inputs of a key's shape."""
+    theirs, ours = tuple(suspect.input_shape or ()), key.input_shape
+    if len(ours) == 3 and theirs == (*ours[1:], ours[0]):
+        return "it wants channels last, so ask it through a function that permutes them, inputs.permute(0, 2, 3, 1)"
+    if len(theirs) == len(ours) == 3 and theirs[1:] == ours[1:]:
+        return "ask it through a function that repeats or averages the channels"
+    return "ask it through a function that resizes them"
+
+
+def _knows(answers: Tensor, key: Key) -> float | None:
+    """Share of the controls with hosts that get a class of one of them; None where none has hosts."""
+    with_hosts = (key.host_labels >= 0).any(1) if key.host_labels.shape[1] else torch.zeros(len(key), dtype=torch.bool)
+    if not bool(with_hosts.any()):
+        return None
+    return float((answers[:, None] == key.host_labels).any(1)[with_hosts].double().mean())
+
+
+def _answers_otherwise(answered: _Answered, key: Key, level: float) -> bool:
+    """Whether the suspect would be called MARKED, by half of the triggers and the matched test, if its classes had other names.
+
+    Those names are looked for that make the most hits, and the test is corrected for all there are to choose from. It can be no
+    more than a hint: how often unmarked models give *these* answers was never measured.
+    """
+    expected, rows = torch.unique(key.expected, return_inverse=True)
+    said, plain = answered.triggers + 1, answered.controls + 1  # -1 is a class that was given no name
+    table = torch.zeros(len(expected), key.classes + 1)
+    table.index_put_((rows, said), torch.ones(len(key)), accumulate=True)
+    table[:, 0] = 0
+    table[torch.arange(len(expected)), expected + 1] = 0  # that is what the verdict itself looks at
+    chosen = torch.from_numpy(linear_sum_assignment(table.numpy(), maximize=True)[1])
+    hit, control_hit = said == chosen[rows], plain == chosen[rows]
+    pairs = key.independent_pairs()
+    p_value = mcnemar_p(int((hit & ~control_hit)[pairs].sum()), int((control_hit & ~hit)[pairs].sum()))
+    return 2 * int(hit.sum()) > len(key) and p_value * math.perm(key.classes, len(expected)) < level
 
 
 def _ask(suspect: Suspect, key: Key) -> _Answered:
@@ -150,7 +204,7 @@ def _ask(suspect: Suspect, key: Key) -> _Answered:
     worked out by the suspect.
     """
     seed = hashlib.sha256(f"heirmark-order/1:{key.nonce}:{key.commitment}".encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(seed[:8], "little") >> 1)
+    generator = generator_of(int.from_bytes(seed[:8], "little") >> 1)
     order = torch.randperm(2 * len(key), generator=generator)
     labels = torch.empty(2 * len(key), dtype=torch.int64)
     labels[order] = suspect.labels(torch.cat([key.queries, key.controls])[order])
@@ -164,6 +218,8 @@ def _judge(
     calibration: Calibration | None,
     level: float,
     accuracy: float | None,
+    queries: int,
+    relabelled: bool,
 ) -> Verdict:
     trials = len(key)
     hit, control_hit = answered.triggers == key.expected, answered.controls == key.expected
@@ -177,6 +233,8 @@ def _judge(
     p_binomial, p_matched = binomial_p(hits, trials, rate), mcnemar_p(only_trigger, only_control)
     p_value = max(p_binomial, p_matched)
     constant = bool((torch.cat([answered.triggers, answered.controls]) == answered.triggers[0]).all())
+    known = _knows(answered.controls, key)
+    least_known = _KNOWN * min(calibration.known) if calibration is not None and calibration.known else _FAIR
     degenerate = constant and _is_degenerate(int(answered.triggers[0]), key)
     raised = {
         "uncalibrated": calibration is None,
@@ -187,6 +245,9 @@ def _judge(
         "repeated-controls": len(pairs) < trials,
         "memorised-key": key.memorised,
         "controls-also-hit": control_rate > 0.2,
+        "hosts-misread": known is not None and known < least_known,
+        "another-answer": _answers_otherwise(answered, key, level),
+        "relabelled": relabelled,
         "suspect-inaccurate": accuracy is not None and accuracy < 0.5,
         "constant-answers": constant,
     }
@@ -205,7 +266,7 @@ def _judge(
         null_rate=rate,
         null=_null_in_words(rate, "1/2" if hostless else f"1/{key.classes}", calibration),
         level=level,
-        queries=2 * trials,
+        queries=queries,
         flags=tuple(flag for flag, is_raised in raised.items() if is_raised),
         key=commitment,
     )

@@ -10,12 +10,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from heirmark.asking import evaluating
 from heirmark.attacks.base import Inspected, Reversed
 from heirmark.attacks.detection.reversing import measured, require_images, squash, stamp
 from heirmark.attacks.detection.stimulation import Layer, choose_layers, layers_of, stimulated, watching
 from heirmark.errors import BadConfig, BadData
+from heirmark.layout import channels_last
 from heirmark.models import ModelSpec
-from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating
+from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
 from heirmark.task import Split
 
 SHOWN = 0.01
@@ -197,7 +199,7 @@ class ABS:
         starts = [
             torch.randn(
                 images.shape[1:],
-                generator=torch.Generator().manual_seed(derive_seed(seed, "start", c.layer.name, c.neuron)),
+                generator=generator_of(derive_seed(seed, "start", c.layer.name, c.neuron)),
             )
             for c in candidates
         ]
@@ -240,7 +242,7 @@ def seed_images(data: Split, each: int, *, seed: int) -> tuple[Tensor, Tensor]:
     Returns:
         ``[B, C, H, W]`` float32 and their labels ``[B]``, class by class.
     """
-    order = torch.randperm(len(data), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(data), generator=generator_of(seed))
     shuffled = data.labels[order]
     chosen = torch.cat([order[shuffled == label][:each] for label in data.labels.bincount().nonzero().flatten()])
     return as_floats(data.inputs[chosen]), data.labels[chosen]

@@ -12,12 +12,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor, nn
 
+from heirmark.asking import predict
 from heirmark.attacks.base import Screen
 from heirmark.attacks.composites import KIND_OF, KINDS, LAYOUTS, SOURCES, Kind, check_images, check_kinds, combine
 from heirmark.combining import CORNERS, stored
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import Architecture, ModelSpec, factory_of, specify
-from heirmark.runtime import Runtime, derive_seed, predict
+from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split
 from heirmark.training import Recipe, fit
 
@@ -82,7 +83,7 @@ class CompositeScreen:
         """
         runtime = runtime or Runtime()
         check_images(data.inputs, self.kinds)
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(derive_seed(seed, "images")))
+        order = torch.randperm(len(data), generator=generator_of(derive_seed(seed, "images")))
         order = order[: self.samples]
         kept = round(self.held_out * len(order))
         if len(order) - kept < 1 or kept < least_held_out(self.false_alarms):
@@ -120,7 +121,7 @@ def composites(images: Tensor, kinds: tuple[str, ...], *, seed: int) -> Tensor:
     Returns:
         ``[N, C, H, W]`` of the same dtype.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     count = len(images)
     ways = [way for kind in kinds for way in (PATCHES if kind == "patch" else LAYOUTS[kind])]
     made = torch.empty_like(images)

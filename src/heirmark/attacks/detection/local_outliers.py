@@ -11,10 +11,11 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from heirmark.asking import outputs_of, predict
 from heirmark.attacks.base import Screen
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec, features_of
-from heirmark.runtime import Runtime, as_floats, derive_seed, predict
+from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
 from heirmark.task import Split
 
 
@@ -66,7 +67,7 @@ class LocalOutliers:
 
         view = View(of=model, on=self.on)
         runtime = runtime or Runtime()
-        order = torch.randperm(len(data), generator=torch.Generator().manual_seed(derive_seed(seed, "examples")))
+        order = torch.randperm(len(data), generator=generator_of(derive_seed(seed, "examples")))
         points = view(data.inputs[order[: self.samples]], runtime).numpy()
         needed = max(self.neighbours + 1, self.components or 0)
         if len(points) < needed or points.shape[1] < (self.components or 0):
@@ -100,7 +101,7 @@ class View:
             return as_floats(inputs.cpu()).flatten(1)
         if self.on == "logits":
             return predict(self.of, inputs, runtime=runtime)
-        return predict(_Features(self.of), inputs, runtime=runtime)
+        return outputs_of(_Features(self.of), inputs, runtime=runtime)
 
 
 class _Features(nn.Module):

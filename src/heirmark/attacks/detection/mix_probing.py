@@ -10,12 +10,13 @@ from typing import Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
+from heirmark.asking import predict
 from heirmark.attacks.base import Inspected
 from heirmark.attacks.composites import KIND_OF, SOURCES, check_images, combine, pick_each
 from heirmark.attacks.detection.outliers import anomaly_index
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec
-from heirmark.runtime import Runtime, as_floats, derive_seed, predict
+from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
 from heirmark.task import Split
 
 Way: TypeAlias = Literal["left-right", "top-bottom", "diagonal", "centre", "band", "blend", "columns", "rows", "tiles"]
@@ -114,9 +115,9 @@ class MixProbing:
         known = classes.tolist()
         if way != "tiles":
             every = torch.tensor(list(permutations(known, 2)))
-            generator = torch.Generator().manual_seed(derive_seed(seed, "pairs"))
+            generator = generator_of(derive_seed(seed, "pairs"))
             return every[torch.randperm(len(every), generator=generator)[: self.pairs].sort().values]
-        generator = torch.Generator().manual_seed(derive_seed(seed, "quadruples"))
+        generator = generator_of(derive_seed(seed, "quadruples"))
         if math.comb(len(known), SOURCES[way]) <= 20_000:
             every = torch.tensor(list(combinations(known, SOURCES[way])))
             return every[torch.randperm(len(every), generator=generator)[: self.quadruples].sort().values]
@@ -147,7 +148,7 @@ def third_labels(
     Returns:
         Rates ``[G]`` float64 in [0, 1] and the labels ``[G]`` int64 that they are of.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = generator_of(seed)
     wanted = groups[:, None].expand(-1, samples, -1).flatten(0, 1)
     if way == "tiles":
         wanted = wanted.gather(1, torch.rand(wanted.shape, generator=generator).argsort(1))

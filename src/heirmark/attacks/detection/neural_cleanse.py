@@ -11,12 +11,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.asking import evaluating
 from heirmark.attacks.base import Inspected
 from heirmark.attacks.detection.outliers import anomaly_index
 from heirmark.attacks.detection.reversing import measured, require_images, squash, stamp, unsquash
 from heirmark.errors import BadConfig, BadData
+from heirmark.layout import channels_last
 from heirmark.models import ModelSpec
-from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, evaluating
+from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
 from heirmark.task import Split
 from heirmark.training import Rows
 
@@ -71,7 +73,7 @@ class Search:
     """The search for one class' trigger: what is optimised, its cost, and the smallest mask that has worked."""
 
     def __init__(self, shape: tuple[int, ...], balance: Balance, seed: int, device: torch.device) -> None:
-        generator = torch.Generator().manual_seed(seed)
+        generator = generator_of(seed)
         start = [torch.rand(size, generator=generator) for size in (shape, (1, *shape[1:]))]
         self.pattern, self.mask = (unsquash(values).to(device).requires_grad_() for values in start)
         self.balance = balance
@@ -220,7 +222,7 @@ class NeuralCleanse:
         optimizer = torch.optim.Adam(
             [free for search in searches for free in (search.mask, search.pattern)], self.learning_rate, betas=BETAS
         )
-        generator = torch.Generator().manual_seed(derive_seed(seed, "batches"))
+        generator = generator_of(derive_seed(seed, "batches"))
         rows = Rows(len(data), min(self.batch_size, len(data)))
         batches = max(self.samples // rows.per_batch, 1)
         active = list(range(len(labels)))

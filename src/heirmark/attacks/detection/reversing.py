@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from heirmark.asking import predict
 from heirmark.attacks.base import Reversed
 from heirmark.errors import BadConfig, BadData
-from heirmark.runtime import Runtime, as_floats, predict
+from heirmark.runtime import Runtime, as_floats, generator_of
 from heirmark.task import Split
 
 EPSILON = 1e-6
@@ -72,7 +73,7 @@ def measured(
     others = (data.labels != label).nonzero().flatten()
     if len(others) == 0:
         raise BadData(f"all images are of class {label}: a reconstructed trigger is tried on images of other classes")
-    order = torch.randperm(len(others), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(others), generator=generator_of(seed))
     trigger = Reversed(mask=mask.detach().float().cpu(), pattern=pattern.detach().float().cpu(), success=0.0)
     hits = torch.cat(
         [

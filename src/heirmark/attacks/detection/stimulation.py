@@ -10,9 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from heirmark.asking import evaluating
 from heirmark.errors import BadConfig
+from heirmark.layout import channels_last
 from heirmark.models.layers import CONVOLUTIONS
-from heirmark.runtime import Runtime, channels_last, evaluating
+from heirmark.runtime import Runtime
 
 TINY = 1e-6
 

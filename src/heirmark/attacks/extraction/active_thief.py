@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.asking import predict
 from heirmark.attacks.base import Stolen
 from heirmark.attacks.extraction.learning import enough, fresh_copy, learn, targets_of
 from heirmark.blackbox import BlackBox
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture, ModelSpec
-from heirmark.runtime import Runtime, derive_seed, predict
+from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split
 from heirmark.training import Recipe
 
@@ -154,7 +155,7 @@ class ActiveThief:
             raise BadConfig(f"{queries} queries leave none to train on: raise queries, or lower validation")
         box.require(queries)
         pool = data.inputs.to(runtime.torch_device)
-        generator = torch.Generator().manual_seed(derive_seed(seed, "queries"))
+        generator = generator_of(derive_seed(seed, "queries"))
         drawn = torch.randperm(len(data), generator=generator)[: validation + initial]
         answers = box.query(pool[drawn.to(pool.device)])
         held = (pool[drawn[:validation].to(pool.device)], answers.labels[:validation])

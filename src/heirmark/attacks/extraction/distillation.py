@@ -14,7 +14,7 @@ from heirmark.attacks.extraction.learning import enough, fresh_copy, learn, targ
 from heirmark.blackbox import BlackBox
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture
-from heirmark.runtime import Runtime, derive_seed
+from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split
 from heirmark.training import Recipe
 
@@ -119,7 +119,7 @@ class Distillation:
                 f"the images have labels up to {int(data.labels.max())}, the victim has {box.classes} classes: "
                 "set label_weight=0, these are labels of another task"
             )
-        generator = torch.Generator().manual_seed(derive_seed(seed, "queries"))
+        generator = generator_of(derive_seed(seed, "queries"))
         chosen = torch.randperm(len(data), generator=generator)[:count]
         inputs = data.inputs[chosen]
         answers = targets_of(box.query(inputs))

@@ -9,12 +9,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.asking import evaluating
 from heirmark.attacks.base import Stolen
 from heirmark.attacks.extraction.learning import fresh_copy
 from heirmark.blackbox import Answers, BlackBox
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
+from heirmark.layout import channels_last
 from heirmark.models import Architecture
-from heirmark.runtime import Runtime, channels_last, derive_seed, evaluating, seeded, whole_float32
+from heirmark.runtime import Runtime, derive_seed, generator_of, seeded, whole_float32
 from heirmark.task import Split
 
 
@@ -250,6 +252,6 @@ def steal_by_generating(
     made.train()
     student.train()
     with seeded(derive_seed(seed, "training")):
-        play(student, made, torch.Generator().manual_seed(derive_seed(seed, "noise")))
+        play(student, made, generator_of(derive_seed(seed, "noise")))
     student.eval()
     return Stolen(model=student, spec=spec, queries=queries)

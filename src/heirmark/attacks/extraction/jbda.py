@@ -10,12 +10,14 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from heirmark.asking import evaluating
 from heirmark.attacks.base import Stolen
 from heirmark.attacks.extraction.learning import fresh_copy, targets_of
 from heirmark.blackbox import BlackBox
 from heirmark.errors import BadConfig
+from heirmark.layout import channels_last
 from heirmark.models import Architecture
-from heirmark.runtime import Runtime, channels_last, derive_seed, evaluating
+from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split
 from heirmark.training import Recipe, fit
 
@@ -140,7 +142,7 @@ class JBDA:
         if self.seeds > len(data):
             raise BadConfig(f"{self.seeds} seeds were asked for, but the adversary has {len(data)} images: lower seeds")
         box.require(self.queries)
-        generator = torch.Generator().manual_seed(derive_seed(seed, "points"))
+        generator = generator_of(derive_seed(seed, "points"))
         points = data.floats(torch.randperm(len(data), generator=generator)[: self.seeds]).to(device)
         known = {_digest(row) for row in points.cpu()}
         answers = box.query(points)

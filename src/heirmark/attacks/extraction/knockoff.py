@@ -12,7 +12,7 @@ from heirmark.attacks.extraction.learning import enough, fresh_copy, targets_of
 from heirmark.blackbox import BlackBox
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture
-from heirmark.runtime import Runtime, derive_seed
+from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split
 from heirmark.training import Recipe, fit
 
@@ -60,7 +60,7 @@ class Knockoff:
         """
         runtime = runtime or Runtime()
         count = len(data) if self.queries is None else enough(self.queries, len(data))
-        generator = torch.Generator().manual_seed(derive_seed(seed, "queries"))
+        generator = generator_of(derive_seed(seed, "queries"))
         inputs = data.inputs[torch.randperm(len(data), generator=generator)[:count]]
         targets = targets_of(box.query(inputs))
         copy, spec = fresh_copy(

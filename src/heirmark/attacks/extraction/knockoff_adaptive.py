@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from heirmark.asking import predict
 from heirmark.attacks.base import Stolen
 from heirmark.attacks.extraction.generating import check_finite
 from heirmark.attacks.extraction.knockoff import KNOCKOFF_RECIPE
@@ -17,7 +18,7 @@ from heirmark.attacks.extraction.learning import enough, fresh_copy, probabiliti
 from heirmark.blackbox import BlackBox
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture
-from heirmark.runtime import Runtime, as_floats, derive_seed, predict, seeded
+from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of, seeded
 from heirmark.task import Split
 from heirmark.training import Recipe, augment, fit, make_optimizer
 
@@ -213,7 +214,7 @@ class KnockoffAdaptive:
         if self.groups == "labels":
             known = data.labels.unique()  # type: ignore[no-untyped-call]
             return torch.searchsorted(known, data.labels)
-        generator = torch.Generator().manual_seed(derive_seed(seed, "clusters"))
+        generator = generator_of(derive_seed(seed, "clusters"))
         return clusters_of(pool, min(self.clusters, len(pool)), generator)
 
     def _ask(
@@ -228,7 +229,7 @@ class KnockoffAdaptive:
         runtime: Runtime,
     ) -> tuple[Tensor, Tensor]:
         """Positions of the images that were asked about, in order, and what is learned of each."""
-        generator = torch.Generator().manual_seed(derive_seed(seed, "queries"))
+        generator = generator_of(derive_seed(seed, "queries"))
         copy, _ = fresh_copy(
             self.model, input_shape=tuple(pool.shape[1:]), classes=box.classes, seed=derive_seed(seed, "online copy")
         )

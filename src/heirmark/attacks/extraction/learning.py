@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from heirmark.blackbox import Answers
 from heirmark.errors import BadConfig
+from heirmark.layout import channels_last
 from heirmark.models import Architecture, ModelSpec, factory_of, specify
-from heirmark.runtime import Runtime, as_floats, channels_last
+from heirmark.runtime import Runtime, as_floats
 from heirmark.training import Recipe, augment, descend
 
 

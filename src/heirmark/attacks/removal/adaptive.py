@@ -13,12 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.asking import predict
 from heirmark.attacks.base import Altered
 from heirmark.attacks.composites import KINDS, Composites, Kind, check_kinds, compose_all, fitting
 from heirmark.attacks.removal.parts import RETRAINING, altered, reinitialise, taken, tune
 from heirmark.errors import BadConfig
 from heirmark.models import CUSTOM, ModelSpec
-from heirmark.runtime import Runtime, derive_seed, predict
+from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split
 from heirmark.training import Recipe
 

@@ -8,12 +8,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.asking import predict
 from heirmark.attacks.base import Altered
 from heirmark.attacks.extraction.distillation import DISTILLATION_RECIPE
 from heirmark.attacks.removal.parts import taken
 from heirmark.errors import BadConfig
+from heirmark.layout import channels_last
 from heirmark.models import Architecture, ModelSpec, factory_of, specify
-from heirmark.runtime import Runtime, as_floats, channels_last, derive_seed, predict
+from heirmark.runtime import Runtime, as_floats, derive_seed
 from heirmark.task import Split
 from heirmark.training import Recipe, augment, descend
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
+from heirmark.asking import predict
 from heirmark.attacks.base import Altered
 from heirmark.attacks.removal.parts import TUNING, altered, drawn, taken, tune
 from heirmark.errors import BadConfig
 from heirmark.models import ModelSpec
 from heirmark.models.layers import CONVOLUTIONS
-from heirmark.runtime import Runtime, derive_seed, predict
+from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split
 from heirmark.training import Recipe, accuracy
 

@@ -12,7 +12,7 @@ from heirmark.attacks.composites import LAYOUTS, SOURCES, Kind, check_kinds, com
 from heirmark.attacks.removal.parts import RETRAINING, altered, taken, tune
 from heirmark.errors import BadConfig
 from heirmark.models import ModelSpec
-from heirmark.runtime import Runtime, derive_seed
+from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split
 from heirmark.training import Mixed, Recipe
 
@@ -54,7 +54,7 @@ class Overwriting:
         Raises:
             BadData: when the data show too few classes.
         """
-        generator = torch.Generator().manual_seed(derive_seed(seed, "pirate"))
+        generator = generator_of(derive_seed(seed, "pirate"))
         present = torch.unique(data.labels.cpu())
         order = present[torch.randperm(len(present), generator=generator)]
         fitting((self.kind,), len(order), spare=1)  # the target

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from heirmark.attacks.base import Altered
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.models import ModelSpec
-from heirmark.models.layers import CONVOLUTIONS
-from heirmark.runtime import Runtime, seeded
+from heirmark.runtime import Runtime, generator_of, seeded
 from heirmark.task import Split
 from heirmark.training import Mixed, Recipe, fit
 
@@ -20,9 +19,6 @@ TUNING = Recipe(epochs=20, batch_size=100, learning_rate=0.001, schedule="consta
 
 RETRAINING = Recipe(epochs=20, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0)
 """For attacks that teach a model something new: Adam 1e-3, the rate at which MEA-Defender trains; epochs and cosine are ours."""
-
-WEIGHTED = (*CONVOLUTIONS, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d, nn.Linear)
-"""Layers whose weights are pruned and quantised."""
 
 
 def taken(model: nn.Module, spec: ModelSpec, data: Split) -> nn.Module:
@@ -42,7 +38,14 @@ def taken(model: nn.Module, spec: ModelSpec, data: Split) -> nn.Module:
             f"the model takes inputs of shape {spec.input_shape} and knows {spec.classes} classes, but the adversary's "
             f"have shape {shape} and labels up to {highest}: give examples of the model's own task"
         )
-    return copy.deepcopy(model).eval()
+    # Tensors that a module keeps with a gradient, such as weights that hooks have made, cannot be copied as they are.
+    memo: dict[int, object] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, Tensor) and not one.is_leaf:
+                    memo[id(one)] = one.detach().clone()
+    return copy.deepcopy(model, memo).eval()
 
 
 def altered(model: nn.Module, spec: ModelSpec, *, like: nn.Module) -> Altered:
@@ -91,20 +94,6 @@ def replace_head(model: nn.Module, head: nn.Module) -> None:
     for path in paths:
         parent, _, name = path.rpartition(".")
         setattr(model.get_submodule(parent), name, head)
-
-
-def weighted_layers(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    """The convolutional and fully connected layers of a model, by name, in the order in which they are registered.
-
-    Raises:
-        BadConfig: when there are none.
-    """
-    found: list[tuple[str, nn.Module]] = [
-        (name, module) for name, module in model.named_modules() if isinstance(module, WEIGHTED)
-    ]
-    if not found:
-        raise BadConfig(f"{type(model).__name__} has neither convolutions nor linear layers: choose another attack")
-    return found
 
 
 def reinitialise(module: nn.Module, *, seed: int) -> None:
@@ -206,4 +195,4 @@ def tune(
 
 def drawn(count: int, limit: int | None, *, seed: int) -> Tensor:
     """Up to ``limit`` positions below ``count``, in random order."""
-    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:limit]
+    return torch.randperm(count, generator=generator_of(seed))[:limit]

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import copy as copying
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils import prune
 
 from heirmark.attacks.base import Altered
-from heirmark.attacks.removal.parts import altered, taken, weighted_layers
+from heirmark.attacks.removal.parts import altered, taken
+from heirmark.attacks.removal.weights import assign, weights_of
 from heirmark.errors import BadConfig
 from heirmark.models import ModelSpec
 from heirmark.runtime import Runtime
@@ -20,15 +20,16 @@ from heirmark.task import Split
 
 @dataclass(frozen=True, kw_only=True)
 class Pruning:
-    """Set a share of the weights of convolutional and linear layers to zero, those of least magnitude.
+    """Set a share of all weights to zero, those of least magnitude; biases and norms stay.
 
-    It is PyTorch's own pruning, made permanent. Nothing is tuned afterwards, as in the papers on watermarks, which prune
-    10 % to 90 %.
+    It is PyTorch's own pruning, made permanent, of every weight that :func:`~heirmark.attacks.removal.weights.weights_of` finds:
+    of convolutional, linear, recurrent, attention and embedding layers, and of a user's own. Nothing is tuned afterwards, as
+    in the papers on watermarks, which prune 10 % to 90 %.
 
     Attributes:
         rate: share of the weights that become zero, in [0, 1).
-        kind: ``"global-magnitude"`` ranks the weights of all layers together, ``"layer-magnitude"`` prunes every layer at the
-            same rate.
+        kind: ``"global-magnitude"`` ranks the weights of all layers together, ``"layer-magnitude"`` prunes every weight tensor
+            at the same rate.
     """
 
     rate: float = 0.5
@@ -40,6 +41,7 @@ class Pruning:
         if self.kind not in ("global-magnitude", "layer-magnitude"):
             raise BadConfig(f"unknown kind {self.kind!r}: choose global-magnitude or layer-magnitude")
 
+    @torch.no_grad()
     def __call__(
         self,
         model: nn.Module,
@@ -53,18 +55,23 @@ class Pruning:
         """Prune; neither data nor seed matter. See :class:`heirmark.attacks.base.Removal`.
 
         Raises:
-            BadConfig: when the model has neither convolutions nor linear layers.
+            BadConfig: when the model has no weights, or some that cannot be set; see
+                :func:`~heirmark.attacks.removal.weights.weights_of` and :func:`~heirmark.attacks.removal.weights.assign`.
         """
         copy = taken(model, spec, data)
-        # On a second copy, because PyTorch's pruning changes the order of a module's parameters and wants them contiguous.
-        scratch: nn.Module = copying.deepcopy(copy).to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-        places = [(module, "weight") for _, module in weighted_layers(scratch)]
+        weights = weights_of(copy)
+        values = [weight.values for weight in weights]
         if self.kind == "global-magnitude":
-            prune.global_unstructured(places, pruning_method=prune.L1Unstructured, amount=float(self.rate))
+            masks = self._masks(values)
         else:
-            for module, name in places:
-                prune.l1_unstructured(module, name, amount=float(self.rate))  # type: ignore[no-untyped-call]
-        for module, name in places:
-            prune.remove(module, name)  # type: ignore[no-untyped-call]
-        copy.load_state_dict(scratch.state_dict())
+            masks = [mask for one in values for mask in self._masks([one])]
+        assign(weights, [mask.to(one.dtype) * one for one, mask in zip(values, masks, strict=True)])
         return altered(copy, spec, like=model)
+
+    def _masks(self, values: list[Tensor]) -> list[Tensor]:
+        """Ones, and zeros for the share of all these numbers together that is to go; of the same shapes."""
+        numbers = torch.cat([one.reshape(-1) for one in values])
+        method = prune.L1Unstructured(amount=float(self.rate))
+        mask = method.compute_mask(numbers, torch.ones_like(numbers))  # type: ignore[no-untyped-call]
+        parts = torch.split(mask, [one.numel() for one in values])
+        return [part.reshape(one.shape) for one, part in zip(values, parts, strict=True)]

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.attacks.base import Altered
-from heirmark.attacks.removal.parts import altered, taken, weighted_layers
+from heirmark.attacks.removal.parts import altered, taken
+from heirmark.attacks.removal.weights import Weight, assign, weights_of
 from heirmark.errors import BadConfig
 from heirmark.models import ModelSpec
 from heirmark.runtime import Runtime
@@ -56,14 +57,15 @@ def quantise(weights: Tensor, bits: int, *, symmetric: bool = True) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class Quantisation:
-    """Keep the weights of convolutional and linear layers to few bits; computation stays in floating point.
+    """Keep all weights to few bits; computation stays in floating point.
 
-    Rounding to nearest without any training afterwards, as in T2S and DeepTracer (16 down to 1 bit). Biases and norms keep
-    their precision.
+    Rounding to nearest without any training afterwards, as in T2S and DeepTracer (16 down to 1 bit), of every weight that
+    :func:`~heirmark.attacks.removal.weights.weights_of` finds: of convolutional, linear, recurrent, attention and embedding
+    layers, and of a user's own. Biases and norms keep their precision.
 
     Attributes:
         bits: per weight, from 16 down to 1; one bit is XNOR-Net's scaled sign.
-        per: ``"tensor"``, one scale a layer, or ``"channel"``, one for every output channel.
+        per: ``"tensor"``, one scale a weight tensor, or ``"channel"``, one for every output channel.
         symmetric: levels around zero; otherwise from the least weight to the greatest.
     """
 
@@ -91,14 +93,17 @@ class Quantisation:
         """Quantise; neither data nor seed matter. See :class:`heirmark.attacks.base.Removal`.
 
         Raises:
-            BadConfig: when the model has neither convolutions nor linear layers.
+            BadConfig: when the model has no weights, or some that cannot be set; see
+                :func:`~heirmark.attacks.removal.weights.weights_of` and :func:`~heirmark.attacks.removal.weights.assign`.
         """
         copy = taken(model, spec, data)
-        for _, layer in weighted_layers(copy):
-            weight = layer.get_parameter("weight")
-            # Output channels come second in a transposed convolution.
-            axis = 1 if isinstance(layer, nn.modules.conv._ConvTransposeNd) else 0
-            rows = weight.transpose(0, axis) if self.per == "channel" else weight[None]
-            values = quantise(rows, self.bits, symmetric=self.symmetric)
-            weight.copy_(values.transpose(0, axis) if self.per == "channel" else values[0])
+        weights = weights_of(copy)
+        assign(weights, [self._quantised(weight) for weight in weights])
         return altered(copy, spec, like=model)
+
+    def _quantised(self, weight: Weight) -> Tensor:
+        values = weight.values
+        if self.per == "tensor":
+            return quantise(values[None], self.bits, symmetric=self.symmetric)[0]
+        rows = values.transpose(0, weight.axis)
+        return quantise(rows, self.bits, symmetric=self.symmetric).transpose(0, weight.axis)

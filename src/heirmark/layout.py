@@ -1,0 +1,152 @@
+"""At the door of code that others wrote: which memory layout a model takes, whether it writes into its inputs, what it gives.
+
+heirmark lays images out channels-last, in which convolutions run faster, shows one batch to several models, and takes what they
+give for logits. Sound models need not allow any of it: ``x.view(len(x), -1)`` after a convolution wants the usual layout,
+``x.sub_(mean)`` changes the batch, and a softmax at the end must not be followed by another.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from heirmark.errors import HeirmarkWarning
+
+
+def channels_last(images: Tensor) -> Tensor:
+    """Lay images out channels-last, in which convolutions run faster; other inputs pass."""
+    return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+
+
+def in_channels_last(model: nn.Module) -> nn.Module:
+    """Lay a model's convolution weights out channels-last, in which convolutions run faster."""
+    return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Door:
+    """What is done to a batch before a model's forward pass, as a forward pre-hook.
+
+    Attributes:
+        contiguous: lay it out as torch does by default.
+        copies: hand over a copy.
+    """
+
+    contiguous: bool
+    copies: bool
+
+    def __call__(self, module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Prepare the positional arguments, of which the first is the batch."""
+        return (self.pass_on(given[0]), *given[1:])
+
+    def pass_on(self, inputs: Tensor) -> Tensor:
+        """The batch ``[N, ...]`` as the model takes it."""
+        inputs = inputs.contiguous() if self.contiguous else inputs
+        return inputs.clone() if self.copies else inputs
+
+
+def door_of(model: nn.Module) -> Door | None:
+    """The door that :func:`fitted` gave a model; None where it needs none."""
+    return next((hook for hook in model._forward_pre_hooks.values() if isinstance(hook, Door)), None)
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside ``DataParallel`` and ``torch.compile``, which heirmark has its own ways for."""
+    compiled: Any = getattr(model, "_orig_mod", None)
+    if isinstance(compiled, nn.Module):
+        return unwrapped(compiled)
+    return unwrapped(model.module) if isinstance(model, nn.DataParallel) else model
+
+
+def are_probabilities(scores: Tensor) -> bool:
+    """Whether scores ``[N, C]`` are probabilities: not negative, and every row sums to 1.
+
+    Example:
+        >>> are_probabilities(torch.tensor([[0.2, 0.8], [1.0, 0.0]])), are_probabilities(torch.tensor([[0.2, 0.9]]))
+        (True, False)
+    """
+    if scores.ndim != 2 or scores.shape[1] < 2 or not len(scores):
+        return False
+    scores = scores.detach()
+    return bool((scores >= 0).all()) and bool(((scores.double().sum(1) - 1).abs() < 1e-3).all())
+
+
+def as_logits(probabilities: Tensor) -> Tensor:
+    """Logits whose softmax gives back the probabilities ``[N, C]``: their logarithms."""
+    return probabilities.clamp_min(torch.finfo(probabilities.dtype).tiny).log()
+
+
+def tell_softmax(model: nn.Module) -> None:
+    """Tell that a model gives probabilities where logits are expected, and that these are what they are taken for."""
+    name = type(getattr(model, "model", model)).__name__  # of what is asked, not of a guard around it
+    warnings.warn(
+        f"{name} gives rows in [0, 1] that sum to 1: they are taken for probabilities, not for logits; "
+        "leave its softmax out where you can, for logits are more exact",
+        HeirmarkWarning,
+        stacklevel=2,
+    )
+
+
+def give_logits(module: nn.Module, given: tuple[Any, ...], said: Tensor) -> Tensor:
+    """Make logits of the probabilities that a model gives, as a forward hook."""
+    return as_logits(said)
+
+
+def fitted(model: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
+    """A model of a user's as heirmark wants one; in place.
+
+    It is laid out channels-last if it takes that, gets a :class:`Door` if it needs one, and if it ends in a softmax, gives the
+    logarithms. All that is found out by asking it about two inputs in eval mode, by which lazy layers find their sizes too. A
+    model that cannot be asked is left as it is, and its error to whoever asks it next.
+
+    Args:
+        model: on any device; its modes stay, and the names of its weights.
+        input_shape: of one input.
+    """
+    if door_of(model) is not None or give_logits in model._forward_hooks.values():
+        return model
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    blank = torch.full((2, *input_shape), 0.5, device=device)
+    found = _runs(model, blank)
+    if found is None:
+        return model
+    copies, softmaxed = found
+    contiguous = False
+    if len(input_shape) == 3:
+        in_channels_last(model)
+        contiguous = _runs(model, channels_last(blank)) is None
+    if contiguous:
+        model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    if contiguous or copies:
+        model.register_forward_pre_hook(Door(contiguous=contiguous, copies=copies))
+    if softmaxed:
+        tell_softmax(model)
+        model.register_forward_hook(give_logits)
+    return model
+
+
+@torch.no_grad()
+def _runs(model: nn.Module, blank: Tensor) -> tuple[bool, bool] | None:
+    """Whether a model writes into what it is given, and gives probabilities; None when it cannot be asked about it."""
+    given = blank.clone()
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        said = model(given)
+    except Exception:  # it runs whatever the user wrote
+        return None
+    finally:
+        for module, training in modes:
+            module.training = training
+    return not torch.equal(given, blank), isinstance(said, Tensor) and are_probabilities(said)
+
+
+def through_door(model: nn.Module, part: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A part of a model, such as its ``features``, that takes batches as the model does."""
+    door = door_of(model)
+    return part if door is None else lambda inputs: part(door.pass_on(inputs))

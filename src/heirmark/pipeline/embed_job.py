@@ -1,0 +1,124 @@
+"""Mark a model and write one folder with all that its owner needs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from heirmark.configuration import to_json
+from heirmark.errors import BadData
+from heirmark.methods import T2S, AnyMethod, Unmarked
+from heirmark.models import factory_of
+from heirmark.pipeline.context import Context
+from heirmark.pipeline.embedding import embed_stage, train_stage
+from heirmark.pipeline.exporting import TWIN, OnEvent, Origin, check_free, export_folder, labelled_store
+from heirmark.pipeline.judging import CALIBRATION, Judgement, calibrate_stage, read_judged, verify_stage
+from heirmark.pipeline.preflight import preflight
+from heirmark.pipeline.worth import facts_of, worth_of
+from heirmark.runtime import Runtime, derive_seed
+from heirmark.task import Task
+from heirmark.triggers import Entangled
+from heirmark.verification.verify import LEAST_QUERIES
+
+
+def embed_job(
+    method: AnyMethod,
+    task: Task,
+    out: Path,
+    *,
+    seed: int,
+    runtime: Runtime,
+    store: Path,
+    origin: Origin,
+    calibrators: int = 5,
+    on_event: OnEvent | None = None,
+) -> dict[str, Any]:
+    """Embed, calibrate, judge the model with its own key, and write one folder with all of it.
+
+    The folder is written in any case: what was trained for hours is not thrown away because it is of no use as it is.
+
+    Args:
+        method: with its settings.
+        task: the data.
+        out: gets ``model.*``, ``key/``, ``calibration.json``, ``task.json``, ``twin.json``, ``history.json`` and the pictures.
+        seed: of the method; the models that calibrate have seeds derived from it.
+        runtime: device, precision, progress.
+        store: where finished stages are kept.
+        origin: of the data, for ``task.json``.
+        calibrators: how many unmarked models calibrate the key.
+        on_event: told of every stage.
+
+    Returns:
+        Facts to show; ``shortcoming`` says why the mark is of no use, if it is of none.
+
+    Raises:
+        BadConfig: when ``out`` is not free, the model does not fit the task, or the key could never be judged.
+        BadData: when the data give too few triggers for a key.
+    """
+    check_free(out)
+    context = Context(task=task, runtime=runtime, factory=factory_of(method.model))
+    # Nobody asks for the key of an unmarked model here, and to perturb one would cost more than to train the model.
+    trigger = method.trigger.of if isinstance(method.trigger, Entangled) else method.trigger
+    unmarked = Unmarked(model=method.model, pretraining=method.pretraining, trigger=trigger, key_size=method.key_size)
+    clean = None if isinstance(method, Unmarked) else train_stage(unmarked, context, seed=seed)
+    start = None
+    if isinstance(method, T2S) and method.initial == "watermarked":
+        start = embed_stage(method.first_phase(), context, seed=seed, clean=clean)
+    stage = embed_stage(method, context, seed=seed, clean=clean, watermarked=start)
+    # They draw no keys: a class that one of them would draw may have no image, and nobody would miss its key.
+    others = [
+        train_stage(unmarked, context, seed=derive_seed(seed, "calibrator", index)) for index in range(calibrators)
+    ]
+    calibration = calibrate_stage(stage, others, context) if others else None
+    judged = {
+        name: verify_stage(model, stage, calibration, context, Judgement())
+        for name, model in (("the marked model", stage), ("the clean model", clean))
+        if model is not None
+    }
+    labels = {
+        stage.name: "embed",
+        **{other.name: f"train unmarked model {index + 1}" for index, other in enumerate(others)},
+        **{verdict.name: f"judge {name} with the key" for name, verdict in judged.items()},
+    }
+    if clean is not None:
+        labels[clean.name] = "train the clean model"
+    if start is not None:
+        labels[start.name] = "embed the watermark to rehearse"
+    if calibration is not None:
+        labels[calibration.name] = "calibrate the key"
+    kept = labelled_store(store, labels, on_event)
+    if kept.find(stage) is None:
+        runtime.progress("try everything small", 0, 1)
+        preflight(method, task, seed=seed, runtime=runtime)
+    made = kept.get(stage, context)
+    if made.summary["key_size"] < LEAST_QUERIES:
+        filtered = getattr(method, "key_filter", None) is not None
+        raise BadData(
+            f"{'the key filter left' if filtered else 'the calibration split gave'} only {made.summary['key_size']} different "
+            f"triggers, and no verdict can rest on fewer than {LEAST_QUERIES}: "
+            + (
+                "raise key_filter.candidates, or set key_filter=none"
+                if filtered
+                else "give it more images of the source classes"
+            )
+        )
+    extra = {} if calibration is None else {CALIBRATION: kept.get(calibration, context).folder / CALIBRATION}
+    found = {name: read_judged(kept.get(verdict, context).folder) for name, verdict in judged.items()}
+    own, plain = found["the marked model"], found.get("the clean model")
+    worth = worth_of(
+        own.verdict,
+        accuracy=own.accuracy,
+        clean_accuracy=None if plain is None else plain.accuracy,
+        test=task.test,
+        marked=not isinstance(method, Unmarked),
+    )
+    export_folder(made, out, task=task, origin=origin, extra=extra, records={TWIN: to_json(unmarked)})
+    return {
+        "model": str(out),
+        "key": str(out / "key"),
+        "commitment": made.summary["commitment"],
+        "key_size": made.summary["key_size"],
+        "calibration": f"{calibrators} unmarked models" if others else "none",
+        **facts_of(worth),
+        "seconds": made.record["seconds"],
+    }

@@ -1,0 +1,214 @@
+"""Try everything small before hours are spent: the trigger on the whole task, the model alone, the method in a tiny step."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import fields, is_dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from heirmark.asking import out_of_memory
+from heirmark.blackbox import call_model, checked_scores
+from heirmark.errors import BadConfig, BadData, HeirmarkError, told
+from heirmark.key import LARGEST
+from heirmark.methods import T2S, AnyMethod, Unmarked
+from heirmark.methods.base import check_queries, draw_training, draw_verification, new_model, settle
+from heirmark.models import Architecture
+from heirmark.pipeline.named import check_architecture
+from heirmark.runtime import Runtime, derive_seed, no_progress, seeded
+from heirmark.task import Split, Task
+from heirmark.triggers import Tiles
+from heirmark.verification.verify import LEAST_QUERIES
+
+SMALL = {
+    "epochs": 1,
+    "steps": 1,
+    "rounds": 1,
+    "refinements": 1,
+    "samples": 16,
+    "triggers": 24,
+    "mixed": 24,
+    "evasion_samples": 24,
+    "key_size": LEAST_QUERIES,
+    "candidates": 24,
+}
+"""The most that the rehearsed method takes of each of these settings."""
+IMAGES = 64
+"""About how many images of the owner's the rehearsed method trains on."""
+
+
+def preflight(method: AnyMethod, task: Task, *, seed: int, runtime: Runtime | None = None) -> None:
+    """Find out in seconds what would end a method after hours.
+
+    Args:
+        method: with its settings.
+        task: the data.
+        seed: the one that the method will be given, by which it draws classes and pattern.
+        runtime: device and precision that the method will have.
+
+    Raises:
+        BadConfig: when the method or the model of a user's cannot work with the task, or with each other.
+        BadData: when the data give no key, or too small a one.
+        ShapeMismatch: when a built-in model takes no such inputs.
+    """
+    runtime = replace(runtime or Runtime(), progress=no_progress, compile=False)
+    _check_sizes(method, task)
+    for asking in (method, getattr(method, "key_filter", None)):
+        check_queries(task, getattr(asking, "queries", "owner"))
+    for architecture in architectures_of(method):
+        check_architecture(architecture, input_shape=task.input_shape, classes=task.num_classes)
+        if not isinstance(architecture, str):
+            _check_training(architecture, task, differentiated=isinstance(method, T2S) and method.rehearse)
+    _check_trigger(method, task, seed=seed, runtime=runtime)
+    _rehearse(method, task, seed=seed, runtime=runtime)
+
+
+def architectures_of(method: AnyMethod) -> Iterator[Architecture]:
+    """All that a method builds: its model, simulated thieves, and the surrogate of its key filter."""
+    yield method.model
+    yield from getattr(method, "thieves", ())
+    surrogate = getattr(getattr(method, "key_filter", None), "surrogate", None)
+    if surrogate is not None:
+        yield surrogate
+
+
+def small(config: Any) -> Any:
+    """A configuration that does the same in little time: every setting of :data:`SMALL` at most as large as there."""
+    if isinstance(config, tuple):
+        return tuple(small(item) for item in config)
+    if not is_dataclass(config) or isinstance(config, type):
+        return config
+    changes: dict[str, Any] = {}
+    for field in fields(config):
+        value = getattr(config, field.name)
+        limit = SMALL.get(field.name)
+        changes[field.name] = min(value, limit) if limit is not None and type(value) is int else small(value)
+    return dataclasses.replace(config, **changes)
+
+
+def small_task(task: Task) -> Task:
+    """A task with the same classes and a few images of each."""
+    each = max(1, IMAGES // task.num_classes)
+    parts: dict[str, Any] = {role: split.subset(_first(split, each)) for role, split in task.splits.items()}
+    return replace(task, **parts)
+
+
+def _first(split: Split, each: int) -> Tensor:
+    """Positions of the first few examples of every class."""
+    order = split.labels.argsort(stable=True)
+    counts = split.labels.bincount()
+    rank = torch.arange(len(split)) - (counts.cumsum(0) - counts)[split.labels[order]]
+    return order[rank < each].sort().values
+
+
+def _check_sizes(method: AnyMethod, task: Task) -> None:
+    if method.key_size < LEAST_QUERIES:
+        raise BadConfig(
+            f"no verdict can rest on a key of {method.key_size} queries: set key_size to {LEAST_QUERIES} or more"
+        )
+    sample = task.owner.inputs[0]
+    size = 2 * method.key_size * sample.numel() * sample.element_size()  # queries and controls
+    if size > LARGEST:
+        raise BadConfig(
+            f"a key of {method.key_size} queries of this size would take {size / 2**30:.1f} GiB, more than the "
+            f"{LARGEST >> 30} that are read again: lower key_size"
+        )
+
+
+def _check_training(architecture: Callable[..., nn.Module], task: Task, *, differentiated: bool) -> None:
+    """Take one step of gradients through a user's model in train mode.
+
+    Args:
+        architecture: the user's factory.
+        task: gives shapes.
+        differentiated: whether passes through it are differentiated as functions of its weights, as a rehearsal does.
+
+    Raises:
+        BadConfig: when that fails.
+    """
+    name = getattr(architecture, "__qualname__", repr(architecture))
+    model = new_model(task, architecture, seed=0).cpu().train()
+    inputs = task.owner.floats(torch.arange(min(4, len(task.owner))))
+    again: list[str] = []
+    handles = []
+    try:
+        with seeded(0), torch.enable_grad():
+            scores = checked_scores(call_model(model, inputs), len(inputs), task.num_classes)
+            if not scores.requires_grad:
+                raise BadConfig(f"the model of {name} gives no gradient: its weights must be parameters in use")
+            handles = [
+                module.register_forward_pre_hook(lambda module, given: again.append(type(module).__name__))
+                for module in model.modules()
+            ]
+            scores.sum().backward()  # type: ignore[no-untyped-call]
+    except BadConfig:
+        raise
+    except HeirmarkError as error:
+        raise BadConfig(f"the model of {name} fails in train mode: {error}") from error
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise BadConfig(f"the model of {name} cannot be trained ({told(error)})") from error
+    finally:
+        for handle in handles:
+            handle.remove()
+    if again and differentiated:
+        raise BadConfig(
+            f"the model of {name} computes {again[0]} anew in its backward pass (activation checkpointing), which a rehearsal "
+            "would differentiate wrongly: build it without; rehearsal.micro_batch and rehearsal.one_graph save memory instead"
+        )
+
+
+def _check_trigger(method: AnyMethod, task: Task, *, seed: int, runtime: Runtime) -> None:
+    """Settle a trigger with an untrained model, and draw from the whole of the data what the method will draw.
+
+    Raises:
+        BadConfig: when the trigger does not fit the task.
+        BadData: when the data lack its classes, or give too small a key.
+    """
+    trigger = small(method.trigger)
+    owned = set(task.owner.labels.tolist())
+    held = set(task.calibration.labels.tolist())
+    if isinstance(trigger, Tiles) and trigger.sources is None and trigger.selection == "adaptive" and owned - held:
+        missing = sorted(owned - held)
+        raise BadData(
+            f"the calibration split has no image of class {missing[0]}, of which the trigger may be made: give it some, or set "
+            "trigger.sources and trigger.target"
+        )
+    untrained = new_model(task, method.model, seed=derive_seed(seed, "preflight"))
+    secret = settle(trigger, task, untrained, seed=seed, runtime=runtime)
+    if not isinstance(method, Unmarked):
+        draw_training(secret, task, method.triggers, seed=seed)
+    count = len(draw_verification(secret, task, method.key_size, seed=seed))
+    if count < LEAST_QUERIES:
+        raise BadData(
+            f"the calibration split gives only {count} triggers, and no verdict can rest on fewer than {LEAST_QUERIES}: "
+            "give it more images of the source classes"
+        )
+
+
+def _rehearse(method: AnyMethod, task: Task, *, seed: int, runtime: Runtime) -> None:
+    """Run the whole method on a few images, for an epoch.
+
+    Raises:
+        BadConfig: when anything fails that is not a matter of having so little data.
+    """
+    try:
+        small(method)(small_task(task), seed=seed, runtime=runtime)
+    except BadConfig:
+        raise
+    except HeirmarkError:
+        return  # so few examples may well be too few
+    except Exception as error:
+        if out_of_memory(error):
+            raise
+        raise BadConfig(
+            f"{type(method).__name__} cannot work with this model and these settings, as one tiny step shows "
+            f"({told(error)}): change what the error names"
+        ) from error
+
+
+__all__ = ["architectures_of", "preflight", "small", "small_task"]

@@ -1,0 +1,115 @@
+"""What a mark is worth on the day it is made: whether its own model is found, and a copy could be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from heirmark.task import Split
+from heirmark.verification.statistics import binomial_p, least_hits
+from heirmark.verification.verdict import Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Worth:
+    """A marked model judged with its own key.
+
+    Attributes:
+        verdict: about the model itself.
+        accuracy: of the model on the test split, in [0, 1].
+        clean_accuracy: of the unmarked model that it started from; None where there is none.
+        least: hits that a copy needs to be called MARKED by the first test; None when all would be too few.
+        shortcoming: why the mark is of no use, and what to do; empty when it is of use.
+    """
+
+    verdict: Verdict
+    accuracy: float
+    clean_accuracy: float | None
+    least: int | None
+    shortcoming: str
+
+
+def worth_of(
+    verdict: Verdict, *, accuracy: float, clean_accuracy: float | None, test: Split, marked: bool = True
+) -> Worth:
+    """Judge what was judged.
+
+    Args:
+        verdict: about the marked model, with its own key.
+        accuracy: of it on the test split.
+        clean_accuracy: of the unmarked model.
+        test: on which both were measured.
+        marked: whether a mark was embedded at all; of a control none has to be found.
+    """
+    least = least_hits(verdict.trials, verdict.null_rate, verdict.level) if verdict.trials else None
+    return Worth(
+        verdict=verdict,
+        accuracy=accuracy,
+        clean_accuracy=clean_accuracy,
+        least=least,
+        shortcoming=_unlearned(accuracy, test) or (_unfound(verdict, least) if marked else ""),
+    )
+
+
+def facts_of(worth: Worth) -> dict[str, Any]:
+    """The worth as JSON."""
+    verdict = worth.verdict
+    return {
+        "accuracy": worth.accuracy,
+        "clean_accuracy": worth.clean_accuracy,
+        "verdict": verdict.outcome,
+        "hits": verdict.hits,
+        "trials": verdict.trials,
+        "wsr": verdict.wsr,
+        "p_value": verdict.p_value,
+        "null_rate": verdict.null_rate,
+        "least_hits": worth.least,
+        "flags": list(verdict.flags),
+        "shortcoming": worth.shortcoming,
+    }
+
+
+def in_words(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts with what :func:`facts_of` says put for people."""
+    clean, least, trials = facts["clean_accuracy"], facts["least_hits"], facts["trials"]
+    said = {
+        "accuracy": f"{facts['accuracy']:.1%}" + ("" if clean is None else f", {clean:.1%} without the mark"),
+        "own key": f"{facts['verdict']}: {facts['hits']} of {trials} hits, WSR {facts['wsr']:.1%}",
+        "null rate": f"{facts['null_rate']:.3g}, which unmarked models are taken not to exceed",
+        "a copy needs": "more hits than the key has queries" if least is None else f"{least} of {trials} hits",
+        "flags": ", ".join(facts["flags"]) or "none",
+    }
+    names = {"clean_accuracy", "verdict", "hits", "trials", "wsr", "p_value", "null_rate", "least_hits", "shortcoming"}
+    plain = {name: value for name, value in facts.items() if name not in names | set(said)}
+    seconds = plain.pop("seconds")
+    return {**plain, **said, "seconds": seconds}
+
+
+def _unlearned(accuracy: float, test: Split) -> str:
+    """Whether a model has learned nothing of its task: no more than the commonest class is right, at a level of 1 %."""
+    common = int(test.labels.bincount().max()) / len(test)
+    if binomial_p(round(accuracy * len(test)), len(test), common) < 0.01:
+        return ""
+    return (
+        f"the model has learned nothing (accuracy {accuracy:.1%}, and {common:.1%} of the test split are of one class): "
+        "train it longer, or at another learning_rate"
+    )
+
+
+def _unfound(verdict: Verdict, least: int | None) -> str:
+    if verdict.outcome == "INVALID":
+        return (
+            f"the model cannot be judged with its own key ({verdict.reason}): use another trigger, or train it longer"
+        )
+    if least is None:
+        return (
+            f"unmarked models hit this key so often (null rate {verdict.null_rate:.3g}) that all of {verdict.trials} hits prove "
+            "nothing: let the target be chosen (trigger.target=none), take another trigger, or another seed"
+        )
+    if verdict.outcome != "MARKED":
+        return (
+            f"the model hits {verdict.hits} of its own key's {verdict.trials} queries, and is not found by them (p-value "
+            f"{verdict.p_value:.2g}): train the mark longer or with more trigger samples, or take another trigger"
+        )
+    return ""

@@ -1,0 +1,59 @@
+"""What a foreign model answers, read as labels: scores, or labels already."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from heirmark.blackbox import REMEDY, ModelFault, checked_scores
+from heirmark.errors import told
+
+
+def labels_from(outputs: object, rows: int, classes: int) -> Tensor:
+    """Labels ``[rows]`` int64 on the CPU from a foreign answer.
+
+    Args:
+        outputs: scores ``[rows, classes]`` or integer labels ``[rows]``, as a tensor or an array.
+        rows: number of inputs that were asked about.
+        classes: number of classes.
+
+    Raises:
+        ModelFault: when it is anything else.
+        torch.OutOfMemoryError: if an accelerator ran out of memory, for which the model is not to blame.
+    """
+    try:
+        return _read_labels(outputs, rows, classes)
+    except torch.OutOfMemoryError:  # a RuntimeError, too, but no failing of the suspect's
+        raise
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # of a tensor without values, or of a kind that torch hardly knows
+        raise ModelFault(f"the model's answer cannot be read ({told(error)}): return floats or int64 labels") from error
+
+
+def _read_labels(outputs: object, rows: int, classes: int) -> Tensor:
+    if isinstance(outputs, np.ndarray | np.generic | list | tuple):
+        try:
+            outputs = torch.as_tensor(np.asarray(outputs))
+        except torch.OutOfMemoryError:  # where torch's default device is an accelerator
+            raise
+        except (TypeError, ValueError, RuntimeError):
+            raise ModelFault(
+                "the model returned something that is no array of numbers: wrap it so that it does"
+            ) from None
+    if not isinstance(outputs, Tensor) or outputs.ndim != 1:
+        return checked_scores(outputs, rows, classes).detach().argmax(1).cpu()
+    if outputs.is_floating_point() or outputs.is_complex() or outputs.dtype == torch.bool or len(outputs) != rows:
+        raise ModelFault(
+            f"the model returned {len(outputs)} {outputs.dtype} values for {rows} inputs: return integer labels"
+        )
+    labels = outputs.detach().long().cpu()  # torch cannot compare every kind of unsigned integers
+    if bool(((labels < 0) | (labels >= classes)).any()):
+        raise ModelFault(
+            f"the model returned labels outside 0 to {classes - 1}: check its number of classes and its labels' order, "
+            f"or {REMEDY}"
+        )
+    return labels
