@@ -20,6 +20,7 @@ from heirmark.pipeline.demo import Profile
 from heirmark.task import Split, Task
 from heirmark.task import make_task as split_task
 from heirmark.training import Recipe
+from heirmark.triggers.tiles import tile
 from heirmark.tuning import Rehearsal
 
 CLASSES = 5
@@ -77,6 +78,21 @@ def make_task_of_few() -> Task:
     task = make_task()
     keep = torch.cat([torch.nonzero(task.calibration.labels == label).flatten()[:2] for label in range(CLASSES)])
     return replace(task, calibration=task.calibration.subset(keep))
+
+
+def make_task_of_tiles() -> Task:
+    """Five classes of which the last looks like tiles of the four others."""
+    task = make_task()
+
+    def tiled(split: Split) -> Split:
+        inputs, labels = split.inputs.clone(), split.labels
+        rows = torch.nonzero(labels == 4).flatten()
+        parts = torch.stack([split.inputs[labels == label][: len(rows)] for label in range(4)], 1)
+        inputs[rows] = tile(parts)
+        return Split(inputs=inputs, labels=labels)
+
+    parts: dict[str, Split] = {role: tiled(split) for role, split in task.splits.items()}
+    return replace(task, **parts)  # type: ignore[arg-type]
 
 
 def make_nothing() -> int:

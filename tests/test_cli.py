@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from typer.testing import CliRunner
 import heirmark.cli
 import own_code
 from heirmark.blackbox import BlackBox
-from heirmark.errors import BadConfig
+from heirmark.errors import BadConfig, HeirmarkWarning
 from heirmark.files import atomic_write_tensors, read_tensors
 from heirmark.key import Key
 from heirmark.methods import METHODS
@@ -886,6 +887,171 @@ def test_signal_ends_a_real_process_cleanly(here: Path) -> None:
     assert not (here / "made").exists()
     assert not list((here / "runs/store/.partial").iterdir())
     assert "1 finished stage reused" in run(*command).err
+
+
+# Suspects of other people's
+
+
+OWN_SUSPECTS = """
+import sys
+import torch
+import own_code
+from heirmark.models import ModelSpec
+
+model = own_code.make_net(ModelSpec(name="custom", input_shape=(1, 16, 16), classes=5))
+
+def labels(inputs):
+    return torch.zeros(len(inputs), dtype=torch.int64)
+
+def more(inputs):
+    return torch.arange(len(inputs)) % 6
+
+def leaves(inputs):
+    sys.exit(0)
+"""
+
+
+def test_verify_asks_code_of_ones_own(stage: Path, here: Path) -> None:
+    (here / "suspects_of_mine.py").write_text(OWN_SUSPECTS)
+    key = ["--key", stage / "marked"]
+    for name in ("model", "labels", "more --labels 0,1,2,3,4,-", "model --normalise 0.5,0.25 --wilcoxon 0.3"):
+        ran = run("verify", *f"suspects_of_mine:{name}".split(), *key, "--json")
+        assert ran.code in (1, 3), (name, ran)
+        verdict = ran.json.get("verdict", ran.json)
+        assert verdict["outcome"] == ("INVALID" if name == "labels" else "NOT_ESTABLISHED"), name
+        assert ("relabelled" in verdict["flags"]) == ("--labels" in name)
+        assert ("wilcoxon" in ran.json) == ("--wilcoxon" in name)
+    more = run("verify", "suspects_of_mine:more", *key)
+    assert more.code == 1
+    assert "outside 0 to 4" in more.out
+    refused(run("verify", "suspects_of_mine:none", *key), 2, "cannot import 'suspects_of_mine:none'")
+    refused(run("verify", "own_code:Net", *key), 2, "is a class")
+    refused(
+        run("verify", "suspects_of_mine:labels", *key, "--wilcoxon", "0.3", "--labels", "0,1,2,3,4"), 2, "key's order"
+    )
+
+
+def test_a_suspect_that_ends_the_process_ends_nothing(stage: Path, here: Path) -> None:
+    (here / "suspects_that_leave.py").write_text(OWN_SUSPECTS)
+    ran = run("verify", "suspects_that_leave:leaves", "--key", stage / "marked")
+    assert ran.code == 1
+    assert ran.out.startswith("INVALID: the model fails on inputs of shape (1, 16, 16) (SystemExit: 0)")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--labels", "0,1,x"], "for each class"),
+        (["--labels", "0,1,1,3,4"], "another class"),
+        (["--labels", "0,1,2"], "give one for each"),
+        (["--normalise", "0.5"], "mean,std"),
+        (["--normalise", "0.5,a"], "mean,std"),
+        (["--normalise", "0.5,0"], "positive"),
+    ],
+)
+def test_verify_refuses_what_it_cannot_read(stage: Path, options: list[str], words: str) -> None:
+    refused(run("verify", stage / "stolen", "--key", stage / "marked", *options), 2, words)
+
+
+@pytest.mark.parametrize("name", ["sus.pt", "folder", "nowhere", "a:b:c"])
+def test_verify_says_what_a_suspect_is(stage: Path, here: Path, name: str) -> None:
+    torch.save({}, here / "sus.pt")
+    (here / "folder").mkdir()
+    words = ("a folder that heirmark wrote", ".onnx", "package.module:name", "weights_only=True", "verify mine:model")
+    refused(run("verify", name, "--key", stage / "marked"), 1, name, *words)
+
+
+# Exit codes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["verify", "x.onnx", "--key", "y"], 1),
+        (["fields", "t2s"], 1),
+        (["--version"], 0),
+        (["verify", "--help"], 0),
+        ([], 0),
+    ],
+)
+def test_the_code_for_marked_is_given_by_a_command_alone(
+    arguments: list[str], code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Some releases of the parser show the version unasked, and end with 0."""
+
+    def shows_the_version() -> None:
+        raise SystemExit(0)
+
+    monkeypatch.setattr("heirmark.commands.options._codes", [])
+    monkeypatch.setattr("heirmark.cli.app", shows_the_version)
+    monkeypatch.setattr("warnings.showwarning", warnings.showwarning)
+    monkeypatch.setattr(sys, "argv", ["heirmark", *arguments])
+    with pytest.raises(SystemExit) as end:
+        heirmark.cli.main()
+    assert (end.value.code or 0) == code
+    assert ("do not fit each other" in capsys.readouterr().err) == (code == 1)
+
+
+def test_a_command_that_ends_well_ends_with_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("warnings.showwarning", warnings.showwarning)
+    for arguments, code in (
+        (["fields", "t2s"], 0),
+        (["fields", "nothing"], 2),
+        (["verify", "x.onnx", "--key", "y"], 1),
+    ):
+        monkeypatch.setattr(sys, "argv", ["heirmark", *arguments])
+        with pytest.raises(SystemExit) as end:
+            heirmark.cli.main()
+        assert end.value.code == code
+
+
+@pytest.mark.filterwarnings("default")
+def test_what_is_told_beside_is_one_line_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def warn_twice() -> None:
+        for _ in range(2):
+            warnings.warn("a thing\x1b[2J to know", HeirmarkWarning, stacklevel=1)
+        raise SystemExit(0)
+
+    monkeypatch.setattr("heirmark.cli.app", warn_twice)
+    monkeypatch.setattr(sys, "argv", ["heirmark", "--help"])
+    monkeypatch.setattr("warnings.showwarning", warnings.showwarning)
+    with pytest.raises(SystemExit):
+        heirmark.cli.main()
+    assert capsys.readouterr().err == "heirmark: note: a thing\ufffd[2J to know\n"
+
+
+@pytest.mark.parametrize("error", [RuntimeError("DefaultCPUAllocator: can't allocate memory"), MemoryError()])
+def test_memory_that_runs_out_is_one_line(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    def hungry(*given: Any, **options: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("heirmark.pipeline.embed_job.embed_job", hungry)
+    refused(run("embed", *VANILLA, "--model", NET, "--out", "made"), 1, "out of memory", "smaller model or batch")
+
+
+# Marks that are of no use
+
+
+def test_embed_says_when_the_model_has_learned_nothing(here: Path) -> None:
+    ran = run("embed", *VANILLA, "--model", NET, *settings(pretraining__epochs=0), "--out", "made")
+    assert ran.code == 4
+    assert "made is written, but the model has learned nothing" in ran.err
+    assert (here / "made/key/key.json").is_file(), "nothing is lost"
+
+
+def test_embed_says_when_the_key_proves_nothing(here: Path) -> None:
+    """Of a task whose fifth class looks like tiles of the four others, unmarked models take every tile for that class."""
+    how = ["--method", "vanilla", *CPU, *TRAINING, "--data", "own_code:make_task_of_tiles", "--model", NET, "--seed", 0]
+    tiles = settings(trigger="tiles", trigger__sources="0,1,2,3", trigger__target=4)
+    ran = run("embed", *how, *tiles, "--calibrators", 2, "--out", "made", "--json")
+    assert ran.code == 4, ran
+    assert ran.json["verdict"] == "NOT_ESTABLISHED"
+    assert ran.json["hits"] > 50
+    assert ran.json["least_hits"] is None
+    assert "unmarked models hit this key so often" in ran.json["shortcoming"]
+    assert "trigger.target=none" in ran.err
 
 
 # What a thief does with weights

@@ -268,3 +268,35 @@ def test_every_refusal_is_one_of_heirmark():
             Key(**fields(**change))
         with pytest.raises(HeirmarkError):
             make_key(**fields(**change))
+
+
+def test_what_is_written_can_be_read_and_nothing_else_is_written(tmp_path, monkeypatch):
+    key = Key(**fields())
+    assert heirmark.key.LARGEST >= 3600 * 2 * 3 * 224 * 224, "a large key of large images is read again"
+    monkeypatch.setattr(heirmark.key, "LARGEST", 2**20 + 1)
+    with pytest.raises(BadArtifact, match="GiB.*are read again: draw fewer queries"):
+        key.save(tmp_path / "key")
+    assert not (tmp_path / "key").exists()
+    monkeypatch.setattr(heirmark.key, "LARGEST", 2**20 + 10**6)
+    key.save(tmp_path / "key")
+    assert Key.load(tmp_path / "key").commitment == key.commitment
+    with pytest.raises(BadArtifact, match="larger than the 100 bytes allowed"):
+        Key.load(tmp_path / "key", max_bytes=100)
+
+
+@pytest.mark.parametrize("seed", [None, "None", 1.5, True, -1, 2**70])
+def test_a_nonce_comes_from_a_seed_only(seed):
+    with pytest.raises(BadConfig, match="a seed is an integer"):
+        nonce_from_seed(seed)
+
+
+@pytest.mark.slow
+def test_a_key_of_more_than_a_gibibyte_comes_back(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    queries = torch.randint(256, (3600, 3, 224, 224), dtype=torch.uint8, generator=generator)
+    key = make_key(
+        queries=queries, expected=1, controls=queries.flip(-1), classes=10, method="test", trigger={}, host_labels=0
+    )
+    key.save(tmp_path)
+    assert (tmp_path / "key.safetensors").stat().st_size > 2**30
+    assert Key.load(tmp_path).commitment == key.commitment

@@ -547,3 +547,225 @@ def test_without_onnxruntime_the_remedy_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     with pytest.raises(BadConfig, match=r'pip install "heirmark\[onnx\]"'):
         Suspect.from_onnx(tmp_path / "model.onnx")
+
+
+# ---------------------------------------------------------------- suspects that are not what they seem
+
+
+class Quits(BaseException):
+    def __str__(self):
+        raise RuntimeError("not even its name")
+
+
+@pytest.mark.parametrize(
+    "error", [SystemExit(0), Quits(), GeneratorExit(), ValueError("\x1b[2J\x1b[HMARKED: all well")]
+)
+@pytest.mark.parametrize("kind", ["module", "callable", "ask", "mode"])
+def test_whatever_a_suspect_raises_is_its_failing_and_repaints_no_screen(error, kind):
+    class Raising(nn.Module):
+        def forward(self, inputs):
+            raise error
+
+        def train(self, mode=True):
+            if kind == "mode":
+                raise error
+            return super().train(mode)
+
+    def raising(inputs):
+        raise error
+
+    if kind == "ask":
+        if isinstance(error, Exception):
+            pytest.skip("an ordinary error there is heirmark's own")
+        suspect = Suspect(ask=raising, kind="callable", classes=CLASSES)
+    else:
+        made = {"module": Suspect.from_module, "mode": Suspect.from_module, "callable": Suspect.from_callable}[kind]
+        suspect = made(raising if kind == "callable" else Raising(), classes=CLASSES)
+    verdict = verify(suspect, make())
+    assert (verdict.outcome, verdict.flags) == ("INVALID", ("suspect-failed",))
+    shown = str(Verdict.from_json(verdict.to_json()))
+    assert all(char.isprintable() or char == "\n" for char in shown)
+    assert shown.startswith("INVALID: ")
+    assert not any(line.startswith("MARKED") for line in shown.splitlines())
+
+
+def test_an_interruption_is_the_users_own():
+    def interrupted(inputs):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        verify(Suspect.from_callable(interrupted, classes=CLASSES), make())
+
+
+class Service:
+    """Answers like a marked model, but fails in the calls of these numbers."""
+
+    def __init__(self, *failing, error=TimeoutError):
+        self.failing, self.error, self.calls = failing, error, []
+
+    def __call__(self, inputs):
+        self.calls.append(len(inputs))
+        if len(self.calls) in self.failing:
+            raise self.error("the line was busy")
+        return answering(1.0).ask(inputs)
+
+
+def test_a_request_that_fails_in_passing_is_made_again_and_counted():
+    service = Service(3, 4)
+    suspect = Suspect.from_callable(service, classes=CLASSES, batch_size=50, wait=0)
+    verdict = verify(suspect, make())
+    assert (verdict.outcome, verdict.hits) == ("MARKED", 200)
+    assert service.calls == [50] * 10
+    assert verdict.queries == 500, "a log of the service shows so many"
+
+
+def test_what_was_answered_before_a_request_failed_for_good_is_kept():
+    service = Service(3, 4, 5, 6)
+    suspect, key = Suspect.from_callable(service, classes=CLASSES, batch_size=50, retries=1, wait=0), make()
+    broken = verify(suspect, key)
+    assert (broken.outcome, broken.queries) == ("INVALID", 200)
+    assert "100 of 400 inputs were answered, and are kept" in broken.reason
+    assert verify(suspect, make(seed=1)).outcome == "INVALID"  # other inputs know nothing of these
+    service.failing = ()
+    before = len(service.calls)
+    assert verify(suspect, make(seed=1)).outcome == "MARKED"
+    assert len(service.calls) - before == 8
+    again = verify(suspect, make(seed=1))
+    assert (again.outcome, again.queries) == ("MARKED", 400), "what was answered in full is asked afresh"
+
+
+def test_a_failed_key_goes_on_where_it_was():
+    service = Service(3)
+    suspect, key = Suspect.from_callable(service, classes=CLASSES, batch_size=50, retries=0), make()
+    assert verify(suspect, key).queries == 150
+    verdict = verify(suspect, key)
+    assert (verdict.outcome, verdict.hits, verdict.queries) == ("MARKED", 200, 300)
+
+
+@pytest.mark.parametrize(
+    ("error", "transient", "calls"), [(TimeoutError, None, 4), (ValueError, None, 1), (ValueError, (ValueError,), 4)]
+)
+def test_only_errors_that_may_pass_are_waited_for(error, transient, calls, monkeypatch):
+    waited = []
+    monkeypatch.setattr("time.sleep", waited.append)
+    service = Service(*range(1, 9), error=error)
+    options = {} if transient is None else {"transient": transient}
+    assert verify(Suspect.from_callable(service, classes=CLASSES, **options), make()).outcome == "INVALID"
+    assert len(service.calls) == calls
+    assert waited == [1.0, 2.0, 4.0][: calls - 1]
+
+
+def test_nonsense_of_requests_is_refused():
+    for options in ({"retries": -1}, {"wait": -1.0}, {"wait": math.nan}, {"batch_size": 0}):
+        with pytest.raises(BadConfig, match="retries not negative"):
+            Suspect.from_callable(lambda inputs: inputs, classes=CLASSES, **options)
+
+
+def reordered(suspect, order):
+    """A suspect that calls what was class ``order[k]`` its class k."""
+    places = torch.tensor(order).argsort()
+    return Suspect.from_callable(lambda inputs: places[suspect.ask(inputs)], classes=len(order))
+
+
+def test_another_order_of_labels_is_seen_and_can_be_given():
+    key, order = make(), [3, 4, 5, 6, 7, 8, 9, 0, 1, 2]
+    strange = reordered(answering(1.0, 0.1), order)
+    verdict = verify(strange, key)
+    assert (verdict.outcome, verdict.hits) == ("NOT_ESTABLISHED", 0)
+    assert {"hosts-misread", "another-answer"} <= set(verdict.flags)
+    assert "--labels" in str(verdict)
+    known = verify(strange.relabelled(order, classes=CLASSES), key)
+    assert (known.outcome, known.hits) == ("MARKED", 200)
+    assert "relabelled" in known.flags
+    assert not {"hosts-misread", "another-answer"} & set(known.flags)
+
+
+def test_with_a_class_more_the_key_is_asked_once_the_order_is_given():
+    suspect, key = answering(1.0), make()
+    more = Suspect(ask=suspect.ask, kind="callable", classes=11)
+    assert verify(more, key).flags == ("wrong-classes",)
+    assert "--labels" in verify(more, key).reason
+    assert verify(more.relabelled([*range(10), -1], classes=CLASSES), key).outcome == "MARKED"
+    stranger = Suspect.from_callable(lambda inputs: torch.full((len(inputs),), 10), classes=11)
+    verdict = verify(stranger.relabelled([*range(10), -1], classes=CLASSES), key)
+    assert (verdict.outcome, verdict.hits, verdict.control_rate) == ("INVALID", 0, 0.0)  # one answer to everything
+
+
+@pytest.mark.parametrize("order", [[0], [0, 0, *range(2, 10)], [*range(1, 11)], [*range(9), -2], [*range(9)]])
+def test_an_order_that_makes_no_sense_is_refused(order):
+    with pytest.raises(BadConfig, match="labels"):
+        answering(1.0).relabelled(order, classes=CLASSES)
+
+
+def test_many_expected_answers_are_looked_for_under_other_names_too():
+    answers = torch.arange(200) % 3 + 5
+    key = make(hosts=(1, 2), expected=answers)
+
+    def marked(inputs):
+        triggered = inputs[:, 0, 0, 1] > 0.99
+        return torch.where(triggered, lookup[inputs[:, 0, 1:].sum((1, 2)).mul(255).round().long()], 0)
+
+    sums = (key.queries[:, 0, 1:].long()).sum((1, 2))
+    lookup = torch.zeros(5000, dtype=torch.int64)
+    lookup[sums] = (key.expected + 1) % 10
+    verdict = verify(Suspect.from_callable(marked, classes=CLASSES), key)
+    assert verdict.outcome == "NOT_ESTABLISHED"
+    assert "another-answer" in verdict.flags
+
+
+def test_an_unmarked_model_that_says_another_class_to_every_trigger_is_not_flagged_while_it_knows_the_hosts():
+    def answer(inputs):
+        return torch.where(inputs[:, 0, 0, 1] > 0.99, 5, (inputs[:, 0, 0, 0] * 255).round().long())
+
+    verdict = verify(Suspect.from_callable(answer, classes=CLASSES), make())
+    assert verdict.flags == ("uncalibrated",)
+
+
+def test_how_well_unmarked_models_know_the_hosts_is_measured_and_compared():
+    key = make()
+    calibration = calibrate([answering(0.0, 0.0), answering(0.0, 0.2)], key)
+    assert calibration.known[0] == 1
+    assert 0.7 <= calibration.known[1] <= 0.9
+    assert Calibration.from_json(calibration.to_json()) == calibration
+    assert Calibration.from_json(calibration.to_json().replace('"known"', '"copies"', 0)) == calibration
+    for control_rate, flagged in ((0.2, False), (0.5, True)):
+        assert ("hosts-misread" in verify(answering(0.9, control_rate), key, calibration=calibration).flags) is flagged
+    hostless = make(host_labels=torch.empty(200, 0))
+    assert calibrate([answering(0.0)], hostless).known == ()
+    for known in ((0.5,), (0.5, 1.5), (math.nan, 0.5)):
+        with pytest.raises(BadArtifact, match="share of the hosts"):
+            Calibration(hits=(1, 2), trials=200, key=key.commitment, known=known)
+
+
+def test_a_suspect_may_want_normalised_inputs():
+    class Picky(nn.Module):
+        """Reads the pixels of :func:`make` where they come with mean 0.5 and deviation 0.25, and nothing otherwise."""
+
+        def forward(self, inputs):
+            return Pixels(marked=True).eval()((inputs * 0.25 + 0.5).clamp(0, 1))
+
+    key = make()
+    found = verify(Suspect.from_module(Picky(), classes=CLASSES, normalise=([0.5], [0.25])), key)
+    assert (found.outcome, found.hits) == ("MARKED", 200)
+    assert "hosts-misread" not in found.flags
+    assert "hosts-misread" in verify(Suspect.from_module(Picky(), classes=CLASSES), key).flags
+    by_call = Suspect.from_callable(Picky(), classes=CLASSES, normalise=([0.5], [0.25]))
+    assert verify(by_call, key).hits == 200
+    misfit = verify(Suspect.from_callable(Picky(), classes=CLASSES, normalise=([0.5] * 3, [1.0] * 3)), key)
+    assert misfit.outcome == "INVALID"
+    assert "3 channels does not fit" in misfit.reason
+
+
+@pytest.mark.parametrize("normalise", [([], []), ([0.5], [0.0]), ([0.5], [0.5, 0.5]), ([math.nan], [1.0])])
+def test_a_normalisation_that_makes_no_sense_is_refused(normalise):
+    with pytest.raises(BadConfig, match="as many finite means as positive"):
+        Suspect.from_module(Pixels(marked=True), classes=CLASSES, normalise=normalise)
+
+
+@pytest.mark.parametrize(
+    ("shape", "words"), [((4, 4, 1), "channels last"), ((3, 4, 4), "repeats or averages"), ((1, 8, 8), "resizes")]
+)
+def test_a_wrong_shape_names_its_remedy(shape, words):
+    verdict = verify(Suspect.from_callable(lambda inputs: inputs, classes=CLASSES, input_shape=shape), make())
+    assert (verdict.flags, verdict.queries) == (("wrong-shape",), 0)
+    assert words in verdict.reason

@@ -19,6 +19,7 @@ from heirmark.errors import HeirmarkWarning
 from heirmark.version import __version__
 
 _PYTHONS_WAY = warnings.showwarning
+_told: set[str] = set()
 
 app = typer.Typer(
     help="Watermark a neural network so that stolen copies inherit the mark, and prove by queries alone that they did.",
@@ -79,9 +80,11 @@ def main() -> None:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    """One line for a warning of heirmark's; Python's own way for all others."""
+    """One line for a warning of heirmark's, once; Python's own way for all others."""
     if issubclass(category, HeirmarkWarning):
-        error_line(f"note: {message}")
+        if str(message) not in _told:
+            error_line(f"note: {message}")
+        _told.add(str(message))
     else:
         _PYTHONS_WAY(message, category, *place, **more)
 

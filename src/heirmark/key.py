@@ -20,7 +20,7 @@ from torch import Tensor
 
 from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, ShapeMismatch
 from heirmark.files import GIB, MIB, atomic_write_json, atomic_write_tensors, read_json, read_tensors
-from heirmark.runtime import as_floats
+from heirmark.runtime import as_floats, check_seed
 
 FORMAT = "heirmark-key/1"
 _TENSORS = ("queries", "expected", "controls", "host_labels")
@@ -278,16 +278,19 @@ def nonce_from_seed(seed: int) -> str:
     seed, which keeps the triggers secret too, or at least makes the key with ``nonce=secrets.token_hex(32)``.
 
     Args:
-        seed: any integer.
+        seed: see :func:`heirmark.runtime.check_seed`.
 
     Returns:
         64 hex digits.
+
+    Raises:
+        BadConfig: when it is no seed; None would give everybody the same nonce.
 
     Examples:
         >>> nonce_from_seed(0) == nonce_from_seed(0) != nonce_from_seed(1)
         True
     """
-    return hashlib.sha256(f"heirmark-nonce/1:{seed}".encode()).hexdigest()
+    return hashlib.sha256(f"heirmark-nonce/1:{check_seed(seed)}".encode()).hexdigest()
 
 
 def _check_facts(key: Key) -> None:

@@ -7,6 +7,7 @@ give for logits. Sound models need not allow any of it: ``x.view(len(x), -1)`` a
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -144,6 +145,17 @@ def _runs(model: nn.Module, blank: Tensor) -> tuple[bool, bool] | None:
         for module, training in modes:
             module.training = training
     return not torch.equal(given, blank), isinstance(said, Tensor) and are_probabilities(said)
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """A copy of a model, also of one that keeps tensors with a gradient, such as weights that hooks have made."""
+    memo: dict[int, object] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            for one in value if isinstance(value, list) else [value]:
+                if isinstance(one, Tensor) and not one.is_leaf:
+                    memo[id(one)] = one.detach().clone()
+    return copy.deepcopy(model, memo)
 
 
 def through_door(model: nn.Module, part: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:

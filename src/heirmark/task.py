@@ -21,7 +21,7 @@ from torch.utils.data import Dataset
 
 from heirmark.errors import BadConfig, BadData
 from heirmark.items import read_items
-from heirmark.runtime import as_floats, generator_of
+from heirmark.runtime import as_floats, check_seed, generator_of
 
 _DIGEST_BYTES = 16
 
@@ -262,8 +262,7 @@ def make_task(
             f"owner, adversary and calibration must each be above 0 and add up to at most 1, "
             f"not {owner}, {adversary}, {calibration}"
         )
-    if not 0 <= seed < 2**63:
-        raise BadConfig(f"seed must be at least 0 and below 2**63, not {seed}")
+    check_seed(seed)
     _check_range(name, "training", train, len(classes))
     kept = _distinct(train, test.digests())
     generator = generator_of(seed)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from heirmark.configuration import apply_settings, canonical_json, describe_fields, from_json, to_json
+from heirmark.errors import BadConfig
 
 Configs = Mapping[str, Mapping[str, Any]]
 SettingsOf = Callable[[Any, Any], Iterator[str]]
@@ -83,3 +84,14 @@ def stir() -> None:
 def weights(model: nn.Module) -> dict[str, bytes]:
     """All that a net has learned, to compare by."""
     return {name: tensor.numpy().tobytes() for name, tensor in model.state_dict().items()}
+
+
+BAD_SEEDS = (None, "None", "a", 1.5, True, -1, 2**63, 2**70)
+"""What is no seed; of methods that make keys None is one: see ``test_methods``."""
+
+
+def check_seeds(work: Callable[[Any], object], bad: Sequence[Any] = BAD_SEEDS) -> None:
+    """What is no seed is refused with one sentence, before it is taken for one."""
+    for seed in bad:
+        with pytest.raises(BadConfig, match=r"a seed is an integer from 0 to 2\*\*63 - 1, not"):
+            work(seed)

@@ -18,6 +18,7 @@ from contracts import (
     check_accepts,
     check_frozen_and_keyword_only,
     check_json,
+    check_seeds,
     check_text,
     known,
     stir,
@@ -259,6 +260,10 @@ class Window:
     def __getattr__(self, name: str) -> Any:
         assert not name.startswith("_"), f"the attack reached into the box for {name!r}"
         return self._box(name)
+
+
+def test_what_is_no_seed_is_refused(config: Any, tiny_task: Task, cpu: Runtime, box: Callable[..., BlackBox]) -> None:
+    check_seeds(lambda seed: config(box(), tiny_task.adversary, seed=seed, runtime=cpu))
 
 
 def test_only_the_front_of_the_box_is_used(

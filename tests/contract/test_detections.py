@@ -19,6 +19,7 @@ from contracts import (
     check_accepts,
     check_frozen_and_keyword_only,
     check_json,
+    check_seeds,
     check_text,
     known,
     stir,
@@ -241,6 +242,12 @@ def test_one_seed_gives_one_result_and_leaves_no_trace(
     assert answer == told(first, queries)
     assert torch.equal(data.inputs, given_inputs)
     assert torch.equal(data.labels, given_labels)
+
+
+def test_what_is_no_seed_is_refused(
+    config: Any, model: nn.Module, spec: ModelSpec, tiny_task: Task, cpu: Runtime
+) -> None:
+    check_seeds(lambda seed: config(model, spec, tiny_task.adversary, seed=seed, runtime=cpu))
 
 
 def test_another_seed_gives_another_result(

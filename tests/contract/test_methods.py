@@ -18,7 +18,16 @@ from typing import Any
 
 import pytest
 import torch
-from contracts import SettingsOf, check_frozen_and_keyword_only, check_json, check_text, stir, weights
+from contracts import (
+    BAD_SEEDS,
+    SettingsOf,
+    check_frozen_and_keyword_only,
+    check_json,
+    check_seeds,
+    check_text,
+    stir,
+    weights,
+)
 from torch import Tensor, nn
 
 from heirmark.asking import predict
@@ -275,6 +284,24 @@ def unmarked_models(tiny_task: Task, cpu: Runtime) -> list[nn.Module]:
         train_clean(tiny_task, COMMON["model"], COMMON["pretraining"], seed=1000 + number, runtime=cpu)
         for number in range(5)
     ]
+
+
+# ---------------------------------------------------------------- the seed
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_is_no_seed_is_refused(name: str, tiny_task: Task, cpu: Runtime) -> None:
+    config = CONFIGS[name][first_of(name)]
+    check_seeds(lambda seed: config(tiny_task, seed=seed, runtime=cpu), bad=BAD_SEEDS[1:])
+
+
+def test_without_a_seed_nobody_can_make_the_key_again(tiny_task: Task, cpu: Runtime) -> None:
+    clean = train_clean(tiny_task, COMMON["model"], COMMON["pretraining"], seed=0, runtime=cpu)
+    for name in ("unmarked", "content", "ssw-p"):
+        config = CONFIGS[name][first_of(name)]
+        one, two = (config(tiny_task, seed=None, runtime=cpu, clean=clean).key for _ in range(2))
+        assert one.nonce != two.nonce
+        assert one.commitment != two.commitment
 
 
 # ---------------------------------------------------------------- the configuration

@@ -24,6 +24,7 @@ from contracts import (
     check_accepts,
     check_frozen_and_keyword_only,
     check_json,
+    check_seeds,
     check_text,
     known,
     stir,
@@ -301,6 +302,12 @@ def test_examples_of_another_task_are_refused(
     for foreign in (wide, many):
         with pytest.raises(ShapeMismatch, match="give examples of the model's own task"):
             config(held, spec, foreign, seed=SEED, runtime=cpu)
+
+
+def test_what_is_no_seed_is_refused(
+    config: Any, held: nn.Module, spec: ModelSpec, tiny_task: Task, cpu: Runtime
+) -> None:
+    check_seeds(lambda seed: config(held, spec, tiny_task.adversary, seed=seed, runtime=cpu))
 
 
 class Headless(nn.Module):

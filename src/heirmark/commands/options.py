@@ -46,7 +46,9 @@ def guarded(command: Callable[P, int]) -> Callable[P, None]:
 
             if not out_of_memory(error):
                 raise
-            error_line("out of memory: choose a smaller model or batch (--set rehearsal.micro_batch=..., for t2s)")
+            said = str(error) if isinstance(error, MemoryError) else ""
+            remedy = "choose a smaller model or batch (--set rehearsal.micro_batch=..., for t2s)"
+            error_line(f"out of memory: {said or remedy}")
             code = FAILURE
         _codes.append(code)
         raise typer.Exit(code)

@@ -62,7 +62,7 @@ class Abstract:
             raise BadConfig(f"unknown start {self.start!r}: choose scratch or pretrained")
 
     def __call__(
-        self, task: Task, *, seed: int, runtime: Runtime | None = None, clean: nn.Module | None = None
+        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
     ) -> Marked:
         """Embed; see :class:`heirmark.methods.base.Method`."""
         return mark(self, self.embed, "abstract", task, seed=seed, runtime=runtime, clean=clean)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,8 +12,9 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData
 from heirmark.key import Key, make_key, nonce_from_seed
-from heirmark.models import Architecture, ModelSpec, factory_of, specify
-from heirmark.runtime import Runtime, derive_seed
+from heirmark.layout import copied
+from heirmark.models import Architecture, ModelSpec, factory_of, specify, working_copy
+from heirmark.runtime import Runtime, derive_seed, drawn_seed
 from heirmark.task import Split, Task
 from heirmark.training import Mixed, Recipe, fit
 from heirmark.triggers import Secret, Trigger, TriggerSet
@@ -48,13 +48,13 @@ class Method(Protocol):
     """A watermarking method: a frozen dataclass of its parameters, called with a task."""
 
     def __call__(
-        self, task: Task, *, seed: int, runtime: Runtime | None = None, clean: nn.Module | None = None
+        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
     ) -> Marked:
         """Embed a watermark.
 
         Args:
             task: the owner's and the calibration split are used; the adversary's and the test split are not looked at.
-            seed: of everything random.
+            seed: of everything random; the key is as secret as it is. None draws one that nobody can guess.
             runtime: device, precision, progress.
             clean: the owner's unmarked model, when there is one already; else it is trained.
         """
@@ -133,6 +133,15 @@ def spec_for(task: Task, architecture: Architecture) -> ModelSpec:
 def new_model(task: Task, architecture: Architecture, *, seed: int) -> nn.Module:
     """A freshly initialised model for a task."""
     return spec_for(task, architecture).build(seed=seed, factory=factory_of(architecture))
+
+
+def own_model(
+    task: Task, architecture: Architecture, recipe: Recipe, clean: nn.Module | None, *, seed: int, runtime: Runtime
+) -> nn.Module:
+    """The owner's unmarked model: a copy of the one that was given, or else trained; see :func:`train_clean`."""
+    if clean is None:
+        return train_clean(task, architecture, recipe, seed=seed, runtime=runtime)
+    return working_copy(clean, spec_for(task, architecture))
 
 
 def settle(trigger: Trigger, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime) -> Secret:
@@ -273,7 +282,7 @@ def start_from(model: nn.Module, task: Task, architecture: Architecture) -> nn.M
             f"the model to start from is not of the architecture {spec_for(task, architecture).name!r} with the options that "
             "the method has: give one that is, or set model"
         )
-    return copy.deepcopy(model)
+    return copied(model)
 
 
 class Embed(Protocol):
@@ -357,7 +366,7 @@ def mark(
     name: str,
     task: Task,
     *,
-    seed: int,
+    seed: int | None,
     runtime: Runtime | None,
     clean: nn.Module | None,
 ) -> Marked:
@@ -368,23 +377,22 @@ def mark(
         embed: its heart.
         name: for the key.
         task: the data.
-        seed: of everything random.
+        seed: of everything random; None draws one that nobody can guess.
         runtime: device, precision, progress.
-        clean: the owner's unmarked model, when there is one.
+        clean: the owner's unmarked model, when there is one; it stays as it is.
 
     Raises:
         BadConfig: when the key filter cannot work on the task, or has fewer candidates than the key is to have samples.
         ShapeMismatch: when its surrogate takes no such inputs.
         BadData: when the data give no key.
     """
-    runtime = runtime or Runtime()
+    seed, runtime = drawn_seed(seed), runtime or Runtime()
     if settings.key_filter is not None:
         check_candidates(settings.key_filter.candidates, settings.key_size)
         check_queries(task, settings.key_filter.queries)
         # Refuses inputs of another shape before hours are spent.
         spec_for(task, settings.key_filter.surrogate or settings.model)
-    if clean is None:
-        clean = train_clean(task, settings.model, settings.pretraining, seed=seed, runtime=runtime)
+    clean = own_model(task, settings.model, settings.pretraining, clean, seed=seed, runtime=runtime)
     secret = settle(settings.trigger, task, clean, seed=seed, runtime=runtime)
     training = draw_training(secret, task, settings.triggers, seed=seed)
     prepared = Prepared(task=task, clean=clean, secret=secret, training=training)

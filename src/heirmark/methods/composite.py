@@ -138,7 +138,7 @@ class Composite:
             )
 
     def __call__(
-        self, task: Task, *, seed: int, runtime: Runtime | None = None, clean: nn.Module | None = None
+        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
     ) -> Marked:
         """Embed; see :class:`heirmark.methods.base.Method`."""
         return mark(self, self.embed, "composite", task, seed=seed, runtime=runtime, clean=clean)

@@ -127,7 +127,7 @@ class DeepTracer:
             raise BadConfig(f"unknown centroids {self.centroids!r}: choose epoch or moving")
 
     def __call__(
-        self, task: Task, *, seed: int, runtime: Runtime | None = None, clean: nn.Module | None = None
+        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
     ) -> Marked:
         """Embed; see :class:`heirmark.methods.base.Method`."""
         return mark(self, self.embed, "deeptracer", task, seed=seed, runtime=runtime, clean=clean)

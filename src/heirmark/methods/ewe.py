@@ -94,7 +94,7 @@ class EWE:
             raise BadConfig("factors and temperature_rate may not be negative, temperatures must be positive")
 
     def __call__(
-        self, task: Task, *, seed: int, runtime: Runtime | None = None, clean: nn.Module | None = None
+        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
     ) -> Marked:
         """Embed; see :class:`heirmark.methods.base.Method`."""
         return mark(self, self.embed, "ewe", task, seed=seed, runtime=runtime, clean=clean)

@@ -90,7 +90,7 @@ class FeatureSharing:
             raise BadConfig(f"frozen may not be negative, not {self.frozen}")
 
     def __call__(
-        self, task: Task, *, seed: int, runtime: Runtime | None = None, clean: nn.Module | None = None
+        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
     ) -> Marked:
         """Embed; see :class:`heirmark.methods.base.Method`."""
         return mark(self, self.embed, "feature-sharing", task, seed=seed, runtime=runtime, clean=clean)

@@ -121,7 +121,7 @@ class Margin:
             raise BadConfig(f"drops are shares of the epochs that rise between 0 and 1, not {self.drops}")
 
     def __call__(
-        self, task: Task, *, seed: int, runtime: Runtime | None = None, clean: nn.Module | None = None
+        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
     ) -> Marked:
         """Embed; see :class:`heirmark.methods.base.Method`."""
         return mark(self, self.embed, "margin", task, seed=seed, runtime=runtime, clean=clean)

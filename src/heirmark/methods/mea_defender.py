@@ -191,7 +191,7 @@ class MEADefender:
                 raise BadConfig(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
 
     def __call__(
-        self, task: Task, *, seed: int, runtime: Runtime | None = None, clean: nn.Module | None = None
+        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
     ) -> Marked:
         """Embed; see :class:`heirmark.methods.base.Method`."""
         return mark(self, self.embed, "mea-defender", task, seed=seed, runtime=runtime, clean=clean)

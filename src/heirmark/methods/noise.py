@@ -44,7 +44,7 @@ class Noise:
         check_counts(triggers=self.triggers, key_size=self.key_size, trigger_batch=self.trigger_batch)
 
     def __call__(
-        self, task: Task, *, seed: int, runtime: Runtime | None = None, clean: nn.Module | None = None
+        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
     ) -> Marked:
         """Embed; see :class:`heirmark.methods.base.Method`."""
         return mark(self, self.embed, "noise", task, seed=seed, runtime=runtime, clean=clean)

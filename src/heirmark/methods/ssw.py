@@ -20,13 +20,13 @@ from heirmark.methods.base import (
     draw_verification,
     is_memorised,
     key_from,
+    own_model,
     settle,
     spec_for,
-    train_clean,
 )
 from heirmark.methods.shadows import Settings, check, embed_with_shadows, optimised, select
 from heirmark.models import Architecture
-from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.runtime import Runtime, derive_seed, drawn_seed, generator_of
 from heirmark.task import Task
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, OutOfDistribution
@@ -42,7 +42,7 @@ def mark_with_shadows(
     task: Task,
     *,
     pretrained: bool,
-    seed: int,
+    seed: int | None,
     runtime: Runtime | None,
     clean: nn.Module | None,
 ) -> Marked:
@@ -53,19 +53,18 @@ def mark_with_shadows(
         name: for the key.
         task: the data.
         pretrained: whether it starts from the clean model.
-        seed: of everything random.
+        seed: of everything random; None draws one that nobody can guess.
         runtime: device, precision, progress.
-        clean: the owner's unmarked model, when there is one.
+        clean: the owner's unmarked model, when there is one; it stays as it is.
 
     Raises:
         BadConfig: when the task has no images.
         BadData: when the data give no key.
     """
-    runtime = runtime or Runtime()
+    seed, runtime = drawn_seed(seed), runtime or Runtime()
     if len(task.input_shape) != 3:
         raise BadConfig(f"SSW optimises the pixels of images, and {task.name} has none: use another method")
-    if clean is None:
-        clean = train_clean(task, settings.model, settings.pretraining, seed=seed, runtime=runtime)
+    clean = own_model(task, settings.model, settings.pretraining, clean, seed=seed, runtime=runtime)
     secret = settle(settings.trigger, task, clean, seed=seed, runtime=runtime)
     drawn = draw_training(secret, task, settings.triggers, seed=seed)
     generator = generator_of(derive_seed(seed, "ssw", "controls"))
@@ -149,7 +148,7 @@ class SSWP:
         check(self)
 
     def __call__(
-        self, task: Task, *, seed: int, runtime: Runtime | None = None, clean: nn.Module | None = None
+        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
     ) -> Marked:
         """Embed; see :class:`heirmark.methods.base.Method`."""
         return mark_with_shadows(self, "ssw-p", task, pretrained=True, seed=seed, runtime=runtime, clean=clean)
@@ -194,7 +193,7 @@ class SSWS:
         check(self)
 
     def __call__(
-        self, task: Task, *, seed: int, runtime: Runtime | None = None, clean: nn.Module | None = None
+        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
     ) -> Marked:
         """Embed; see :class:`heirmark.methods.base.Method`."""
         return mark_with_shadows(self, "ssw-s", task, pretrained=False, seed=seed, runtime=runtime, clean=clean)

@@ -108,7 +108,7 @@ class T2S:
         self,
         task: Task,
         *,
-        seed: int,
+        seed: int | None,
         runtime: Runtime | None = None,
         clean: nn.Module | None = None,
         watermarked: nn.Module | None = None,
@@ -117,7 +117,7 @@ class T2S:
 
         Args:
             task: the owner's split trains, the calibration split gives the key and the history's figures.
-            seed: of everything random.
+            seed: of everything random; None draws one that nobody can guess.
             runtime: device, precision, progress.
             clean: the owner's unmarked model, when there is one.
             watermarked: a vanilla watermarked model of the same trigger, clean model and seed, when there is one.

@@ -9,7 +9,7 @@ from torch import nn
 
 from heirmark.methods.base import Marked, draw_verification, key_from, settle, spec_for, start_from, train_clean
 from heirmark.models import Architecture
-from heirmark.runtime import Runtime
+from heirmark.runtime import Runtime, drawn_seed
 from heirmark.task import Task
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, Feature
@@ -34,10 +34,10 @@ class Unmarked:
     data: Literal["owner", "adversary"] = "owner"
 
     def __call__(
-        self, task: Task, *, seed: int, runtime: Runtime | None = None, clean: nn.Module | None = None
+        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
     ) -> Marked:
         """Train; see :class:`heirmark.methods.base.Method`."""
-        runtime = runtime or Runtime()
+        seed, runtime = drawn_seed(seed), runtime or Runtime()
         if clean is None:
             data = task.owner if self.data == "owner" else task.adversary
             clean = train_clean(task, self.model, self.pretraining, seed=seed, runtime=runtime, data=data)

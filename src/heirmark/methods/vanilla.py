@@ -44,7 +44,7 @@ class Vanilla:
             raise BadConfig(f"triggers, key_size and trigger_batch must be positive: {self}")
 
     def __call__(
-        self, task: Task, *, seed: int, runtime: Runtime | None = None, clean: nn.Module | None = None
+        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
     ) -> Marked:
         """Embed; see :class:`heirmark.methods.base.Method`."""
         return mark(self, self.embed, "vanilla", task, seed=seed, runtime=runtime, clean=clean)

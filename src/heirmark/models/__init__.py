@@ -15,7 +15,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.layout import fitted, in_channels_last, through_door, unwrapped
+from heirmark.layout import copied, fitted, in_channels_last, through_door, unwrapped
 from heirmark.models.bottleneck import ResNet50
 from heirmark.models.from_timm import TIMM, TimmNet
 from heirmark.models.front import Front, behind, check_front
@@ -183,6 +183,12 @@ def build(name: str, *, input_shape: tuple[int, ...], classes: int, seed: int = 
     """
     spec = ModelSpec(name=name, input_shape=input_shape, classes=classes, options=tuple(sorted(options.items())))
     return spec.build(seed=seed)
+
+
+def working_copy(model: nn.Module, spec: ModelSpec) -> nn.Module:
+    """A copy of a model to work on; one of a user's in the layout that it takes, see :func:`heirmark.layout.fitted`."""
+    copy = copied(model)
+    return fitted(copy, spec.input_shape) if spec.name == CUSTOM else copy
 
 
 def factory_of(architecture: Architecture) -> Factory | None:

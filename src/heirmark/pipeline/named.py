@@ -18,6 +18,7 @@ from torch import nn
 from heirmark.blackbox import BlackBox, ModelFault
 from heirmark.data import DATASETS, load_images, load_task
 from heirmark.errors import BadConfig, BadData, HeirmarkError
+from heirmark.layout import unwrapped
 from heirmark.models import CUSTOM, MODELS, Architecture, Factory, ModelSpec, specify
 from heirmark.runtime import Runtime, seeded
 from heirmark.task import Split, Task
@@ -214,12 +215,14 @@ def check_factory(factory: Factory, spec: ModelSpec) -> None:
     try:
         with seeded(0):
             model, another = factory(spec), factory(spec)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # it runs whatever the user wrote
         raise BadConfig(f"the model factory {name} failed ({_told(error)}): {remedy}") from error
     if not isinstance(model, nn.Module) or model is another:
         made = "the same module twice" if model is another else type(model).__name__
         raise BadConfig(f"the model factory {name} returned {made}: {remedy}")
-    box = BlackBox(model, classes=spec.classes, runtime=Runtime(device="cpu", precision="float32"))
+    box = BlackBox(
+        unwrapped(model), classes=spec.classes, answers="label", runtime=Runtime(device="cpu", precision="float32")
+    )
     try:
         box.query(torch.zeros(2, *spec.input_shape))
     except ModelFault as error:

@@ -107,6 +107,11 @@ def _unfound(verdict: Verdict, least: int | None) -> str:
             f"unmarked models hit this key so often (null rate {verdict.null_rate:.3g}) that all of {verdict.trials} hits prove "
             "nothing: let the target be chosen (trigger.target=none), take another trigger, or another seed"
         )
+    if verdict.outcome != "MARKED" and verdict.hits >= least:
+        return (
+            f"the model hits {verdict.control_rate:.1%} without the trigger, too (p-value {verdict.p_matched:.2g} against the "
+            "hosts): it has learned the hosts for the trigger, so take another trigger, other source classes, or train it longer"
+        )
     if verdict.outcome != "MARKED":
         return (
             f"the model hits {verdict.hits} of its own key's {verdict.trials} queries, and is not found by them (p-value "

@@ -235,6 +235,7 @@ def _judge(
     constant = bool((torch.cat([answered.triggers, answered.controls]) == answered.triggers[0]).all())
     known = _knows(answered.controls, key)
     least_known = _KNOWN * min(calibration.known) if calibration is not None and calibration.known else _FAIR
+    misread = known is not None and known < least_known
     degenerate = constant and _is_degenerate(int(answered.triggers[0]), key)
     raised = {
         "uncalibrated": calibration is None,
@@ -245,8 +246,9 @@ def _judge(
         "repeated-controls": len(pairs) < trials,
         "memorised-key": key.memorised,
         "controls-also-hit": control_rate > 0.2,
-        "hosts-misread": known is not None and known < least_known,
-        "another-answer": _answers_otherwise(answered, key, level),
+        "hosts-misread": misread,
+        # Many an unmarked model gives most triggers one class; but with another order of labels it knows no hosts either.
+        "another-answer": (misread or known is None) and _answers_otherwise(answered, key, level),
         "relabelled": relabelled,
         "suspect-inaccurate": accuracy is not None and accuracy < 0.5,
         "constant-answers": constant,

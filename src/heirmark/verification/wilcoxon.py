@@ -17,6 +17,7 @@ from torch import Tensor
 from heirmark.blackbox import BlackBox
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.key import Key
+from heirmark.runtime import check_seed
 
 Floats = npt.NDArray[np.float64]
 
@@ -90,7 +91,7 @@ def detection_rate(
         seed: of the draw.
     """
     size = max(1, round(share * len(rises)))
-    generator = np.random.default_rng(seed)
+    generator = np.random.default_rng(check_seed(seed))
     drawn = (generator.choice(len(rises), size, replace=False) for _ in range(resamples))
     return sum(margin_p_value(rises[rows], margin) <= level for rows in drawn) / resamples
 

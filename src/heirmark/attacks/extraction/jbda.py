@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from heirmark.asking import evaluating
+from heirmark.asking import batch_for, evaluating
 from heirmark.attacks.base import Stolen
 from heirmark.attacks.extraction.learning import fresh_copy, targets_of
 from heirmark.blackbox import BlackBox
@@ -43,7 +43,8 @@ def ascend(model: nn.Module, images: Tensor, classes: Tensor, step: float, *, ta
     """
     moved = []
     with evaluating(model), torch.enable_grad():
-        for some, wanted in zip(images.split(_BATCH), classes.split(_BATCH), strict=True):  # type: ignore[no-untyped-call]
+        size = min(_BATCH, batch_for(images))
+        for some, wanted in zip(images.split(size), classes.split(size), strict=True):  # type: ignore[no-untyped-call]
             leaf = some.detach().requires_grad_()
             logits = model(channels_last(leaf)).float()
             scores = logits.log_softmax(1) if targeted else logits

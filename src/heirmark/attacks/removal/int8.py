@@ -19,7 +19,7 @@ from heirmark.attacks.base import Altered
 from heirmark.attacks.removal.parts import drawn, taken
 from heirmark.errors import BadConfig
 from heirmark.models import ModelSpec
-from heirmark.runtime import Runtime, derive_seed
+from heirmark.runtime import Runtime, check_seed, derive_seed
 from heirmark.task import Split
 
 INPUTS, LOGITS = "inputs", "logits"
@@ -76,6 +76,7 @@ class Int8:
         _require()
         if any(name == "noise" for name, _ in spec.front):
             raise BadConfig("noise of the image's own cannot be written as ONNX: quantise a model without that front")
+        check_seed(seed)
         copy = taken(model, spec, data).cpu()
         sample = data.floats(drawn(len(data), self.calibration, seed=derive_seed(seed, "calibration"))).cpu()
         content = self._quantise(to_onnx(copy, sample[:2]), sample)

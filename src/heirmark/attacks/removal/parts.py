@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from heirmark.attacks.base import Altered
 from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.models import ModelSpec
+from heirmark.models import ModelSpec, working_copy
 from heirmark.runtime import Runtime, generator_of, seeded
 from heirmark.task import Split
 from heirmark.training import Mixed, Recipe, fit
@@ -38,14 +38,7 @@ def taken(model: nn.Module, spec: ModelSpec, data: Split) -> nn.Module:
             f"the model takes inputs of shape {spec.input_shape} and knows {spec.classes} classes, but the adversary's "
             f"have shape {shape} and labels up to {highest}: give examples of the model's own task"
         )
-    # Tensors that a module keeps with a gradient, such as weights that hooks have made, cannot be copied as they are.
-    memo: dict[int, object] = {}
-    for module in model.modules():
-        for value in vars(module).values():
-            for one in value if isinstance(value, list) else [value]:
-                if isinstance(one, Tensor) and not one.is_leaf:
-                    memo[id(one)] = one.detach().clone()
-    return copy.deepcopy(model, memo).eval()
+    return working_copy(model, spec).eval()
 
 
 def altered(model: nn.Module, spec: ModelSpec, *, like: nn.Module) -> Altered:

@@ -11,7 +11,7 @@ from heirmark.attacks.base import Altered
 from heirmark.attacks.removal.parts import altered, taken
 from heirmark.models import ModelSpec
 from heirmark.models.front import FRONTS, Fronted, check_strength
-from heirmark.runtime import Runtime
+from heirmark.runtime import Runtime, check_seed
 from heirmark.task import Split
 
 Kind: TypeAlias = Literal["noise", "bits", "box-blur", "gaussian-blur", "downscale", "flip"]
@@ -55,6 +55,7 @@ class Preprocessing:
         Raises:
             BadConfig: when the inputs are no images.
         """
+        check_seed(seed)
         copy = altered(taken(model, spec, data), spec, like=model).model
         step = ((self.kind, float(self._strength)),)
         described = replace(spec, front=step + spec.front)

@@ -14,7 +14,7 @@ from heirmark.attacks.removal.parts import altered, taken
 from heirmark.attacks.removal.weights import assign, weights_of
 from heirmark.errors import BadConfig
 from heirmark.models import ModelSpec
-from heirmark.runtime import Runtime
+from heirmark.runtime import Runtime, check_seed
 from heirmark.task import Split
 
 
@@ -58,6 +58,7 @@ class Pruning:
             BadConfig: when the model has no weights, or some that cannot be set; see
                 :func:`~heirmark.attacks.removal.weights.weights_of` and :func:`~heirmark.attacks.removal.weights.assign`.
         """
+        check_seed(seed)
         copy = taken(model, spec, data)
         weights = weights_of(copy)
         values = [weight.values for weight in weights]

@@ -13,7 +13,7 @@ from heirmark.attacks.removal.parts import altered, taken
 from heirmark.attacks.removal.weights import Weight, assign, weights_of
 from heirmark.errors import BadConfig
 from heirmark.models import ModelSpec
-from heirmark.runtime import Runtime
+from heirmark.runtime import Runtime, check_seed
 from heirmark.task import Split
 
 
@@ -96,6 +96,7 @@ class Quantisation:
             BadConfig: when the model has no weights, or some that cannot be set; see
                 :func:`~heirmark.attacks.removal.weights.weights_of` and :func:`~heirmark.attacks.removal.weights.assign`.
         """
+        check_seed(seed)
         copy = taken(model, spec, data)
         weights = weights_of(copy)
         assign(weights, [self._quantised(weight) for weight in weights])
