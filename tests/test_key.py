@@ -274,7 +274,7 @@ def test_what_is_written_can_be_read_and_nothing_else_is_written(tmp_path, monke
     key = Key(**fields())
     assert heirmark.key.LARGEST >= 3600 * 2 * 3 * 224 * 224, "a large key of large images is read again"
     monkeypatch.setattr(heirmark.key, "LARGEST", 2**20 + 1)
-    with pytest.raises(BadArtifact, match="GiB.*are read again: draw fewer queries"):
+    with pytest.raises(BadArtifact, match=r"GiB.*are read again: draw fewer queries"):
         key.save(tmp_path / "key")
     assert not (tmp_path / "key").exists()
     monkeypatch.setattr(heirmark.key, "LARGEST", 2**20 + 10**6)
