@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     )
     from heirmark.blackbox import Answers, BlackBox
     from heirmark.data import DATASETS, load_images, load_task
-    from heirmark.errors import HeirmarkError
+    from heirmark.errors import HeirmarkError, HeirmarkWarning
     from heirmark.joint import Phase
     from heirmark.key import Key, make_key
     from heirmark.methods import (
@@ -82,6 +82,7 @@ if TYPE_CHECKING:
     )
     from heirmark.models import MODELS, ModelSpec, build
     from heirmark.models.storage import load_model, save_model
+    from heirmark.pipeline.preflight import preflight
     from heirmark.rehearsal import DistillationLoss, rehearsal_step
     from heirmark.runtime import Runtime
     from heirmark.task import Split, Task, make_task
@@ -149,7 +150,7 @@ _HOMES = {
     ),
     "blackbox": ("Answers", "BlackBox"),
     "data": ("DATASETS", "load_images", "load_task"),
-    "errors": ("HeirmarkError",),
+    "errors": ("HeirmarkError", "HeirmarkWarning"),
     "key": ("Key", "make_key"),
     "joint": ("Phase",),
     "methods": (
@@ -175,6 +176,7 @@ _HOMES = {
     ),
     "models": ("MODELS", "ModelSpec", "build"),
     "models.storage": ("load_model", "save_model"),
+    "pipeline.preflight": ("preflight",),
     "rehearsal": ("DistillationLoss", "rehearsal_step"),
     "runtime": ("Runtime",),
     "task": ("Split", "Task", "make_task"),
@@ -260,6 +262,7 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "Vanilla",
     "Unmarked",
     "Marked",
+    "preflight",
     "Rehearsal",
     "rehearse",
     "rehearsal_step",
@@ -306,6 +309,7 @@ __all__ = [  # noqa: RUF022 (in the order of use)
     "WilcoxonResult",
     "verify_wilcoxon",
     "HeirmarkError",
+    "HeirmarkWarning",
 ]
 
 
