@@ -1,0 +1,190 @@
+"""A tiny grid, demo and audit, and all figures that they give: what a rebuilt house must compute as before.
+
+``python tests/golden.py`` records them in ``golden.json`` (float32, one thread). Rounding is a processor's own, so the record says
+on which it was made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import sys
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+RECORD = Path(__file__).with_name("golden.json")
+
+
+def machine() -> dict[str, str]:
+    """What rounding depends on."""
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return {
+        "torch": torch.__version__,
+        "vectors": torch.backends.cpu.get_cpu_capability(),
+        "processor": names[0].partition(":")[2].strip() if names else "",
+    }
+
+
+def grid_figures(folder: Path) -> dict[str, Any]:
+    """Rows and tables of a grid with every kind of cell."""
+    from heirmark.attacks import Knockoff, LocalOutliers, MixProbing, Pruning
+    from heirmark.bench import Block, Grid, Marking, Published, Workload
+    from heirmark.bench.bench import run_bench
+    from heirmark.bench.settings import Contexts
+    from heirmark.methods import T2S, Unmarked, Vanilla
+    from heirmark.pipeline.altering import Alteration
+    from heirmark.pipeline.stealing import Theft
+    from heirmark.pipeline.trials import Probe, Trial
+    from heirmark.runtime import Runtime
+    from heirmark.training import Recipe
+    from heirmark.triggers import Mix
+    from heirmark.tuning import Rehearsal
+
+    net, recipe = "naivenet:width=4,hidden=16,batch_norm=true", Recipe(epochs=2, batch_size=32, learning_rate=0.05)
+    common = {"model": net, "trigger": Mix(), "key_size": 40, "pretraining": recipe}
+    theft = Theft(attack=Knockoff(model=net, recipe=recipe), answers="label")
+    marking = {"triggers": 40, "trigger_batch": 8}
+    rehearsal = Rehearsal(epochs=1, batch_size=32, trigger_batch=8, learning_rate=0.02, update="balanced")
+    unmarked = Unmarked(**common)  # type: ignore[arg-type]
+    grid = Grid(
+        name="golden",
+        title="A tiny grid",
+        blocks=(
+            Block(
+                name="shapes",
+                workload=Workload(data="own_code:make_task"),
+                markings=(
+                    Marking(name="joint", method=Vanilla(**common, **marking)),  # type: ignore[arg-type]
+                    Marking(name="T2S", method=T2S(**common, **marking, rehearsal=rehearsal)),  # type: ignore[arg-type]
+                ),
+                trials=(
+                    Trial(name="Knockoff", group="Extraction", steps=(theft,)),
+                    Trial(name="pruned", group="Removal", steps=(Alteration(attack=Pruning(rate=0.5)),)),
+                ),
+                probes=(
+                    Probe(name="probing", attack=MixProbing()),
+                    Probe(name="outliers", attack=LocalOutliers(samples=60, neighbours=5)),
+                ),
+                unmarked=unmarked,
+                calibrators=(unmarked, unmarked),
+            ),
+        ),
+        seeds=(0, 1),
+        papers=(Published(source="nobody's Table 1", marking="joint", trial="Knockoff", wsr=0.5),),
+    )
+    runtime = Runtime(device="cpu", precision="float32")
+    result = run_bench(grid, folder, contexts=Contexts(runtime), command="golden")
+    rows = [
+        {name: value for name, value in asdict(row).items() if name not in ("seconds", "stage", "machine", "run")}
+        for row in result.rows
+    ]
+    tables = [line for line in (folder / "tables.md").read_text().splitlines() if line.startswith("|")]
+    return {"rows": rows, "tables": tables}
+
+
+def demo_figures(folder: Path) -> dict[str, Any]:
+    """Rows of a demo, and the commitments of its keys."""
+    import own_code
+    from heirmark.key import Key
+    from heirmark.pipeline.demo import run_demo
+
+    run_demo(folder, profile=own_code.demo_profile(), task=own_code.demo_task(), device="cpu", precision="float32")
+    keys = {Key.load(found.parent).commitment for found in folder.glob("stages/*/*/key/key.json")}
+    rows = json.loads((folder / "results.json").read_text())
+    marked = {row["key"] for row in rows if "key" in row}
+    return {"rows": rows, "keys": sorted(keys & marked or keys) if marked else []}
+
+
+def audit_figures(folder: Path) -> dict[str, Any]:
+    """Rows of an audit."""
+    import own_code
+    from heirmark.attacks import FineTuning, Knockoff, MixProbing, Pruning, Quantisation
+    from heirmark.methods import Vanilla
+    from heirmark.pipeline.altering import Alteration
+    from heirmark.pipeline.audit_job import audit_job
+    from heirmark.pipeline.audit_plan import Programme
+    from heirmark.pipeline.exporting import Origin
+    from heirmark.pipeline.stealing import Theft
+    from heirmark.pipeline.trials import Probe, Trial
+    from heirmark.runtime import Runtime
+    from heirmark.training import Recipe
+    from heirmark.triggers import Mix
+
+    try:
+        from heirmark.pipeline.embed_job import embed_job
+    except ImportError:
+        from heirmark.pipeline.jobs import embed_job
+
+    net, recipe = "naivenet:width=4,hidden=16,batch_norm=true", Recipe(epochs=4, batch_size=32, learning_rate=0.05)
+    method = Vanilla(model=net, trigger=Mix(), triggers=40, key_size=60, trigger_batch=8, pretraining=recipe)
+    task, runtime = own_code.make_task(), Runtime(device="cpu", precision="float32")
+    embed_job(
+        method, task, folder / "marked", seed=0, runtime=runtime, store=folder / "store",
+        origin=Origin(data="own_code:make_task"), calibrators=2,
+    )  # fmt: skip
+    theft = Theft(attack=Knockoff(model=net, recipe=recipe))
+    tuning = FineTuning(recipe=Recipe(epochs=1, batch_size=32, learning_rate=0.01))
+    programme = Programme(
+        trials=(
+            Trial(name="Knockoff", group="Extraction", steps=(theft,)),
+            Trial(name="tuned", group="Removal", steps=(Alteration(attack=tuning),)),
+            Trial(name="two bits", group="Removal", steps=(Alteration(attack=Quantisation(bits=2)),)),
+            *(
+                Trial(
+                    name=f"pruned {rate}",
+                    group="Removal",
+                    steps=(Alteration(attack=Pruning(rate=rate)),),
+                    curve=("pruning rate", rate),
+                )
+                for rate in (0.5, 0.9)
+            ),
+        ),
+        inspections=(Probe(name="probing", attack=MixProbing()),),
+        screenings=(),
+    )
+    audit_job(programme, folder / "marked", task, folder / "out", seed=0, runtime=runtime, command="golden")
+    return {"results": json.loads((folder / "out/audit.json").read_text())}
+
+
+VOLATILE = {"seconds", "date", "versions", "command", "provenance", "machine"}
+
+
+def steady(value: Any) -> Any:
+    """A value without what differs from run to run; what is not a number becomes text, as JSON has none."""
+    if isinstance(value, dict):
+        return {name: steady(item) for name, item in value.items() if name not in VOLATILE}
+    if isinstance(value, list | tuple):
+        return [steady(item) for item in value]
+    return repr(value) if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def figures() -> dict[str, Any]:
+    """All of them."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            made = {
+                "grid": grid_figures(Path(folder, "grid")),
+                "demo": demo_figures(Path(folder, "demo")),
+                "audit": audit_figures(Path(folder, "audit")),
+            }
+    finally:
+        torch.set_num_threads(threads)
+    plain: dict[str, Any] = json.loads(json.dumps(steady(made)))
+    return plain
+
+
+def digest_of(value: Any) -> str:
+    """One line for any value."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+
+
+if __name__ == "__main__":
+    goal = Path(sys.argv[1]) if sys.argv[1:] else RECORD
+    goal.write_text(json.dumps({"machine": machine(), **figures()}, indent=1, sort_keys=True) + "\n")
