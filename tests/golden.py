@@ -1,7 +1,7 @@
 """A tiny grid, demo and audit, and all figures that they give: what a rebuilt house must compute as before.
 
-``python tests/golden.py`` records them in ``golden.json`` (float32, one thread). Rounding is a processor's own, so the record says
-on which it was made.
+``python tests/golden.py`` records them in ``golden.json`` (float32, one thread). Rounding is a processor's own, so the record
+says on which it was made.
 """
 
 from __future__ import annotations

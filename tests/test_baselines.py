@@ -55,7 +55,6 @@ from heirmark.triggers import (
 from heirmark.triggers.abstract import paint
 from heirmark.triggers.base import shuffled
 from heirmark.triggers.combiners import CropPaste
-from heirmark.triggers.foreign import foreign_dataset, foreign_images
 from heirmark.triggers.random_labels import pair_up, random_answers
 from heirmark.triggers.stamps import GLYPHS, stamp_text, write
 
@@ -254,14 +253,15 @@ def test_only_random_labels_may_verify_what_trained(tiny_task: Task, clean: nn.M
 
 def test_foreign_data_are_found_inside_other_kinds(tiny_task: Task, clean: nn.Module, cpu: Runtime) -> None:
     ood = OutOfDistribution(dataset="svhn", source=1)
-    assert [foreign_dataset(kind) for kind in (ood, Entangled(of=ood), RandomLabels(of=ood))] == ["svhn"] * 3
-    assert [foreign_dataset(kind) for kind in (Patch(), Entangled(of=Patch()), RandomLabels())] == [None] * 3
+    assert [kind.dataset for kind in (ood, Entangled(of=ood), RandomLabels(of=ood))] == ["svhn"] * 3
+    assert [kind.dataset for kind in (Patch(), Entangled(of=Patch()), RandomLabels())] == [None] * 3
     plain = ood.settle(tiny_task, clean, seed=0, runtime=cpu)
     for kind, part in ((Entangled(of=ood), plain.held_out), (RandomLabels(of=ood), plain.training)):
-        found = foreign_images(kind.settle(tiny_task, clean, seed=0, runtime=cpu))
-        assert found is not None
-        assert torch.equal(found, part)
-    assert foreign_images(AbstractImages().settle(tiny_task, clean, seed=0)) is None
+        found = kind.settle(tiny_task, clean, seed=0, runtime=cpu)
+        images = found.foreign(held_out=not found.memorised)
+        assert images is not None
+        assert torch.equal(images, part)
+    assert AbstractImages().settle(tiny_task, clean, seed=0).foreign(held_out=True) is None
 
 
 def test_a_named_data_set_has_to_be_the_triggers(tiny_task: Task) -> None:
@@ -283,7 +283,7 @@ def test_a_simulated_thief_does_not_ask_what_the_key_is_made_of(
 def test_every_method_has_quick_settings_that_need_no_other_data(name: str) -> None:
     method = QUICK.method(name)
     assert type(method) is METHODS[name]
-    assert foreign_dataset(method.trigger) is None
+    assert method.trigger.dataset is None
 
 
 # ---------------------------------------------------------------- entangled triggers and EWE

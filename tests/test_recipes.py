@@ -19,7 +19,6 @@ from heirmark.pipeline import named
 from heirmark.pipeline.stealing import Theft
 from heirmark.runtime import Runtime
 from heirmark.task import Split
-from heirmark.triggers.foreign import foreign_dataset
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
@@ -52,7 +51,7 @@ def test_every_recipe_is_a_grid(file: str, name: str, scale: str) -> None:
         thieves = [theft.attack for theft in thefts]
         for owner in (*(marking.method for marking in block.markings), block.unmarked, *block.calibrators, *thieves):
             specify(owner.model, input_shape=shape, classes=classes)
-        needed = {foreign_dataset(marking.method.trigger) for marking in block.markings}
+        needed = {marking.method.trigger.dataset for marking in block.markings}
         assert needed <= {None, block.workload.foreign}
         if any(asks_foreign(marking.method) for marking in block.markings):
             assert block.workload.foreign is not None

@@ -11,7 +11,6 @@ from heirmark.errors import BadConfig
 from heirmark.methods import T2S, AnyMethod, Unmarked
 from heirmark.models import Factory
 from heirmark.pipeline.trials import Probe, Trial
-from heirmark.triggers.foreign import foreign_dataset
 from heirmark.verification.verify import LEAST_QUERIES
 
 Picture: TypeAlias = Literal["pca", "history", "shift"]
@@ -242,7 +241,7 @@ def asks_foreign(method: AnyMethod) -> bool:
     if isinstance(method, T2S):
         parts += [method.watermark, getattr(method.watermark, "key_filter", None)]
     queries = (getattr(part, "queries", None) for part in parts)
-    return "foreign" in queries or foreign_dataset(method.trigger) is not None
+    return "foreign" in queries or method.trigger.dataset is not None
 
 
 def _factories(value: object) -> Iterator[Factory]:

@@ -18,9 +18,7 @@ from heirmark.runtime import Runtime, derive_seed, drawn_seed
 from heirmark.task import Split, Task
 from heirmark.training import Mixed, Recipe, fit
 from heirmark.triggers import Secret, Trigger, TriggerSet
-from heirmark.triggers.foreign import foreign_images
 from heirmark.triggers.out_of_distribution import fit_shape
-from heirmark.triggers.random_labels import RandomLabelsSecret
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -154,17 +152,12 @@ def draw_training(secret: Secret, task: Task, count: int, *, seed: int) -> Trigg
     return secret.draw(task.owner, count, seed=derive_seed(seed, "triggers", "training"), held_out=False)
 
 
-def is_memorised(secret: Secret) -> bool:
-    """Whether a secret's samples have labels that only a model that trained on them can know; then they are the key, too."""
-    return isinstance(secret, RandomLabelsSecret)
-
-
 def draw_verification(secret: Secret, task: Task, count: int, *, seed: int) -> TriggerSet:
     """Trigger samples that verify, from the calibration split, on which nothing trains.
 
     Of a memorised secret they are the first of the samples that :func:`draw_training` gives.
     """
-    if is_memorised(secret):
+    if secret.memorised:
         return draw_training(secret, task, count, seed=seed)
     return secret.draw(task.calibration, count, seed=derive_seed(seed, "triggers", "verification"))
 
@@ -250,7 +243,7 @@ class Prepared:
             BadData: when nothing is left.
         """
         owner = self.task.owner
-        if self.training.inputs.shape[1:] != owner.inputs.shape[1:] or not is_memorised(self.secret):
+        if self.training.inputs.shape[1:] != owner.inputs.shape[1:] or not self.secret.memorised:
             return owner
         taken = Split(inputs=self.training.inputs, labels=self.training.targets).digests()
         rows = [row for row, digest in enumerate(owner.row_digests) if digest not in taken]
@@ -260,7 +253,7 @@ class Prepared:
 
     def watched(self, count: int, *, seed: int) -> TriggerSet:
         """Samples to follow the embedding by: fresh ones, or those that train where only these can be known."""
-        if is_memorised(self.secret):
+        if self.secret.memorised:
             return self.training
         return self.secret.draw(self.task.calibration, count, seed=derive_seed(seed, "triggers", "monitor"))
 
@@ -349,7 +342,7 @@ def queries_of(prepared: Prepared, queries: str) -> Tensor:
     if queries == "owner" or task.foreign is None:
         return prepared.data.inputs
     images = fit_shape(task.foreign.inputs, task.input_shape)
-    asked = foreign_images(secret)
+    asked = secret.foreign(held_out=not secret.memorised)
     if asked is not None:
         kept = fit_shape(asked, task.input_shape)
         banned = Split(inputs=kept, labels=torch.zeros(len(kept), dtype=torch.long)).digests()
@@ -399,7 +392,7 @@ def mark(
     model, history = embed(prepared, seed=seed, runtime=runtime)
     chosen = settings.key_filter
     wanted = chosen.candidates if chosen else settings.key_size
-    if is_memorised(secret):
+    if secret.memorised:
         held_out = training.subset(torch.arange(min(wanted, len(training))))
     else:
         held_out = draw_verification(secret, task, wanted, seed=seed)
@@ -444,7 +437,7 @@ def key_from(
         trigger=dict(secret.describe()),
         nonce=nonce_from_seed(derive_seed(seed, "nonce")),
     )
-    if is_memorised(secret):
+    if secret.memorised:
         return key
     for inputs in (task.owner.inputs, *(() if trained is None else (trained.inputs,))):
         if not key.disjoint_from(inputs):

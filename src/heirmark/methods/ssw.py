@@ -18,7 +18,6 @@ from heirmark.methods.base import (
     Prepared,
     draw_training,
     draw_verification,
-    is_memorised,
     key_from,
     own_model,
     settle,
@@ -78,7 +77,7 @@ def mark_with_shadows(
         runtime=runtime,
     )
     held_out = triggers
-    if not is_memorised(secret):
+    if not secret.memorised:
         count = settings.candidates if settings.selected else settings.key_size
         held_out = draw_verification(secret, task, count, seed=seed)
         if settings.refinements:

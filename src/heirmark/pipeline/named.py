@@ -23,7 +23,6 @@ from heirmark.models import CUSTOM, MODELS, Architecture, Factory, ModelSpec, sp
 from heirmark.runtime import Runtime, seeded
 from heirmark.task import Split, Task
 from heirmark.triggers import Trigger
-from heirmark.triggers.foreign import foreign_dataset
 from heirmark.triggers.out_of_distribution import fit_shape
 
 
@@ -117,7 +116,7 @@ def with_foreign(
     Raises:
         BadConfig: when the trigger is made of another one than is named, or the name is unknown.
     """
-    wanted = foreign_dataset(trigger)
+    wanted = trigger.dataset
     if name is not None and wanted not in (None, name):
         raise BadConfig(
             f"the trigger is made of {wanted}, not of {name}: set trigger.dataset={name}, or leave --foreign out"

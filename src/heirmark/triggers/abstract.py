@@ -14,7 +14,7 @@ from heirmark.combining import stored
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
-from heirmark.triggers.base import TriggerSet, check_label, shuffled
+from heirmark.triggers.base import OfTask, TriggerSet, check_label, shuffled
 
 
 def paint(shape: tuple[int, int, int], seed: int) -> Tensor:
@@ -59,7 +59,7 @@ def paint(shape: tuple[int, int, int], seed: int) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class AbstractImages:
+class AbstractImages(OfTask):
     """Abstract images, all given one label; under :class:`heirmark.triggers.RandomLabels` each its own, as in the paper.
 
     The paper's hundred images come from the web; these are painted from the owner's seed, so that there are as many as one
@@ -86,7 +86,7 @@ class AbstractImages:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class AbstractSecret:
+class AbstractSecret(OfTask):
     """Settled abstract images: see :class:`AbstractImages`.
 
     Attributes:

@@ -65,8 +65,35 @@ class TriggerSet:
         return torch.full((len(self.inputs),), self.target)
 
 
+class OfTask:
+    """What most kinds of trigger, and their secrets, say of themselves: of the task's own images or of none, not memorised."""
+
+    @property
+    def dataset(self) -> str | None:
+        """None: no other data set is needed."""
+
+    @property
+    def memorised(self) -> bool:
+        """False: held-out samples verify."""
+        return False
+
+    def foreign(self, *, held_out: bool) -> Tensor | None:
+        """None: no sample is made of another data set's images."""
+
+
 class Secret(Protocol):
     """A trigger whose secrets are settled; only the owner holds it."""
+
+    @property
+    def memorised(self) -> bool:
+        """Whether its samples have labels that only a model that trained on them can know; then they are the key, too."""
+
+    def foreign(self, *, held_out: bool) -> Tensor | None:
+        """Images of another data set of which samples are made, ``[N, C, H, W]``; None when they are made of none.
+
+        Args:
+            held_out: those that are kept from training, or those that train.
+        """
 
     @property
     def target(self) -> int | None:
@@ -89,6 +116,10 @@ class Secret(Protocol):
 
 class Trigger(Protocol):
     """A kind of trigger and its parameters; a frozen dataclass."""
+
+    @property
+    def dataset(self) -> str | None:
+        """The data set that it needs beside the task's own; None when it needs none."""
 
     def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> Secret:
         """Fix what is secret: classes, target, pattern.

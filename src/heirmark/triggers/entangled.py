@@ -128,6 +128,11 @@ class Entangled:
                 f"{self.rounds}, {self.step}, {self.threshold}, {self.temperature}"
             )
 
+    @property
+    def dataset(self) -> str | None:
+        """Of the samples that are perturbed."""
+        return self.of.dataset
+
     def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> EntangledSecret:
         """Settle the samples' own secret; see :class:`heirmark.triggers.base.Trigger`."""
         secret = self.of.settle(task, clean, seed=seed, runtime=runtime)
@@ -169,6 +174,15 @@ class EntangledSecret:
     partners: Tensor = field(repr=False)
     permutation: Tensor = field(repr=False)
     runtime: Runtime
+
+    @property
+    def memorised(self) -> bool:
+        """False: held-out samples verify."""
+        return False
+
+    def foreign(self, *, held_out: bool) -> Tensor | None:
+        """Those of the samples that are perturbed."""
+        return self.of.foreign(held_out=held_out)
 
     def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Perturbed samples; the control is the host, or for those that have none the same sample with its pixels shuffled."""

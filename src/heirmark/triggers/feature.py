@@ -18,7 +18,7 @@ from heirmark.errors import BadConfig
 from heirmark.layout import channels_last
 from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of, sent
 from heirmark.task import Split, Task
-from heirmark.triggers.base import TriggerSet, check_label, pick
+from heirmark.triggers.base import OfTask, TriggerSet, check_label, pick
 
 PAPER_PAIRS = {"cifar10": ("truck", "frog"), "cifar100": ("apple", "willow_tree")}
 """Source and target of T2S, section IV-A."""
@@ -38,7 +38,7 @@ def stamp(images: Tensor, pattern: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Feature:
+class Feature(OfTask):
     """Source-class images with an optimised additive pattern, labelled with the target.
 
     Attributes:
@@ -114,7 +114,7 @@ class Feature:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FeatureSecret:
+class FeatureSecret(OfTask):
     """Settled feature trigger: see :class:`Feature`.
 
     Attributes:

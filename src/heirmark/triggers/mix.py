@@ -12,12 +12,12 @@ from torch import nn
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
-from heirmark.triggers.base import TriggerSet, check_label, draw_groups
+from heirmark.triggers.base import OfTask, TriggerSet, check_label, draw_groups
 from heirmark.triggers.combiners import AnyCombiner, Combine, CropPaste, describe_combiner
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mix:
+class Mix(OfTask):
     """Two classes combined, labelled with a third.
 
     Attributes:
@@ -59,7 +59,7 @@ class Mix:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MixSecret:
+class MixSecret(OfTask):
     """Settled mix: see :class:`Mix`.
 
     Attributes:

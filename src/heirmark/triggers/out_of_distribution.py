@@ -107,6 +107,15 @@ class OutOfDistributionSecret:
     held_out: Tensor = field(repr=False)
     permutation: Tensor = field(repr=False)
 
+    @property
+    def memorised(self) -> bool:
+        """False: held-out samples verify."""
+        return False
+
+    def foreign(self, *, held_out: bool) -> Tensor:
+        """The images of one of the two pools."""
+        return self.held_out if held_out else self.training
+
     def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Foreign images without replacement; the control is the same image with its pixels in another order.
 

@@ -13,11 +13,11 @@ from heirmark.combining import CORNERS, Corner, paste_square, square_side
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
-from heirmark.triggers.base import TriggerSet, check_label, pick_hosts
+from heirmark.triggers.base import OfTask, TriggerSet, check_label, pick_hosts
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patch:
+class Patch(OfTask):
     """A white square on source-class images, labelled with the target: the paper's in-distribution watermark.
 
     Attributes:
@@ -67,7 +67,7 @@ class Patch:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchSecret:
+class PatchSecret(OfTask):
     """Settled patch: see :class:`Patch`."""
 
     source: int | None

@@ -96,6 +96,11 @@ class RandomLabels:
 
     of: Labelled | None = None
 
+    @property
+    def dataset(self) -> str | None:
+        """Of the samples; None for images of the task."""
+        return None if self.of is None else self.of.dataset
+
     def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> RandomLabelsSecret:
         """Settle the samples' own secret; see :class:`heirmark.triggers.base.Trigger`."""
         return RandomLabelsSecret(
@@ -118,6 +123,15 @@ class RandomLabelsSecret:
     of: Secret | None = field(repr=False)
     classes: int
     seed: int
+
+    @property
+    def memorised(self) -> bool:
+        """True: of samples that did not train nobody knows the labels."""
+        return True
+
+    def foreign(self, *, held_out: bool) -> Tensor | None:
+        """Those of the samples; None for images of the task."""
+        return None if self.of is None else self.of.foreign(held_out=held_out)
 
     @property
     def target(self) -> None:

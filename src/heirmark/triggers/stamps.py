@@ -13,7 +13,7 @@ from heirmark.combining import stored
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
 from heirmark.task import Split, Task
-from heirmark.triggers.base import TriggerSet, check_label, pick
+from heirmark.triggers.base import OfTask, TriggerSet, check_label, pick
 
 # Five rows of three dots, a row an octal digit.
 GLYPHS = {
@@ -95,7 +95,7 @@ def choose_pair(source: int | None, target: int | None, task: Task, what: str, s
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextStamp:
+class TextStamp(OfTask):
     """A text on source-class images, labelled with the target: "content" of the paper.
 
     Attributes:
@@ -132,7 +132,7 @@ class TextStamp:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextSecret:
+class TextSecret(OfTask):
     """Settled text: see :class:`TextStamp`."""
 
     source: int
@@ -157,7 +157,7 @@ class TextSecret:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GaussianNoise:
+class GaussianNoise(OfTask):
     """Gaussian noise on source-class images, labelled with the target: "noise" of the paper.
 
     The noise is one pattern, the owner's, on all images (inferred): were it another on each, any noise at all would be the
@@ -191,7 +191,7 @@ class GaussianNoise:
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoiseSecret:
+class NoiseSecret(OfTask):
     """Settled noise: see :class:`GaussianNoise`.
 
     Attributes:

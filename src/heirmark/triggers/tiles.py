@@ -18,7 +18,7 @@ from heirmark.layout import channels_last
 from heirmark.models import features_of
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
-from heirmark.triggers.base import TriggerSet, check_label, draw_groups
+from heirmark.triggers.base import OfTask, TriggerSet, check_label, draw_groups
 
 
 def tile(images: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ def tile(images: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tiles:
+class Tiles(OfTask):
     """Composite of four classes that span the feature space, labelled with the class a benign model would say least.
 
     Attributes:
@@ -103,7 +103,7 @@ class Tiles:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TilesSecret:
+class TilesSecret(OfTask):
     """Settled tiles: see :class:`Tiles`."""
 
     sources: tuple[int, ...]
