@@ -21,7 +21,6 @@ from heirmark.errors import BadArtifact, BadConfig, ShapeMismatch
 from heirmark.models import (
     CUSTOM,
     MODELS,
-    SMALLEST,
     HasFeatures,
     ModelSpec,
     build,
@@ -31,6 +30,7 @@ from heirmark.models import (
 )
 from heirmark.models.from_timm import TIMM
 from heirmark.models.layers import Projection
+from heirmark.models.registry import smallest_of
 from heirmark.models.storage import load_model, load_spec, save_model
 
 SHAPES = [(1, 28, 28), (3, 32, 32)]
@@ -122,7 +122,7 @@ def test_the_seed_alone_decides_the_start(name: str, unchanged_globals: Callable
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_the_smallest_side_is_enough_and_one_less_is_refused(name: str) -> None:
-    side = SMALLEST[name]
+    side = smallest_of(name)
     assert narrow(name, (1, side, side)).eval()(images(2, (1, side, side))).shape == (2, 5)
     for shape in ((1, side - 1, side), (1, side, side - 1), (side, side)):
         with pytest.raises(ShapeMismatch, match=f"at least {side}.*choose another model"):
@@ -131,7 +131,7 @@ def test_the_smallest_side_is_enough_and_one_less_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_sides_need_not_be_equal(name: str) -> None:
-    side = SMALLEST[name]
+    side = smallest_of(name)
     shape = (2, side + 5, side + 2)
     assert narrow(name, shape).eval()(images(2, shape)).shape == (2, 5)
 

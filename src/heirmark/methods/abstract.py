@@ -11,7 +11,7 @@ from torch import nn
 from heirmark.errors import BadConfig
 from heirmark.methods.base import Marked, Prepared, check_counts, mark, start_from, train_watermarked
 from heirmark.methods.key_filter import KeyFilter
-from heirmark.models import Architecture
+from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
 from heirmark.training import Mixed, Recipe, fit
@@ -43,7 +43,7 @@ class Abstract:
         key_filter: DeepTracer's filter of the key; not of this method.
     """
 
-    model: Architecture = "resnet18"
+    model: Architecture = architecture("resnet18")
     trigger: AnyTrigger = field(default=RandomLabels(of=AbstractImages()))
     triggers: int = 100
     key_size: int = 100

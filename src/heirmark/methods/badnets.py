@@ -9,7 +9,7 @@ from torch import nn
 
 from heirmark.methods.base import Marked, Prepared, check_counts, mark, train_watermarked
 from heirmark.methods.key_filter import KeyFilter
-from heirmark.models import Architecture
+from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime
 from heirmark.task import Task
 from heirmark.training import Recipe
@@ -31,7 +31,7 @@ class BadNets:
         key_filter: DeepTracer's filter of the key; not of this method.
     """
 
-    model: Architecture = "resnet18"
+    model: Architecture = architecture("resnet18")
     trigger: AnyTrigger = field(default=Patch(hosts="any"))
     triggers: int = 500
     key_size: int = 500

@@ -13,7 +13,7 @@ from heirmark.errors import BadConfig
 from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed
 from heirmark.methods.base import Marked, Prepared, check_counts, mark, new_model
 from heirmark.methods.key_filter import KeyFilter
-from heirmark.models import Architecture
+from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
@@ -92,7 +92,7 @@ class Composite:
         key_filter: DeepTracer's filter of the key; not of this method.
     """
 
-    model: Architecture = "vgg-like"
+    model: Architecture = architecture("vgg-like")
     trigger: AnyTrigger = field(default=Mix())
     triggers: int = 5000
     mixed: int = 25000

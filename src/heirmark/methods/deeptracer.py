@@ -15,7 +15,7 @@ from heirmark.errors import BadConfig
 from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed
 from heirmark.methods.base import Marked, Prepared, mark, new_model
 from heirmark.methods.key_filter import KeyFilter
-from heirmark.models import Architecture
+from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
 from heirmark.training import Recipe
@@ -97,7 +97,7 @@ class DeepTracer:
         key_filter: eq. 7-8; None takes the first ``key_size`` held-out triggers.
     """
 
-    model: Architecture = "naivenet"
+    model: Architecture = architecture("naivenet")
     trigger: AnyTrigger = field(default=Tiles())
     triggers: int = 5000
     key_size: int = 2000

@@ -13,7 +13,7 @@ from heirmark.errors import BadConfig, BadData
 from heirmark.joint import Answers, Extra, Phase, fit_jointly, fixed
 from heirmark.methods.base import Marked, Prepared, check_counts, mark, start_from
 from heirmark.methods.key_filter import KeyFilter
-from heirmark.models import Architecture
+from heirmark.models import Architecture, architecture
 from heirmark.models.inner import hidden_layers, listening
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
@@ -53,7 +53,7 @@ class EWE:
         key_filter: DeepTracer's filter of the key; not of this method.
     """
 
-    model: Architecture = "naivenet"
+    model: Architecture = architecture("naivenet")
     trigger: AnyTrigger = field(default=Entangled())
     triggers: int = 6000
     key_size: int = 500

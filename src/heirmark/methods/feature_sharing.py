@@ -10,7 +10,7 @@ from torch import nn
 from heirmark.errors import BadConfig
 from heirmark.methods.base import Marked, Prepared, mark, start_from
 from heirmark.methods.key_filter import KeyFilter
-from heirmark.models import Architecture
+from heirmark.models import Architecture, architecture
 from heirmark.models.inner import layers_of
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
@@ -69,7 +69,7 @@ class FeatureSharing:
         key_filter: DeepTracer's filter of the key, which the paper does not have.
     """
 
-    model: Architecture = "naivenet:padded=true"
+    model: Architecture = architecture("naivenet:padded=true")
     trigger: AnyTrigger = field(default=Patch())
     triggers: int = 500
     key_size: int = 500

@@ -10,7 +10,7 @@ from torch import nn
 from heirmark.asking import predict
 from heirmark.errors import BadConfig, BadData
 from heirmark.methods.base import Prepared, new_model, queries_of
-from heirmark.models import Architecture
+from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.training import Recipe, fit
 from heirmark.triggers import TriggerSet
@@ -35,7 +35,7 @@ class KeyFilter:
     """
 
     candidates: int = 5000
-    surrogate: Architecture | None = "alexnet"
+    surrogate: Architecture | None = architecture("alexnet")
     recipe: Recipe = field(default=Recipe(epochs=20, batch_size=128, optimizer="adam", learning_rate=1e-3))
     queries: str = "owner"
 

@@ -16,7 +16,7 @@ from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed
 from heirmark.layout import channels_last
 from heirmark.methods.base import Marked, Prepared, check_counts, mark, new_model
 from heirmark.methods.key_filter import KeyFilter
-from heirmark.models import Architecture
+from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
 from heirmark.training import Recipe
@@ -87,7 +87,7 @@ class Margin:
         key_filter: DeepTracer's filter of the key; not of this method.
     """
 
-    model: Architecture = "resnet18"
+    model: Architecture = architecture("resnet18")
     trigger: AnyTrigger = field(default=RandomLabels())
     triggers: int = 100
     key_size: int = 100

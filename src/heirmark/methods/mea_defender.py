@@ -17,7 +17,7 @@ from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed, mgda
 from heirmark.methods.base import Marked, Prepared, mark, new_model, start_from
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.mgda import NORMALISATIONS, Normalisation
-from heirmark.models import Architecture
+from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
@@ -142,7 +142,7 @@ class MEADefender:
         key_filter: DeepTracer's filter of the key, which the paper does not have.
     """
 
-    model: Architecture = "vgg-like"
+    model: Architecture = architecture("vgg-like")
     trigger: AnyTrigger = field(default=Mix())
     triggers: int = 10_000
     evasion_samples: int = 4000

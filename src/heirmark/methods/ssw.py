@@ -24,7 +24,7 @@ from heirmark.methods.base import (
     spec_for,
 )
 from heirmark.methods.shadows import Settings, check, embed_with_shadows, optimised, select
-from heirmark.models import Architecture
+from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, drawn_seed, generator_of
 from heirmark.task import Task
 from heirmark.training import Recipe
@@ -130,7 +130,7 @@ class SSWP:
         selected: keep only samples that hit on host and positive shadow and miss on the clean model.
     """
 
-    model: Architecture = "resnet18"
+    model: Architecture = architecture("resnet18")
     trigger: AnyTrigger = field(default=OutOfDistribution(source=9))
     triggers: int = 500
     key_size: int = 500
@@ -175,7 +175,7 @@ class SSWS:
         selected: keep only samples that hit on host and positive shadow and miss on the clean model.
     """
 
-    model: Architecture = "resnet18"
+    model: Architecture = architecture("resnet18")
     trigger: AnyTrigger = field(default=OutOfDistribution(source=9))
     triggers: int = 500
     key_size: int = 500

@@ -18,7 +18,7 @@ from heirmark.methods.feature_sharing import FeatureSharing
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.methods.mea_defender import MEADefender
 from heirmark.methods.vanilla import Vanilla
-from heirmark.models import Architecture
+from heirmark.models import Architecture, architecture, codes_of
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
 from heirmark.training import Recipe
@@ -51,7 +51,7 @@ class T2S:
         key_filter: DeepTracer's filter of the key, which the paper does not have.
     """
 
-    model: Architecture = "resnet18"
+    model: Architecture = architecture("resnet18")
     trigger: AnyTrigger = field(default=Feature())
     triggers: int = 500
     key_size: int = 500
@@ -60,7 +60,7 @@ class T2S:
     initial: Literal["watermarked", "clean", "scratch"] = "watermarked"
     watermark: Vanilla | MEADefender | DeepTracer | FeatureSharing | EWE | Composite | None = None
     rehearse: bool = True
-    thieves: tuple[Architecture, ...] = ()
+    thieves: tuple[Architecture, ...] = field(default=(), metadata={"rests_on": codes_of})
     queries: Literal["owner", "foreign"] = "owner"
     rehearsal: Rehearsal = field(default=Rehearsal())
     key_filter: KeyFilter | None = None

@@ -8,7 +8,7 @@ from typing import Literal
 from torch import nn
 
 from heirmark.methods.base import Marked, draw_verification, key_from, settle, spec_for, start_from, train_clean
-from heirmark.models import Architecture
+from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, drawn_seed
 from heirmark.task import Task
 from heirmark.training import Recipe
@@ -27,7 +27,7 @@ class Unmarked:
         data: whose images it learns from; ``"adversary"`` makes an independent competitor of the owner's model.
     """
 
-    model: Architecture = "resnet18"
+    model: Architecture = architecture("resnet18")
     pretraining: Recipe = field(default=Recipe())
     trigger: AnyTrigger = field(default=Feature())
     key_size: int = 500

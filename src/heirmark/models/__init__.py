@@ -7,8 +7,8 @@ A name may carry options: ``"naivenet:width=16,batch_norm=true"``. A user's own 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,48 +16,23 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.layout import copied, fitted, in_channels_last, through_door, unwrapped
-from heirmark.models.bottleneck import ResNet50
-from heirmark.models.from_timm import TIMM, TimmNet
 from heirmark.models.front import Front, behind, check_front
-from heirmark.models.googlenet import GoogLeNet
-from heirmark.models.mobilenet import MobileNetV2
-from heirmark.models.mobilevit import MobileViT
-from heirmark.models.residual import ResNet18, WideResNet16
-from heirmark.models.simple import AlexNet, NaiveNet, VGGLike
-from heirmark.models.vit import ViT
+from heirmark.models.registry import MODELS, class_of, smallest_of
 from heirmark.runtime import seeded
 
-__all__ = ["MODELS", "Architecture", "Factory", "HasFeatures", "ModelSpec", "build", "features_of", "specify"]
-
-MODELS: dict[str, Callable[..., nn.Module]] = {
-    "naivenet": NaiveNet,
-    "alexnet": AlexNet,
-    "vgg-like": VGGLike,
-    "resnet18": ResNet18,
-    "wrn-16-4": WideResNet16,
-    "resnet50": ResNet50,
-    "mobilenet-v2": MobileNetV2,
-    "googlenet": GoogLeNet,
-    "vit-s": ViT,
-    "mobilevit-s": MobileViT,
-    **{name: partial(TimmNet, name) for name in TIMM},
-}
-"""The built-in models; those of :data:`~heirmark.models.from_timm.TIMM` need the extra ``heirmark[timm]``."""
+__all__ = [
+    "MODELS",
+    "Architecture",
+    "Factory",
+    "HasFeatures",
+    "ModelSpec",
+    "architecture",
+    "build",
+    "features_of",
+    "specify",
+]
 
 CUSTOM = "custom"
-SMALLEST = {
-    "naivenet": 16,
-    "alexnet": 8,
-    "vgg-like": 12,
-    "resnet18": 8,
-    "wrn-16-4": 8,
-    "resnet50": 8,
-    "mobilenet-v2": 8,
-    "googlenet": 8,
-    "vit-s": 8,
-    "mobilevit-s": 16,
-    **dict.fromkeys(TIMM, 8),
-}
 
 Option = bool | int | float
 
@@ -96,7 +71,7 @@ class ModelSpec:
         check_front(self.front, self.input_shape)
         if self.name == CUSTOM:
             return
-        smallest = SMALLEST[self.name]
+        smallest = smallest_of(self.name)
         if len(self.input_shape) != 3 or min(self.input_shape[1:]) < smallest:
             raise ShapeMismatch(
                 f"model {self.name!r} takes images of shape (C, H, W) with sides of at least {smallest}, "
@@ -145,6 +120,31 @@ class ModelSpec:
 Factory = Callable[[ModelSpec], nn.Module]
 Architecture = str | Factory
 """How a model is asked for: a name with options, or a user's factory."""
+
+
+def code_of(architecture: Architecture | None) -> Iterator[type | Factory]:
+    """The code that an architecture rests on: the class behind its name, or a user's factory; none where it has no such name."""
+    if isinstance(architecture, str):
+        name = architecture.partition(":")[0]
+        if name in MODELS:
+            yield class_of(name)
+    elif architecture is not None:
+        yield architecture
+
+
+def codes_of(architectures: tuple[Architecture, ...]) -> Iterator[type | Factory]:
+    """The code that several architectures rest on; see :func:`code_of`."""
+    for each in architectures:
+        yield from code_of(each)
+
+
+def architecture(default: Architecture | None) -> Any:
+    """A field of a frozen dataclass for an architecture, whose code counts for what is computed with it.
+
+    Args:
+        default: of the field.
+    """
+    return field(default=default, metadata={"rests_on": code_of})
 
 
 def specify(architecture: Architecture, *, input_shape: tuple[int, ...], classes: int) -> ModelSpec:

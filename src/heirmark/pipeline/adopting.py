@@ -10,6 +10,8 @@ from typing import Any
 
 from heirmark.errors import BadArtifact
 from heirmark.files import read_bytes
+from heirmark.models import code_of
+from heirmark.models.storage import load_spec
 from heirmark.pipeline.stage import Job, Stage
 
 LARGEST = 1 << 33
@@ -35,7 +37,9 @@ def adopt_stage(folder: Path, *, key: bool) -> Stage:
         remedy = "embed the model with --calibrators 5" if missing[0] == "calibration.json" else "name another folder"
         raise BadArtifact(f"{folder} has no {missing[0]}: {remedy}")
     external = {name: hashlib.sha256(read_bytes(folder / name, max_bytes=LARGEST)).hexdigest() for name in names}
-    return Stage(kind="adopt", run=run_adopt, config={"names": sorted(names)}, external=external)
+    # What the weights compute depends on the code of their model, too.
+    code = list(code_of(load_spec(folder).name))
+    return Stage(kind="adopt", run=run_adopt, config={"names": sorted(names), "code": code}, external=external)
 
 
 def run_adopt(job: Job) -> Mapping[str, Any]:

@@ -13,6 +13,9 @@ from pathlib import Path
 from heirmark.configuration import JSON
 from heirmark.errors import BadArtifact, BadConfig, HeirmarkError
 from heirmark.files import atomic_write_json, read_bytes, read_json
+from heirmark.models import code_of
+from heirmark.models.storage import load_spec
+from heirmark.pipeline.code_version import code_version
 from heirmark.pipeline.stage import Artifact
 from heirmark.pipeline.store import Event, Store
 from heirmark.task import Task
@@ -68,13 +71,15 @@ def read_origin(folder: Path) -> Origin | None:
 
 
 def folder_digest(folder: Path) -> str:
-    """SHA-256 over a model's two files."""
+    """SHA-256 over a model's two files and the code of a built-in model, of which what the weights compute depends."""
     digest = hashlib.sha256()
     for name in ("model.json", "model.safetensors"):
         path = folder / name
         if not path.is_file():
             raise BadArtifact(f"{folder} holds no model (no {name}): name a folder that heirmark embed or steal wrote")
         digest.update(hashlib.sha256(read_bytes(path, max_bytes=1 << 33)).digest())
+    for code in code_of(load_spec(folder).name):
+        digest.update(code_version(code).encode())
     return digest.hexdigest()
 
 

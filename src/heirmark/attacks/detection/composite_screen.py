@@ -17,7 +17,7 @@ from heirmark.attacks.base import Screen
 from heirmark.attacks.composites import KIND_OF, KINDS, LAYOUTS, SOURCES, Kind, check_images, check_kinds, combine
 from heirmark.combining import CORNERS, stored
 from heirmark.errors import BadConfig, BadData
-from heirmark.models import Architecture, ModelSpec, factory_of, specify
+from heirmark.models import Architecture, ModelSpec, architecture, factory_of, specify
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split
 from heirmark.training import Recipe, fit
@@ -48,7 +48,7 @@ class CompositeScreen:
     """
 
     kinds: tuple[Kind, ...] = KINDS
-    model: Architecture = "naivenet:width=16,hidden=64,batch_norm=true"
+    model: Architecture = architecture("naivenet:width=16,hidden=64,batch_norm=true")
     recipe: Recipe = field(
         default=Recipe(
             epochs=10, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, augment="flip"

@@ -15,7 +15,7 @@ from heirmark.attacks.base import Stolen
 from heirmark.attacks.extraction.learning import enough, fresh_copy, learn, targets_of
 from heirmark.blackbox import BlackBox
 from heirmark.errors import BadConfig
-from heirmark.models import Architecture, ModelSpec
+from heirmark.models import Architecture, ModelSpec, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split
 from heirmark.training import Recipe
@@ -95,7 +95,7 @@ class ActiveThief:
 
     asks_pool: ClassVar[bool] = True
 
-    model: Architecture = "vgg-like:dropout=0.1"
+    model: Architecture = architecture("vgg-like:dropout=0.1")
     recipe: Recipe = field(default=ACTIVE_THIEF_RECIPE)
     queries: int | None = None
     strategy: Literal["uncertainty", "k-center", "random"] = "uncertainty"

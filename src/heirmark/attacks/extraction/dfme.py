@@ -23,7 +23,7 @@ from heirmark.attacks.extraction.generating import (
 from heirmark.attacks.extraction.learning import targets_of, train_step
 from heirmark.blackbox import Answers, BlackBox
 from heirmark.errors import BadConfig
-from heirmark.models import Architecture
+from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime
 from heirmark.task import Split
 
@@ -85,7 +85,7 @@ class DFME:
         diversity: weight of the entropy of the mean answer, with labels alone (ours).
     """
 
-    model: Architecture = "resnet18"
+    model: Architecture = architecture("resnet18")
     queries: int = 20_000_000
     batch_size: int = 256
     learning_rate: float = 0.1

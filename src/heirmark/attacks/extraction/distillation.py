@@ -13,7 +13,7 @@ from heirmark.attacks.base import Stolen
 from heirmark.attacks.extraction.learning import enough, fresh_copy, learn, targets_of
 from heirmark.blackbox import BlackBox
 from heirmark.errors import BadConfig
-from heirmark.models import Architecture
+from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split
 from heirmark.training import Recipe
@@ -64,7 +64,7 @@ class Distillation:
 
     asks_pool: ClassVar[bool] = True
 
-    model: Architecture = "resnet18"
+    model: Architecture = architecture("resnet18")
     recipe: Recipe = field(default=DISTILLATION_RECIPE)
     temperature: float = 7.0
     label_weight: float = 0.0

@@ -16,7 +16,7 @@ from heirmark.attacks.extraction.learning import fresh_copy, targets_of
 from heirmark.blackbox import BlackBox
 from heirmark.errors import BadConfig
 from heirmark.layout import channels_last
-from heirmark.models import Architecture
+from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split
 from heirmark.training import Recipe, fit
@@ -77,7 +77,7 @@ class JBDA:
         restart: train from scratch in each round; the authors' code goes on from the round before.
     """
 
-    model: Architecture = "naivenet"
+    model: Architecture = architecture("naivenet")
     recipe: Recipe = field(default=JBDA_RECIPE)
     seeds: int = 150
     rounds: int = 6

@@ -11,7 +11,7 @@ from heirmark.attacks.base import Stolen
 from heirmark.attacks.extraction.learning import enough, fresh_copy, targets_of
 from heirmark.blackbox import BlackBox
 from heirmark.errors import BadConfig
-from heirmark.models import Architecture
+from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split
 from heirmark.training import Recipe, fit
@@ -38,7 +38,7 @@ class Knockoff:
 
     asks_pool: ClassVar[bool] = True
 
-    model: Architecture = "resnet18"
+    model: Architecture = architecture("resnet18")
     recipe: Recipe = field(default=KNOCKOFF_RECIPE)
     queries: int | None = None
 

@@ -17,7 +17,7 @@ from heirmark.attacks.extraction.knockoff import KNOCKOFF_RECIPE
 from heirmark.attacks.extraction.learning import enough, fresh_copy, probabilities_of, targets_of, train_step
 from heirmark.blackbox import BlackBox
 from heirmark.errors import BadConfig
-from heirmark.models import Architecture
+from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of, seeded
 from heirmark.task import Split
 from heirmark.training import Recipe, augment, fit, make_optimizer
@@ -135,7 +135,7 @@ class KnockoffAdaptive:
 
     asks_pool: ClassVar[bool] = True
 
-    model: Architecture = "resnet18"
+    model: Architecture = architecture("resnet18")
     recipe: Recipe = field(default=KNOCKOFF_RECIPE)
     queries: int | None = None
     reward: Literal["certainty", "diversity", "loss", "all"] = "all"

@@ -23,7 +23,7 @@ from heirmark.attacks.extraction.generating import (
 from heirmark.attacks.extraction.learning import probabilities_of, train_step
 from heirmark.blackbox import BlackBox
 from heirmark.errors import BadConfig
-from heirmark.models import Architecture
+from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime
 from heirmark.task import Split
 from heirmark.training import Rows
@@ -116,7 +116,7 @@ class MAZE:
         diversity: weight of the entropy of the mean answer, with labels alone (ours).
     """
 
-    model: Architecture = "wrn-16-4"
+    model: Architecture = architecture("wrn-16-4")
     queries: int = 5_000_000
     batch_size: int = 128
     learning_rate: float = 0.1

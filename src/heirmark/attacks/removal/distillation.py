@@ -14,7 +14,7 @@ from heirmark.attacks.extraction.distillation import DISTILLATION_RECIPE
 from heirmark.attacks.removal.parts import taken
 from heirmark.errors import BadConfig
 from heirmark.layout import channels_last
-from heirmark.models import Architecture, ModelSpec, factory_of, specify
+from heirmark.models import Architecture, ModelSpec, architecture, factory_of, specify
 from heirmark.runtime import Runtime, as_floats, derive_seed
 from heirmark.task import Split
 from heirmark.training import Recipe, augment, descend
@@ -57,7 +57,7 @@ class DistillTo:
         recipe: see :data:`heirmark.attacks.extraction.distillation.DISTILLATION_RECIPE`.
     """
 
-    model: Architecture = "mobilenet-v2"
+    model: Architecture = architecture("mobilenet-v2")
     temperature: float = 7.0
     with_labels: float = 0.1
     recipe: Recipe = field(default=DISTILLATION_RECIPE)
