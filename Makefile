@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint types check slow clean
+.PHONY: demo test lint types check slow floors clean
 
 demo: $(VENV)/.installed ## watermark, steal, prove; minutes on two cores
 	$(BIN)/heirmark demo
@@ -24,6 +24,9 @@ types: $(VENV)/.installed-dev ## strict types
 	$(BIN)/mypy
 
 check: lint types test ## all of the gate
+
+floors: $(BIN)/python ## the installed command with every dependency at its floor; gigabytes, less with TORCH=2.13.0
+	$(BIN)/python scripts/check_floors.py $(if $(TORCH),--torch $(TORCH))
 
 clean: ## remove the environment, not the results
 	rm -rf $(VENV)

@@ -132,7 +132,8 @@ def test_embed_writes_everything_and_says_so(here: Path) -> None:
     assert json.loads((out / "task.json").read_text())["digest"] == task.digest()
     # Standard error tells the story, a line a stage, in the order in which it happened.
     assert [line.split("  ")[1] for line in ran.err.splitlines()] == [
-        "train the clean model", "embed", "train unmarked model 1", "train unmarked model 2", "calibrate the key",
+        "train the clean model", "embed", "train unmarked model 1", "train unmarked model 2", "answer a thief's queries",
+        "steal an unmarked model", "calibrate the key",
         "judge the marked model with the key", "judge the clean model with the key",
     ]  # fmt: skip
     for words in ("without the mark", "MARKED: ", "of 60 hits", "null rate", "a copy needs"):

@@ -273,6 +273,8 @@ def test_unmarked_method_is_its_own_clean_model(task: Task, tmp_path: Path) -> N
     assert started(task, tmp_path / "out", method=UNMARKED) == [
         "embed",
         "train unmarked model 1",
+        "answer a thief's queries",
+        "steal an unmarked model",
         "calibrate the key",
         "judge the marked model with the key",
     ]
@@ -318,7 +320,7 @@ def test_victims_task(embedded: Path, task: Task, tmp_path: Path) -> None:
 
 
 def test_inspection_reads_through_the_checks(embedded: Path, tmp_path: Path) -> None:
-    assert inspect_folder(embedded)["calibration"].startswith("1 unmarked models")
+    assert inspect_folder(embedded)["calibration"].startswith("1 unmarked models and 1 copies of such")
     assert set(inspect_folder(embedded / "key")) == {"folder", "method", "queries", "key_classes", "commitment"}
     copy = Path(shutil.copytree(embedded, tmp_path / "copy"))
     record = json.loads((copy / "model.json").read_text())

@@ -9,6 +9,7 @@ from heirmark.attacks import SCREENINGS
 from heirmark.bench.grid import UNTOUCHED, Arm, Block, Grid, Marking, asks_foreign
 from heirmark.bench.settings import Contexts, Setting
 from heirmark.methods import T2S, AnyMethod
+from heirmark.pipeline.calibrating import calibrator_seed, stolen_calibrators
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.detecting import expose_stage, screen_stage
 from heirmark.pipeline.embedding import embed_stage, train_stage
@@ -196,16 +197,15 @@ class _Planner:
         context = self.contexts(self.plain)
         trained = [
             self._place(
-                train_stage(unmarked, context, seed=derive_seed(self.seed, "calibrator", index)),
+                train_stage(unmarked, context, seed=calibrator_seed(self.seed, index)),
                 f"train unmarked model {index + 1}",
             )
             for index, unmarked in enumerate(self.block.calibrators)
         ]
         yield from trained
-        seed = derive_seed(self.seed, "calibrator", "thief")
-        for number, theft in enumerate(self._thieves()):
-            (copy,) = chain((theft,), trained[number % len(trained)], context, seed=seed)
-            yield self._place(copy, f"steal an unmarked model, thief {number + 1}")
+        copies = stolen_calibrators(trained, self._thieves(), context, seed=self.seed)
+        for number, copy in enumerate(copies, 1):
+            yield self._place(copy, f"steal an unmarked model, thief {number}")
 
     def _thieves(self) -> list[Theft]:
         """Every attack, architecture and pool once, label-only."""

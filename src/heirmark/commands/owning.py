@@ -97,7 +97,12 @@ def embed(
     model: Model = None,
     settings: Settings = None,
     calibrators: Annotated[
-        int, typer.Option("--calibrators", help="Unmarked models trained to calibrate the test.", min=0)
+        int,
+        typer.Option(
+            "--calibrators",
+            help="Unmarked models that calibrate the test; a stolen copy joins them.",
+            min=0,
+        ),
     ] = 5,
     seed: Annotated[
         int | None,

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from heirmark.pipeline.calibrating import calibrator_seed, stolen_calibrators
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.embedding import embed_stage, train_stage
 from heirmark.pipeline.judging import Judgement, calibrate_stage, verify_stage
@@ -87,12 +88,12 @@ def plan_demo(profile: Profile, context: Context, *, seed: int, methods: tuple[s
                 pretraining=profile.calibration_recipe,
             ),
             context,
-            seed=derive_seed(seed, "calibrator", index),
+            seed=calibrator_seed(seed, index),
         )
         for index in range(profile.calibrators)
     ]
     by_label = Theft(attack=profile.knockoff(), answers="label")
-    calibrators.append(steal_stage(by_label, calibrators[0], context, seed=derive_seed(seed, "calibrator", "thief")))
+    calibrators.extend(stolen_calibrators(calibrators, (by_label,), context, seed=seed))
     calibrations = {key.name: calibrate_stage(key, calibrators, context) for key in (marked, vanilla)}
     competitor = replace(profile.unmarked(), data="adversary")
     independent = embed_stage(competitor, context, seed=derive_seed(seed, "independent"), kind="train")

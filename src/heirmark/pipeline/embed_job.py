@@ -5,17 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from heirmark.attacks import Knockoff
 from heirmark.configuration import to_json
 from heirmark.errors import BadData
 from heirmark.methods import T2S, AnyMethod, Unmarked
 from heirmark.models import factory_of
+from heirmark.pipeline.calibrating import calibrator_seed, stolen_calibrators
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.embedding import embed_stage, train_stage
 from heirmark.pipeline.exporting import TWIN, OnEvent, Origin, check_free, export_folder, labelled_store
 from heirmark.pipeline.judging import CALIBRATION, Judgement, calibrate_stage, read_judged, verify_stage
 from heirmark.pipeline.preflight import preflight
+from heirmark.pipeline.stage import lineage
+from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.worth import facts_of, worth_of
-from heirmark.runtime import Runtime, derive_seed
+from heirmark.runtime import Runtime
 from heirmark.task import Task
 from heirmark.triggers import Entangled
 from heirmark.verification.verify import LEAST_QUERIES
@@ -45,7 +49,7 @@ def embed_job(
         runtime: device, precision, progress.
         store: where finished stages are kept.
         origin: of the data, for ``task.json``.
-        calibrators: how many unmarked models calibrate the key.
+        calibrators: how many unmarked models calibrate the key; a copy of one, stolen label-only, joins them.
         on_event: told of every stage.
 
     Returns:
@@ -66,10 +70,10 @@ def embed_job(
         start = embed_stage(method.first_phase(), context, seed=seed, clean=clean)
     stage = embed_stage(method, context, seed=seed, clean=clean, watermarked=start)
     # They draw no keys: a class that one of them would draw may have no image, and nobody would miss its key.
-    others = [
-        train_stage(unmarked, context, seed=derive_seed(seed, "calibrator", index)) for index in range(calibrators)
-    ]
-    calibration = calibrate_stage(stage, others, context) if others else None
+    others = [train_stage(unmarked, context, seed=calibrator_seed(seed, index)) for index in range(calibrators)]
+    theft = Theft(attack=Knockoff(model=method.model, recipe=method.pretraining), answers="label")
+    copies = stolen_calibrators(others, (theft,), context, seed=seed) if others else ()
+    calibration = calibrate_stage(stage, [*others, *copies], context) if others else None
     judged = {
         name: verify_stage(model, stage, calibration, context, Judgement())
         for name, model in (("the marked model", stage), ("the clean model", clean))
@@ -78,6 +82,8 @@ def embed_job(
     labels = {
         stage.name: "embed",
         **{other.name: f"train unmarked model {index + 1}" for index, other in enumerate(others)},
+        **{made.name: "answer a thief's queries" for made in lineage(*copies) if made.kind == "answer"},
+        **{copy.name: "steal an unmarked model" for copy in copies},
         **{verdict.name: f"judge {name} with the key" for name, verdict in judged.items()},
     }
     if clean is not None:
@@ -118,7 +124,7 @@ def embed_job(
         "key": str(out / "key"),
         "commitment": made.summary["commitment"],
         "key_size": made.summary["key_size"],
-        "calibration": f"{calibrators} unmarked models" if others else "none",
+        "calibration": f"{calibrators} unmarked models and a copy of one" if others else "none",
         **facts_of(worth),
         "seconds": made.record["seconds"],
     }

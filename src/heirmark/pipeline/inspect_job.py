@@ -49,7 +49,8 @@ def inspect_folder(path: Path, *, secrets: bool = False, factory: Factory | None
         if key is not None and calibration.key != key.commitment:
             raise BadArtifact(f"{path / CALIBRATION} belongs to another key than the one beside it: remove it")
         facts["calibration"] = (
-            f"{len(calibration.hits)} unmarked models, {list(calibration.hits)} hits of {calibration.trials}"
+            f"{calibration.independent} unmarked models and {calibration.copies} copies of such, "
+            f"{list(calibration.hits)} hits of {calibration.trials}"
         )
     origin = read_origin(path)
     if len(facts) == 1:

@@ -1,0 +1,33 @@
+"""The one rule by which keys are calibrated: unmarked models, and copies stolen from them, since suspects are mostly copies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from heirmark.pipeline.context import Context
+from heirmark.pipeline.stage import Stage
+from heirmark.pipeline.stealing import Theft
+from heirmark.pipeline.trials import chain
+from heirmark.runtime import derive_seed
+
+
+def calibrator_seed(seed: int, index: int) -> int:
+    """Of the unmarked model at a position, of the run's own seed."""
+    return derive_seed(seed, "calibrator", index)
+
+
+def stolen_calibrators(
+    trained: Sequence[Stage], thefts: Sequence[Theft], context: Context, *, seed: int
+) -> tuple[Stage, ...]:
+    """A copy of an unmarked model by every kind of thief; they count as no independent models.
+
+    Args:
+        trained: unmarked models, which take turns as victims.
+        thefts: kinds of thief, one of each.
+        context: data and hardware.
+        seed: of the run.
+    """
+    own = derive_seed(seed, "calibrator", "thief")
+    return tuple(
+        chain((theft,), trained[number % len(trained)], context, seed=own)[0] for number, theft in enumerate(thefts)
+    )
