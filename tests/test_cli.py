@@ -909,6 +909,9 @@ def labels(inputs):
 def more(inputs):
     return torch.arange(len(inputs)) % 6
 
+def logits(inputs):
+    return model(inputs)
+
 def leaves(inputs):
     sys.exit(0)
 """
@@ -924,6 +927,12 @@ def test_verify_asks_code_of_ones_own(stage: Path, here: Path) -> None:
         assert verdict["outcome"] == ("INVALID" if name == "labels" else "NOT_ESTABLISHED"), name
         assert ("relabelled" in verdict["flags"]) == ("--labels" in name)
         assert ("wilcoxon" in ran.json) == ("--wilcoxon" in name)
+    mute = run("verify", "suspects_of_mine:more", *key, "--wilcoxon", "0.3", "--json")
+    assert mute.json["wilcoxon"] is None
+    mute = run("verify", "suspects_of_mine:logits", *key, "--wilcoxon", "0.3")
+    assert mute.out.startswith("NOT_ESTABLISHED"), "the verdict, which has cost the key, stands"
+    assert mute.code == 3
+    assert "let it return probabilities, not logits" in mute.err
     more = run("verify", "suspects_of_mine:more", *key)
     assert more.code == 1
     assert "outside 0 to 4" in more.out
@@ -1040,7 +1049,7 @@ def test_memory_that_runs_out_is_one_line(error: Exception, monkeypatch: pytest.
 def test_embed_says_when_the_model_has_learned_nothing(here: Path) -> None:
     ran = run("embed", *VANILLA, "--model", NET, *settings(pretraining__epochs=0), "--out", "made")
     assert ran.code == 4
-    assert "made is written, but the model has learned nothing" in ran.err
+    assert "made is written, but nothing shows that the model has learned" in ran.err
     assert (here / "made/key/key.json").is_file(), "nothing is lost"
 
 

@@ -16,8 +16,16 @@ from heirmark.runtime import Runtime, as_floats, whole_float32
 LARGEST_BATCH = 1000
 _NUMBERS = LARGEST_BATCH * 3 * 32 * 32
 """Numbers in a batch of inputs: a thousand images of CIFAR's size. What a net keeps of a batch grows with it."""
-_SHORTAGE = ("not enough memory", "can't allocate memory", "cannot allocate memory", "out of memory", "bad_alloc")
-"""Words by which torch, its allocators and the C++ library tell that memory ran out, in a plain RuntimeError on a CPU."""
+_SHORTAGE = (
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "failed to allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "alloc_failed",
+)
+"""Words by which torch, its allocators, onnxruntime and the C++ library tell that memory ran out, in plain errors."""
 _usual: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 """Whether a model that has been asked wants the usual memory layout."""
 
@@ -39,7 +47,7 @@ def out_of_memory(error: BaseException) -> bool:
     """Whether an error says that the machine ran out of memory, for which no model is to blame."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    if not isinstance(error, RuntimeError):
+    if not (isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime.")):
         return False
     words = ""
     with suppress(Exception):  # a foreign error may raise anything when it is printed

@@ -15,10 +15,10 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import Tensor, nn
 
-from heirmark.asking import batch_for, out_of_memory, outputs_of
+from heirmark.asking import in_batches, out_of_memory, outputs_of
 from heirmark.errors import BadConfig, BudgetExhausted, HeirmarkError, ShapeMismatch, told
-from heirmark.layout import are_probabilities, tell_softmax
-from heirmark.runtime import Runtime, as_floats
+from heirmark.layout import are_probabilities, tell_softmax, unwrapped
+from heirmark.runtime import Runtime
 
 AnswerKind = Literal["probabilities", "top-k", "label"]
 
@@ -210,17 +210,20 @@ class BlackBox:
     def _scores(self, inputs: Tensor) -> Tensor:
         if not len(inputs):
             return torch.zeros(0, self.classes)
-        if isinstance(self._model, nn.Module):
+        if isinstance(self._model, GuardedModule):
+            self._model.begin()
             return outputs_of(self._model, inputs, runtime=self._runtime)
-        parts = []
-        for chunk in inputs.split(batch_for(inputs)):  # type: ignore[no-untyped-call]
+        model = self._model
+
+        def ask(chunk: Tensor) -> Tensor:
             self._shown += len(chunk)
-            scores = checked_scores(call_model(self._model, as_floats(chunk.cpu()).clone()), len(chunk), self.classes)
+            scores = checked_scores(call_model(model, chunk), len(chunk), self.classes)
             # Rounded or truncated probabilities need not sum to one, but each must still be one.
             if bool((scores < 0).any()) or bool((scores > 1 + 1e-4).any()):
                 raise ModelFault("the callable gave values outside [0, 1]: let it return probabilities, not logits")
-            parts.append(scores.detach().float().cpu())
-        return torch.cat(parts)
+            return scores.detach().float().cpu()
+
+        return torch.cat(in_batches(ask, inputs.cpu(), device=torch.device("cpu")))
 
 
 class GuardedModule(nn.Module):
@@ -228,9 +231,13 @@ class GuardedModule(nn.Module):
 
     def __init__(self, model: nn.Module, classes: int) -> None:
         super().__init__()
-        self.model = model
+        self.model = unwrapped(model)
         self.classes = classes
         self._answered = self._failed = 0
+
+    def begin(self) -> None:
+        """Count what failed before as shown: another question follows, and no second try."""
+        self._answered, self._failed = self._answered + self._failed, 0
 
     @property
     def shown(self) -> int:
@@ -314,8 +321,8 @@ def checked_scores(outputs: object, rows: int, classes: int) -> Tensor:
         raise ModelFault(f"the model returned {_kind(outputs)} instead of a tensor of scores: wrap it so that it does")
     if tuple(outputs.shape) != (rows, classes):
         raise ModelFault(
-            f"the model returned shape {tuple(outputs.shape)} instead of {(rows, classes)}: check its number of classes and "
-            f"its labels' order, or {REMEDY}"
+            f"the model returned shape {tuple(outputs.shape)} instead of {(rows, classes)}: check its number of classes, say "
+            f"which of them the key knows (--labels), or {REMEDY}"
         )
     try:
         finite = bool(outputs.isfinite().all())

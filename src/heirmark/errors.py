@@ -37,7 +37,9 @@ def told(error: BaseException) -> str:
     """What went wrong, on one line that is fit to show; an error that cannot even be printed is named."""
     try:
         words = printable(str(error).strip().partition("\n")[0][:300])
-    except Exception:  # a foreign error may raise anything when it is printed
+    except KeyboardInterrupt:
+        raise
+    except BaseException:  # a foreign error may raise anything when it is printed
         words = ""
     return words if isinstance(error, HeirmarkError) else ": ".join(filter(None, (type(error).__name__, words)))
 

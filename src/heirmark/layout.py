@@ -65,7 +65,7 @@ def unwrapped(model: nn.Module) -> nn.Module:
 
 
 def are_probabilities(scores: Tensor) -> bool:
-    """Whether scores ``[N, C]`` are probabilities: not negative, and every row sums to 1.
+    """Whether scores ``[N, C]`` are probabilities: not negative, and every row sums to 1, but for rounding to bfloat16, say.
 
     Example:
         >>> are_probabilities(torch.tensor([[0.2, 0.8], [1.0, 0.0]])), are_probabilities(torch.tensor([[0.2, 0.9]]))
@@ -74,7 +74,7 @@ def are_probabilities(scores: Tensor) -> bool:
     if scores.ndim != 2 or scores.shape[1] < 2 or not len(scores):
         return False
     scores = scores.detach()
-    return bool((scores >= 0).all()) and bool(((scores.double().sum(1) - 1).abs() < 1e-3).all())
+    return bool((scores >= 0).all()) and bool(((scores.double().sum(1) - 1).abs() < 5e-3).all())
 
 
 def as_logits(probabilities: Tensor) -> Tensor:
@@ -93,57 +93,71 @@ def tell_softmax(model: nn.Module) -> None:
     )
 
 
-def give_logits(module: nn.Module, given: tuple[Any, ...], said: Tensor) -> Tensor:
-    """Make logits of the probabilities that a model gives, as a forward hook."""
-    return as_logits(said)
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """Makes logits of the probabilities that a model gives, as a forward hook.
+
+    Attributes:
+        training: whether it gives probabilities in train mode.
+        evaluating: whether it does in eval mode; some models end in a softmax then alone.
+    """
+
+    training: bool
+    evaluating: bool
+
+    def __call__(self, module: nn.Module, given: tuple[Any, ...], said: Tensor) -> Tensor:
+        """Logits of what the model said."""
+        return as_logits(said) if (self.training if module.training else self.evaluating) else said
 
 
 def fitted(model: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
     """A model of a user's as heirmark wants one; in place.
 
     It is laid out channels-last if it takes that, gets a :class:`Door` if it needs one, and if it ends in a softmax, gives the
-    logarithms. All that is found out by asking it about two inputs in eval mode, by which lazy layers find their sizes too. A
-    model that cannot be asked is left as it is, and its error to whoever asks it next.
+    logarithms. All that is found out by asking it about two inputs, by which lazy layers find their sizes too; in train mode a
+    copy is asked. A model that cannot be asked is left as it is, and its error to whoever asks it next.
 
     Args:
-        model: on any device; its modes stay, and the names of its weights.
+        model: on any device; its modes and statistics stay, and the names of its weights.
         input_shape: of one input.
     """
-    if door_of(model) is not None or give_logits in model._forward_hooks.values():
+    if door_of(model) is not None or any(isinstance(hook, Ending) for hook in model._forward_hooks.values()):
         return model
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    blank = torch.full((2, *input_shape), 0.5, device=device)
-    found = _runs(model, blank)
+    blank = torch.rand((2, *input_shape), generator=torch.Generator().manual_seed(0)).to(device)
+    found = _runs(model, blank, training=False)
     if found is None:
         return model
-    copies, softmaxed = found
+    learning = _runs(copied(model), blank, training=True) or (False, False)
     contiguous = False
     if len(input_shape) == 3:
         in_channels_last(model)
-        contiguous = _runs(model, channels_last(blank)) is None
+        contiguous = _runs(model, channels_last(blank), training=False) is None
     if contiguous:
         model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    copies = found[0] or learning[0]
     if contiguous or copies:
         model.register_forward_pre_hook(Door(contiguous=contiguous, copies=copies))
-    if softmaxed:
+    if found[1] or learning[1]:
         tell_softmax(model)
-        model.register_forward_hook(give_logits)
+        model.register_forward_hook(Ending(training=learning[1], evaluating=found[1]))
     return model
 
 
 @torch.no_grad()
-def _runs(model: nn.Module, blank: Tensor) -> tuple[bool, bool] | None:
+def _runs(model: nn.Module, blank: Tensor, *, training: bool) -> tuple[bool, bool] | None:
     """Whether a model writes into what it is given, and gives probabilities; None when it cannot be asked about it."""
     given = blank.clone()
     modes = [(module, module.training) for module in model.modules()]
-    model.eval()
+    model.train(training)
     try:
-        said = model(given)
+        with torch.random.fork_rng(devices=[] if blank.device.type == "cpu" else [blank.device]):  # dropout draws
+            said = model(given)
     except Exception:  # it runs whatever the user wrote
         return None
     finally:
-        for module, training in modes:
-            module.training = training
+        for module, before in modes:
+            module.training = before
     return not torch.equal(given, blank), isinstance(said, Tensor) and are_probabilities(said)
 
 

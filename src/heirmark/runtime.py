@@ -182,18 +182,18 @@ def check_seed(seed: object) -> int:
         The same number.
 
     Raises:
-        BadConfig: when it is no integer, or not in [0, 2**63). True is none, for it is seldom meant; nor is None, which would
-            be a seed that anybody can guess.
+        BadConfig: when it is no integer, or not in [0, 2**63). True and tensors are none, for they are seldom meant; nor is None,
+            which would be a seed that anybody can guess.
 
     Example:
         >>> check_seed(7)
         7
     """
     try:
-        if isinstance(seed, bool):
+        if isinstance(seed, bool | torch.Tensor):
             raise TypeError
         number = operator.index(seed)  # type: ignore[arg-type]
-    except (TypeError, RuntimeError, ValueError):  # tensors raise the last two
+    except TypeError:
         number = -1
     if not 0 <= number < 2**63:
         raise BadConfig(

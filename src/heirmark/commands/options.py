@@ -46,9 +46,10 @@ def guarded(command: Callable[P, int]) -> Callable[P, None]:
 
             if not out_of_memory(error):
                 raise
-            said = str(error) if isinstance(error, MemoryError) else ""
-            remedy = "choose a smaller model or batch (--set rehearsal.micro_batch=..., for t2s)"
-            error_line(f"out of memory: {said or remedy}")
+            error_line(
+                "out of memory: free some, choose a smaller model or batch where something trains (--set "
+                "rehearsal.micro_batch=..., for t2s), or use a larger machine"
+            )
             code = FAILURE
         _codes.append(code)
         raise typer.Exit(code)

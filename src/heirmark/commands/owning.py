@@ -36,6 +36,7 @@ from heirmark.commands.options import (
     print_json,
 )
 from heirmark.console import error_line, show
+from heirmark.errors import HeirmarkError
 
 if TYPE_CHECKING:
     from heirmark.pipeline.store import Event
@@ -232,7 +233,10 @@ def verify(
         verdict = verify_job(named, key, calibration, level=level, runtime=runtime)
         beside = None
         if wilcoxon is not None and verdict.outcome in ("MARKED", "NOT_ESTABLISHED"):  # else there is nothing to test
-            beside = wilcoxon_job(named, key, margin=wilcoxon, runtime=runtime)
+            try:
+                beside = wilcoxon_job(named, key, margin=wilcoxon, runtime=runtime)
+            except HeirmarkError as error:  # the verdict, which has cost the key, stands
+                error_line(f"no test of probabilities: {error}")
     if as_json:
         told = verdict.to_dict()
         print_json(told if wilcoxon is None else {"verdict": told, "wilcoxon": beside and asdict(beside)})

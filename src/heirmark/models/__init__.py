@@ -14,6 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
+from heirmark.asking import out_of_memory
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.layout import copied, fitted, in_channels_last, through_door, unwrapped
 from heirmark.models.front import Front, behind, check_front
@@ -113,6 +114,8 @@ class ModelSpec:
                     model = MODELS[self.name](self.input_shape, self.classes, **dict(self.options))
                     model = in_channels_last(model) if len(self.input_shape) == 3 else model
             except (ValueError, RuntimeError) as error:
+                if out_of_memory(error):
+                    raise
                 raise BadConfig(f"model {self.name!r} cannot be built with {dict(self.options)}: {error}") from error
         return behind(model, self.front)
 

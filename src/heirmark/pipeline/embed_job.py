@@ -39,7 +39,7 @@ def embed_job(
 ) -> dict[str, Any]:
     """Embed, calibrate, judge the model with its own key, and write one folder with all of it.
 
-    The folder is written in any case: what was trained for hours is not thrown away because it is of no use as it is.
+    The folder is written though the mark be of no use as it is: what was trained for hours is not thrown away.
 
     Args:
         method: with its settings.
@@ -110,12 +110,10 @@ def embed_job(
         )
     extra = {} if calibration is None else {CALIBRATION: kept.get(calibration, context).folder / CALIBRATION}
     found = {name: read_judged(kept.get(verdict, context).folder) for name, verdict in judged.items()}
-    own, plain = found["the marked model"], found.get("the clean model")
     worth = worth_of(
-        own.verdict,
-        accuracy=own.accuracy,
-        clean_accuracy=None if plain is None else plain.accuracy,
-        test=task.test,
+        found["the marked model"],
+        clean=found.get("the clean model"),
+        examples=len(task.test),
         marked=not isinstance(method, Unmarked),
     )
     export_folder(made, out, task=task, origin=origin, extra=extra, records={TWIN: to_json(unmarked)})

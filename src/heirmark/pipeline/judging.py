@@ -77,7 +77,10 @@ def run_verify(job: Job) -> Mapping[str, Any]:
     context, judgement = context_of(job), job.config
     suspect = load_suspect(job.inputs["suspect"].folder, context)
     test = context.task.test
-    measured = _share(suspect.labels(test.inputs) == test.labels)
+    answers = suspect.labels(test.inputs)
+    measured = _share(answers == test.labels)
+    # What a model reaches that answers as often what it answers, but knows nothing of its inputs.
+    ignorant = sum((_share(answers == label) * _share(test.labels == label) for label in set(answers.tolist())), 0.0)
     calibration = job.inputs.get("calibration")
     verdict = verify(
         suspect,
@@ -91,7 +94,13 @@ def run_verify(job: Job) -> Mapping[str, Any]:
     if trained is not None:
         training_wsr = _share(suspect.labels(trained[0]) == trained[1])
     atomic_write_json(
-        job.folder / JUDGED, {"accuracy": measured, "training_wsr": training_wsr, "verdict": verdict.to_dict()}
+        job.folder / JUDGED,
+        {
+            "accuracy": measured,
+            "ignorant_accuracy": ignorant,
+            "training_wsr": training_wsr,
+            "verdict": verdict.to_dict(),
+        },
     )
     return {"accuracy": measured, "outcome": verdict.outcome, "wsr": verdict.wsr}
 
@@ -115,11 +124,13 @@ class Judged:
 
     Attributes:
         accuracy: on the test split, in [0, 1].
+        ignorant_accuracy: what the same answers would reach there in random order.
         training_wsr: share of the trigger samples that trained which the suspect answers as marked; None without any.
         verdict: on the key's held-out samples.
     """
 
     accuracy: float
+    ignorant_accuracy: float
     training_wsr: float | None
     verdict: Verdict
 
@@ -129,6 +140,7 @@ def read_judged(folder: Path) -> Judged:
     record = read_json(folder / JUDGED)
     return Judged(
         accuracy=record["accuracy"],
+        ignorant_accuracy=record["ignorant_accuracy"],
         training_wsr=record["training_wsr"],
         verdict=Verdict.from_json(json.dumps(record["verdict"])),
     )

@@ -57,7 +57,7 @@ def user_object(path: str) -> Any:
             f"cannot import {path!r} ({_told(error)}): write package.module:name of code that Python finds"
         ) from error
     if not callable(found):
-        raise BadConfig(f"{path!r} is not callable: name a function or a class")
+        raise BadConfig(f"{path!r} is not callable: name a function, or what else can be called")
     return found
 
 
@@ -80,7 +80,7 @@ def load_named_task(data: str, *, seed: int, root: Path | None) -> Task:
         task = function(seed=seed) if _takes_seed(function) else function()
     except HeirmarkError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # it runs whatever the user wrote
         raise BadConfig(
             f"{data!r} failed ({_told(error)}): it is called with the split seed if it takes a seed, and no more"
         ) from error

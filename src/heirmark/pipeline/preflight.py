@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
@@ -12,15 +13,17 @@ from torch import Tensor, nn
 
 from heirmark.asking import out_of_memory
 from heirmark.blackbox import call_model, checked_scores
-from heirmark.errors import BadConfig, BadData, HeirmarkError, told
+from heirmark.errors import BadConfig, BadData, HeirmarkError, HeirmarkWarning, told
 from heirmark.key import LARGEST
+from heirmark.layout import copied
 from heirmark.methods import T2S, AnyMethod, Unmarked
 from heirmark.methods.base import check_queries, draw_training, draw_verification, new_model, settle
 from heirmark.models import Architecture
 from heirmark.pipeline.named import check_architecture
-from heirmark.runtime import Runtime, derive_seed, no_progress, seeded
+from heirmark.runtime import Runtime, derive_seed, generator_of, no_progress, seeded
 from heirmark.task import Split, Task
 from heirmark.triggers import Tiles
+from heirmark.tuning import Rehearsal
 from heirmark.verification.verify import LEAST_QUERIES
 
 SMALL = {
@@ -86,12 +89,18 @@ def small(config: Any) -> Any:
         value = getattr(config, field.name)
         limit = SMALL.get(field.name)
         changes[field.name] = min(value, limit) if limit is not None and type(value) is int else small(value)
+    if isinstance(config, T2S) and config.watermark is not None:
+        changes["watermark"] = replace(
+            changes["watermark"], trigger=changes["trigger"]
+        )  # T2S' own, whatever comes first
+    if isinstance(config, Rehearsal) and config.micro_batch > 1 and config.batch_size % config.micro_batch != 1:
+        changes["micro_batch"] = 2  # that leaves no remainder of one, of which the real size has none either
     return dataclasses.replace(config, **changes)
 
 
 def small_task(task: Task) -> Task:
-    """A task with the same classes and a few images of each."""
-    each = max(1, IMAGES // task.num_classes)
+    """A task with the same classes and a few images of each, an even number."""
+    each = max(2, IMAGES // task.num_classes // 2 * 2)
     parts: dict[str, Any] = {role: split.subset(_first(split, each)) for role, split in task.splits.items()}
     return replace(task, **parts)
 
@@ -131,19 +140,14 @@ def _check_training(architecture: Callable[..., nn.Module], task: Task, *, diffe
     """
     name = getattr(architecture, "__qualname__", repr(architecture))
     model = new_model(task, architecture, seed=0).cpu().train()
-    inputs = task.owner.floats(torch.arange(min(4, len(task.owner))))
-    again: list[str] = []
-    handles = []
+    inputs = task.owner.floats(torch.arange(min(8, len(task.owner))))
     try:
         with seeded(0), torch.enable_grad():
             scores = checked_scores(call_model(model, inputs), len(inputs), task.num_classes)
             if not scores.requires_grad:
                 raise BadConfig(f"the model of {name} gives no gradient: its weights must be parameters in use")
-            handles = [
-                module.register_forward_pre_hook(lambda module, given: again.append(type(module).__name__))
-                for module in model.modules()
-            ]
-            scores.sum().backward()  # type: ignore[no-untyped-call]
+            scores.square().sum().backward()  # type: ignore[no-untyped-call]
+        wrong = differentiated and not _is_a_function(model, inputs)
     except BadConfig:
         raise
     except HeirmarkError as error:
@@ -151,15 +155,45 @@ def _check_training(architecture: Callable[..., nn.Module], task: Task, *, diffe
     except Exception as error:
         if out_of_memory(error):
             raise
-        raise BadConfig(f"the model of {name} cannot be trained ({told(error)})") from error
-    finally:
-        for handle in handles:
-            handle.remove()
-    if again and differentiated:
         raise BadConfig(
-            f"the model of {name} computes {again[0]} anew in its backward pass (activation checkpointing), which a rehearsal "
-            "would differentiate wrongly: build it without; rehearsal.micro_batch and rehearsal.one_graph save memory instead"
+            f"the model of {name} cannot be trained ({told(error)}): mend it, or build it otherwise"
+        ) from error
+    if wrong:
+        raise BadConfig(
+            f"the model of {name} cannot be differentiated as a function of its weights, which a rehearsal does; activation "
+            "checkpointing is a cause, for it computes anew with other weights: build it without, and save memory with "
+            "rehearsal.micro_batch and rehearsal.one_graph"
         )
+
+
+def _is_a_function(model: nn.Module, inputs: Tensor) -> bool:
+    """Whether gradients at other weights than the model's own are those of a model that has these weights."""
+    other, generator = copied(model), generator_of(0)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            noise = torch.randn(parameter.shape, generator=generator).to(parameter)
+            parameter.add_(noise * parameter.abs().mean().clamp_min(0.1))
+    names, weights = zip(*((n, p) for n, p in other.named_parameters() if p.requires_grad), strict=True)
+    state = {name: value.clone() for name, value in other.named_buffers()}
+
+    def elsewhere() -> Tensor:
+        given = {**dict(zip(names, weights, strict=True)), **state}
+        scores: Tensor = torch.func.functional_call(model, given, (inputs,))
+        return scores
+
+    def itself() -> Tensor:
+        scores: Tensor = other(inputs)
+        return scores
+
+    found = []
+    for run in (elsewhere, itself):
+        with seeded(0), torch.enable_grad():
+            found.append(torch.autograd.grad(run().square().sum(), weights, allow_unused=True))
+    return all(
+        (one is None and two is None)
+        or (one is not None and two is not None and torch.allclose(one, two, rtol=1e-3, atol=1e-5))
+        for one, two in zip(*found, strict=True)
+    )
 
 
 def _check_trigger(method: AnyMethod, task: Task, *, seed: int, runtime: Runtime) -> None:
@@ -170,16 +204,16 @@ def _check_trigger(method: AnyMethod, task: Task, *, seed: int, runtime: Runtime
         BadData: when the data lack its classes, or give too small a key.
     """
     trigger = small(method.trigger)
-    owned = set(task.owner.labels.tolist())
-    held = set(task.calibration.labels.tolist())
-    if isinstance(trigger, Tiles) and trigger.sources is None and trigger.selection == "adaptive" and owned - held:
-        missing = sorted(owned - held)
-        raise BadData(
-            f"the calibration split has no image of class {missing[0]}, of which the trigger may be made: give it some, or set "
-            "trigger.sources and trigger.target"
+    absent = set(task.owner.labels.tolist()) - set(task.calibration.labels.tolist())
+    if isinstance(trigger, Tiles) and trigger.sources is None and absent - {trigger.target}:
+        warnings.warn(
+            f"the calibration split has no image of class {min(absent)}: if the trigger is made of it, there can be no key; "
+            "give it some, or set trigger.sources and trigger.target",
+            HeirmarkWarning,
+            stacklevel=2,
         )
     untrained = new_model(task, method.model, seed=derive_seed(seed, "preflight"))
-    secret = settle(trigger, task, untrained, seed=seed, runtime=runtime)
+    secret = settle(trigger, small_task(task), untrained, seed=seed, runtime=runtime)
     if not isinstance(method, Unmarked):
         draw_training(secret, task, method.triggers, seed=seed)
     count = len(draw_verification(secret, task, method.key_size, seed=seed))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from heirmark.task import Split
+from heirmark.pipeline.judging import Judged
 from heirmark.verification.statistics import binomial_p, least_hits
 from heirmark.verification.verdict import Verdict
 
@@ -30,25 +30,23 @@ class Worth:
     shortcoming: str
 
 
-def worth_of(
-    verdict: Verdict, *, accuracy: float, clean_accuracy: float | None, test: Split, marked: bool = True
-) -> Worth:
+def worth_of(judged: Judged, *, clean: Judged | None, examples: int, marked: bool = True) -> Worth:
     """Judge what was judged.
 
     Args:
-        verdict: about the marked model, with its own key.
-        accuracy: of it on the test split.
-        clean_accuracy: of the unmarked model.
-        test: on which both were measured.
+        judged: the marked model, with its own key.
+        clean: the unmarked model that it started from, with the same key.
+        examples: in the test split.
         marked: whether a mark was embedded at all; of a control none has to be found.
     """
+    verdict = judged.verdict
     least = least_hits(verdict.trials, verdict.null_rate, verdict.level) if verdict.trials else None
     return Worth(
         verdict=verdict,
-        accuracy=accuracy,
-        clean_accuracy=clean_accuracy,
+        accuracy=judged.accuracy,
+        clean_accuracy=None if clean is None else clean.accuracy,
         least=least,
-        shortcoming=_unlearned(accuracy, test) or (_unfound(verdict, least) if marked else ""),
+        shortcoming=_unlearned(judged, examples) or (_unfound(verdict, least) if marked else ""),
     )
 
 
@@ -86,14 +84,14 @@ def in_words(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, **said, "seconds": seconds}
 
 
-def _unlearned(accuracy: float, test: Split) -> str:
-    """Whether a model has learned nothing of its task: no more than the commonest class is right, at a level of 1 %."""
-    common = int(test.labels.bincount().max()) / len(test)
-    if binomial_p(round(accuracy * len(test)), len(test), common) < 0.01:
+def _unlearned(judged: Judged, examples: int) -> str:
+    """Whether a model has learned nothing of its task: it is right no more often than its answers in random order, at 1 %."""
+    chance = min(1.0, judged.ignorant_accuracy)
+    if binomial_p(round(judged.accuracy * examples), examples, chance) < 0.01:
         return ""
     return (
-        f"the model has learned nothing (accuracy {accuracy:.1%}, and {common:.1%} of the test split are of one class): "
-        "train it longer, or at another learning_rate"
+        f"nothing shows that the model has learned its task (accuracy {judged.accuracy:.1%} on {examples} test examples, and "
+        f"{chance:.1%} for the same answers in random order): train it longer, at another learning_rate, or give more examples"
     )
 
 

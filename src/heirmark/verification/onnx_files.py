@@ -29,13 +29,13 @@ class OnnxFile:
         run: maps float32 ``[B, ...]`` on the CPU to what the file's first output says.
         classes: number of classes, given or read off the file.
         input_shape: of one input, where the file fixes it.
-        batch_size: inputs a call, at most.
+        batch_size: inputs a call, at most; None where the file takes any number.
     """
 
     run: Callable[[Tensor], object]
     classes: int
     input_shape: tuple[int, ...] | None
-    batch_size: int
+    batch_size: int | None
 
 
 def open_onnx(path: Path, *, classes: int | None, max_bytes: int) -> OnnxFile:
@@ -81,7 +81,7 @@ def open_onnx(path: Path, *, classes: int | None, max_bytes: int) -> OnnxFile:
         run=_runner(session, given[0].name, said[0].name, _ONNX_FLOATS[given[0].type], batch),
         classes=classes,
         input_shape=tuple(shape) if all(isinstance(size, int) for size in shape) else None,
-        batch_size=batch if isinstance(batch, int) and batch > 0 else 256,
+        batch_size=batch if isinstance(batch, int) and batch > 0 else None,
     )
 
 

@@ -9,10 +9,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from heirmark.asking import batch_for
+from heirmark.asking import in_batches
 from heirmark.blackbox import ModelFault, call_model
-from heirmark.runtime import as_floats
 from heirmark.verification.answers import labels_from
+
+LONGEST = 60.0
+"""Seconds between two requests, at most."""
 
 
 class Requests:
@@ -46,31 +48,40 @@ class Requests:
             self._unfinished, self._kept = asked, []
         known = sum(map(len, self._kept))
         try:
-            for chunk in inputs[known:].split(self.batch_size or batch_for(inputs)):  # type: ignore[no-untyped-call]
-                if len(chunk):
-                    self._kept.append(self._request(chunk))
+            if known < len(inputs):
+                in_batches(self._keep, inputs[known:], device=inputs.device, batch_size=self.batch_size)
         except ModelFault as fault:
             known = sum(map(len, self._kept))
             if not known:
                 raise
             raise ModelFault(
-                f"{fault}; {known} of {len(inputs)} inputs were answered, and are kept: ask the same Suspect again to go on"
+                f"{fault}; {known} of {len(inputs)} inputs were answered, and are kept while this process lasts: "
+                "ask the same Suspect again to go on"
             ) from fault
         answers = torch.cat([torch.empty(0, dtype=torch.int64), *self._kept])
         self._unfinished, self._kept = b"", []
         return answers
 
+    def _keep(self, chunk: Tensor) -> Tensor:
+        self._kept.append(self._request(chunk))
+        return self._kept[-1]
+
     def _request(self, chunk: Tensor) -> Tensor:
         for attempt in range(self.retries + 1):
             self.shown += len(chunk)
             try:
-                # A copy: a function that scales in place must not change what the next one is asked.
-                return labels_from(call_model(self.function, as_floats(chunk).clone()), len(chunk), self.classes)
+                # A copy: a function that scales in place must not change what it is asked again.
+                return labels_from(call_model(self.function, chunk.clone()), len(chunk), self.classes)
             except ModelFault as fault:
-                if attempt == self.retries or not isinstance(fault.__cause__, self.transient):
+                if attempt == self.retries or not self._may_pass(fault.__cause__):
                     raise
-                time.sleep(self.wait * 2**attempt)
+                time.sleep(min(self.wait * 2.0**attempt, LONGEST))
         raise AssertionError("the last attempt returns or raises")
+
+    def _may_pass(self, error: BaseException | None) -> bool:
+        code = getattr(error, "code", None)  # of an HTTP answer
+        final = isinstance(code, int) and 400 <= code < 500 and code not in (408, 429)
+        return isinstance(error, self.transient) and not final
 
 
 def _fingerprint(inputs: Tensor) -> bytes:

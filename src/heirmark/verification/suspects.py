@@ -36,6 +36,7 @@ class Suspect:
         order: the class that each of its own means, -1 for one that has no other name; see :meth:`relabelled`.
         shown: tells how many inputs have been put to it so far, failed requests and repeated ones among them; None where nobody
             counts.
+        normalise: by which mean and standard deviation it is given its inputs; None gives them as they are.
     """
 
     ask: Callable[[Tensor], Tensor]
@@ -44,6 +45,7 @@ class Suspect:
     input_shape: tuple[int, ...] | None = None
     order: tuple[int, ...] | None = None
     shown: Callable[[], int] | None = None
+    normalise: Normalisation | None = None
 
     def labels(self, inputs: Tensor) -> Tensor:
         """Most likely class of each input.
@@ -63,10 +65,9 @@ class Suspect:
         own = self.classes if self.order is None else len(self.order)
         try:
             labels = labels_from(self.ask(inputs), len(inputs), own)
-        except BaseException as error:
-            if isinstance(error, Exception | KeyboardInterrupt):
-                raise
-            # SystemExit would end the verifier, with whatever exit code the suspect likes.
+        except (HeirmarkError, MemoryError, torch.OutOfMemoryError, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # SystemExit would end the verifier, with whatever exit code the suspect likes
             raise ModelFault(f"the model cannot be asked ({told(error)}): {REMEDY}") from error
         return labels if self.order is None else torch.tensor(self.order)[labels]
 
@@ -125,6 +126,7 @@ class Suspect:
             classes=classes,
             input_shape=input_shape,
             shown=lambda: box.inputs_shown,
+            normalise=normalise,
         )
 
     @classmethod
@@ -142,9 +144,9 @@ class Suspect:
     ) -> Suspect:
         """Any function of a batch, such as a client of a web service.
 
-        A request that fails in passing is made again. What was answered before a request failed for good is kept: the same
-        inputs, put to the same ``Suspect`` again, go on from there, and so does :func:`heirmark.verification.verify` with the
-        same key.
+        A request that fails in passing is made again. What was answered before a request failed for good is kept as long as
+        this object is: the same inputs, put to it again, go on from there, and so does :func:`heirmark.verification.verify`
+        with the same key.
 
         Args:
             function: maps float32 ``[B, ...]`` in [0, 1] to a tensor or array, either of scores ``[B, C]`` (logits and
@@ -153,17 +155,23 @@ class Suspect:
             input_shape: shape of one input, if it is known.
             batch_size: inputs a call, at most; None goes by their size.
             retries: how often a failed request is made again.
-            wait: seconds before the first repetition; twice as long before each further one.
+            wait: seconds before the first repetition; twice as long before each further one, but no longer than a minute.
             transient: errors that may pass, by which alone requests are repeated. OSError covers timeouts and connections of
-                the standard library; name those of another client, ``httpx.TransportError`` say.
+                the standard library; name those of another client, ``httpx.TransportError`` say. What a server refuses for
+                good (HTTP 4xx, but for 408 and 429) is not repeated.
             normalise: see :meth:`from_module`.
 
         Raises:
             BadConfig: for an argument out of range.
         """
-        if (batch_size is not None and batch_size < 1) or classes < 2 or retries < 0 or not 0 <= wait < 3600:
+        if (
+            (batch_size is not None and batch_size < 1)
+            or classes < 2
+            or not 0 <= retries <= 100
+            or not 0 <= wait < 3600
+        ):
             raise BadConfig(
-                "batch_size must be positive, classes at least 2, retries not negative and wait in [0, 3600), "
+                "batch_size must be positive, classes at least 2, retries in [0, 100] and wait in [0, 3600), "
                 f"not {batch_size}, {classes}, {retries} and {wait}"
             )
         scale = None if normalise is None else checked_normalisation(normalise)
@@ -176,7 +184,12 @@ class Suspect:
             transient=transient,
         )
         return cls(
-            ask=requests, kind="callable", classes=classes, input_shape=input_shape, shown=lambda: requests.shown
+            ask=requests,
+            kind="callable",
+            classes=classes,
+            input_shape=input_shape,
+            shown=lambda: requests.shown,
+            normalise=normalise,
         )
 
     @classmethod

@@ -32,6 +32,7 @@ FLAGS: Mapping[str, str] = {
     "another-answer": "Under other names of its classes most triggers would hit, and far fewer hosts alone: if the suspect "
     "orders its classes otherwise, give its order (--labels).",
     "relabelled": "The suspect's classes were renamed by an order that the verifier gave; it must have been known before asking.",
+    "normalised": "The suspect was given inputs normalised as the verifier said; that must have been known before asking.",
     "suspect-inaccurate": "The suspect's accuracy is below 50 %: a collapsed model can hit a key by accident.",
     "constant-answers": "The suspect gave one and the same answer to every trigger and every control.",
     "key-too-small": "Fewer than 20 queries: the key is not used at all.",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -92,7 +92,8 @@ def verify(
         answered = _ask(suspect, key)
     except ModelFault as fault:
         return _invalid("suspect-failed", str(fault), key=commitment, level=level, queries=asked())
-    return _judge(answered, key, commitment, calibration, level, accuracy, asked(), suspect.order is not None)
+    helped = {"relabelled": suspect.order is not None, "normalised": suspect.normalise is not None}
+    return _judge(answered, key, commitment, calibration, level, accuracy, asked(), helped)
 
 
 def calibrate(
@@ -194,7 +195,9 @@ def _answers_otherwise(answered: _Answered, key: Key, level: float) -> bool:
     hit, control_hit = said == chosen[rows], plain == chosen[rows]
     pairs = key.independent_pairs()
     p_value = mcnemar_p(int((hit & ~control_hit)[pairs].sum()), int((control_hit & ~hit)[pairs].sum()))
-    return 2 * int(hit.sum()) > len(key) and p_value * math.perm(key.classes, len(expected)) < level
+    # Logarithms: with many classes there are more ways to name them than a float can hold.
+    ways = math.lgamma(key.classes + 1) - math.lgamma(key.classes - len(expected) + 1)
+    return 2 * int(hit.sum()) > len(key) and (p_value == 0 or math.log(p_value) + ways < math.log(level))
 
 
 def _ask(suspect: Suspect, key: Key) -> _Answered:
@@ -219,7 +222,7 @@ def _judge(
     level: float,
     accuracy: float | None,
     queries: int,
-    relabelled: bool,
+    helped: Mapping[str, bool],
 ) -> Verdict:
     trials = len(key)
     hit, control_hit = answered.triggers == key.expected, answered.controls == key.expected
@@ -249,7 +252,7 @@ def _judge(
         "hosts-misread": misread,
         # Many an unmarked model gives most triggers one class; but with another order of labels it knows no hosts either.
         "another-answer": (misread or known is None) and _answers_otherwise(answered, key, level),
-        "relabelled": relabelled,
+        **helped,
         "suspect-inaccurate": accuracy is not None and accuracy < 0.5,
         "constant-answers": constant,
     }
