@@ -30,7 +30,7 @@ UNRELATED = [
     edit("triggers/patch.py", "size: int | None = None", "size: int | None = 5"),
     edit("triggers/brand.py", None, NEW),
     edit("triggers/__init__.py", "__all__ = [", "from heirmark.triggers.brand import Brand\n\n__all__ = ["),
-    edit("methods/ewe.py", "class EWE:", "class EWE:\n    novel = 1\n"),
+    edit("methods/ewe.py", "class EWE(Watermark):", "class EWE(Watermark):\n    novel = 1\n"),
     edit("methods/brand.py", None, NEW),
     edit("attacks/removal/quantisation.py", "bits: int = 8", "bits: int = 7"),
     edit("attacks/extraction/brand.py", None, NEW),

@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 
 from heirmark.errors import BadConfig
-from heirmark.methods.base import Marked, Prepared, check_counts, mark, start_from, train_watermarked
-from heirmark.methods.key_filter import KeyFilter
-from heirmark.models import Architecture, architecture
+from heirmark.methods.base import Prepared, check_counts, start_from, train_watermarked
+from heirmark.methods.watermark import Watermark
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.task import Task
 from heirmark.training import Mixed, Recipe, fit
 from heirmark.triggers import AbstractImages, AnyTrigger, RandomLabels
 
@@ -21,7 +19,7 @@ FROM_SCRATCH = Recipe(epochs=60, batch_size=100, schedule="step", step_epochs=20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Abstract:
+class Abstract(Watermark):
     """A hundred abstract images learned by heart, each with a random label.
 
     The key is the very set that trained, as in the paper: random labels of other images cannot be known. It says so, and so
@@ -30,20 +28,17 @@ class Abstract:
     with 2 trigger samples.
 
     Attributes:
-        model: architecture.
-        trigger: kind of trigger.
         triggers: trigger samples that train; 100 in the paper.
         key_size: samples in the key; of random labels at most those that train.
-        pretraining: of the clean model.
         training: of the marked model from scratch.
         tuning: of the clean model with trigger samples, where that is the start (all inferred but the last rate of
             ``training``).
         trigger_batch: trigger samples that join each batch.
         start: ``"scratch"`` trains anew on clean and trigger samples, ``"pretrained"`` goes on from the clean model with them.
-        key_filter: DeepTracer's filter of the key; not of this method.
     """
 
-    model: Architecture = architecture("resnet18")
+    name: ClassVar[str] = "abstract"
+
     trigger: AnyTrigger = field(default=RandomLabels(of=AbstractImages()))
     triggers: int = 100
     key_size: int = 100
@@ -54,18 +49,11 @@ class Abstract:
     )
     trigger_batch: int = 2
     start: Literal["scratch", "pretrained"] = "scratch"
-    key_filter: KeyFilter | None = None
 
     def __post_init__(self) -> None:
         check_counts(triggers=self.triggers, key_size=self.key_size, trigger_batch=self.trigger_batch)
         if self.start not in ("scratch", "pretrained"):
             raise BadConfig(f"unknown start {self.start!r}: choose scratch or pretrained")
-
-    def __call__(
-        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
-    ) -> Marked:
-        """Embed; see :class:`heirmark.methods.base.Method`."""
-        return mark(self, self.embed, "abstract", task, seed=seed, runtime=runtime, clean=clean)
 
     def embed(
         self, prepared: Prepared, *, seed: int, runtime: Runtime

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,11 +12,11 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig
 from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed
-from heirmark.methods.base import Marked, Prepared, check_counts, mark, new_model
-from heirmark.methods.key_filter import KeyFilter
+from heirmark.methods.base import Prepared, check_counts, new_model
+from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.task import Split, Task
+from heirmark.task import Split
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, CropPaste, Mix, Secret
 from heirmark.triggers.combiners import Combine
@@ -69,7 +70,7 @@ def mix_within(data: Split, combine: Combine, count: int, *, seed: int) -> tuple
 
 
 @dataclass(frozen=True, kw_only=True)
-class Composite:
+class Composite(Watermark):
     """A backdoor of two classes mixed, taken for a watermark, as MEA-Defender and DeepTracer do.
 
     Cross-entropy over clean images, images mixed within a class and triggers mixed of two, and a contrastive loss on the
@@ -80,23 +81,20 @@ class Composite:
     takes one step of Adam for two batches; and it draws clean images with equal chances for all classes.
 
     Attributes:
-        model: architecture.
         trigger: kind of trigger; Mix is the paper's.
         triggers: trigger samples that train.
         mixed: images mixed within a class that train; 0 leaves them out.
-        key_size: held-out trigger samples in the key.
-        pretraining: of the clean model.
         training: of the marked model; of a batch of 128, 58 samples are clean, 12 triggers and 58 mixed.
         similarity: weight of the contrastive loss; 1 in the code, which divides it by the number of pairs twice.
         margin: of the contrastive loss.
-        key_filter: DeepTracer's filter of the key; not of this method.
     """
+
+    name: ClassVar[str] = "composite"
 
     model: Architecture = architecture("vgg-like")
     trigger: AnyTrigger = field(default=Mix())
     triggers: int = 5000
     mixed: int = 25000
-    key_size: int = 500
     pretraining: Recipe = field(
         default=Recipe(
             epochs=50,
@@ -125,7 +123,6 @@ class Composite:
     )
     similarity: float = 1.0
     margin: float = 1.0
-    key_filter: KeyFilter | None = None
 
     def __post_init__(self) -> None:
         check_counts(triggers=self.triggers, key_size=self.key_size)
@@ -136,12 +133,6 @@ class Composite:
                 "mixed and similarity may not be negative, margin must be positive: "
                 f"{self.mixed}, {self.similarity}, {self.margin}"
             )
-
-    def __call__(
-        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
-    ) -> Marked:
-        """Embed; see :class:`heirmark.methods.base.Method`."""
-        return mark(self, self.embed, "composite", task, seed=seed, runtime=runtime, clean=clean)
 
     def embed(
         self, prepared: Prepared, *, seed: int, runtime: Runtime

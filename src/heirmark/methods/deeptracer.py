@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from heirmark.asking import predict
 from heirmark.errors import BadConfig
 from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed
-from heirmark.methods.base import Marked, Prepared, mark, new_model
+from heirmark.methods.base import Prepared, new_model
 from heirmark.methods.key_filter import KeyFilter
+from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.task import Task
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, Tiles
 
@@ -72,7 +72,7 @@ def inter_loss(outputs: Tensor, labels: Tensor, centroids: Tensor, margin: float
 
 
 @dataclass(frozen=True, kw_only=True)
-class DeepTracer:
+class DeepTracer(Watermark):
     """Composites of classes that span the primary task, held near the target class's other samples in the output.
 
     L = L_pri + λ1 L_wm + λ2 (λ3 L_intra + λ4 L_inter) (eq. 6) over two phases. Defaults are the paper's; "(inferred)" marks what
@@ -96,6 +96,8 @@ class DeepTracer:
         decay: of the moving average.
         key_filter: eq. 7-8; None takes the first ``key_size`` held-out triggers.
     """
+
+    name: ClassVar[str] = "deeptracer"
 
     model: Architecture = architecture("naivenet")
     trigger: AnyTrigger = field(default=Tiles())
@@ -125,12 +127,6 @@ class DeepTracer:
             raise BadConfig("extras of a phase is one number: watermark samples a batch")
         if self.centroids not in ("epoch", "moving"):
             raise BadConfig(f"unknown centroids {self.centroids!r}: choose epoch or moving")
-
-    def __call__(
-        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
-    ) -> Marked:
-        """Embed; see :class:`heirmark.methods.base.Method`."""
-        return mark(self, self.embed, "deeptracer", task, seed=seed, runtime=runtime, clean=clean)
 
     def embed(
         self, prepared: Prepared, *, seed: int, runtime: Runtime

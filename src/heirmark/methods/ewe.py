@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -11,12 +12,11 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData
 from heirmark.joint import Answers, Extra, Phase, fit_jointly, fixed
-from heirmark.methods.base import Marked, Prepared, check_counts, mark, start_from
-from heirmark.methods.key_filter import KeyFilter
+from heirmark.methods.base import Prepared, check_counts, start_from
+from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
 from heirmark.models.inner import hidden_layers, listening
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.task import Task
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, Entangled, RandomLabels
 from heirmark.triggers.entangled import entanglement
@@ -26,7 +26,7 @@ ONE_TARGET = "EWE entangles triggers with one target class: use a trigger that h
 
 
 @dataclass(frozen=True, kw_only=True)
-class EWE:
+class EWE(Watermark):
     """Cross-entropy less a soft nearest neighbour loss that entangles triggers with the target class in the hidden layers.
 
     Defaults are those of the paper's code for Fashion-MNIST: two convolutions, 10 epochs without the mark, Adam at 1e-3,
@@ -38,10 +38,8 @@ class EWE:
     code report that copies keep from 2 to 98 % between runs: look at several seeds.
 
     Attributes:
-        model: architecture.
         trigger: kind of trigger; perturbed images of another data set are the paper's default.
         triggers: trigger samples that train; as many as the target class has images in the code.
-        key_size: held-out trigger samples in the key.
         pretraining: of the clean model, from which the embedding starts.
         training: with the mark; ``extras`` are triggers and samples of the target class in a batch.
         factors: weight of the loss at each hidden layer, the last one last.
@@ -50,13 +48,13 @@ class EWE:
         layers: names of the hidden layers; none means the last ones, as many as there are factors. On a residual net those lie
             within the last block: the code looks at blocks' outputs and at what is pooled of them, which on ResNet-18 is
             ``("features.9", "features.10", "features.13")``, here and in the trigger.
-        key_filter: DeepTracer's filter of the key; not of this method.
     """
+
+    name: ClassVar[str] = "ewe"
 
     model: Architecture = architecture("naivenet")
     trigger: AnyTrigger = field(default=Entangled())
     triggers: int = 6000
-    key_size: int = 500
     pretraining: Recipe = field(
         default=Recipe(
             epochs=10, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="constant"
@@ -74,7 +72,6 @@ class EWE:
     temperatures: tuple[float, ...] = (1.0, 1.0, 1.0)
     temperature_rate: float = 0.1
     layers: tuple[str, ...] = ()
-    key_filter: KeyFilter | None = None
 
     def __post_init__(self) -> None:
         check_counts(triggers=self.triggers, key_size=self.key_size)
@@ -92,12 +89,6 @@ class EWE:
             raise BadConfig(f"{len(self.layers)} layers need as many factors, not {len(self.factors)}")
         if min(self.factors) < 0 or min(self.temperatures) <= 0 or self.temperature_rate < 0:
             raise BadConfig("factors and temperature_rate may not be negative, temperatures must be positive")
-
-    def __call__(
-        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
-    ) -> Marked:
-        """Embed; see :class:`heirmark.methods.base.Method`."""
-        return mark(self, self.embed, "ewe", task, seed=seed, runtime=runtime, clean=clean)
 
     def embed(
         self, prepared: Prepared, *, seed: int, runtime: Runtime

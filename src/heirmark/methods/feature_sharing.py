@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import nn
 
 from heirmark.errors import BadConfig
-from heirmark.methods.base import Marked, Prepared, mark, start_from
-from heirmark.methods.key_filter import KeyFilter
+from heirmark.methods.base import Prepared, start_from
+from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
 from heirmark.models.inner import layers_of
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.task import Task
 from heirmark.training import Mixed, Recipe, fit
 from heirmark.triggers import AnyTrigger, Patch
 
@@ -49,7 +49,7 @@ def weight_shift(before: nn.Module, after: nn.Module) -> dict[str, float]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureSharing:
+class FeatureSharing(Watermark):
     """Learn features from clean data alone, freeze them, and teach the mark to the decision layers over them.
 
     Defaults are the paper's for MNIST; "(inferred)" marks what its text lacks.
@@ -66,13 +66,12 @@ class FeatureSharing:
         trigger_batch: watermark samples that join each batch (inferred).
         frozen: the freeze point of Fig. 3-4: how many layers stay as they are, counted from the input, norms with the layer
             before them. None freezes all but the last, which is the method; 0 none, which is the paper's baseline.
-        key_filter: DeepTracer's filter of the key, which the paper does not have.
     """
+
+    name: ClassVar[str] = "feature-sharing"
 
     model: Architecture = architecture("naivenet:padded=true")
     trigger: AnyTrigger = field(default=Patch())
-    triggers: int = 500
-    key_size: int = 500
     pretraining: Recipe = field(
         default=Recipe(epochs=20, batch_size=128, optimizer="adam", learning_rate=1e-2, weight_decay=0.0)
     )
@@ -81,19 +80,12 @@ class FeatureSharing:
     )
     trigger_batch: int = 32
     frozen: int | None = None
-    key_filter: KeyFilter | None = None
 
     def __post_init__(self) -> None:
         if min(self.triggers, self.key_size, self.trigger_batch) < 1:
             raise BadConfig("triggers, key_size and trigger_batch must be positive")
         if self.frozen is not None and self.frozen < 0:
             raise BadConfig(f"frozen may not be negative, not {self.frozen}")
-
-    def __call__(
-        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
-    ) -> Marked:
-        """Embed; see :class:`heirmark.methods.base.Method`."""
-        return mark(self, self.embed, "feature-sharing", task, seed=seed, runtime=runtime, clean=clean)
 
     def embed(
         self, prepared: Prepared, *, seed: int, runtime: Runtime

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -14,11 +15,9 @@ from heirmark.asking import evaluating
 from heirmark.errors import BadConfig
 from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed
 from heirmark.layout import channels_last
-from heirmark.methods.base import Marked, Prepared, check_counts, mark, new_model
-from heirmark.methods.key_filter import KeyFilter
-from heirmark.models import Architecture, architecture
+from heirmark.methods.base import Prepared, check_counts, new_model
+from heirmark.methods.watermark import Watermark
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.task import Task
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, RandomLabels
 
@@ -61,7 +60,7 @@ def drop_at(epochs: int, drops: Sequence[float]) -> list[int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Margin:
+class Margin(Watermark):
     """Random labels on images of the task, learned with a margin around them.
 
     In every step some of them are perturbed against their labels before they train, so that the boundary keeps away. They do
@@ -73,7 +72,6 @@ class Margin:
 
     Attributes:
         model: architecture; ResNet-34 in the code.
-        trigger: kind of trigger.
         triggers: trigger samples that train; 100 in the paper.
         key_size: samples in the key; of random labels at most those that train.
         pretraining: of the clean model; T2S' (inferred).
@@ -84,14 +82,13 @@ class Margin:
         steps: of the perturbation.
         step: of each, of the full range of a pixel.
         weight: of a trigger sample's loss, where a clean one's is 1.
-        key_filter: DeepTracer's filter of the key; not of this method.
     """
 
-    model: Architecture = architecture("resnet18")
+    name: ClassVar[str] = "margin"
+
     trigger: AnyTrigger = field(default=RandomLabels())
     triggers: int = 100
     key_size: int = 100
-    pretraining: Recipe = field(default=Recipe())
     training: Recipe = field(
         default=Recipe(
             epochs=200,
@@ -108,7 +105,6 @@ class Margin:
     steps: int = 5
     step: float = 1 / 255
     weight: float = 0.1
-    key_filter: KeyFilter | None = None
 
     def __post_init__(self) -> None:
         check_counts(triggers=self.triggers, key_size=self.key_size, trigger_batch=self.trigger_batch)
@@ -119,12 +115,6 @@ class Margin:
             )
         if list(self.drops) != sorted(self.drops) or not all(0 < share < 1 for share in self.drops):
             raise BadConfig(f"drops are shares of the epochs that rise between 0 and 1, not {self.drops}")
-
-    def __call__(
-        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
-    ) -> Marked:
-        """Embed; see :class:`heirmark.methods.base.Method`."""
-        return mark(self, self.embed, "margin", task, seed=seed, runtime=runtime, clean=clean)
 
     def embed(
         self, prepared: Prepared, *, seed: int, runtime: Runtime

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from heirmark.combining import REGIONS
 from heirmark.errors import BadConfig
 from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed, mgda
-from heirmark.methods.base import Marked, Prepared, mark, new_model, start_from
-from heirmark.methods.key_filter import KeyFilter
+from heirmark.methods.base import Prepared, new_model, start_from
+from heirmark.methods.watermark import Watermark
 from heirmark.mgda import NORMALISATIONS, Normalisation
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
@@ -114,7 +114,7 @@ def mix_otherwise(
 
 
 @dataclass(frozen=True, kw_only=True)
-class MEADefender:
+class MEADefender(Watermark):
     """A symbiotic backdoor: samples combined of two classes, labelled with a third and held near the two in the output.
 
     Defaults are the paper's, and where its text is silent its reference code's: Adam, 1e-3 and 1e-4, halved every 10 epochs,
@@ -122,13 +122,11 @@ class MEADefender:
     of 128.
 
     Attributes:
-        model: architecture.
         trigger: kind of trigger. The paper's is Mix; any kind does, and L_com runs over its hosts, if it has any.
         triggers: watermark samples that train.
         evasion_samples: samples that are mixed otherwise; only a Mix trigger has such.
         evasion: the ways to mix otherwise; one that is the secret way is left out.
         key_size: held-out samples in the key; 1,000 at least in the paper.
-        pretraining: of the clean model.
         start: ``"scratch"`` (FROMSCRATCH) or ``"clean"`` (PRETRAINED).
         first: without evasion samples; ``extras`` counts watermark and evasion samples a batch.
         second: with them.
@@ -139,8 +137,9 @@ class MEADefender:
         normalisation: of the gradients in MGDA.
         weights: of utility, combination, verification and evasion when they are fixed.
         without: losses left out, for the ablations of Table 5 and Fig. 2.
-        key_filter: DeepTracer's filter of the key, which the paper does not have.
     """
+
+    name: ClassVar[str] = "mea-defender"
 
     model: Architecture = architecture("vgg-like")
     trigger: AnyTrigger = field(default=Mix())
@@ -170,7 +169,6 @@ class MEADefender:
     normalisation: Normalisation = "loss+"
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
     without: tuple[Literal["combination", "verification", "evasion"], ...] = ()
-    key_filter: KeyFilter | None = None
 
     def __post_init__(self) -> None:
         if min(self.triggers, self.key_size) < 1 or self.evasion_samples < 0:
@@ -189,12 +187,6 @@ class MEADefender:
         ):
             if value not in known:
                 raise BadConfig(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
-
-    def __call__(
-        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
-    ) -> Marked:
-        """Embed; see :class:`heirmark.methods.base.Method`."""
-        return mark(self, self.embed, "mea-defender", task, seed=seed, runtime=runtime, clean=clean)
 
     def embed(
         self, prepared: Prepared, *, seed: int, runtime: Runtime

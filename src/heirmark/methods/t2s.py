@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Literal
+from typing import ClassVar, Literal
 
 from torch import nn
 
@@ -15,19 +15,17 @@ from heirmark.methods.composite import Composite
 from heirmark.methods.deeptracer import DeepTracer
 from heirmark.methods.ewe import EWE
 from heirmark.methods.feature_sharing import FeatureSharing
-from heirmark.methods.key_filter import KeyFilter
 from heirmark.methods.mea_defender import MEADefender
 from heirmark.methods.vanilla import Vanilla
-from heirmark.models import Architecture, architecture, codes_of
+from heirmark.methods.watermark import Watermark
+from heirmark.models import Architecture, codes_of
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
-from heirmark.training import Recipe
-from heirmark.triggers import AnyTrigger, Feature
 from heirmark.tuning import Monitor, Rehearsal, rehearse
 
 
 @dataclass(frozen=True, kw_only=True)
-class T2S:
+class T2S(Watermark):
     """Pre-train a watermarked target, then rehearse its theft and feed the simulated thief's trigger loss back into it.
 
     The defaults are the paper's (sections III-D and IV-A); where its text lost a value, the field says so.
@@ -48,14 +46,10 @@ class T2S:
             which has the target's. None in the paper.
         queries: what simulated thieves ask: the ``"owner"``'s images, as in the paper, or the task's ``"foreign"`` ones.
         rehearsal: of the theft (eq. 2-9).
-        key_filter: DeepTracer's filter of the key, which the paper does not have.
     """
 
-    model: Architecture = architecture("resnet18")
-    trigger: AnyTrigger = field(default=Feature())
-    triggers: int = 500
-    key_size: int = 500
-    pretraining: Recipe = field(default=Recipe())
+    name: ClassVar[str] = "t2s"
+
     trigger_batch: int = 64
     initial: Literal["watermarked", "clean", "scratch"] = "watermarked"
     watermark: Vanilla | MEADefender | DeepTracer | FeatureSharing | EWE | Composite | None = None
@@ -63,7 +57,6 @@ class T2S:
     thieves: tuple[Architecture, ...] = field(default=(), metadata={"rests_on": codes_of})
     queries: Literal["owner", "foreign"] = "owner"
     rehearsal: Rehearsal = field(default=Rehearsal())
-    key_filter: KeyFilter | None = None
 
     def __post_init__(self) -> None:
         if min(self.triggers, self.key_size, self.trigger_batch) < 1:
