@@ -156,6 +156,8 @@ CONFIGS: dict[str, dict[str, Any]] = {
             **MARKING, trigger=TRIGGERS["patch"], rehearsal=BALANCED, watermark=FeatureSharing(**SHARED)
         ),
         "on-ewe": T2S(**MARKING, trigger=PROVABLE, rehearsal=BALANCED, watermark=EWE(**ENTANGLED)),
+        "on-margin": T2S(**MARKING, trigger=TRIGGERS["patch"], rehearsal=BALANCED, watermark=Margin(**BY_HEART)),
+        "on-abstract": T2S(**MARKING, trigger=TRIGGERS["patch"], rehearsal=BALANCED, watermark=Abstract(**BY_HEART)),
         "on-composite": T2S(**MARKING, trigger=PROVABLE, rehearsal=BALANCED, watermark=Composite(**COMPOSED)),
         "random-labels": T2S(**MARKING, trigger=RandomLabels(of=TextStamp()), rehearsal=BALANCED),
         "from-clean": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearsal=BALANCED, initial="clean"),

@@ -10,11 +10,13 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from heirmark.errors import BadConfig
+from heirmark.methods.abstract import Abstract
 from heirmark.methods.base import Marked, Prepared, check_queries, mark, new_model, queries_of, start_from, train_clean
 from heirmark.methods.composite import Composite
 from heirmark.methods.deeptracer import DeepTracer
 from heirmark.methods.ewe import EWE
 from heirmark.methods.feature_sharing import FeatureSharing
+from heirmark.methods.margin import Margin
 from heirmark.methods.mea_defender import MEADefender
 from heirmark.methods.vanilla import Vanilla
 from heirmark.methods.watermark import Watermark
@@ -22,6 +24,10 @@ from heirmark.models import Architecture, codes_of
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
 from heirmark.tuning import Monitor, Rehearsal, rehearse
+
+FirstPhase = Vanilla | MEADefender | DeepTracer | FeatureSharing | EWE | Composite | Margin | Abstract
+"""What may watermark the target before a rehearsal. BadNets, Content, Noise and Unrelated are ``Vanilla`` with their triggers;
+SSW keeps no samples to rehearse, for it goes on optimising them while it trains."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +58,7 @@ class T2S(Watermark):
 
     trigger_batch: int = 64
     initial: Literal["watermarked", "clean", "scratch"] = "watermarked"
-    watermark: Vanilla | MEADefender | DeepTracer | FeatureSharing | EWE | Composite | None = None
+    watermark: FirstPhase | None = None
     rehearse: bool = True
     thieves: tuple[Architecture, ...] = field(default=(), metadata={"rests_on": codes_of})
     queries: Literal["owner", "foreign"] = "owner"
@@ -83,7 +89,7 @@ class T2S(Watermark):
             trigger_batch=self.trigger_batch,
         )
 
-    def first_phase(self) -> Vanilla | MEADefender | DeepTracer | FeatureSharing | EWE | Composite:
+    def first_phase(self) -> FirstPhase:
         """The method whose model the rehearsal starts from; for a seed, it gives the same secret and samples."""
         if self.watermark is None:
             return self.vanilla()
