@@ -9,6 +9,7 @@ import math
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, get_args
 
 import pytest
@@ -548,9 +549,23 @@ def test_a_thief_who_knows_the_method_knows_its_kind_of_trigger(
     assert (f"triggers ({trigger}) are none" in told) == (trigger is not None and not kinds)
 
 
-def test_the_kind_of_trigger_is_all_that_the_plan_reads_of_a_key(marked: Path, tmp_path: Path) -> None:
+def test_the_kind_of_trigger_is_all_that_the_plan_reads_of_a_key(
+    marked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a key in which everything else raises when it is looked at."""
+
+    class Secretive:
+        trigger = MappingProxyType({"kind": "mix"})
+
+        def __getattr__(self, name: str) -> Any:
+            raise AssertionError(f"the plan of an audit reads {name} of a key")
+
+    monkeypatch.setattr("heirmark.pipeline.audit_job.read_key", lambda folder: Secretive())
     assert trigger_kind(marked) == "mix"
     assert trigger_kind(tmp_path) is None
+
+
+def test_a_thief_has_a_guess_for_every_kind_of_composite() -> None:
     composites = {Tiles, Mix, Patch}
     others = {Feature, OutOfDistribution, TextStamp, GaussianNoise, AbstractImages, Entangled, RandomLabels}
     assert set(get_args(AnyTrigger)) == composites | others, (
