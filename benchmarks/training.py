@@ -9,8 +9,11 @@ own keeps images, batches and augmentation on the device, weights and images cha
 where that is a GPU, and runs
 
 - in its default precision, bfloat16 on GPUs and CPUs that multiply it (AMX, AVX-512 BF16), else float32, and in float32;
-- ``compiled`` in the default precision (``Runtime(compile=True)``), on a GPU or with ``--compile``;
-- for several seeds ``one by one`` and ``together`` (``heirmark.ensemble.fit_together``), images of all seeds counted.
+- ``compiled`` in the default precision (``Runtime(compile=True)``), on a GPU or with ``--compile``.
+
+Several seeds at once by vmap (rows ``together`` in what was recorded before 2026-11-28, results/training_gpu_seeds.json among it)
+train as fast as one by one on a GPU and at a third of the rate on a CPU; recorded graphs then made one by one twice as fast, so
+nothing of heirmark's trains seeds together any more.
 
 The limit is the rate of a large matrix product in the precision of the run, measured in the same run; on a GPU float32 means
 TF32, in which torch's convolutions run there. A step's work is the multiplications and additions of matrix products and
@@ -23,7 +26,7 @@ import argparse
 import copy
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +36,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from heirmark.ensemble import fit_together
 from heirmark.errors import BadConfig
 from heirmark.files import atomic_write_json
 from heirmark.models import specify
@@ -104,46 +106,37 @@ def timed(run: Callable[[], object]) -> float:
     return time.perf_counter() - clock
 
 
-Run = tuple[Callable[[], object], Runtime, int]
-"""What to time, in which precision it computes, and how many models it trains."""
+Run = tuple[Callable[[], object], Runtime]
+"""What to time, and in which precision it computes."""
 
 
 def variants(
-    name: str, inputs: Tensor, labels: Tensor, recipe: Recipe, *, seeds: int, compiled: bool, device: str
+    name: str, inputs: Tensor, labels: Tensor, recipe: Recipe, *, compiled: bool, device: str
 ) -> dict[str, Run]:
     """What is compared."""
     default, exact = Runtime(device=device), Runtime(device=device, precision="float32")
     where = default.torch_device
 
-    def fresh(seed: int = 0) -> nn.Module:
-        return specify(name, input_shape=tuple(inputs.shape[1:]), classes=10).build(seed=seed)
+    def fresh() -> nn.Module:
+        return specify(name, input_shape=tuple(inputs.shape[1:]), classes=10).build(seed=0)
 
-    def ours(runtime: Runtime, models: Sequence[nn.Module]) -> Run:
+    def ours(runtime: Runtime) -> Run:
+        model = fresh()
+
         def run() -> None:
-            for seed, model in enumerate(models):
-                fit(model, inputs, labels, recipe=recipe, seed=seed, runtime=runtime)
+            fit(model, inputs, labels, recipe=recipe, seed=0, runtime=runtime)
             finish(where)
 
-        return run, runtime, len(models)
-
-    def together(models: Sequence[nn.Module]) -> Run:
-        def run() -> None:
-            fit_together(models, inputs, labels, recipe=recipe, seeds=range(len(models)), runtime=default)
-            finish(where)
-
-        return run, default, len(models)
+        return run, runtime
 
     net = fresh().to(memory_format=torch.contiguous_format)
     runs: dict[str, Run] = {
-        "heirmark": ours(default, [fresh()]),
-        "heirmark, float32": ours(exact, [fresh()]),
-        PLAIN: (lambda: plain(net, inputs, labels, recipe, where), exact, 1),
+        "heirmark": ours(default),
+        "heirmark, float32": ours(exact),
+        PLAIN: (lambda: plain(net, inputs, labels, recipe, where), exact),
     }
     if compiled:
-        runs["heirmark, compiled"] = ours(Runtime(device=device, compile=True), [fresh()])
-    if seeds > 1:
-        runs[f"{seeds} seeds one by one"] = ours(default, [fresh(seed) for seed in range(seeds)])
-        runs[f"{seeds} seeds together"] = together([fresh(seed) for seed in range(seeds)])
+        runs["heirmark, compiled"] = ours(Runtime(device=device, compile=True))
     return runs
 
 
@@ -155,20 +148,19 @@ def measure(
     rounds: int,
     *,
     epochs: int = 1,
-    seeds: int = 0,
     compiled: bool = False,
     device: str = "auto",
     side: int | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of one net; what it cannot do, such as training together with dropout, is a row with an error."""
+    """Rows of one net; what it cannot do, such as compiling here, is a row with an error."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randint(256, (images, *shape), generator=generator, dtype=torch.uint8)
     labels = torch.randint(10, (images,), generator=generator)
     recipe = Recipe(epochs=epochs, batch_size=batch, learning_rate=0.01, weight_decay=0.0, schedule="constant")
-    runs = variants(name, inputs, labels, recipe, seeds=seeds, compiled=compiled, device=device)
+    runs = variants(name, inputs, labels, recipe, compiled=compiled, device=device)
     firsts: dict[str, float] = {}
     rows: list[dict[str, Any]] = []
-    for variant, (run, _, _) in list(runs.items()):
+    for variant, (run, _) in list(runs.items()):
         try:
             firsts[variant] = timed(run)
         except BadConfig as error:
@@ -178,17 +170,17 @@ def measure(
     for number in range(rounds):
         order = list(runs.items())
         start = number % len(order)
-        for variant, (run, _, _) in order[start:] + order[:start]:
+        for variant, (run, _) in order[start:] + order[:start]:
             times[variant].append(timed(run))
-    kinds = {variant: torch.bfloat16 if of.uses_bfloat16 else torch.float32 for variant, (_, of, _) in runs.items()}
+    kinds = {variant: torch.bfloat16 if of.uses_bfloat16 else torch.float32 for variant, (_, of) in runs.items()}
     where = Runtime(device=device).torch_device
     limits = {dtype: limit(where, dtype, rounds, side) for dtype in set(kinds.values())}
     operations = work(specify(name, input_shape=shape, classes=10).build(seed=0), torch.rand(1, *shape))
     seen = images // batch * batch * epochs
     slowest = seen / statistics.median(times[PLAIN])
-    for variant, (_, _, models) in runs.items():
+    for variant in runs:
         median = statistics.median(times[variant])
-        rate = seen * models / median
+        rate = seen / median
         rows.append(
             {
                 "model": name,
@@ -215,7 +207,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int)
     parser.add_argument("--epochs", type=int)
     parser.add_argument("--rounds", type=int)
-    parser.add_argument("--seeds", type=int, default=4, help="trained one by one and together; 0 leaves them out")
     parser.add_argument("--compile", action=argparse.BooleanOptionalAction, help="default: on a GPU alone")
     parser.add_argument("--quick", action="store_true", help="tiny nets and few images: whether it runs, in seconds")
     parser.add_argument("--out", type=Path)
@@ -248,7 +239,6 @@ def main() -> None:
             chosen["batch"],
             chosen["rounds"],
             epochs=chosen["epochs"],
-            seeds=options.seeds,
             compiled=chosen["compile"],
             device=options.device,
             side=512 if options.quick else None,

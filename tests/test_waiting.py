@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from heirmark.attacks.extraction.learning import learn
-from heirmark.ensemble import fit_together
 from heirmark.joint import Answers, Extra, Phase, fit_jointly, mgda
 from heirmark.models import build
 from heirmark.runtime import Runtime, sent
@@ -95,12 +94,6 @@ def soft(data: Split, extra: Split, runtime: Runtime) -> None:
     learn(net(), data.inputs, (targets,), F.cross_entropy, recipe=RECIPE, seed=0, runtime=runtime)
 
 
-def together(data: Split, extra: Split, runtime: Runtime) -> None:
-    mixed = Mixed(inputs=extra.inputs, targets=extra.labels, per_batch=5)
-    models = [net(seed) for seed in range(2)]
-    fit_together(models, data.inputs, data.labels, recipe=RECIPE, seeds=(0, 1), runtime=runtime, mixed=mixed)
-
-
 def losses(clean: Answers, extras: Sequence[Answers | None]) -> Mapping[str, Tensor]:
     found = {"clean": F.cross_entropy(clean.logits, clean.targets)}
     for number, answers in enumerate(extras):
@@ -130,7 +123,6 @@ def rehearsed(**options: Any) -> Loop:
 LOOPS: dict[str, Loop] = {
     "fit": plain,
     "learn": soft,
-    "fit together": together,
     "fit jointly": jointly,
     "rehearse": rehearsed(),
     "rehearse, balanced": rehearsed(update="balanced", enough=0.5, trigger_mode="mixed", label_thieves=1),
