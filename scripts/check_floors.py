@@ -322,11 +322,11 @@ class Checker:
         wrong = [package for package, wanted, found in rows if not same_release(wanted, found)]
         self.note(f"{name}: every dependency is at its floor", "FAILED" if wrong else "ok", words=", ".join(wrong))
 
-    def command(self, name: str, *words: str, codes: Sequence[int] = (0,), says: str = "") -> Ran:
-        """Run the installed command, and look at its exit code and at what it must say."""
+    def command(self, name: str, *words: str, codes: Sequence[int] = (0,), says: str = "", tells: str = "") -> None:
+        """Run the installed command, and look at its exit code, its output (``says``) and its standard error (``tells``)."""
         ran = run([self.home / "main" / "bin" / "heirmark", *words], self.work)
-        self.judge(name, ran, codes=codes, problem="" if says in ran.out else f"{says!r} is not on standard output")
-        return ran
+        lacks = [text for text, there in ((says, ran.out), (tells, ran.err)) if text not in there]
+        self.judge(name, ran, codes=codes, problem=f"it does not say {lacks[0]!r}" if lacks else "")
 
     def document(self, name: str, *words: str, code: int = 0, **wanted: object) -> None:
         """Run the installed command with ``--json``, and look for these fields in its document."""
@@ -352,7 +352,15 @@ class Checker:
         self.command("heirmark --version", "--version", says="heirmark ")
         self.command("heirmark", codes=(0, 2), says="Usage:")  # click's own change of mind
         # A command that does not run must not end with 0, which means MARKED.
-        self.command("a suspect that is not there", "verify", "nothing.onnx", "--key", "nokey", codes=(1,))
+        self.command(
+            "a suspect that is not there",
+            "verify",
+            "nothing.onnx",
+            "--key",
+            "nokey",
+            codes=(1,),
+            tells="heirmark: nokey",
+        )
         for name, words in {
             "an unknown command": ["nonsense"],
             "an unknown option": ["verify", "a", "--nonsense"],
