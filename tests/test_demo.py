@@ -347,6 +347,7 @@ def test_another_key_in_the_folder_is_kept(ran: Ran, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)  # the tests run with one thread
 def test_the_demo_as_it_is_shipped(tmp_path: Path) -> None:
     result = run_demo(tmp_path / "out")
     rows = {(row.suspect, row.answers): row for row in result.rows}
