@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from heirmark.attacks.extraction.learning import learn
 from heirmark.joint import Answers, Extra, Phase, fit_jointly, mgda
 from heirmark.models import build
-from heirmark.runtime import Runtime, sent
+from heirmark.runtime import Runtime, to_device
 from heirmark.task import Split, Task
 from heirmark.training import Mixed, Recipe, fit
 from heirmark.tuning import Monitor, Rehearsal, rehearse
@@ -180,7 +180,7 @@ def test_the_counter_counts(looks: Looks) -> None:
 
 def test_what_is_sent_arrives() -> None:
     drawn = torch.randperm(5)
-    assert torch.equal(sent(drawn, torch.device("cpu")), drawn)
+    assert torch.equal(to_device(drawn, torch.device("cpu")), drawn)
 
 
 @contextmanager

@@ -26,7 +26,7 @@ SQUARES = {28: 3, 32: 4, 64: 6}
 TILES = 4
 
 
-def stored(images: Tensor, dtype: torch.dtype) -> Tensor:
+def as_stored(images: Tensor, dtype: torch.dtype) -> Tensor:
     """Floats in [0, 1] as images of a dtype are stored."""
     images = images.clamp(0, 1)
     return images.mul(255).round().to(dtype) if dtype == torch.uint8 else images.to(dtype)
@@ -104,7 +104,7 @@ def blend(first: Tensor, second: Tensor, ratio: float = 0.5) -> Tensor:
         >>> blend(torch.zeros(1, 1), torch.ones(1, 1), 0.75)
         tensor([[0.2500]])
     """
-    return stored(ratio * as_floats(first) + (1 - ratio) * as_floats(second), first.dtype)
+    return as_stored(ratio * as_floats(first) + (1 - ratio) * as_floats(second), first.dtype)
 
 
 def tile(images: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.layout import channels_last
 from heirmark.mgda import Normalisation, mgda_weights
-from heirmark.runtime import Runtime, as_floats, generator_of, seeded, sent
+from heirmark.runtime import Runtime, as_floats, generator_of, seeded, to_device
 from heirmark.task import Split
 from heirmark.training import Recipe, Rows, augment, make_optimizer
 
@@ -202,7 +202,7 @@ def fit_jointly(
             if on_epoch is not None:
                 on_epoch(epoch)
             model.train()
-            order = sent(torch.randperm(len(inputs), generator=generator), device)
+            order = to_device(torch.randperm(len(inputs), generator=generator), device)
             totals: dict[str, float | Tensor] = {}
             for k in range(per_epoch):
                 step = epoch * per_epoch + k
@@ -288,7 +288,7 @@ class _Queue:
         self.change = extra.change
 
     def draw(self, generator: torch.Generator) -> Extra:
-        rows = sent(self.rows.draw(generator), self.inputs.device)
+        rows = to_device(self.rows.draw(generator), self.inputs.device)
         inputs, targets = self.inputs[rows], self.targets[rows]
         if self.change is not None and len(rows):
             inputs = self.change(as_floats(inputs), targets)

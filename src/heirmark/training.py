@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.asking import outputs_of
+from heirmark.cuda_graphs import Loss, gradients_of
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
-from heirmark.graphs import Loss, gradients_of
 from heirmark.layout import channels_last
-from heirmark.runtime import Runtime, as_floats, generator_of, seeded, sent
+from heirmark.runtime import Runtime, as_floats, generator_of, seeded, to_device
 from heirmark.task import Split
 
 __all__ = ["Mixed", "Recipe", "Rotation", "Rows", "accuracy", "augment", "descend", "fit", "make_optimizer"]
@@ -197,7 +197,7 @@ def descend(
         draw: called as ``draw(chosen, generator)`` with the positions ``[B]`` of a batch, on the device, and the generator (on
             the CPU) that augmentation draws from; gives the batch's tensors, on the device, of the same shapes every time.
         loss: called with these tensors; gives a scalar. It runs the model, under :meth:`Runtime.autocast`, and does the same
-            every time: on a GPU it is recorded, see :func:`heirmark.graphs.gradients_of`.
+            every time: on a GPU it is recorded, see :func:`heirmark.cuda_graphs.gradients_of`.
         recipe: optimiser and schedule; augmentation is up to the loss.
         seed: of the order of batches, the augmentation and dropout.
         runtime: device, precision, progress.
@@ -225,7 +225,7 @@ def descend(
             module.eval()
         gradients = gradients_of(model, loss, runtime=runtime, steps=steps)
         for epoch in range(recipe.epochs):
-            order = sent(torch.randperm(count, generator=generator), device)
+            order = to_device(torch.randperm(count, generator=generator), device)
             total = torch.zeros((), device=device)
             for k in range(per_epoch):
                 step = epoch * per_epoch + k
@@ -283,7 +283,7 @@ def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
         BadConfig: for inputs that are not images.
     """
     drawn = draw_moves(len(images), kind, generator)
-    return move(images, kind, tuple(sent(each, images.device) for each in drawn))
+    return move(images, kind, tuple(to_device(each, images.device) for each in drawn))
 
 
 def draw_moves(count: int, kind: str, generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -340,7 +340,7 @@ class Rotation:
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The next ``[per_batch, ...]`` inputs as float32, and their targets."""
-        chosen = sent(self.rows.draw(generator), self.inputs.device)
+        chosen = to_device(self.rows.draw(generator), self.inputs.device)
         return as_floats(self.inputs[chosen]), self.targets[chosen]
 
 

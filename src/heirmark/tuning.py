@@ -30,7 +30,7 @@ from heirmark.rehearsal import (
     student_module,
     student_state,
 )
-from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of, seeded, sent
+from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of, seeded, to_device
 from heirmark.task import Split
 from heirmark.training import Rotation, augment
 
@@ -214,14 +214,14 @@ def rehearse(
         return channels_last(augment(as_floats(images), config.augment, generator))
 
     def elsewhere(pool: Tensor) -> Tensor:
-        return augmented(pool[sent(torch.randint(len(pool), (batch,), generator=generator), device)])
+        return augmented(pool[to_device(torch.randint(len(pool), (batch,), generator=generator), device)])
 
     def row(epoch: int) -> dict[str, float]:
         return monitor.row(epoch, model, student_module(thieves[0].skeleton, thieves[0].state), runtime)
 
     history: list[Mapping[str, float]] = [row(0)]
     for epoch in range(config.epochs):
-        order = sent(torch.randperm(len(inputs), generator=generator), device)
+        order = to_device(torch.randperm(len(inputs), generator=generator), device)
         totals = torch.zeros(3, device=device)
         for k in range(per_epoch):
             step = epoch * per_epoch + k

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.asking import evaluating, predict
-from heirmark.combining import stored
+from heirmark.combining import as_stored
 from heirmark.errors import BadConfig, BadData
 from heirmark.joint import Answers, Extra, Phase, fit_jointly
 from heirmark.layout import channels_last
@@ -101,7 +101,7 @@ def refine(
                     pixels.clamp_(0, 1)
         made.append(pixels.detach().cpu())
         runtime.progress("optimising triggers", min(start + CHUNK, len(inputs)), len(inputs))
-    return stored(torch.cat(made), inputs.dtype)
+    return as_stored(torch.cat(made), inputs.dtype)
 
 
 def optimised(

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from heirmark.combining import stored
+from heirmark.combining import as_stored
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
@@ -106,7 +106,7 @@ class AbstractSecret(OfTask):
         images = [
             paint((shape[0], shape[1], shape[2]), derive_seed(self.seed, pool, seed, number)) for number in range(count)
         ]
-        inputs = stored(torch.stack(images), hosts.inputs.dtype)
+        inputs = as_stored(torch.stack(images), hosts.inputs.dtype)
         return TriggerSet(
             inputs=inputs,
             controls=shuffled(inputs, self.permutation),

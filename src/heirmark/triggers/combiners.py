@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from heirmark.combining import REGIONS, Direction, Region, blend, paste, region, stored, stripes
+from heirmark.combining import REGIONS, Direction, Region, as_stored, blend, paste, region, stripes
 from heirmark.configuration import to_json
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.runtime import Runtime, as_floats
@@ -196,7 +196,7 @@ class _DecodedBlend:
             )
             for one, other in zip(first.split(500), second.split(500), strict=True)  # type: ignore[no-untyped-call]
         ]
-        return stored(torch.cat([as_floats(first[:0]), *made]), first.dtype)
+        return as_stored(torch.cat([as_floats(first[:0]), *made]), first.dtype)
 
 
 AnyCombiner = AutoencoderBlend | CropPaste | PixelBlend | Stripes

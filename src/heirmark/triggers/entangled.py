@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.asking import evaluating
-from heirmark.combining import stored
+from heirmark.combining import as_stored
 from heirmark.errors import BadConfig, BadData
 from heirmark.layout import channels_last
 from heirmark.models.inner import hidden_layers, listening
@@ -209,7 +209,7 @@ class EntangledSecret:
                     ).cpu()
                 )
                 self.runtime.progress("entangling triggers", min(start + CHUNK, len(drawn)), len(drawn))
-        inputs = stored(torch.cat(made), drawn.inputs.dtype)
+        inputs = as_stored(torch.cat(made), drawn.inputs.dtype)
         return TriggerSet(
             inputs=inputs,
             controls=drawn.controls if drawn.hosts.shape[1] else shuffled(inputs, self.permutation),

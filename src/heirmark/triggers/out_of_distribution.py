@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.combining import stored
+from heirmark.combining import as_stored
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
 from heirmark.task import Split, Task
@@ -36,7 +36,7 @@ def fit_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:
         floats = floats.mean(1, keepdim=True).expand(-1, shape[0], -1, -1)
     if tuple(floats.shape[2:]) != tuple(shape[1:]):
         floats = F.interpolate(floats, size=shape[1:], mode="bilinear", align_corners=False, antialias=True)
-    return stored(floats, torch.uint8)
+    return as_stored(floats, torch.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark import graphs
-from heirmark.graphs import WORTH, gradients_of
+from heirmark import cuda_graphs as graphs
+from heirmark.cuda_graphs import WORTH, gradients_of
 from heirmark.models import build
 from heirmark.runtime import Runtime
 from heirmark.task import Task
