@@ -6,7 +6,6 @@ says on which it was made.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import sys
@@ -28,6 +27,11 @@ def machine() -> dict[str, str]:
         "vectors": torch.backends.cpu.get_cpu_capability(),
         "processor": names[0].partition(":")[2].strip() if names else "",
     }
+
+
+def commitments(store: Path) -> list[str]:
+    """Of the keys of all marked models in a store."""
+    return sorted(json.loads(found.read_text())["commitment"] for found in store.glob("embed/*/key/key.json"))
 
 
 def grid_figures(folder: Path) -> dict[str, Any]:
@@ -84,20 +88,17 @@ def grid_figures(folder: Path) -> dict[str, Any]:
         for row in result.rows
     ]
     tables = [line for line in (folder / "tables.md").read_text().splitlines() if line.startswith("|")]
-    return {"rows": rows, "tables": tables}
+    return {"rows": rows, "tables": tables, "keys": commitments(folder / "stages")}
 
 
 def demo_figures(folder: Path) -> dict[str, Any]:
     """Rows of a demo, and the commitments of its keys."""
     import own_code
-    from heirmark.key import Key
     from heirmark.pipeline.demo import run_demo
 
     run_demo(folder, profile=own_code.demo_profile(), task=own_code.demo_task(), device="cpu", precision="float32")
-    keys = {Key.load(found.parent).commitment for found in folder.glob("stages/*/*/key/key.json")}
     rows = json.loads((folder / "results.json").read_text())
-    marked = {row["key"] for row in rows if "key" in row}
-    return {"rows": rows, "keys": sorted(keys & marked or keys) if marked else []}
+    return {"rows": rows, "keys": commitments(folder / "stages")}
 
 
 def audit_figures(folder: Path) -> dict[str, Any]:
@@ -108,17 +109,13 @@ def audit_figures(folder: Path) -> dict[str, Any]:
     from heirmark.pipeline.altering import Alteration
     from heirmark.pipeline.audit_job import audit_job
     from heirmark.pipeline.audit_plan import Programme
+    from heirmark.pipeline.embed_job import embed_job
     from heirmark.pipeline.exporting import Origin
     from heirmark.pipeline.stealing import Theft
     from heirmark.pipeline.trials import Probe, Trial
     from heirmark.runtime import Runtime
     from heirmark.training import Recipe
     from heirmark.triggers import Mix
-
-    try:
-        from heirmark.pipeline.embed_job import embed_job
-    except ImportError:
-        from heirmark.pipeline.jobs import embed_job
 
     net, recipe = "naivenet:width=4,hidden=16,batch_norm=true", Recipe(epochs=4, batch_size=32, learning_rate=0.05)
     method = Vanilla(model=net, trigger=Mix(), triggers=40, key_size=60, trigger_batch=8, pretraining=recipe)
@@ -148,7 +145,7 @@ def audit_figures(folder: Path) -> dict[str, Any]:
         screenings=(),
     )
     audit_job(programme, folder / "marked", task, folder / "out", seed=0, runtime=runtime, command="golden")
-    return {"results": json.loads((folder / "out/audit.json").read_text())}
+    return {"results": json.loads((folder / "out/audit.json").read_text()), "keys": commitments(folder / "store")}
 
 
 VOLATILE = {"seconds", "date", "versions", "command", "provenance", "machine"}
@@ -178,11 +175,6 @@ def figures() -> dict[str, Any]:
         torch.set_num_threads(threads)
     plain: dict[str, Any] = json.loads(json.dumps(steady(made)))
     return plain
-
-
-def digest_of(value: Any) -> str:
-    """One line for any value."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
 
 
 if __name__ == "__main__":

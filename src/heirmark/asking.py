@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import AbstractContextManager, suppress
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from heirmark.layout import are_probabilities, as_logits, channels_last, tell_softmax
+from heirmark.layout import are_probabilities, as_logits, channels_last, in_mode, tell_softmax
 from heirmark.runtime import Runtime, as_floats, whole_float32
 
 LARGEST_BATCH = 1000
@@ -55,21 +55,9 @@ def out_of_memory(error: BaseException) -> bool:
     return any(sign in words for sign in _SHORTAGE)
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[nn.Module]:
-    """Put a model in eval mode, and afterwards give every submodule back the mode it had.
-
-    Frozen TorchScript and modules of ``torch.export`` know no modes: they stay in the one that they were written in.
-    """
-    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
-    with suppress(NotImplementedError, AttributeError):
-        model.eval()
-    try:
-        yield model
-    finally:
-        for module, training in modes:
-            with suppress(AttributeError, RuntimeError):  # TorchScript may take none
-                module.training = training
+def evaluating(model: nn.Module) -> AbstractContextManager[nn.Module]:
+    """Put a model in eval mode, and afterwards give every submodule back the mode it had; see :func:`heirmark.layout.in_mode`."""
+    return in_mode(model, training=False)
 
 
 def predict(

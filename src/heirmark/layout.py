@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,23 @@ def unwrapped(model: nn.Module) -> nn.Module:
     if isinstance(compiled, nn.Module):
         return unwrapped(compiled)
     return unwrapped(model.module) if isinstance(model, nn.DataParallel) else model
+
+
+@contextmanager
+def in_mode(model: nn.Module, *, training: bool) -> Iterator[nn.Module]:
+    """Put a model in train or eval mode, and afterwards give every submodule back the mode it had.
+
+    Frozen TorchScript and modules of ``torch.export`` know no modes: they stay in the one that they were written in.
+    """
+    modes = [(module, module.training) for module in model.modules() if hasattr(module, "training")]
+    with suppress(NotImplementedError, AttributeError):
+        model.train(training)
+    try:
+        yield model
+    finally:
+        for module, before in modes:
+            with suppress(AttributeError, RuntimeError):  # TorchScript may take none
+                module.training = before
 
 
 def are_probabilities(scores: Tensor) -> bool:
@@ -148,16 +166,12 @@ def fitted(model: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
 def _runs(model: nn.Module, blank: Tensor, *, training: bool) -> tuple[bool, bool] | None:
     """Whether a model writes into what it is given, and gives probabilities; None when it cannot be asked about it."""
     given = blank.clone()
-    modes = [(module, module.training) for module in model.modules()]
-    model.train(training)
+    draws = torch.random.fork_rng(devices=[] if blank.device.type == "cpu" else [blank.device])  # dropout does
     try:
-        with torch.random.fork_rng(devices=[] if blank.device.type == "cpu" else [blank.device]):  # dropout draws
+        with in_mode(model, training=training), draws:
             said = model(given)
     except Exception:  # it runs whatever the user wrote
         return None
-    finally:
-        for module, before in modes:
-            module.training = before
     return not torch.equal(given, blank), isinstance(said, Tensor) and are_probabilities(said)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from heirmark.asking import evaluating, predict
 from heirmark.errors import BadConfig, BadData
-from heirmark.layout import channels_last
+from heirmark.layout import channels_last, copied
 from heirmark.rehearsal import (
     Derivative,
     DistillationLoss,
@@ -199,7 +198,7 @@ def rehearse(
         raise BadConfig("queries of their own are taken whole: leave micro_batch and one_graph out")
     device = runtime.torch_device
     exact = Runtime(device=runtime.device, precision="float32") if config.precision == "float32" else runtime
-    model = copy.deepcopy(target).to(device).train()
+    model = copied(target).to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), config.learning_rate, momentum=config.momentum)
     inputs, labels = data.inputs.to(device), data.labels.to(device)
     asked = None if queries is None else queries.to(device)
@@ -269,7 +268,7 @@ def _gang(
     kinds = [config.loss] * len(starts) + [replace(config.loss, kind="label")] * config.label_thieves
     thieves = []
     for start, loss in zip(starts + [starts[0]] * config.label_thieves, kinds, strict=True):
-        skeleton = copy.deepcopy(start).to(runtime.torch_device)
+        skeleton = copied(start).to(runtime.torch_device)
         first = student_state(skeleton)
         if config.derivative == "auto":
             derivative, _ = choose_derivative(skeleton, first, sample, seed=seed, runtime=runtime)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from heirmark.errors import BadConfig, BadData
 from heirmark.key import Key, make_key, nonce_from_seed
 from heirmark.layout import copied
-from heirmark.models import Architecture, ModelSpec, factory_of, specify, working_copy
+from heirmark.models import Architecture, ModelSpec, askable, factory_of, specify
 from heirmark.runtime import Runtime, derive_seed, drawn_seed
 from heirmark.task import Split, Task
 from heirmark.training import Mixed, Recipe, fit
@@ -136,10 +136,10 @@ def new_model(task: Task, architecture: Architecture, *, seed: int) -> nn.Module
 def own_model(
     task: Task, architecture: Architecture, recipe: Recipe, clean: nn.Module | None, *, seed: int, runtime: Runtime
 ) -> nn.Module:
-    """The owner's unmarked model: a copy of the one that was given, or else trained; see :func:`train_clean`."""
+    """The owner's unmarked model: the one that was given, see :func:`heirmark.models.askable`, or else trained."""
     if clean is None:
         return train_clean(task, architecture, recipe, seed=seed, runtime=runtime)
-    return working_copy(clean, spec_for(task, architecture))
+    return askable(clean, spec_for(task, architecture))
 
 
 def settle(trigger: Trigger, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime) -> Secret:

@@ -20,7 +20,7 @@ from heirmark.methods.margin import Margin
 from heirmark.methods.mea_defender import MEADefender
 from heirmark.methods.vanilla import Vanilla
 from heirmark.methods.watermark import Watermark
-from heirmark.models import Architecture, codes_of
+from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
 from heirmark.tuning import Monitor, Rehearsal, rehearse
@@ -60,7 +60,7 @@ class T2S(Watermark):
     initial: Literal["watermarked", "clean", "scratch"] = "watermarked"
     watermark: FirstPhase | None = None
     rehearse: bool = True
-    thieves: tuple[Architecture, ...] = field(default=(), metadata={"rests_on": codes_of})
+    thieves: tuple[Architecture, ...] = architecture(())
     queries: Literal["owner", "foreign"] = "owner"
     rehearsal: Rehearsal = field(default=Rehearsal())
 

@@ -125,24 +125,21 @@ Architecture = str | Factory
 """How a model is asked for: a name with options, or a user's factory."""
 
 
-def code_of(architecture: Architecture | None) -> Iterator[type | Factory]:
-    """The code that an architecture rests on: the class behind its name, or a user's factory; none where it has no such name."""
-    if isinstance(architecture, str):
-        name = architecture.partition(":")[0]
+def code_of(named: Architecture | tuple[Architecture, ...] | None) -> Iterator[type | Factory]:
+    """The code that architectures rest on: the class behind a name, or a user's factory; none where there is no such name."""
+    if isinstance(named, tuple):
+        for each in named:
+            yield from code_of(each)
+    elif isinstance(named, str):
+        name = named.partition(":")[0]
         if name in MODELS:
             yield class_of(name)
-    elif architecture is not None:
-        yield architecture
+    elif named is not None:
+        yield named
 
 
-def codes_of(architectures: tuple[Architecture, ...]) -> Iterator[type | Factory]:
-    """The code that several architectures rest on; see :func:`code_of`."""
-    for each in architectures:
-        yield from code_of(each)
-
-
-def architecture(default: Architecture | None) -> Any:
-    """A field of a frozen dataclass for an architecture, whose code counts for what is computed with it.
+def architecture(default: Architecture | tuple[Architecture, ...] | None) -> Any:
+    """A field of a frozen dataclass for an architecture or several, whose code counts for what is computed with them.
 
     Args:
         default: of the field.
@@ -192,6 +189,11 @@ def working_copy(model: nn.Module, spec: ModelSpec) -> nn.Module:
     """A copy of a model to work on; one of a user's in the layout that it takes, see :func:`heirmark.layout.fitted`."""
     copy = copied(model)
     return fitted(copy, spec.input_shape) if spec.name == CUSTOM else copy
+
+
+def askable(model: nn.Module, spec: ModelSpec) -> nn.Module:
+    """The model itself, or in place of one of a user's a copy in the layout that it takes, so that it stays as it is."""
+    return working_copy(model, spec) if spec.name == CUSTOM else model
 
 
 def factory_of(architecture: Architecture) -> Factory | None:

@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import nn
 
+from heirmark.models.from_timm import TIMM
+
 _HOMES: Mapping[str, tuple[str, int]] = {
     "naivenet": ("simple:NaiveNet", 16),
     "alexnet": ("simple:AlexNet", 8),
@@ -24,7 +26,7 @@ _HOMES: Mapping[str, tuple[str, int]] = {
     "googlenet": ("googlenet:GoogLeNet", 8),
     "vit-s": ("vit:ViT", 8),
     "mobilevit-s": ("mobilevit:MobileViT", 16),
-    **dict.fromkeys(("densenet121", "densenet161", "efficientnet-b0", "efficientnet-b2"), ("from_timm:TimmNet", 8)),
+    **dict.fromkeys(TIMM, ("from_timm:TimmNet", 8)),
 }
 """Module and class of each, and the smallest side of images that it takes."""
 
@@ -34,7 +36,7 @@ class _Models(Mapping[str, Callable[..., nn.Module]]):
 
     def __getitem__(self, name: str) -> Callable[..., nn.Module]:
         found = class_of(name)
-        return partial(found, name) if _HOMES[name][0].startswith("from_timm:") else found
+        return partial(found, name) if name in TIMM else found
 
     def __iter__(self) -> Iterator[str]:
         return iter(_HOMES)

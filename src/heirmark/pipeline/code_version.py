@@ -144,7 +144,7 @@ def _code_in(value: object) -> Iterator[object]:
         for part in fields(value):
             if part.compare:
                 yield from _code_in(getattr(value, part.name))
-            yield from part.metadata.get("rests_on", _nothing)(getattr(value, part.name))
+            yield from part.metadata.get("rests_on", lambda named: ())(getattr(value, part.name))
     elif isinstance(value, Mapping):
         for item in value.values():
             yield from _code_in(item)
@@ -153,10 +153,6 @@ def _code_in(value: object) -> Iterator[object]:
             yield from _code_in(item)
     elif callable(value):
         yield value
-
-
-def _nothing(value: object) -> Iterator[object]:
-    yield from ()
 
 
 def _path(name: str) -> Path | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import fields, is_dataclass, replace
@@ -65,8 +64,9 @@ def preflight(method: AnyMethod, task: Task, *, seed: int, runtime: Runtime | No
         check_architecture(architecture, input_shape=task.input_shape, classes=task.num_classes)
         if not isinstance(architecture, str):
             _check_training(architecture, task, differentiated=isinstance(method, T2S) and method.rehearse)
-    _check_trigger(method, task, seed=seed, runtime=runtime)
-    _rehearse(method, task, seed=seed, runtime=runtime)
+    few = small_task(task)
+    _check_trigger(method, task, few, seed=seed, runtime=runtime)
+    _rehearse(method, few, seed=seed, runtime=runtime)
 
 
 def architectures_of(method: AnyMethod) -> Iterator[Architecture]:
@@ -95,7 +95,7 @@ def small(config: Any) -> Any:
         )  # T2S' own, whatever comes first
     if isinstance(config, Rehearsal) and config.micro_batch > 1 and config.batch_size % config.micro_batch != 1:
         changes["micro_batch"] = 2  # that leaves no remainder of one, of which the real size has none either
-    return dataclasses.replace(config, **changes)
+    return replace(config, **changes)
 
 
 def small_task(task: Task) -> Task:
@@ -196,8 +196,8 @@ def _is_a_function(model: nn.Module, inputs: Tensor) -> bool:
     )
 
 
-def _check_trigger(method: AnyMethod, task: Task, *, seed: int, runtime: Runtime) -> None:
-    """Settle a trigger with an untrained model, and draw from the whole of the data what the method will draw.
+def _check_trigger(method: AnyMethod, task: Task, few: Task, *, seed: int, runtime: Runtime) -> None:
+    """Settle a trigger on a few images with an untrained model, and draw from the whole of the data what the method will draw.
 
     Raises:
         BadConfig: when the trigger does not fit the task.
@@ -213,7 +213,7 @@ def _check_trigger(method: AnyMethod, task: Task, *, seed: int, runtime: Runtime
             stacklevel=2,
         )
     untrained = new_model(task, method.model, seed=derive_seed(seed, "preflight"))
-    secret = settle(trigger, small_task(task), untrained, seed=seed, runtime=runtime)
+    secret = settle(trigger, few, untrained, seed=seed, runtime=runtime)
     if not isinstance(method, Unmarked):
         draw_training(secret, task, method.triggers, seed=seed)
     count = len(draw_verification(secret, task, method.key_size, seed=seed))
@@ -224,14 +224,14 @@ def _check_trigger(method: AnyMethod, task: Task, *, seed: int, runtime: Runtime
         )
 
 
-def _rehearse(method: AnyMethod, task: Task, *, seed: int, runtime: Runtime) -> None:
+def _rehearse(method: AnyMethod, few: Task, *, seed: int, runtime: Runtime) -> None:
     """Run the whole method on a few images, for an epoch.
 
     Raises:
         BadConfig: when anything fails that is not a matter of having so little data.
     """
     try:
-        small(method)(small_task(task), seed=seed, runtime=runtime)
+        small(method)(few, seed=seed, runtime=runtime)
     except BadConfig:
         raise
     except HeirmarkError:

@@ -19,7 +19,7 @@ from heirmark.pipeline.judging import CALIBRATION, read_calibration, read_key
 from heirmark.pipeline.named import check_given, user_object
 from heirmark.runtime import Runtime
 from heirmark.verification import Suspect, Verdict, verify
-from heirmark.verification.normalising import Normalisation, Normalised, checked_normalisation, normalised
+from heirmark.verification.normalising import Normalisation, checked_normalisation, given_normalised
 from heirmark.verification.wilcoxon import WilcoxonResult, independent_triggers, verify_wilcoxon
 
 _CODE = re.compile(r"[\w.]+:[\w.]+")
@@ -207,19 +207,13 @@ def wilcoxon_job(named: Named, key_folder: Path, *, margin: float, runtime: Runt
         margin: the paper's alpha.
         runtime: device and precision.
     """
-    key, scale = read_key(key_folder), named.normalise
+    key = read_key(key_folder)
     asked, classes = named.code, key.classes
     if asked is None:
         asked, spec = load_model(folder_of(named), factory=named.factory)
         classes = spec.classes
-    if scale is not None and isinstance(asked, nn.Module):
-        asked = Normalised(asked, *scale)
-    elif scale is not None:
-        function = asked
-
-        def asked(inputs: Tensor) -> object:
-            return function(normalised(inputs, *scale))
-
-    box = BlackBox(asked, classes=classes, input_shape=key.input_shape, runtime=exact(runtime))
+    box = BlackBox(
+        given_normalised(asked, named.normalise), classes=classes, input_shape=key.input_shape, runtime=exact(runtime)
+    )
     # A resample of fewer than 5 could never reject at 0.05.
     return verify_wilcoxon(box, key, margin=margin, share=max(0.1, min(1.0, 5 / len(independent_triggers(key)))))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, ShapeMismatch
+from heirmark.layout import copied
 from heirmark.rehearsal.combine import norm
 from heirmark.rehearsal.losses import Distillation, DistillationLoss, pull
 from heirmark.rehearsal.passes import Manner, Tensors, accumulate, copies, gradients, leaves, run
@@ -91,7 +91,7 @@ def student_state(module: nn.Module) -> Student:
 
 def student_module(skeleton: nn.Module, student: Student) -> nn.Module:
     """A module of its own that holds copies of a student's state, to evaluate or save."""
-    module = copy.deepcopy(skeleton)
+    module = copied(skeleton)
     tensors = {**student.parameters, **student.frozen, **student.buffers}
     with torch.no_grad():
         for name, tensor in (*module.named_parameters(), *module.named_buffers()):

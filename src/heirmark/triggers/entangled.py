@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 from heirmark.asking import evaluating
 from heirmark.combining import as_stored
 from heirmark.errors import BadConfig, BadData
-from heirmark.layout import channels_last
+from heirmark.layout import channels_last, copied
 from heirmark.models.inner import hidden_layers, listening
 from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
 from heirmark.snnl import soft_nearest_neighbour_loss
@@ -146,7 +145,7 @@ class Entangled:
             of=secret,
             target=secret.target,
             settings=self,
-            clean=copy.deepcopy(clean).eval(),
+            clean=copied(clean).eval(),
             partners=partners,
             permutation=torch.randperm(pixels, generator=generator),
             runtime=runtime or Runtime(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
@@ -50,6 +50,24 @@ def normalised(inputs: Tensor, mean: Sequence[float], std: Sequence[float]) -> T
         )
     shape = (1, len(mean), *[1] * (inputs.ndim - 2))
     return (inputs - inputs.new_tensor(mean).view(shape)) / inputs.new_tensor(std).view(shape)
+
+
+def given_normalised(
+    model: nn.Module | Callable[[Tensor], object], normalise: Normalisation | None
+) -> nn.Module | Callable[[Tensor], object]:
+    """A module or function that takes inputs as they are; without a normalisation the same one.
+
+    Raises:
+        BadConfig: see :func:`checked_normalisation`.
+    """
+    if normalise is None:
+        return model
+    mean, std = checked_normalisation(normalise)
+    return (
+        Normalised(model, mean, std)
+        if isinstance(model, nn.Module)
+        else lambda inputs: model(normalised(inputs, mean, std))
+    )
 
 
 class Normalised(nn.Module):

@@ -18,7 +18,7 @@ from heirmark.errors import BadConfig, BudgetExhausted, HeirmarkError, told
 from heirmark.files import GIB
 from heirmark.runtime import Runtime
 from heirmark.verification.answers import labels_from
-from heirmark.verification.normalising import Normalisation, Normalised, checked_normalisation, normalised
+from heirmark.verification.normalising import Normalisation, given_normalised
 from heirmark.verification.onnx_files import open_onnx
 from heirmark.verification.requests import Requests
 
@@ -118,8 +118,7 @@ class Suspect:
         Raises:
             BadConfig: when a number of classes or the normalisation makes no sense.
         """
-        asked = module if normalise is None else Normalised(module, *checked_normalisation(normalise))
-        box = BlackBox(asked, classes=classes, answers="label", runtime=runtime)
+        box = BlackBox(given_normalised(module, normalise), classes=classes, answers="label", runtime=runtime)
         return cls(
             ask=lambda inputs: box.query(inputs).labels,
             kind="module",
@@ -174,9 +173,8 @@ class Suspect:
                 "batch_size must be positive, classes at least 2, retries in [0, 100] and wait in [0, 3600), "
                 f"not {batch_size}, {classes}, {retries} and {wait}"
             )
-        scale = None if normalise is None else checked_normalisation(normalise)
         requests = Requests(
-            function if scale is None else lambda inputs: function(normalised(inputs, *scale)),
+            given_normalised(function, normalise),
             classes=classes,
             batch_size=batch_size,
             retries=retries,

@@ -134,7 +134,8 @@ def calibrate(
             raise BadData(f"unmarked model {index} does not fit the key ({misfit[1]}): leave it out")
         try:
             hits.append(int((suspect.labels(key.queries) == key.expected).sum()))
-            known.append(_knows(suspect.labels(key.controls), key))
+            if _hosted(key).any():  # else the controls would tell nothing
+                known.append(_knows(suspect.labels(key.controls), key))
         except ModelFault as fault:
             raise BadData(f"unmarked model {index} cannot be judged ({fault}): leave it out") from fault
     if not hits:
@@ -173,10 +174,15 @@ def _bring(suspect: Suspect, key: Key) -> str:
 
 def _knows(answers: Tensor, key: Key) -> float | None:
     """Share of the controls with hosts that get a class of one of them; None where none has hosts."""
-    with_hosts = (key.host_labels >= 0).any(1) if key.host_labels.shape[1] else torch.zeros(len(key), dtype=torch.bool)
-    if not bool(with_hosts.any()):
+    hosted = _hosted(key)
+    if not hosted.any():
         return None
-    return float((answers[:, None] == key.host_labels).any(1)[with_hosts].double().mean())
+    return float((answers[:, None] == key.host_labels).any(1)[hosted].double().mean())
+
+
+def _hosted(key: Key) -> Tensor:
+    """Which of the controls have hosts, ``[M]`` bool."""
+    return (key.host_labels >= 0).any(1) if key.host_labels.shape[1] else torch.zeros(len(key), dtype=torch.bool)
 
 
 def _answers_otherwise(answered: _Answered, key: Key, level: float) -> bool:

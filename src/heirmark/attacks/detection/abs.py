@@ -16,7 +16,7 @@ from heirmark.attacks.detection.reversing import measured, require_images, squas
 from heirmark.attacks.detection.stimulation import Layer, choose_layers, layers_of, stimulated, watching
 from heirmark.errors import BadConfig, BadData
 from heirmark.layout import channels_last
-from heirmark.models import ModelSpec, working_copy
+from heirmark.models import ModelSpec, askable
 from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
 from heirmark.task import Split
 
@@ -128,7 +128,7 @@ class ABS:
             BadConfig: for inputs that are no images, or a layer that the model does not have.
             BadData: when the adversary has images of one class only.
         """
-        model, runtime = working_copy(model, spec), runtime or Runtime()
+        model, runtime = askable(model, spec), runtime or Runtime()
         require_images(data)
         images, labels = seed_images(data, self.seeds, seed=derive_seed(seed, "seeds"))
         if bool((labels == labels[0]).all()):

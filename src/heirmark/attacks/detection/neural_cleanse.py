@@ -17,7 +17,7 @@ from heirmark.attacks.detection.outliers import anomaly_index
 from heirmark.attacks.detection.reversing import measured, require_images, squash, stamp, unsquash
 from heirmark.errors import BadConfig, BadData
 from heirmark.layout import channels_last
-from heirmark.models import ModelSpec, working_copy
+from heirmark.models import ModelSpec, askable
 from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
 from heirmark.task import Split
 from heirmark.training import Rows
@@ -164,7 +164,7 @@ class NeuralCleanse:
             BadConfig: for inputs that are no images, or a class that the model does not have.
             BadData: when all images are of one class.
         """
-        model, runtime = working_copy(model, spec), runtime or Runtime()
+        model, runtime = askable(model, spec), runtime or Runtime()
         require_images(data)
         labels = tuple(range(spec.classes)) if self.classes is None else self.classes
         if max(labels) >= spec.classes or len(labels) < 3:

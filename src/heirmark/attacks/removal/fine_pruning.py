@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy as copying
 from dataclasses import dataclass, field
 
 import torch
@@ -12,6 +11,7 @@ from heirmark.asking import predict
 from heirmark.attacks.base import Altered
 from heirmark.attacks.removal.parts import TUNING, altered, drawn, taken, tune
 from heirmark.errors import BadConfig
+from heirmark.layout import copied
 from heirmark.models import ModelSpec
 from heirmark.models.layers import CONVOLUTIONS
 from heirmark.runtime import Runtime, derive_seed
@@ -107,7 +107,7 @@ class FinePruning:
             count = min(round(step / STEPS * channels), channels - 1)
             if count == best:
                 continue
-            trial = copying.deepcopy(model)
+            trial = copied(model)
             silence([trial.get_submodule(name) for name in names], order[:count])
             if accuracy(trial, sample, runtime=runtime) < least:
                 break
