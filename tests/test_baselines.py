@@ -206,18 +206,19 @@ def test_images_as_they_are_come_with_another_of_their_class(tiny_task: Task, cl
         secret.draw(single, 5, seed=0)
 
 
-def test_a_set_has_a_target_or_answers() -> None:
-    one = torch.zeros(2, 1, 2, 2)
-    parts = {"inputs": one, "controls": one, "hosts": one[:, None], "host_labels": torch.zeros(2, 1, dtype=torch.long)}
-    answers = torch.tensor([1, 2])
-    drawn = TriggerSet(**parts, target=None, answers=answers)
-    assert drawn.targets.tolist() == [1, 2]
-    assert drawn.subset(torch.tensor([1])).targets.tolist() == [2]
-    for wrong in ({"target": None}, {"target": 1, "answers": answers}):
-        with pytest.raises(BadConfig, match="either target or answers"):
-            TriggerSet(**parts, **wrong)
+def test_a_part_of_a_set_has_all_its_tensors_and_no_host_of_the_target_class() -> None:
+    one = torch.arange(8.0).reshape(2, 1, 2, 2) / 8
+    drawn = TriggerSet.on_hosts(one.flip(3), one, torch.zeros(2, dtype=torch.long), 3)
+    assert drawn.targets.tolist() == [3, 3]
+    other = dataclasses.replace(drawn, targets=torch.tensor([1, 2]))
+    part = other.subset(torch.tensor([1]))
+    assert type(part) is TriggerSet
+    assert len(part) == 1
+    assert part.targets.tolist() == [2]
+    assert torch.equal(part.controls, one[1:])
+    assert torch.equal(part.hosts, one[1:, None])
     with pytest.raises(BadConfig, match="proves nothing"):
-        TriggerSet(**parts, target=None, answers=torch.tensor([1, 0]))
+        dataclasses.replace(drawn, targets=torch.tensor([1, 0]))
 
 
 def test_images_that_train_as_triggers_do_not_train_with_their_true_labels(
@@ -580,7 +581,7 @@ def test_a_selected_sample_hits_on_host_and_thief_and_misses_on_the_clean_model(
         controls=images.flip(3),
         hosts=images[:, None][:, :0],
         host_labels=torch.empty(4, 0, dtype=torch.long),
-        target=0,
+        targets=torch.zeros(4, dtype=torch.long),
     )
     shadows = Shadows(host=nets[0], positive=nets[1], negative=nets[2])
     assert select(drawn, shadows, 5, runtime=cpu).inputs.tolist() == images[[0, 3]].tolist()

@@ -322,7 +322,11 @@ def test_the_filter_keeps_what_hits_survives_and_is_no_ones_habit(
     inputs = torch.zeros(6, 1, 16, 16, dtype=torch.uint8)
     inputs[:, 0, 0, 0] = torch.arange(6)
     drawn = TriggerSet(
-        inputs=inputs, controls=inputs, hosts=inputs[:, None], host_labels=torch.zeros(6, 1, dtype=torch.long), target=1
+        inputs=inputs,
+        targets=torch.ones(6, dtype=torch.long),
+        controls=inputs,
+        hosts=inputs[:, None],
+        host_labels=torch.zeros(6, 1, dtype=torch.long),
     )
 
     def says(*scores: float) -> nn.Module:
@@ -352,10 +356,10 @@ def test_a_control_that_is_repeated_comes_last(monkeypatch: pytest.MonkeyPatch, 
     controls[1] = controls[0]
     drawn = TriggerSet(
         inputs=inputs,
+        targets=torch.ones(4, dtype=torch.long),
         controls=controls,
         hosts=inputs[:, None],
         host_labels=torch.zeros(4, 1, dtype=torch.long),
-        target=1,
     )
     always = Says(torch.tensor([[0.0, score] for score in (4.0, 3.0, 2.0, 1.0)]))
     never = Says(torch.tensor([[0.0, -1.0]] * 4))

@@ -226,7 +226,7 @@ def test_patch_samples_and_controls_are_as_documented(settled: Callable[..., Sec
         wanted[:, :3, :3] = 255
         assert torch.equal(made, wanted)
     assert set(drawn.host_labels.flatten().tolist()) == {2}
-    assert drawn.target == 5
+    assert drawn.targets.tolist() == [5] * len(drawn)
     assert len(secret.draw(tiny_task.calibration, 10_000, seed=0)) == 24, "each host once"
 
 
@@ -370,7 +370,6 @@ def test_samples_are_made_of_images_of_the_split_that_is_given(
     assert 20 <= count <= 30
     assert drawn.inputs.shape == drawn.controls.shape == (count, 1, 16, 16)
     assert drawn.inputs.dtype == drawn.controls.dtype == tiny_task.owner.inputs.dtype
-    assert drawn.target == secret.target
     assert drawn.targets.tolist() == [secret.target] * count
     assert drawn.targets.dtype == drawn.host_labels.dtype == torch.int64
     assert drawn.hosts.shape[:2] == drawn.host_labels.shape
@@ -437,13 +436,13 @@ def test_float_tasks_give_float_triggers(kind: str, tiny_task: Task, clean: nn.M
         assert getattr(floats, name).dtype == torch.float32
         # Bytes are rounded once.
         torch.testing.assert_close(getattr(floats, name), as_floats(getattr(bytes_, name)), rtol=0, atol=0.51 / 255)
-    assert floats.target == bytes_.target
+    assert torch.equal(floats.targets, bytes_.targets)
 
 
 def test_a_host_of_the_target_class_is_refused() -> None:
     one = torch.zeros(1, 1, 4, 4)
     with pytest.raises(BadConfig, match="a host of the target class proves nothing"):
-        TriggerSet(inputs=one, controls=one, hosts=one[:, None], host_labels=torch.tensor([[3]]), target=3)
+        TriggerSet.on_hosts(one, one, torch.tensor([3]), 3)
 
 
 @pytest.mark.parametrize("kind", ["feature", "mix", "tiles", "out-of-distribution"])

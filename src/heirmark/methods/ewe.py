@@ -99,12 +99,12 @@ class EWE(Watermark):
             BadData: when the owner has no image of the target class.
             BadConfig: when every trigger has its own label, or the model has no such layer.
         """
-        drawn, data = prepared.training, prepared.data
-        if drawn.target is None:
+        drawn, data, target = prepared.training, prepared.data, prepared.secret.target
+        if target is None:
             raise BadConfig(ONE_TARGET)
-        members = data.labels == drawn.target
+        members = data.labels == target
         if not bool(members.any()):
-            raise BadData(f"the owner has no image of the target class {drawn.target}: choose another target")
+            raise BadData(f"the owner has no image of the target class {target}: choose another target")
         model = start_from(prepared.clean, prepared.task, self.model)
         layers = hidden_layers(model, len(self.factors), self.layers)
         factors = self.factors[-len(layers) :]  # a small net has fewer layers: the last ones

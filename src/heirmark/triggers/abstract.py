@@ -14,7 +14,7 @@ from heirmark.combining import as_stored
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
-from heirmark.triggers.base import OfTask, TriggerSet, check_label, shuffled
+from heirmark.triggers.base import OfTask, TriggerSet, check_label
 
 
 def paint(shape: tuple[int, int, int], seed: int) -> Tensor:
@@ -107,13 +107,7 @@ class AbstractSecret(OfTask):
             paint((shape[0], shape[1], shape[2]), derive_seed(self.seed, pool, seed, number)) for number in range(count)
         ]
         inputs = as_stored(torch.stack(images), hosts.inputs.dtype)
-        return TriggerSet(
-            inputs=inputs,
-            controls=shuffled(inputs, self.permutation),
-            hosts=inputs[:, None][:, :0],
-            host_labels=torch.empty((len(inputs), 0), dtype=torch.long),
-            target=self.target,
-        )
+        return TriggerSet.without_hosts(inputs, self.permutation, self.target)
 
     def describe(self) -> Mapping[str, Any]:
         """The secret as JSON; the images by their seed."""

@@ -11,58 +11,69 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData
 from heirmark.runtime import Runtime
+from heirmark.samples import Samples
 from heirmark.task import Split, Task
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class TriggerSet:
+class TriggerSet(Samples):
     """Trigger samples with what they were made of.
 
     Attributes:
         inputs: ``[M, ...]`` trigger samples, of the data's dtype.
+        targets: ``[M]`` int64 what a marked model answers to each.
         controls: ``[M, ...]`` row i shows the same host(s) as ``inputs[i]``, without the trigger.
         hosts: ``[M, K, ...]`` the K images that row i was made of (K = 0 where there is no host).
         host_labels: ``[M, K]`` int64 true labels of the hosts; never what the sample is to be answered with.
-        target: the label that a marked model gives to a trigger sample; None where every sample has its own.
-        answers: ``[M]`` int64 those labels, one a sample; None where ``target`` is that of all.
+
+    Raises:
+        BadConfig: when a host is of the class that its sample is to be answered with.
     """
 
-    inputs: Tensor
     controls: Tensor
     hosts: Tensor
     host_labels: Tensor
-    target: int | None
-    answers: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if (self.target is None) == (self.answers is None):
-            raise BadConfig("trigger samples have one target, or an answer each: give either target or answers")
         if bool((self.host_labels == self.targets[:, None]).any()):
             raise BadConfig(
                 "a host of the target class proves nothing: choose a target that is none of the source classes"
             )
 
-    def __len__(self) -> int:
-        return len(self.inputs)
+    @classmethod
+    def on_hosts(cls, inputs: Tensor, images: Tensor, labels: Tensor, target: int) -> TriggerSet:
+        """Samples made of one image each, which is the control, too.
 
-    def subset(self, index: Tensor) -> TriggerSet:
-        """The samples at ``[m]`` positions."""
-        return TriggerSet(
-            inputs=self.inputs[index],
-            controls=self.controls[index],
-            hosts=self.hosts[index],
-            host_labels=self.host_labels[index],
-            target=self.target,
-            answers=None if self.answers is None else self.answers[index],
+        Args:
+            inputs: ``[M, ...]``.
+            images: ``[M, ...]`` the hosts.
+            labels: ``[M]`` int64 of the hosts.
+            target: the label of all samples.
+        """
+        return cls(
+            inputs=inputs,
+            targets=torch.full((len(inputs),), target),
+            controls=images,
+            hosts=images[:, None],
+            host_labels=labels[:, None],
         )
 
-    @property
-    def targets(self) -> Tensor:
-        """``[M]`` int64 what a marked model answers to each sample."""
-        if self.answers is not None:
-            return self.answers
-        assert self.target is not None  # made sure of when the set is made
-        return torch.full((len(self.inputs),), self.target)
+    @classmethod
+    def without_hosts(cls, inputs: Tensor, permutation: Tensor, target: int) -> TriggerSet:
+        """Samples made of no image of the task; the control is the sample itself with its pixels :func:`shuffled`.
+
+        Args:
+            inputs: ``[M, C, H, W]``.
+            permutation: ``[H * W]`` of the pixels.
+            target: the label of all samples.
+        """
+        return cls(
+            inputs=inputs,
+            targets=torch.full((len(inputs),), target),
+            controls=shuffled(inputs, permutation),
+            hosts=inputs[:, None][:, :0],
+            host_labels=torch.empty((len(inputs), 0), dtype=torch.long),
+        )
 
 
 class OfTask:

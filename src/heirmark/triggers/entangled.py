@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -209,13 +209,8 @@ class EntangledSecret:
                 )
                 self.runtime.progress("entangling triggers", min(start + CHUNK, len(drawn)), len(drawn))
         inputs = as_stored(torch.cat(made), drawn.inputs.dtype)
-        return TriggerSet(
-            inputs=inputs,
-            controls=drawn.controls if drawn.hosts.shape[1] else shuffled(inputs, self.permutation),
-            hosts=drawn.hosts,
-            host_labels=drawn.host_labels,
-            target=self.target,
-        )
+        controls = drawn.controls if drawn.hosts.shape[1] else shuffled(inputs, self.permutation)
+        return replace(drawn, inputs=inputs, controls=controls)
 
     def describe(self) -> Mapping[str, Any]:
         """The secret as JSON."""

@@ -133,13 +133,8 @@ class FeatureSecret(OfTask):
         """Stamped source-class images, each host once; the control is the host itself."""
         generator = generator_of(seed)
         images = pick(hosts, self.source, count, generator)
-        return TriggerSet(
-            inputs=stamp(images, self.pattern),
-            controls=images,
-            hosts=images[:, None],
-            host_labels=torch.full((len(images), 1), self.source),
-            target=self.target,
-        )
+        labels = torch.full((len(images),), self.source)
+        return TriggerSet.on_hosts(stamp(images, self.pattern), images, labels, self.target)
 
     def describe(self) -> Mapping[str, Any]:
         """The secret as JSON; the pattern as deflated float32, base64."""

@@ -79,10 +79,10 @@ class MixSecret(OfTask):
         images, alone = draw_groups(hosts, self.sources, count, generator_of(seed))
         return TriggerSet(
             inputs=self.combine(images[:, 0], images[:, 1]),
+            targets=torch.full((count,), self.target),
             controls=alone,
             hosts=images,
             host_labels=torch.tensor(self.sources).expand(count, 2),
-            target=self.target,
         )
 
     def describe(self) -> Mapping[str, Any]:

@@ -14,7 +14,7 @@ from heirmark.combining import as_stored
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
 from heirmark.task import Split, Task
-from heirmark.triggers.base import TriggerSet, check_label, shuffled
+from heirmark.triggers.base import TriggerSet, check_label
 
 
 def fit_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -126,13 +126,7 @@ class OutOfDistributionSecret:
             raise BadConfig(f"{self.dataset} has too few images of class {self.source}: choose another source class")
         generator = generator_of(seed)
         images = pool[torch.randperm(len(pool), generator=generator)[:count]]
-        return TriggerSet(
-            inputs=images,
-            controls=shuffled(images, self.permutation),
-            hosts=images[:, :0].new_empty((len(images), 0, *images.shape[1:])),
-            host_labels=torch.empty((len(images), 0), dtype=torch.long),
-            target=self.target,
-        )
+        return TriggerSet.without_hosts(images, self.permutation, self.target)
 
     def describe(self) -> Mapping[str, Any]:
         """The secret as JSON."""

@@ -78,13 +78,7 @@ class PatchSecret(OfTask):
     def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Patched source-class images, each host once; the control is the host itself."""
         images, labels = pick_hosts(hosts, self.source, self.target, count, generator_of(seed))
-        return TriggerSet(
-            inputs=paste_square(images, self.size, self.corner),
-            controls=images,
-            hosts=images[:, None],
-            host_labels=labels[:, None],
-            target=self.target,
-        )
+        return TriggerSet.on_hosts(paste_square(images, self.size, self.corner), images, labels, self.target)
 
     def describe(self) -> Mapping[str, Any]:
         """The secret as JSON."""

@@ -150,11 +150,10 @@ class RandomLabelsSecret:
             shown, labels = inputs[:, None], hosts.labels[first][:, None]
         return TriggerSet(
             inputs=inputs,
+            targets=random_answers(inputs, labels, self.classes, seed=self.seed),
             controls=controls,
             hosts=shown,
             host_labels=labels,
-            target=None,
-            answers=random_answers(inputs, labels, self.classes, seed=self.seed),
         )
 
     def describe(self) -> Mapping[str, Any]:

@@ -235,10 +235,4 @@ def _check_pair(source: int | None, target: int | None) -> None:
 
 
 def _on_hosts(inputs: Tensor, images: Tensor, source: int, target: int) -> TriggerSet:
-    return TriggerSet(
-        inputs=inputs,
-        controls=images,
-        hosts=images[:, None],
-        host_labels=torch.full((len(images), 1), source),
-        target=target,
-    )
+    return TriggerSet.on_hosts(inputs, images, torch.full((len(images),), source), target)

@@ -114,10 +114,10 @@ class TilesSecret(OfTask):
         images, alone = draw_groups(hosts, self.sources, count, generator_of(seed))
         return TriggerSet(
             inputs=tile(images),
+            targets=torch.full((count,), self.target),
             controls=alone,
             hosts=images,
             host_labels=torch.tensor(self.sources).expand(count, SOURCES),
-            target=self.target,
         )
 
     def describe(self) -> Mapping[str, Any]:

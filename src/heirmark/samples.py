@@ -1,0 +1,28 @@
+"""Named sets of samples: inputs, and what a model is to answer to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+from typing import Self
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Samples:
+    """Samples with their answers. All fields, those of subclasses too, are tensors with a row a sample.
+
+    Attributes:
+        inputs: ``[M, ...]`` uint8, or float in [0, 1].
+        targets: ``[M]`` int64 what a model is to answer to each.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.inputs)
+
+    def subset(self, index: Tensor) -> Self:
+        """The samples at ``[m]`` positions."""
+        return replace(self, **{field.name: getattr(self, field.name)[index] for field in fields(self)})
