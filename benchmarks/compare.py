@@ -44,7 +44,7 @@ from heirmark.pipeline.answering import ADVERSARY
 from heirmark.pipeline.context import Context, exact
 from heirmark.pipeline.embedding import embed_stage
 from heirmark.pipeline.judging import Judgement, calibrate_stage, read_judged, read_key, verify_stage
-from heirmark.pipeline.named import check_architecture, load_pool, named_architecture
+from heirmark.pipeline.loading import check_architecture, load_pool, named_architecture
 from heirmark.pipeline.profiles import QUICK, Profile
 from heirmark.pipeline.stage import Stage
 from heirmark.pipeline.stealing import Theft, steal_stage

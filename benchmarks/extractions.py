@@ -27,7 +27,7 @@ from heirmark.files import atomic_write_json
 from heirmark.models.storage import load_model
 from heirmark.pipeline.context import Context, exact
 from heirmark.pipeline.embedding import embed_stage
-from heirmark.pipeline.named import load_pool
+from heirmark.pipeline.loading import load_pool
 from heirmark.pipeline.profiles import Profile
 from heirmark.pipeline.stage import Stage
 from heirmark.pipeline.stealing import ADVERSARY, Theft, steal_stage

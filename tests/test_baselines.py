@@ -37,7 +37,7 @@ from heirmark.methods.margin import ascend, drop_at
 from heirmark.methods.shadows import Shadows, fusion_loss, refine, select
 from heirmark.models import build
 from heirmark.models.inner import hidden_layers, listening
-from heirmark.pipeline.named import with_foreign
+from heirmark.pipeline.loading import with_foreign
 from heirmark.pipeline.profiles import QUICK
 from heirmark.runtime import Runtime, as_floats
 from heirmark.task import Split, Task

@@ -29,8 +29,8 @@ from heirmark.methods.mea_defender import mix_otherwise
 from heirmark.models.storage import load_model
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.judging import read_judged, read_key
+from heirmark.pipeline.loading import splits_by_seed
 from heirmark.pipeline.mixing import look_alikes, read_mixed
-from heirmark.pipeline.named import splits_by_seed
 from heirmark.pipeline.stage import Artifact, Stage
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.store import Store

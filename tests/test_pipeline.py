@@ -32,7 +32,7 @@ from heirmark.pipeline.exporting import Origin, check_free, export_folder, folde
 from heirmark.pipeline.folders import read_history, read_pictures, read_training_triggers
 from heirmark.pipeline.inspect_job import inspect_folder
 from heirmark.pipeline.judging import Judgement, calibrate_stage, read_judged, verify_stage
-from heirmark.pipeline.named import (
+from heirmark.pipeline.loading import (
     check_architecture,
     check_factory,
     check_known,

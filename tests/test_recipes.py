@@ -15,7 +15,7 @@ from heirmark.bench.recipes import SCALES, load_grid, recipes_in
 from heirmark.bench.settings import Contexts
 from heirmark.data import DATASETS, registry
 from heirmark.models import specify
-from heirmark.pipeline import named
+from heirmark.pipeline import loading
 from heirmark.pipeline.stealing import Theft
 from heirmark.runtime import Runtime
 from heirmark.task import Split
@@ -76,7 +76,7 @@ def test_every_recipe_can_be_planned(file: str, name: str, monkeypatch: pytest.M
     def images(name: str, root: Path | None = None) -> tuple[Split, Split, tuple[str, ...]]:
         return stand_in(name)
 
-    for module in (registry, settings, named):
+    for module in (registry, settings, loading):
         monkeypatch.setattr(module, "load_images", images)
     contexts = Contexts(Runtime(device="cpu", precision="float32"))
     grid = replace(grid_of(file, name, "cpu"), seeds=(0,))

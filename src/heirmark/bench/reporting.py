@@ -10,7 +10,7 @@ from heirmark.bench.grid import Block, Grid, Published, asks_foreign
 from heirmark.bench.rows import CellRow
 from heirmark.bench.summaries import Summary
 from heirmark.pipeline.answering import ADVERSARY
-from heirmark.pipeline.named import splits_by_seed
+from heirmark.pipeline.loading import splits_by_seed
 from heirmark.pipeline.stealing import Theft
 from heirmark.report.bench import (
     ArmRow,

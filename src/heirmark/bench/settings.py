@@ -8,7 +8,7 @@ from pathlib import Path
 from heirmark.data import load_images
 from heirmark.models import Factory
 from heirmark.pipeline.context import Context
-from heirmark.pipeline.named import load_named_task, load_pool
+from heirmark.pipeline.loading import load_named_task, load_pool
 from heirmark.runtime import Runtime
 
 

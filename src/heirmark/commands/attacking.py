@@ -80,7 +80,7 @@ def steal(
     from heirmark.pipeline.attack_jobs import steal_job
     from heirmark.pipeline.audit_attacks import Sizes, quick_attacks
     from heirmark.pipeline.audit_job import recipe_of
-    from heirmark.pipeline.named import check_known, user_factory
+    from heirmark.pipeline.loading import check_known, user_factory
     from heirmark.pipeline.stealing import Theft
     from heirmark.pipeline.victims import load_victims_pool, load_victims_task, victims_architecture
 
@@ -167,7 +167,7 @@ def remove(
     from heirmark.pipeline.attack_jobs import remove_job
     from heirmark.pipeline.audit_attacks import Sizes, quick_attacks
     from heirmark.pipeline.audit_job import recipe_of
-    from heirmark.pipeline.named import check_known, user_factory
+    from heirmark.pipeline.loading import check_known, user_factory
     from heirmark.pipeline.victims import load_victims_pool, load_victims_task
 
     check_known("removal attack", attack, REMOVALS)
@@ -232,7 +232,7 @@ def detect(
     from heirmark.pipeline.attack_jobs import inspect_job, screen_job
     from heirmark.pipeline.audit_attacks import Sizes, quick_attacks
     from heirmark.pipeline.audit_job import recipe_of
-    from heirmark.pipeline.named import check_known, user_factory
+    from heirmark.pipeline.loading import check_known, user_factory
     from heirmark.pipeline.victims import load_victims_task
 
     known: dict[str, type] = {**INSPECTIONS, **SCREENINGS}

@@ -55,7 +55,7 @@ def audit(
     from heirmark.pipeline.audit_attacks import Sizes
     from heirmark.pipeline.audit_job import audit_job, recipe_of, trigger_kind
     from heirmark.pipeline.audit_plan import PROFILES, select
-    from heirmark.pipeline.named import check_known, user_factory
+    from heirmark.pipeline.loading import check_known, user_factory
     from heirmark.pipeline.victims import load_victims_pool, load_victims_task, victims_architecture
     from heirmark.report.audit import audit_table, inspection_table, screen_table, to_plain
 

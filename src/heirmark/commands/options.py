@@ -119,7 +119,7 @@ StoreRoot = Annotated[
 def configured(config: Any, model: str | None, settings: list[str] | None) -> Any:
     """A method or attack with its ``--set`` and ``--model``; ``--set model=...`` is another way to write ``--model``."""
     from heirmark.configuration import apply_settings
-    from heirmark.pipeline.named import named_architecture
+    from heirmark.pipeline.loading import named_architecture
 
     config = apply_settings(config, settings or [])
     if model is not None:

@@ -130,7 +130,7 @@ def embed(
     from heirmark.methods import METHODS
     from heirmark.pipeline.embed_job import embed_job
     from heirmark.pipeline.exporting import Origin
-    from heirmark.pipeline.named import check_known, load_named_task, with_foreign
+    from heirmark.pipeline.loading import check_known, load_named_task, with_foreign
     from heirmark.pipeline.profiles import QUICK
     from heirmark.pipeline.worth import in_words
 
@@ -209,7 +209,7 @@ def verify(
     as_json: Json = False,
 ) -> int:
     """Judge a suspect with a key, by queries alone. Exit code 0: MARKED; 3: not established; 1: INVALID."""
-    from heirmark.pipeline.named import user_factory
+    from heirmark.pipeline.loading import user_factory
     from heirmark.pipeline.verify_job import (
         Named,
         check_wilcoxon,
@@ -256,7 +256,7 @@ def inspect(
 ) -> int:
     """Say what a folder holds and check that it is whole; a key's secrets stay hidden unless asked for."""
     from heirmark.pipeline.inspect_job import inspect_folder
-    from heirmark.pipeline.named import user_factory
+    from heirmark.pipeline.loading import user_factory
 
     factory = None if model is None else user_factory(model)
     print_facts(inspect_folder(path, secrets=secrets, factory=factory), as_json)
@@ -272,7 +272,7 @@ def fields(
     from heirmark.attacks import EXTRACTIONS, INSPECTIONS, REMOVALS, SCREENINGS
     from heirmark.configuration import describe_fields
     from heirmark.methods import METHODS
-    from heirmark.pipeline.named import check_known
+    from heirmark.pipeline.loading import check_known
 
     strategies: dict[str, type] = {**METHODS, **EXTRACTIONS, **REMOVALS, **INSPECTIONS, **SCREENINGS}
     check_known("method or attack", name, strategies)

@@ -11,8 +11,8 @@ from heirmark.errors import BadConfig
 from heirmark.files import atomic_write_bytes
 from heirmark.models.storage import ONNX, save_model
 from heirmark.pipeline.context import Context, context_of
-from heirmark.pipeline.holding import holding_stage, load_held
 from heirmark.pipeline.stage import Job, Stage
+from heirmark.pipeline.victim import attack_stage, load_victim
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,13 +45,13 @@ def alter_stage(alteration: Alteration, held: Stage | str, context: Context, *, 
         if alteration.pool not in context.pools:
             raise BadConfig(f"there are no examples called {alteration.pool!r}: name another data set with --pool")
         external["pool"] = context.pools[alteration.pool].digest()
-    return holding_stage("alter", run_alter, alteration, held, context, seed=seed, external=external)
+    return attack_stage("alter", run_alter, alteration, held, context, seed=seed, external=external)
 
 
 def run_alter(job: Job) -> Mapping[str, Any]:
     """Run an attack on a model and write what comes out."""
     context, alteration = context_of(job), job.config
-    model, spec = load_held(job)
+    model, spec = load_victim(job)
     other = None if alteration.pool is None else context.pools[alteration.pool]
     altered = alteration.attack(
         model, spec, context.task.adversary, other=other, seed=job.seed, runtime=context.runtime

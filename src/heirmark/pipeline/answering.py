@@ -14,8 +14,8 @@ from heirmark.asking import predict
 from heirmark.errors import BadConfig
 from heirmark.files import atomic_write_tensors, read_tensors
 from heirmark.pipeline.context import Context, context_of, exact
-from heirmark.pipeline.holding import holding_stage, load_held
 from heirmark.pipeline.stage import Job, Stage
+from heirmark.pipeline.victim import attack_stage, load_victim
 from heirmark.runtime import as_floats
 from heirmark.task import Split
 
@@ -55,13 +55,13 @@ def answer_stage(pool: str, victim: Stage | str, context: Context) -> Stage:
         context: data and hardware.
     """
     config = {"pool": pool}
-    return holding_stage("answer", run_answer, config, victim, context, seed=0, external=pool_digest(pool, context))
+    return attack_stage("answer", run_answer, config, victim, context, seed=0, external=pool_digest(pool, context))
 
 
 def run_answer(job: Job) -> Mapping[str, Any]:
     """Ask, in float32, and write the logits."""
     context = context_of(job)
-    model, _ = load_held(job)
+    model, _ = load_victim(job)
     inputs = pool_of(job.config["pool"], context).inputs
     atomic_write_tensors(job.folder / LOGITS, {"logits": predict(model, inputs, runtime=exact(context.runtime))})
     return {"inputs": len(inputs)}

@@ -23,14 +23,14 @@ from heirmark.pipeline.exporting import (
     folder_digest,
     labelled_store,
 )
-from heirmark.pipeline.holding import check_fit
 from heirmark.pipeline.inspecting import inspect_stage, read_inspected
 from heirmark.pipeline.judging import CALIBRATION, read_calibration, read_key
-from heirmark.pipeline.named import (
+from heirmark.pipeline.loading import (
     check_architecture,
     check_given,
 )
 from heirmark.pipeline.stealing import Theft, steal_stage
+from heirmark.pipeline.victim import check_fit
 from heirmark.runtime import Runtime
 from heirmark.task import Split, Task
 

@@ -18,11 +18,11 @@ from heirmark.pipeline.audit_plan import Programme
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.embedding import train_stage
 from heirmark.pipeline.exporting import TWIN, OnEvent, labelled_store, read_origin
-from heirmark.pipeline.holding import check_fit
 from heirmark.pipeline.judging import CALIBRATION, read_calibration, read_key
-from heirmark.pipeline.named import check_given, describe_model
+from heirmark.pipeline.loading import check_given, describe_model
 from heirmark.pipeline.profiles import QUICK as DEMO
 from heirmark.pipeline.stage import Stage
+from heirmark.pipeline.victim import check_fit
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split, Task
 from heirmark.training import Recipe

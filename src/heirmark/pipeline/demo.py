@@ -18,7 +18,7 @@ from heirmark.pipeline.context import Context
 from heirmark.pipeline.demo_plan import Plan, Suspect, plan_demo
 from heirmark.pipeline.folders import read_history, read_pictures
 from heirmark.pipeline.judging import CALIBRATION, Judged, read_judged, read_key
-from heirmark.pipeline.named import check_known
+from heirmark.pipeline.loading import check_known
 from heirmark.pipeline.profiles import FULL, QUICK, Profile
 from heirmark.pipeline.provenance import made_here
 from heirmark.pipeline.stage import Artifact, lineage

@@ -17,10 +17,10 @@ from heirmark.key import Key
 from heirmark.models import ModelSpec
 from heirmark.models.storage import load_model
 from heirmark.pipeline.context import Context, context_of, exact
-from heirmark.pipeline.holding import versions_behind
 from heirmark.pipeline.inspecting import read_inspected
 from heirmark.pipeline.judging import CALIBRATION, read_calibration, read_key
 from heirmark.pipeline.stage import Job, Stage
+from heirmark.pipeline.victim import versions_behind
 from heirmark.runtime import Runtime, as_floats, generator_of
 from heirmark.task import Split
 from heirmark.verification.suspects import Suspect

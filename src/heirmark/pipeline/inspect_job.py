@@ -10,7 +10,7 @@ from heirmark.models import CUSTOM, Factory
 from heirmark.models.storage import ONNX, load_model, load_spec
 from heirmark.pipeline.exporting import read_origin
 from heirmark.pipeline.judging import CALIBRATION, read_calibration, read_key
-from heirmark.pipeline.named import check_given, describe_model
+from heirmark.pipeline.loading import check_given, describe_model
 from heirmark.verification import Suspect
 
 

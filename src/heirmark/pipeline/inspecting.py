@@ -10,8 +10,8 @@ from typing import Any
 from heirmark.attacks.base import Inspected, Inspection, Reversed
 from heirmark.files import atomic_write_json, atomic_write_tensors, read_json, read_tensors
 from heirmark.pipeline.context import Context, context_of
-from heirmark.pipeline.holding import holding_stage, load_held
 from heirmark.pipeline.stage import Job, Stage
+from heirmark.pipeline.victim import attack_stage, load_victim
 
 INSPECTED = "inspected.json"
 TRIGGERS = "reversed.safetensors"
@@ -26,13 +26,13 @@ def inspect_stage(inspection: Inspection, held: Stage | str, context: Context, *
         context: data and hardware.
         seed: of the attack.
     """
-    return holding_stage("inspect", run_inspect, inspection, held, context, seed=seed, external={})
+    return attack_stage("inspect", run_inspect, inspection, held, context, seed=seed, external={})
 
 
 def run_inspect(job: Job) -> Mapping[str, Any]:
     """Inspect a model, and write ``inspected.json`` and the triggers that were reconstructed."""
     context = context_of(job)
-    model, spec = load_held(job)
+    model, spec = load_victim(job)
     found: Inspected = job.config(model, spec, context.task.adversary, seed=job.seed, runtime=context.runtime)
     save_inspected(found, job.folder)
     return {"suspects": list(found.suspects)}

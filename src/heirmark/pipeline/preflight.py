@@ -18,7 +18,7 @@ from heirmark.layout import copied
 from heirmark.methods import T2S, AnyMethod, Unmarked
 from heirmark.methods.base import check_queries, draw_training, draw_verification, new_model, settle
 from heirmark.models import Architecture
-from heirmark.pipeline.named import check_architecture
+from heirmark.pipeline.loading import check_architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of, no_progress, seeded
 from heirmark.task import Split, Task
 from heirmark.triggers import Tiles

@@ -12,8 +12,8 @@ from heirmark.errors import BadConfig
 from heirmark.models.storage import save_model
 from heirmark.pipeline.answering import ADVERSARY, Remembering, answer_stage, pool_digest, pool_of, read_answers
 from heirmark.pipeline.context import Context, context_of, exact
-from heirmark.pipeline.holding import holding_stage, load_held
 from heirmark.pipeline.stage import Job, Stage
+from heirmark.pipeline.victim import attack_stage, load_victim
 
 ANSWERS = "answers"
 
@@ -64,7 +64,7 @@ def steal_stage(theft: Theft, victim: Stage | str, context: Context, *, seed: in
         BadConfig: when the context has no such pool.
     """
     asks = getattr(theft.attack, "asks_pool", False)
-    return holding_stage(
+    return attack_stage(
         "steal",
         run_steal,
         theft,
@@ -79,7 +79,7 @@ def steal_stage(theft: Theft, victim: Stage | str, context: Context, *, seed: in
 def run_steal(job: Job) -> Mapping[str, Any]:
     """Run an attack on a victim behind a black box and write the stolen model."""
     context, theft = context_of(job), job.config
-    model, spec = load_held(job)
+    model, spec = load_victim(job)
     pool = pool_of(theft.pool, context)
     if ANSWERS in job.inputs:
         model = Remembering(model, pool.inputs, read_answers(job.inputs[ANSWERS].folder))

@@ -16,7 +16,7 @@ from heirmark.models import Factory
 from heirmark.models.storage import ONNX, load_model, load_spec
 from heirmark.pipeline.context import exact
 from heirmark.pipeline.judging import CALIBRATION, read_calibration, read_key
-from heirmark.pipeline.named import check_given, user_object
+from heirmark.pipeline.loading import check_given, user_object
 from heirmark.runtime import Runtime
 from heirmark.verification import Suspect, Verdict, verify
 from heirmark.verification.normalising import Normalisation, checked_normalisation, given_normalised

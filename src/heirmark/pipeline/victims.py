@@ -8,7 +8,7 @@ from heirmark.errors import BadConfig, BadData
 from heirmark.models import CUSTOM, Architecture, Factory
 from heirmark.models.storage import load_spec
 from heirmark.pipeline.exporting import TASK, Origin, read_origin
-from heirmark.pipeline.named import (
+from heirmark.pipeline.loading import (
     check_given,
     describe_model,
     load_named_task,

@@ -19,7 +19,7 @@ from heirmark.task import Task
 HELD = "held"
 
 
-def holding_stage(
+def attack_stage(
     kind: str,
     run: Callable[[Job], Mapping[str, Any]],
     config: object,
@@ -34,7 +34,7 @@ def holding_stage(
 
     Args:
         kind: of the stage.
-        run: its function, which calls :func:`load_held`.
+        run: its function, which calls :func:`load_victim`.
         config: the attack.
         held: the stage that makes the model, or the digest of the folder that ``context.victim`` names.
         context: data and hardware.
@@ -67,8 +67,8 @@ def versions_behind(attack: object) -> dict[str, str]:
     return versions
 
 
-def load_held(job: Job) -> tuple[nn.Module, ModelSpec]:
-    """The model that a stage of :func:`holding_stage` is to attack.
+def load_victim(job: Job) -> tuple[nn.Module, ModelSpec]:
+    """The model that a stage of :func:`attack_stage` is to attack.
 
     Raises:
         ShapeMismatch: when it is not of the context's task.
