@@ -8,8 +8,9 @@ import functools
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, is_dataclass
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from heirmark.configuration.constraints import Constraint
 from heirmark.errors import BadConfig
 
 # Text that fits several members of a union means the first of these; anything at all is a string, so that comes last.
@@ -20,8 +21,8 @@ EXAMPLES = {bool: "true", int: "3", float: "0.1", str: "text", type(None): "none
 
 @functools.cache
 def hints_of(kind: type) -> dict[str, Any]:
-    """Types of a dataclass's fields, by name."""
-    return get_type_hints(kind)
+    """Types of a dataclass's fields, by name, with the constraints that stand beside them."""
+    return get_type_hints(kind, include_extras=True)
 
 
 def fields_of(kind: Any) -> list[dataclasses.Field[Any]]:
@@ -79,13 +80,27 @@ def make(kind: Any, values: Mapping[str, Any], where: str) -> Any:
 
 def members_of(hint: Any) -> list[Any]:
     """The members of a union, in the order in which they claim a value; of any other type, that type alone."""
+    return [member for member, _ in ruled_members_of(hint)]
+
+
+def ruled_members_of(hint: Any) -> list[tuple[Any, tuple[Constraint, ...]]]:
+    """As :func:`members_of`, each with what it must be besides."""
+
+    def rank(member: Any) -> int:
+        kind = get_origin(member) if get_origin(member) in _RANKS else member
+        return _RANKS.index(kind) if kind in _RANKS else len(_RANKS) + (not is_config(kind)) + (kind is str)
+
+    return sorted(_flat(hint, ()), key=lambda pair: rank(pair[0]))
+
+
+def _flat(hint: Any, rules: tuple[Constraint, ...]) -> list[tuple[Any, tuple[Constraint, ...]]]:
     hint = getattr(hint, "__value__", hint)  # a type alias made by the type statement
-    if get_origin(hint) not in (Union, types.UnionType):
-        return [hint]
-    members = [member for part in get_args(hint) for member in members_of(part)]
-    ranks = [get_origin(m) if get_origin(m) in _RANKS else m for m in members]
-    order = [_RANKS.index(r) if r in _RANKS else len(_RANKS) + (not is_config(r)) + (r is str) for r in ranks]
-    return [member for _, member in sorted(zip(order, members, strict=True), key=lambda pair: pair[0])]
+    if get_origin(hint) is Annotated:
+        kind, *notes = get_args(hint)
+        return _flat(kind, (*rules, *(note for note in notes if isinstance(note, Constraint))))
+    if get_origin(hint) in (Union, types.UnionType):
+        return [pair for part in get_args(hint) for pair in _flat(part, rules)]
+    return [(hint, () if hint is type(None) else rules)]
 
 
 def parts_of(hint: Any, length: int) -> list[Any] | None:
@@ -124,7 +139,7 @@ def as_text(value: object) -> str:
 
 
 def type_name(hint: Any) -> str:
-    """What a type takes, in a few signs: ``none|int,...``."""
+    """What a type takes, in a few signs: ``none|int >= 1,...``."""
 
     def name(member: Any) -> str:
         origin, arguments = get_origin(member), get_args(member)
@@ -137,8 +152,11 @@ def type_name(hint: Any) -> str:
         return {bool: "true|false", type(None): "none"}.get(member, getattr(member, "__name__", str(member)))
 
     # Text cannot give a function.
-    members = [member for member in members_of(hint) if get_origin(member) is not Callable]
-    return "|".join(name(member) for member in members) or "function"
+    members = [pair for pair in ruled_members_of(hint) if get_origin(pair[0]) is not Callable]
+    return (
+        "|".join(f"{name(kind)} {' and '.join(rule.sign for rule in rules)}".rstrip() for kind, rules in members)
+        or "function"
+    )
 
 
 def example_of(hint: Any) -> str:

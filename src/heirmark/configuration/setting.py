@@ -89,7 +89,7 @@ def _parse(hint: Any, text: str, where: str, current: object = None) -> Any:
         elif origin is tuple:
             words = [word.strip() for word in text.split(",")] if text else []
             parts = parts_of(member, len(words))
-            if parts is not None and not any(get_origin(part) is tuple for part in parts):
+            if parts is not None and not any(get_origin(m) is tuple for part in parts for m in members_of(part)):
                 with contextlib.suppress(BadConfig):  # what is said below names the whole type
                     return tuple(_parse(part, word, where) for part, word in zip(parts, words, strict=True))
         elif is_config(member):

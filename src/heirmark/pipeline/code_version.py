@@ -25,8 +25,12 @@ from types import ModuleType
 from heirmark.configuration import qualified_name
 from heirmark.errors import BadConfig
 
-# What files and finds results cannot change a number in them; how results are identified has a version of its own.
-MECHANISM = frozenset(f"heirmark.pipeline{part}" for part in ("", ".code_version", ".records", ".stage", ".store"))
+# What files and finds results, or refuses a configuration, cannot change a number; how results are identified has a version
+# of its own.
+MECHANISM = frozenset(
+    ["heirmark.configuration.checking"]
+    + [f"heirmark.pipeline{part}" for part in ("", ".code_version", ".records", ".stage", ".store")]
+)
 REGISTRY = "registry"
 """Name of modules that map names to code."""
 WHOLE = ""
@@ -284,7 +288,7 @@ def _idle(statement: ast.stmt, *, trusted: bool) -> bool:
         return trusted and all(isinstance(target, ast.Name) for target in targets)
     if isinstance(statement, ast.ClassDef):
         decorators = [ast.unparse(decorator).partition("(")[0] for decorator in statement.decorator_list]
-        plain = all(name in ("dataclass", "dataclasses.dataclass") for name in decorators)
+        plain = all(name in ("dataclass", "dataclasses.dataclass", "checked") for name in decorators)
         acts = any(isinstance(part, ast.Expr) for part in statement.body)
         return not acts and (trusted or (plain and not statement.bases and not statement.keywords))
     return isinstance(statement, (ast.FunctionDef, ast.AsyncFunctionDef)) and (trusted or not statement.decorator_list)
