@@ -91,6 +91,8 @@ def run_bench(
     tell = on_event or (lambda event, label: None)
     kept = open_store(store, out / "stages", on_event=lambda event: tell(event, plan.labels.get(event.name, "")))
     _check_writable(kept.root, "name another folder for the store")
+    for folder, stage in plan.adopted.items():  # of the machine that plans; no other need see it
+        kept.get(stage, folder)
     failed = execute(plan, kept, contexts)
     rows = tuple(rows_of(plan, kept, failed))
     provenance = {

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
 from heirmark.configuration import qualified_name
@@ -14,7 +14,8 @@ from heirmark.pipeline.trials import Probe, Trial
 from heirmark.verification.verify import LEAST_QUERIES
 
 Picture: TypeAlias = Literal["pca", "history", "shift"]
-Arm: TypeAlias = Literal["marked", "unmarked"]
+MARKED_ARM, CONTROL_ARM = "marked", "unmarked"
+"""What a row is of: the marked model, or the first control. Further controls have their own names."""
 UNTOUCHED = Trial(name="", group="", steps=())
 """The model itself."""
 
@@ -26,14 +27,34 @@ class Workload:
     Attributes:
         data: as ``--data`` takes them: a name, or ``module:function``, which is given the seed if it takes one of that name, and
             else returns the same split for all.
+        split_seed: of who got which example, for all seeds of the grid; None splits by each of these.
         pools: data sets whose images thieves ask about; ``"owner"`` is the owner's own split, as some papers query.
         foreign: data set whose test images the owner has besides, for methods and key filters that take such; none of them is
             in a pool.
     """
 
     data: str
+    split_seed: int | None = None
     pools: tuple[str, ...] = ()
     foreign: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Adopted:
+    """A model that is there already, in a folder of the user's. The grid takes a copy into its store.
+
+    Attributes:
+        folder: that ``heirmark embed`` wrote, with key and calibration, where it is to be a marked model; of a control, any that
+            holds a model.
+        factory: the user's own, of a custom model.
+    """
+
+    folder: str
+    factory: Factory | None = None
+
+
+Control: TypeAlias = Unmarked | Adopted
+"""An unmarked model to set beside the marked ones: how it is trained, or where it lies."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,18 +63,18 @@ class Marking:
 
     Attributes:
         name: of the row.
-        method: with all its settings.
+        method: with all its settings, or a marked model that is there already.
         curve: the axis and place of a marking that is a point of a curve.
         cell: row and column of a marking that is a square of a heat map: its source and target class.
     """
 
     name: str
-    method: AnyMethod
+    method: AnyMethod | Adopted
     curve: tuple[str, float] | None = None
     cell: tuple[str, str] | None = None
 
     def __post_init__(self) -> None:
-        if self.method.key_size < LEAST_QUERIES:
+        if not isinstance(self.method, Adopted) and self.method.key_size < LEAST_QUERIES:
             raise BadConfig(
                 f"{self.name} is to have a key of {self.method.key_size} samples, and no verdict can rest on fewer than "
                 f"{LEAST_QUERIES}: raise key_size"
@@ -68,13 +89,17 @@ class Block:
         name: of the block, for people.
         workload: the data.
         markings: the watermarks.
-        trials: what is done to the marked model and to an unmarked control of the same seed, each before it is judged. That both
-            are judged untouched as well need not be said.
-        probes: searches for the mark, and screens of queries, each in the marked model and in the control, or in a copy of either
-            that is stolen first.
-        unmarked: how the control is trained, and the model that methods start from, choose classes by or filter keys with.
+        trials: what is done to the marked model and to the first control, each before it is judged. That all models are judged
+            untouched as well need not be said.
+        probes: searches for the mark, and screens of queries, each in the marked model and in the first control, or in a copy of
+            either that is stolen first.
+        unmarked: how the model is trained that methods start from, choose classes by or filter keys with; None where every marked
+            model is there already.
+        controls: unmarked models by name, of which the seeds of those that are trained are derived. What is done to a marked
+            model is done to the first; the others are judged as they are. Without any there is one, ``"clean"``, as ``unmarked``
+            says.
         calibrators: how unmarked models are trained that calibrate the tests, each with a seed of its own; a copy of one of
-            them by every kind of thief among trials and probes joins them.
+            them by every kind of thief among trials and probes joins them. An adopted model has its own calibration.
         pictures: what the report shows besides: ``"pca"``, the features of each marked model, of its first stolen copy and of the
             control (MEA-Defender, Fig. 3), for the first seed; ``"history"``, WSR by epoch of the embedding where the method
             keeps it (T2S, Fig. 4); ``"shift"``, how far the weights of each layer moved, where the method keeps that (Feature
@@ -86,13 +111,21 @@ class Block:
     markings: tuple[Marking, ...]
     trials: tuple[Trial, ...] = ()
     probes: tuple[Probe, ...] = ()
-    unmarked: Unmarked
-    calibrators: tuple[Unmarked, ...]
+    unmarked: Unmarked | None = None
+    controls: Mapping[str, Control] = field(default_factory=dict)
+    calibrators: tuple[Unmarked, ...] = ()
     pictures: tuple[Picture, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.markings or not self.calibrators:
+        embeds = any(not isinstance(marking.method, Adopted) for marking in self.markings)
+        if not self.markings or (embeds and not self.calibrators):
             raise BadConfig(f"block {self.name!r} needs a marking and a calibrator at least: give it some")
+        if not self.beside or (embeds and self.unmarked is None):
+            raise BadConfig(f"block {self.name!r} has no unmarked model beside the marked ones: say how it is trained")
+        if {MARKED_ARM, CONTROL_ARM} & set(self.controls):
+            raise BadConfig(
+                f"a control of block {self.name!r} is called {MARKED_ARM} or {CONTROL_ARM}: name it otherwise"
+            )
         for words in (
             [marking.name for marking in self.markings],
             [trial.name for trial in self.trials],
@@ -112,12 +145,24 @@ class Block:
             )
 
     @property
-    def questions(self) -> Iterator[tuple[Trial | Probe, Arm]]:
-        """What is asked of every watermark, in the order of rows: the model itself, trials, probes, each of both arms."""
-        asked: tuple[Trial | Probe, ...] = (UNTOUCHED, *self.trials, *self.probes)
+    def beside(self) -> Mapping[str, Control]:
+        """The controls by name."""
+        return self.controls or ({} if self.unmarked is None else {"clean": self.unmarked})
+
+    @property
+    def arms(self) -> Mapping[str, str]:
+        """What rows call the controls, by their names."""
+        return {name: name if number else CONTROL_ARM for number, name in enumerate(self.beside)}
+
+    @property
+    def questions(self) -> Iterator[tuple[Trial | Probe, str]]:
+        """What is asked of every watermark, in the order of rows: the models themselves, then trials and probes, of which arm."""
+        for arm in (MARKED_ARM, *self.arms.values()):
+            yield UNTOUCHED, arm
+        asked: tuple[Trial | Probe, ...] = (*self.trials, *self.probes)
         for question in asked:
-            yield question, "marked"
-            yield question, "unmarked"
+            yield question, MARKED_ARM
+            yield question, CONTROL_ARM
 
     @property
     def factory(self) -> Factory | None:
@@ -235,8 +280,10 @@ def _named(words: Sequence[str], what: str, names: Sequence[str]) -> Callable[[s
     return lambda name: any(word in name.lower() for word in sought)
 
 
-def asks_foreign(method: AnyMethod) -> bool:
+def asks_foreign(method: AnyMethod | Adopted) -> bool:
     """Whether a method takes foreign images; the identity of the others' stages then need not depend on them."""
+    if isinstance(method, Adopted):
+        return False
     parts = [method, getattr(method, "key_filter", None)]
     if isinstance(method, T2S):
         parts += [method.watermark, getattr(method.watermark, "key_filter", None)]
@@ -252,5 +299,7 @@ def _factories(value: object) -> Iterator[Factory]:
     elif isinstance(value, (tuple, list)):
         for item in value:
             yield from _factories(item)
+    elif isinstance(value, Mapping):
+        yield from _factories(list(value.values()))
     elif callable(value):
         yield value

@@ -232,11 +232,22 @@ def _check_settings(part: Part, wanted: Mapping[str, Any]) -> None:
         differs = "is no block of it" if mine is None else ""
         if mine is not None:
             methods = {marking["name"]: marking for marking in mine["markings"]}
-            changed = [key for key in mine if key not in _SHOWN and block.get(key) != mine[key]]
-            changed += [marking["name"] for marking in block["markings"] if methods.get(marking["name"]) != marking]
+            changed = [key for key in mine if key not in _SHOWN and _said(block.get(key)) != _said(mine[key])]
+            changed += [
+                marking["name"]
+                for marking in block["markings"]
+                if _said(methods.get(marking["name"])) != _said(marking)
+            ]
             differs = f"has other settings now: {', '.join(changed)}" if changed else ""
         if differs:
             raise BadConfig(f"{part.folder} was not run by this recipe, for {name!r} {differs}; run it again")
+
+
+def _said(value: Any) -> Any:
+    """Settings without what says nothing: a field that came later says nothing where a grid does without it."""
+    if isinstance(value, Mapping):
+        return {name: said for name, item in value.items() if (said := _said(item)) not in (None, {})}
+    return [_said(item) for item in value] if isinstance(value, list) else value
 
 
 def _common(facts: Sequence[Mapping[str, str]], but: Sequence[str]) -> dict[str, str]:

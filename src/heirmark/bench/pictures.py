@@ -13,8 +13,8 @@ from torch import Tensor
 
 from heirmark.asking import batch_for, evaluating, in_batches
 from heirmark.bench.grid import Block
-from heirmark.bench.plan import Cell, Plan
-from heirmark.bench.settings import Contexts, Setting
+from heirmark.bench.plan import Cell, Plan, setting_of
+from heirmark.bench.settings import Contexts
 from heirmark.errors import told
 from heirmark.key import Key
 from heirmark.layout import channels_last
@@ -153,8 +153,7 @@ def _project(block: Block, cells: Sequence[Cell], store: Store, contexts: Contex
 
 
 def _context(block: Block, seed: int, contexts: Contexts) -> Context:
-    load = block.workload
-    return contexts(Setting(data=load.data, seed=seed, pools=load.pools, foreign=load.foreign, factory=block.factory))
+    return contexts(setting_of(block, seed))
 
 
 def groups_of(key: Key, context: Context, *, seed: int) -> dict[str, Tensor]:

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 from heirmark.attacks import SCREENINGS
-from heirmark.bench.grid import UNTOUCHED, Arm, Block, Grid, Marking, asks_foreign
+from heirmark.bench.grid import (
+    CONTROL_ARM,
+    MARKED_ARM,
+    UNTOUCHED,
+    Adopted,
+    Block,
+    Control,
+    Grid,
+    Marking,
+    asks_foreign,
+)
 from heirmark.bench.settings import Contexts, Setting
-from heirmark.methods import T2S, AnyMethod
+from heirmark.methods import AnyMethod, Unmarked
+from heirmark.pipeline.adopting import adopt_stage
+from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.calibrating import calibrator_seed, stolen_calibrators
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.detecting import expose_stage, screen_stage
-from heirmark.pipeline.embedding import embed_stage, train_stage
+from heirmark.pipeline.embedding import embed_stage, marked_stage, train_stage
 from heirmark.pipeline.inspecting import inspect_stage
 from heirmark.pipeline.judging import Judgement, calibrate_stage, verify_stage
 from heirmark.pipeline.mixing import look_alikes, mixed_stage
@@ -31,7 +44,7 @@ class Cell:
         marking: whose key judges.
         trial: what was done first; its name is empty for the model itself.
         probe: name of the search or screen, instead of a verdict; empty for a verdict.
-        arm: whether it was done to the marked model or to the unmarked control.
+        arm: whether it was done to the marked model or to the first control, or which other control was judged.
         seed: of the grid.
         goal: the stage that says the result.
         steps: the stages of the trial.
@@ -42,7 +55,7 @@ class Cell:
     marking: Marking
     trial: Trial = UNTOUCHED
     probe: str = ""
-    arm: Arm
+    arm: str
     seed: int
     goal: Stage
     steps: tuple[Stage, ...] = ()
@@ -63,12 +76,14 @@ class Plan:
         cells: in the order of the grid, seed after seed.
         settings: by identity of the stage.
         labels: what a stage is called for people, by its name.
+        adopted: the folders that are to be in the store before anything runs, and the stages that take copies of them.
     """
 
     grid: Grid
     cells: tuple[Cell, ...]
     settings: Mapping[str, Setting]
     labels: Mapping[str, str]
+    adopted: Mapping[Path, Stage]
 
     @property
     def stages(self) -> list[Stage]:
@@ -82,67 +97,83 @@ def plan_grid(grid: Grid, contexts: Contexts) -> Plan:
     Args:
         grid: what is wanted.
         contexts: the data, on whose content identities depend.
+
+    Raises:
+        BadArtifact: when the folder of an adopted model lacks a file.
     """
-    cells: list[Cell] = []
     settings: dict[str, Setting] = {}
     labels: dict[str, str] = {}
-    for seed in grid.seeds:
-        for block in grid.blocks:
-            planner = _Planner(block=block, seed=seed, contexts=contexts, settings=settings, labels=labels)
-            cells += planner.cells()
-    return Plan(grid=grid, cells=tuple(cells), settings=settings, labels=labels)
+    adopted: dict[Path, Stage] = {}
+    cells = tuple(
+        cell
+        for seed in grid.seeds
+        for block in grid.blocks
+        for cell in _Planner(
+            block=block,
+            seed=seed,
+            run=f" (seed {seed})" if len(grid.seeds) > 1 else "",
+            contexts=contexts,
+            settings=settings,
+            labels=labels,
+            adopted=adopted,
+        ).cells()
+    )
+    return Plan(grid=grid, cells=cells, settings=settings, labels=labels, adopted=adopted)
+
+
+def setting_of(block: Block, seed: int) -> Setting:
+    """The data of a block for a seed of the grid. Foreign images need not be at hand where nobody takes them."""
+    load = block.workload
+    asked = any(isinstance(marking.method, Adopted) or asks_foreign(marking.method) for marking in block.markings)
+    return Setting(
+        data=load.data,
+        seed=seed if load.split_seed is None else load.split_seed,
+        pools=load.pools,
+        foreign=load.foreign if asked else None,
+        factory=block.factory,
+    )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Planner:
-    """One block and seed; settings and labels of all are collected in the mappings that it is given."""
+    """One block and seed; settings, labels and adopted folders of all are collected in the mappings that it is given."""
 
     block: Block
     seed: int
+    run: str
     contexts: Contexts
     settings: dict[str, Setting]
     labels: dict[str, str]
+    adopted: dict[Path, Stage]
     plain: Setting = field(init=False)
 
     def __post_init__(self) -> None:
-        load = self.block.workload
-        asked = any(asks_foreign(marking.method) for marking in self.block.markings)  # else they need not be at hand
-        setting = Setting(
-            data=load.data,
-            seed=self.seed,
-            pools=load.pools,
-            foreign=load.foreign if asked else None,
-            factory=self.block.factory,
-        )
-        object.__setattr__(self, "plain", setting)
+        object.__setattr__(self, "plain", setting_of(self.block, self.seed))
 
     def cells(self) -> Iterator[Cell]:
         """All cells."""
-        chooser = self._unmarked(self.seed, "train the owner's clean model")
-        control = self._unmarked(derive_seed(self.seed, "clean"), "train the unmarked control")
+        chooser = None
+        if self.block.unmarked is not None:
+            chooser = self._unmarked(self.block.unmarked, self.seed, "train the owner's clean model")
+        controls = {self.block.arms[name]: self._control(name, kind) for name, kind in self.block.beside.items()}
         calibrators = list(self._calibrators())
         for marking in self.block.markings:
-            marked = self._mark(marking, chooser)
-            calibration = self._place(
-                calibrate_stage(marked, calibrators, self.contexts(self.plain)), f"calibrate the key of {marking.name}"
-            )
+            marked, calibration = self._mark(marking, chooser, calibrators)
             for question, arm in self.block.questions:
-                start = marked if arm == "marked" else control
+                start = marked if arm == MARKED_ARM else controls[arm]
                 if isinstance(question, Trial):
                     yield self._judge(marking, question, arm, start, marked, calibration)
                 else:
                     yield self._probe(marking, question, arm, start, marked, calibration)
 
-    def _judge(self, marking: Marking, trial: Trial, arm: Arm, start: Stage, marked: Stage, calibration: Stage) -> Cell:
+    def _judge(self, marking: Marking, trial: Trial, arm: str, start: Stage, marked: Stage, calibration: Stage) -> Cell:
         context = self.contexts(self.plain)
-        what = f"{marking.name}, {trial.name or 'itself'}" + ("" if arm == "marked" else ", on the control")
-        steps = chain(trial.steps, start, context, seed=derive_seed(self.seed, "thief"))
-        for stage in steps:
-            self._place(stage, what)
+        what = f"{marking.name}, {trial.name or 'itself'}{_on(arm)}"
+        steps = self._chain(trial.steps, marking, start, what)
         goal = verify_stage(steps[-1] if steps else start, marked, calibration, context, Judgement())
         self._place(goal, f"verify: {what}")
-        mixed, found = None, look_alikes(marking.method)
-        if found is not None:
+        mixed = None
+        if not isinstance(marking.method, Adopted) and (found := look_alikes(marking.method)) is not None:
             mixed = self._place(mixed_stage(found, goal.inputs["suspect"], marked, context), f"mix otherwise: {what}")
         return Cell(
             block=self.block.name,
@@ -155,13 +186,11 @@ class _Planner:
             mixed=mixed,
         )
 
-    def _probe(self, marking: Marking, probe: Probe, arm: Arm, start: Stage, marked: Stage, calibration: Stage) -> Cell:
+    def _probe(self, marking: Marking, probe: Probe, arm: str, start: Stage, marked: Stage, calibration: Stage) -> Cell:
         context = self.contexts(self.plain)
-        what = f"{probe.name}: {marking.name}" + ("" if arm == "marked" else ", the control")
+        what = f"{probe.name}: {marking.name}{_on(arm)}"
         # The seed is the trials', so a probe looks into the very copy that they judge.
-        steps = chain(probe.stolen, start, context, seed=derive_seed(self.seed, "thief"))
-        for stage in steps:
-            self._place(stage, what)
+        steps = self._chain(probe.stolen, marking, start, what)
         held = steps[-1] if steps else start
         if type(probe.attack) in SCREENINGS.values():
             goal = screen_stage(probe.attack, held, marked, calibration, context, seed=self.seed)
@@ -171,26 +200,48 @@ class _Planner:
         self._place(goal, what)
         return Cell(block=self.block.name, marking=marking, probe=probe.name, arm=arm, seed=self.seed, goal=goal)
 
-    def _mark(self, marking: Marking, chooser: Stage) -> Stage:
-        method, start = marking.method, None
-        if isinstance(method, T2S) and method.initial == "watermarked":
-            first = method.first_phase()
-            start = self._place(
-                embed_stage(first, self._owners(first), seed=self.seed, clean=chooser),
-                f"watermark before the rehearsal of {marking.name}",
-                shows_foreign=asks_foreign(first),
-            )
-        return self._place(
-            embed_stage(method, self._owners(method), seed=self.seed, clean=chooser, watermarked=start),
-            f"embed {marking.name}",
-            shows_foreign=asks_foreign(method),
-        )
+    def _chain(self, steps: Sequence[Theft | Alteration], marking: Marking, start: Stage, what: str) -> list[Stage]:
+        # The seed of a model that is there already was another run's.
+        seed = self.seed if isinstance(marking.method, Adopted) else derive_seed(self.seed, "thief")
+        stages = chain(steps, start, self.contexts(self.plain), seed=seed)
+        for number, stage in enumerate(stages, 1):
+            self._place(stage, what + (f", step {number}" if len(stages) > 1 else ""))
+        return stages
+
+    def _mark(self, marking: Marking, chooser: Stage | None, calibrators: Sequence[Stage]) -> tuple[Stage, Stage]:
+        """A marked model, and what calibrates its key: an adopted one has that with it."""
+        method = marking.method
+        if isinstance(method, Adopted):
+            adopted = self._adopt(method, "read the marked model", key=True)
+            return adopted, adopted
+        assert chooser is not None  # of a block that embeds
+        marked = marked_stage(method, self._owners, seed=self.seed, clean=chooser)
+        if "watermarked" in marked.inputs:
+            self._place(marked.inputs["watermarked"], f"watermark before the rehearsal of {marking.name}")
+        self._place(marked, f"embed {marking.name}")
+        calibration = calibrate_stage(marked, calibrators, self.contexts(self.plain))
+        return marked, self._place(calibration, f"calibrate the key of {marking.name}")
 
     def _owners(self, method: AnyMethod) -> Context:
         return self.contexts(replace(self.plain, shows_foreign=asks_foreign(method)))
 
-    def _unmarked(self, seed: int, label: str) -> Stage:
-        return self._place(embed_stage(self.block.unmarked, self.contexts(self.plain), seed=seed, kind="train"), label)
+    def _control(self, name: str, control: Control) -> Stage:
+        what = f"the {'unmarked control' if name == 'clean' else name}"
+        if isinstance(control, Adopted):
+            return self._adopt(control, f"read {what}", key=False)
+        return self._unmarked(control, derive_seed(self.seed, name), f"train {what}")
+
+    def _unmarked(self, unmarked: Unmarked, seed: int, label: str) -> Stage:
+        context = self.contexts(self.plain)
+        if self.block.unmarked is None:
+            return self._place(train_stage(unmarked, context, seed=seed), label)
+        return self._place(embed_stage(unmarked, context, seed=seed, kind="train"), label)
+
+    def _adopt(self, model: Adopted, label: str, *, key: bool) -> Stage:
+        folder = Path(model.folder)
+        stage = adopt_stage(folder, key=key)
+        self.adopted[folder] = stage
+        return self._place(stage, label)
 
     def _calibrators(self) -> Iterator[Stage]:
         """Unmarked models and, since suspects are mostly copies, a copy of an unmarked model by every kind of thief."""
@@ -216,8 +267,13 @@ class _Planner:
                 thefts.setdefault(repr(theft), theft)
         return list(thefts.values())
 
-    def _place(self, stage: Stage, label: str, *, shows_foreign: bool = False) -> Stage:
+    def _place(self, stage: Stage, label: str) -> Stage:
         for item in lineage(stage):  # what a stage brings along, such as a victim's answers, runs where it does
-            self.settings.setdefault(item.identity, replace(self.plain, shows_foreign=shows_foreign))
-            self.labels.setdefault(item.name, f"{label} (seed {self.seed})")
+            setting = replace(self.plain, shows_foreign="foreign" in item.external)
+            self.settings.setdefault(item.identity, setting)
+            self.labels.setdefault(item.name, label + self.run)
         return stage
+
+
+def _on(arm: str) -> str:
+    return {MARKED_ARM: "", CONTROL_ARM: ", on the control"}.get(arm, f", on the {arm} model")

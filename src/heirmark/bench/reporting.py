@@ -124,7 +124,9 @@ def _facts(block: Block, grid: Grid) -> dict[str, str]:
     seeds = _count(len(grid.seeds), "seed")
     return facts | {
         "grid": f"{''.join(counts)}, {seeds}",
-        "calibrated on": f"{_count(len(block.calibrators), 'unmarked model')}, and copies",
+        "calibrated on": f"{_count(len(block.calibrators), 'unmarked model')}, and copies"
+        if block.calibrators
+        else "what the marked model brings",
     }
 
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
-from heirmark.bench.grid import Arm
 from heirmark.bench.plan import Cell, Plan
 from heirmark.errors import BadArtifact, HeirmarkError, told
 from heirmark.pipeline.detecting import read_exposed, read_screened
@@ -30,7 +29,7 @@ class CellRow:
         trial: what was done first; empty for the model itself.
         group: of the trial.
         probe: name of the search or screen; empty for a verdict.
-        arm: ``"marked"`` or ``"unmarked"``.
+        arm: ``"marked"``, ``"unmarked"`` for the first control, or the name of another.
         seed: of the grid.
         curve: axis and place, of the trial or else of the marking.
         cell: row and column of a heat map, of the marking.
@@ -57,7 +56,7 @@ class CellRow:
     trial: str = ""
     group: str = ""
     probe: str = ""
-    arm: Arm
+    arm: str
     seed: int
     curve: tuple[str, float] | None = None
     cell: tuple[str, str] | None = None
@@ -158,7 +157,7 @@ def _figures(cell: Cell, store: Store) -> dict[str, Any]:
     }
 
 
-def _verdict(verdict: Verdict, wfpr: float | None, arm: Arm) -> dict[str, Any]:
+def _verdict(verdict: Verdict, wfpr: float | None, arm: str) -> dict[str, Any]:
     """What a verdict says of a model.
 
     One that has collapsed and answers everything alike may hit the whole key, or miss it. Neither says anything of the mark: on

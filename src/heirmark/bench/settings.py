@@ -18,7 +18,7 @@ class Setting:
 
     Attributes:
         data: as ``--data`` takes them.
-        seed: of the split.
+        seed: of the split, which need not be that of what runs on it.
         pools: names of data sets that thieves ask about.
         foreign: data set whose test images no pool holds.
         shows_foreign: whether the task brings these images along.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from heirmark.methods import Unmarked
+from heirmark.methods import T2S, AnyMethod, Unmarked
 from heirmark.methods.base import Method, spec_for, train_clean
 from heirmark.models.storage import load_model, save_model
 from heirmark.pipeline.context import Context, context_of
@@ -34,6 +34,21 @@ def embed_stage(
     """
     inputs = {name: stage for name, stage in (("clean", clean), ("watermarked", watermarked)) if stage is not None}
     return Stage(kind=kind, run=run_embed, config=method, inputs=inputs, seed=seed, external=context.external())
+
+
+def marked_stage(method: AnyMethod, owner: Callable[[AnyMethod], Context], *, seed: int, clean: Stage) -> Stage:
+    """A method at work, on the model of another method where it starts from such: that one is computed first, and once.
+
+    Args:
+        method: with all its settings.
+        owner: the owner's data and hardware for a method, of which some take foreign images.
+        seed: of the method, and of what it starts from.
+        clean: makes the owner's unmarked model.
+    """
+    start = None
+    if isinstance(method, T2S) and method.initial == "watermarked":
+        start = marked_stage(method.first_phase(), owner, seed=seed, clean=clean)
+    return embed_stage(method, owner(method), seed=seed, clean=clean, watermarked=start)
 
 
 def run_embed(job: Job) -> Mapping[str, Any]:
