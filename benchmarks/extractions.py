@@ -28,13 +28,12 @@ from heirmark.models.storage import load_model
 from heirmark.pipeline.context import Context, exact
 from heirmark.pipeline.embedding import embed_stage
 from heirmark.pipeline.loading import load_pool
-from heirmark.pipeline.profiles import Profile
+from heirmark.pipeline.profiles import STUDY, Profile
 from heirmark.pipeline.stage import Stage
 from heirmark.pipeline.stealing import ADVERSARY, Theft, steal_stage
 from heirmark.pipeline.store import Store
 from heirmark.runtime import derive_seed
 from provenance import provenance
-from tables import STUDY
 
 POOL = "cifar10"
 PRINTED: dict[tuple[str, str], tuple[float, float]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,170 +11,25 @@ import numpy as np
 import pytest
 import torch
 
-import own_code
 from heirmark.attacks import EXTRACTIONS
 from heirmark.errors import BadConfig
-from heirmark.methods import T2S, AnyMethod, DeepTracer, KeyFilter
-from heirmark.pipeline.context import Context
-from heirmark.pipeline.profiles import QUICK
-from heirmark.pipeline.stage import lineage
-from heirmark.pipeline.store import Event, Store
+from heirmark.methods import T2S
+from heirmark.pipeline.profiles import STUDY
 from heirmark.runtime import Runtime
-from heirmark.task import Split
 from heirmark.training import Recipe
-from heirmark.triggers import Feature, Mix
+from heirmark.triggers import Feature
 from heirmark.tuning import Rehearsal
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import attacks
-import compare
 import extractions
 import foreign_null
-import summary
 import t2s_time
-import tables
 import training
 
 NET = "naivenet:width=4,hidden=16,batch_norm=true"
 RECIPE = Recipe(epochs=3, batch_size=32, learning_rate=0.05)
-PROFILE = replace(
-    QUICK, model=NET, recipe=RECIPE, calibration_recipe=RECIPE, calibrators=3, triggers=40, key_size=60, trigger_batch=8
-)
-
-
-def bench(store: Path, events: list[Event] | None = None) -> compare.Bench:
-    generator = torch.Generator().manual_seed(3)
-    noise = torch.randint(256, (80, 1, 16, 16), generator=generator, dtype=torch.uint8)
-    pools = {"noise": Split(inputs=noise, labels=torch.zeros(80, dtype=torch.long))}
-    runtime = Runtime(device="cpu", precision="float32")
-    return compare.Bench(
-        profile=PROFILE,
-        context=Context(task=own_code.make_task(), runtime=runtime, pools=pools),
-        store=Store(store, on_event=(events if events is not None else []).append),
-        seed=0,
-        other="naivenet:width=3,hidden=8,batch_norm=true",
-    )
-
-
-@pytest.fixture(scope="module")
-def found(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict[str, Any]]]:
-    """A store, and the rows of a method and of one that fails."""
-    store = tmp_path_factory.mktemp("benchmark")
-    return store, list(bench(store).rows(methods()))
-
-
-def methods() -> Mapping[str, AnyMethod]:
-    failing = DeepTracer(
-        model=NET, trigger=Mix(), triggers=40, key_size=60, pretraining=RECIPE,
-        first=replace(DeepTracer().first, recipe=replace(RECIPE, epochs=0)),
-        second=replace(DeepTracer().second, recipe=replace(RECIPE, epochs=0)),
-        key_filter=KeyFilter(candidates=100, surrogate=None, recipe=replace(RECIPE, epochs=0)),
-    )  # fmt: skip
-    return {"vanilla": replace(PROFILE.vanilla(), trigger=Mix()), "failing": failing}
-
-
-def test_every_cell_has_its_control(found: tuple[Path, list[dict[str, Any]]]) -> None:
-    rows = [row for row in found[1] if row["method"] == "vanilla"]
-    suspects = {row["suspect"] for row in rows}
-    other = " by naivenet:width=3,hidden=8,batch_norm=true"
-    kinds = [f"{how}, {answers}" for how in ("", " with noise", other) for answers in ("soft", "label")]
-    assert suspects == {"victim", "unmarked", *(f"{who}stolen{kind}" for who in ("", "unmarked, ") for kind in kinds)}
-    assert len(rows) == len(suspects)
-    victim = next(row for row in rows if row["suspect"] == "victim")
-    assert victim["wsr"] > 0.9
-    assert set(victim["says_target"]) == {"adversary", "noise"}
-    assert all(0 <= share <= 1 for share in victim["says_target"].values())
-
-
-def test_a_method_that_fails_is_a_row(found: tuple[Path, list[dict[str, Any]]]) -> None:
-    (row,) = [row for row in found[1] if row["method"] == "failing"]
-    assert "does not survive" in row["error"]
-
-
-def test_failures_stay_in_the_summary(found: tuple[Path, list[dict[str, Any]]]) -> None:
-    told = compare.summarise(found[1])
-    assert told[-1] == {"method": "failing", "failed": [0], "seeds": 1}
-    assert "failed for 1 of 1 seeds" in compare.as_markdown(told).splitlines()[-1]
-
-
-def test_a_cell_that_is_missing_is_empty(found: tuple[Path, list[dict[str, Any]]]) -> None:
-    rows = [row for row in found[1] if row.get("suspect") != "stolen, label"]
-    assert "|  |" in compare.as_markdown(compare.summarise([*rows, {**found[1][4], "method": "other"}]))
-
-
-def test_what_the_papers_print_has_a_column(tmp_path: Path) -> None:
-    columns = {"victim", *bench(tmp_path).copies(bench(tmp_path).control)}
-    known = {name.replace("with noise", "with other data") for name in columns}
-    assert known.issuperset(name for sources in tables.PAPERS.values() for cells in sources.values() for name in cells)
-    assert (
-        compare.as_printed({"stolen with other data, soft": (87.16, 100.0)}, "stolen with noise, soft")
-        == "87.2 / 100.0"
-    )
-    assert compare.as_printed({"victim": (1.0, 2.0)}, "stolen, soft") == ""
-
-
-def test_foreign_images_go_to_methods_that_take_them_and_into_no_pool(tmp_path: Path) -> None:
-    generator = torch.Generator().manual_seed(4)
-    images = torch.randint(256, (60, 3, 8, 8), generator=generator, dtype=torch.uint8)
-    foreign = Split(inputs=images, labels=torch.zeros(60, dtype=torch.long))
-    of = replace(bench(tmp_path), foreign=foreign)
-    method = methods()["failing"]
-    assert isinstance(method, DeepTracer)
-    assert method.key_filter is not None
-    filtered = replace(method, key_filter=replace(method.key_filter, queries="foreign"))
-    (row,) = of.rows({"filtered": filtered})
-    assert "does not survive" in row["error"]
-    assert [compare.asks_foreign(one) for one in (method, filtered)] == [False, True]
-
-
-def test_again_nothing_is_computed(found: tuple[Path, list[dict[str, Any]]]) -> None:
-    events: list[Event] = []
-    table = {"vanilla": methods()["vanilla"]}
-    assert list(bench(found[0], events).rows(table)) == found[1][:-1]
-    assert not [event for event in events if event.what == "started"]
-
-
-def test_models_that_calibrate_or_choose_are_reported_nowhere(tmp_path: Path) -> None:
-    of = bench(tmp_path)
-    suspects = {stage.name for stage in of.copies(of.control).values()} | {of.control.name}
-    kinds = [stage.kind for stage in of.calibrators]
-    assert kinds == ["train"] * PROFILE.calibrators + ["steal"] * 3
-    assert len({stage.name for stage in of.calibrators}) == len(kinds)
-    assert not suspects & {stage.name for stage in lineage(*of.calibrators)}
-    assert of.chooser.name not in {stage.name for stage in lineage(of.control, *of.calibrators)} | suspects
-
-
-def test_tables_name_what_they_hold() -> None:
-    for name, table in tables.TABLES.items():
-        for profile in (QUICK, tables.STUDY):
-            assert table(profile), name
-    assert set(tables.PAPERS) <= set(tables.methods(tables.STUDY))
-
-
-def test_the_worst_is_the_lowest_of_what_should_carry_the_mark_and_the_highest_of_what_should_not() -> None:
-    rows = [
-        {"accuracy": acc, "wsr": wsr, "p_value": p, "outcome": outcome}
-        for acc, wsr, p, outcome in ((0.9, 0.5, 1e-9, "MARKED"), (0.8, 0.1, 0.2, "NOT_ESTABLISHED"))
-    ]
-    marked, unmarked = (summary.figures(rows, inherits=inherits) for inherits in (True, False))
-    assert (marked["wsr_worst"], unmarked["wsr_worst"]) == (0.1, 0.5)
-    assert marked["accuracy_worst"] == unmarked["accuracy_worst"] == 0.8
-    assert marked["wsr_mean"] == 0.3
-    assert marked["wsr_spread"] == pytest.approx(0.2828)
-    assert (marked["marked"], marked["p_value_largest"]) == (1, 0.2)
-    assert summary.figures(rows[:1], inherits=True)["wsr_spread"] is None
-
-
-def test_markdown_sets_the_control_beside_every_cell(found: tuple[Path, list[dict[str, Any]]]) -> None:
-    told = compare.summarise(found[1])
-    lines = compare.as_markdown(told).splitlines()
-    assert len(lines) == 5
-    assert lines[0].count("|") == lines[2].count("|") == 9
-    assert "unmarked" not in lines[0]
-    victim = next(row for row in told if row["suspect"] == "victim")
-    assert f"{100 * victim['accuracy_mean']:.1f} / {100 * victim['wsr_mean']:.1f}" in lines[2]
-    assert f"{victim['marked']} of 1" in lines[2]
 
 
 def test_extractions_are_summed_up_over_seeds_beside_what_is_printed() -> None:
@@ -193,7 +47,7 @@ def test_extractions_are_summed_up_over_seeds_beside_what_is_printed() -> None:
 
 
 def test_every_registered_extraction_is_proved_on_a_clean_victim() -> None:
-    known = {type(attack) for attack, _ in extractions.thieves(tables.STUDY, NET).values()}
+    known = {type(attack) for attack, _ in extractions.thieves(STUDY, NET).values()}
     assert known == set(EXTRACTIONS.values())
 
 

@@ -261,3 +261,18 @@ FULL = replace(
     rehearsal=replace(QUICK.rehearsal, epochs=6),
 )
 """Full Fashion-MNIST."""
+
+STUDY_RECIPE = Recipe(epochs=6, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0)
+STUDY = replace(
+    FULL,
+    model="naivenet",
+    recipe=STUDY_RECIPE,
+    calibration_recipe=STUDY_RECIPE,
+    calibration_models=(),
+    triggers=2700,
+    trigger_batch=14,
+    joint=STUDY_RECIPE,
+    joint_epochs=(6, 6),
+    rehearsal=replace(FULL.rehearsal, epochs=4),
+)
+"""Full Fashion-MNIST with DeepTracer's net, by the recipes and benchmarks that compare; see recipes/comparison.py."""
