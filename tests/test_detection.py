@@ -318,7 +318,7 @@ def test_rates_of_third_labels_agree_with_a_slow_count(spec: ModelSpec, tiny_tas
 
 def test_mix_probing_asks_for_what_it_needs(spec: ModelSpec, tiny_task: Task, cpu: Runtime) -> None:
     data = tiny_task.adversary
-    with pytest.raises(BadConfig, match="unknown ways to mix"):
+    with pytest.raises(BadConfig, match=r"MixProbing\.ways\[0\]: expected left-right.*, not .halves."):
         MixProbing(ways=("halves",))  # type: ignore[arg-type]
     with pytest.raises(BadData, match="images of 3 classes and a model of 6: inspect it otherwise"):
         MixProbing(ways=("tiles",))(nn.Identity(), spec, data.subset(data.labels < 3), seed=0, runtime=cpu)
@@ -461,17 +461,29 @@ def test_noise_patches_are_small_squares() -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: NeuralCleanse(steps=0), "must be positive"),
-        (lambda: NeuralCleanse(multiplier=1.0), "multiplier above 1"),
-        (lambda: NeuralCleanse(classes=(1, 1, 2)), "three different classes"),
-        (lambda: NeuralCleanse(success=1.5), "success is a share"),
-        (lambda: ABS(levels=1), "levels at least 2"),
-        (lambda: ABS(layers=()), "layers are last, all"),
-        (lambda: ABS(size=0.0), "are shares"),
-        (lambda: MixProbing(threshold=0.0), "threshold must be positive"),
-        (lambda: LocalOutliers(contamination=0.6), "contamination is a share"),
-        (lambda: CompositeScreen(false_alarms=0.0), "are shares"),
-        (lambda: CompositeScreen(kinds=("noise",)), "one or several of tiles"),  # type: ignore[arg-type]
+        (lambda: NeuralCleanse(steps=0), "NeuralCleanse.steps: expected int >= 1, not 0"),
+        (lambda: NeuralCleanse(multiplier=1.0), "NeuralCleanse.multiplier: expected float > 1, not 1.0"),
+        (
+            lambda: NeuralCleanse(classes=(1, 1, 2)),
+            r"NeuralCleanse.classes: expected none\|int >= 0,... \(all different\), not \(1, 1, 2\)",
+        ),
+        (lambda: NeuralCleanse(success=1.5), "NeuralCleanse.success: expected float > 0 and <= 1, not 1.5"),
+        (lambda: ABS(levels=1), "ABS.levels: expected int >= 2, not 1"),
+        (lambda: ABS(layers=()), r"ABS.layers: expected last\|all\|int\|str,... \(at least one\), not \(\)"),
+        (lambda: ABS(size=0.0), "ABS.size: expected float > 0 and <= 1, not 0.0"),
+        (lambda: MixProbing(threshold=0.0), "MixProbing.threshold: expected float > 0, not 0.0"),
+        (
+            lambda: LocalOutliers(contamination=0.6),
+            "LocalOutliers.contamination: expected float > 0 and <= 0.5, not 0.6",
+        ),
+        (
+            lambda: CompositeScreen(false_alarms=0.0),
+            "CompositeScreen.false_alarms: expected float > 0 and < 1, not 0.0",
+        ),
+        (
+            lambda: CompositeScreen(kinds=("noise",)),
+            r"CompositeScreen.kinds\[0\]: expected tiles\|halves\|insets\|blend\|stripes\|patch, not 'noise'",
+        ),  # type: ignore[arg-type]
     ],
 )
 def test_settings_out_of_range_are_refused(make: Callable[[], object], message: str) -> None:

@@ -633,36 +633,45 @@ def test_maze_steals_without_data(answers: str, victim: nn.Module, tiny_task: Ta
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Distillation(temperature=0), "between 0.05 and 1000"),
-        (lambda: Distillation(temperature=1e200), "between 0.05 and 1000"),
-        (lambda: KnockoffAdaptive(rate=math.inf), "positive and finite"),
-        (lambda: Distillation(label_weight=1.0), "nothing would be learned of the victim"),
-        (lambda: Distillation(queries=0), "queries must be positive"),
-        (lambda: KnockoffAdaptive(queries=0), "queries must be positive"),
-        (lambda: KnockoffAdaptive(reward="luck"), "choose certainty, diversity, loss or all"),  # type: ignore[arg-type]
-        (lambda: KnockoffAdaptive(groups="truth"), "choose labels or clusters"),  # type: ignore[arg-type]
-        (lambda: KnockoffAdaptive(window=1), "window at least 2"),
-        (lambda: KnockoffAdaptive(rate=0.0), "rate must be positive"),
-        (lambda: JBDA(seeds=0), "seeds must be positive"),
-        (lambda: JBDA(step=0.0), "step must lie in"),
-        (lambda: JBDA(period=0), "period and reservoir must be positive"),
-        (lambda: JBDA(reservoir=0), "period and reservoir must be positive"),
-        (lambda: JBDA(target="other"), "choose own or random"),  # type: ignore[arg-type]
+        (lambda: Distillation(temperature=0), "Distillation.temperature: expected float from 0.05 to 1000, not 0"),
+        (
+            lambda: Distillation(temperature=1e200),
+            r"Distillation.temperature: expected float from 0.05 to 1000, not 1e\+200",
+        ),
+        (lambda: KnockoffAdaptive(rate=math.inf), r"KnockoffAdaptive.rate: expected none\|float > 0, not inf"),
+        (lambda: Distillation(label_weight=1.0), "Distillation.label_weight: expected float >= 0 and < 1, not 1.0"),
+        (lambda: Distillation(queries=0), r"Distillation.queries: expected none\|int >= 1, not 0"),
+        (lambda: KnockoffAdaptive(queries=0), r"KnockoffAdaptive.queries: expected none\|int >= 1, not 0"),
+        (
+            lambda: KnockoffAdaptive(reward="luck"),
+            r"KnockoffAdaptive.reward: expected certainty\|diversity\|loss\|all, not 'luck'",
+        ),  # type: ignore[arg-type]
+        (lambda: KnockoffAdaptive(groups="truth"), r"KnockoffAdaptive.groups: expected labels\|clusters, not 'truth'"),  # type: ignore[arg-type]
+        (lambda: KnockoffAdaptive(window=1), "KnockoffAdaptive.window: expected int >= 2, not 1"),
+        (lambda: KnockoffAdaptive(rate=0.0), r"KnockoffAdaptive.rate: expected none\|float > 0, not 0.0"),
+        (lambda: JBDA(seeds=0), "JBDA.seeds: expected int >= 1, not 0"),
+        (lambda: JBDA(step=0.0), "JBDA.step: expected float > 0 and <= 1, not 0.0"),
+        (lambda: JBDA(period=0), r"JBDA.period: expected none\|int >= 1, not 0"),
+        (lambda: JBDA(reservoir=0), r"JBDA.reservoir: expected none\|int >= 1, not 0"),
+        (lambda: JBDA(target="other"), r"JBDA.target: expected own\|random, not 'other'"),  # type: ignore[arg-type]
         (lambda: JBDA(rounds=40), "set reservoir, or lower rounds"),
-        (lambda: ActiveThief(queries=0), "queries must be positive"),
-        (lambda: ActiveThief(strategy="guess"), "choose uncertainty, k-center or random"),  # type: ignore[arg-type]
-        (lambda: ActiveThief(rounds=0), "rounds and patience must be positive"),
-        (lambda: ActiveThief(initial=0.0), "shares of the queries"),
+        (lambda: ActiveThief(queries=0), r"ActiveThief.queries: expected none\|int >= 1, not 0"),
+        (
+            lambda: ActiveThief(strategy="guess"),
+            r"ActiveThief.strategy: expected uncertainty\|k-center\|random, not 'guess'",
+        ),  # type: ignore[arg-type]
+        (lambda: ActiveThief(rounds=0), "ActiveThief.rounds: expected int >= 1, not 0"),
+        (lambda: ActiveThief(initial=0.0), "ActiveThief.initial: expected float > 0 and <= 1, not 0.0"),
         (lambda: ActiveThief(initial=0.6, validation=0.5), "shares of the queries"),
-        (lambda: DFME(batch_size=1), "batch_size must be at least 2"),
-        (lambda: DFME(epsilon=0.0), "must be positive and finite"),
-        (lambda: DFME(momentum=1.0), "momentum must lie"),
-        (lambda: DFME(drops=(2.0,)), "drops must be shares"),
+        (lambda: DFME(batch_size=1), "DFME.batch_size: expected int >= 2, not 1"),
+        (lambda: DFME(epsilon=0.0), "DFME.epsilon: expected float > 0, not 0.0"),
+        (lambda: DFME(momentum=1.0), "DFME.momentum: expected float >= 0 and < 1, not 1.0"),
+        (lambda: DFME(drops=(2.0,)), r"DFME.drops\[0\]: expected float from 0 to 1, not 2.0"),
         (lambda: DFME(queries=100), "raise queries or lower batch_size"),
-        (lambda: MAZE(batch_size=1), "batch_size must be at least 2"),
-        (lambda: MAZE(replay_steps=-1), "replay_steps not negative"),
-        (lambda: MAZE(epsilon=math.nan), "must be positive and finite"),
-        (lambda: MAZE(momentum=1.0), "momentum must lie"),
+        (lambda: MAZE(batch_size=1), "MAZE.batch_size: expected int >= 2, not 1"),
+        (lambda: MAZE(replay_steps=-1), "MAZE.replay_steps: expected int >= 0, not -1"),
+        (lambda: MAZE(epsilon=math.nan), "MAZE.epsilon: expected float > 0, not nan"),
+        (lambda: MAZE(momentum=1.0), "MAZE.momentum: expected float >= 0 and < 1, not 1.0"),
         (lambda: MAZE(memory=100), "raise it, or say none"),
         (lambda: MAZE(queries=100), "raise queries or lower batch_size"),
     ],

@@ -9,12 +9,13 @@ from __future__ import annotations
 import itertools
 import math
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, get_args
+from typing import Annotated, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from heirmark.combining import CORNERS, Region, blend, paste, paste_square, region, square_side, stripes, tile
+from heirmark.configuration import distinct, not_empty
 from heirmark.errors import BadConfig, BadData
 from heirmark.runtime import derive_seed, generator_of
 from heirmark.task import Split
@@ -22,6 +23,7 @@ from heirmark.training import Rows
 
 Kind: TypeAlias = Literal["tiles", "halves", "insets", "blend", "stripes", "patch"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+Kinds: TypeAlias = Annotated[tuple[Kind, ...], not_empty, distinct]
 SOURCES: dict[str, int] = {"tiles": 4, "halves": 2, "insets": 2, "blend": 2, "stripes": 2, "patch": 1}
 """How many images one composite of a kind is made of."""
 LAYOUTS: dict[str, tuple[str, ...]] = {
@@ -57,16 +59,6 @@ class Composites:
 
     inputs: Tensor
     shares: Tensor
-
-
-def check_kinds(kinds: tuple[str, ...]) -> None:
-    """Refuse kinds that there are not.
-
-    Raises:
-        BadConfig: for none at all, an unknown one or a repeated one.
-    """
-    if not kinds or len(set(kinds)) != len(kinds) or not set(kinds) <= set(KINDS):
-        raise BadConfig(f"kinds are one or several of {', '.join(KINDS)}, each once, not {', '.join(kinds) or 'none'}")
 
 
 def fitting(kinds: tuple[Kind, ...], classes: int, *, spare: int = 0) -> tuple[Kind, ...]:

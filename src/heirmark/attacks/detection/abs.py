@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from heirmark.asking import evaluating
 from heirmark.attacks.base import Inspected, Reversed
 from heirmark.attacks.detection.reversing import measured, require_images, squash, stamp
 from heirmark.attacks.detection.stimulation import Layer, choose_layers, layers_of, stimulated, watching
-from heirmark.errors import BadConfig, BadData
+from heirmark.configuration import above, at_least, at_most, checked, not_empty
+from heirmark.errors import BadData
 from heirmark.layout import channels_last
 from heirmark.models import ModelSpec, askable
 from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
@@ -62,6 +63,7 @@ def elevations(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class ABS:
     """Hold neuron after neuron at rising levels, take those that lead to one class, and make triggers that excite them.
 
@@ -88,36 +90,19 @@ class ABS:
         checked: images of other classes on which the success is measured, at most.
     """
 
-    layers: Literal["last", "all"] | tuple[int | str, ...] = "all"
-    seeds: int = 1
-    levels: int = 5
-    reach: float = 4.0
-    agreement: float = 0.8
-    candidates: int = 10
-    steps: int = 1000
-    learning_rate: float = 0.1
-    size: float = 0.0625
-    other_weight: float = 1e-4
-    mask_weight: float = 2.0
-    threshold: float = 0.88
-    checked: int = 1000
-
-    def __post_init__(self) -> None:
-        if min(self.seeds, self.candidates, self.steps, self.checked, self.levels - 1) < 1:
-            raise BadConfig(
-                f"seeds, candidates, steps and checked must be positive, levels at least 2: raise them in {self}"
-            )
-        if min(self.reach, self.learning_rate) <= 0 or min(self.other_weight, self.mask_weight) < 0:
-            raise BadConfig(f"reach and learning_rate must be positive, the weights not negative: raise them in {self}")
-        if not (0 < self.agreement <= 1 and 0 < self.size <= 1 and 0 < self.threshold <= 1):
-            raise BadConfig(
-                f"agreement, size and threshold are shares: give them in (0, 1], not {self.agreement}, {self.size}, "
-                f"{self.threshold}"
-            )
-        if not self.layers or (isinstance(self.layers, str) and self.layers not in ("last", "all")):
-            raise BadConfig(
-                f"layers are last, all, or names and positions of some: choose one of these, not {self.layers!r}"
-            )
+    layers: Literal["last", "all"] | Annotated[tuple[int | str, ...], not_empty] = "all"
+    seeds: Annotated[int, at_least(1)] = 1
+    levels: Annotated[int, at_least(2)] = 5
+    reach: Annotated[float, above(0)] = 4.0
+    agreement: Annotated[float, above(0), at_most(1)] = 0.8
+    candidates: Annotated[int, at_least(1)] = 10
+    steps: Annotated[int, at_least(1)] = 1000
+    learning_rate: Annotated[float, above(0)] = 0.1
+    size: Annotated[float, above(0), at_most(1)] = 0.0625
+    other_weight: Annotated[float, at_least(0)] = 1e-4
+    mask_weight: Annotated[float, at_least(0)] = 2.0
+    threshold: Annotated[float, above(0), at_most(1)] = 0.88
+    checked: Annotated[int, at_least(1)] = 1000
 
     def __call__(
         self, model: nn.Module, spec: ModelSpec, data: Split, *, seed: int, runtime: Runtime | None = None

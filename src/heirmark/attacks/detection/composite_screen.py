@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from heirmark.asking import predict
 from heirmark.attacks.base import Screen
-from heirmark.attacks.composites import KIND_OF, KINDS, LAYOUTS, SOURCES, Kind, check_images, check_kinds, combine
+from heirmark.attacks.composites import KIND_OF, KINDS, LAYOUTS, SOURCES, Kinds, check_images, combine
 from heirmark.combining import CORNERS, as_stored
-from heirmark.errors import BadConfig, BadData
+from heirmark.configuration import above, at_least, below, checked
+from heirmark.errors import BadData
 from heirmark.models import Architecture, ModelSpec, architecture, factory_of, specify
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split
@@ -27,6 +29,7 @@ PATCHES = ("square", "noise")
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class CompositeScreen:
     """Train a small net on the adversary's images and on composites of them, and flag what it takes for a composite.
 
@@ -47,25 +50,16 @@ class CompositeScreen:
         false_alarms: share of natural images that may be flagged.
     """
 
-    kinds: tuple[Kind, ...] = KINDS
+    kinds: Kinds = KINDS
     model: Architecture = architecture("naivenet:width=16,hidden=64,batch_norm=true")
     recipe: Recipe = field(
         default=Recipe(
             epochs=10, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, augment="flip"
         )
     )
-    samples: int = 10_000
-    held_out: float = 0.2
-    false_alarms: float = 0.01
-
-    def __post_init__(self) -> None:
-        check_kinds(self.kinds)
-        if self.samples < 2:
-            raise BadConfig(f"samples must be at least 2, some that train and some that do not, not {self.samples}")
-        if not (0 < self.held_out < 1 and 0 < self.false_alarms < 1):
-            raise BadConfig(
-                f"held_out and false_alarms are shares: give them in (0, 1), not {self.held_out} and {self.false_alarms}"
-            )
+    samples: Annotated[int, at_least(2)] = 10_000
+    held_out: Annotated[float, above(0), below(1)] = 0.2
+    false_alarms: Annotated[float, above(0), below(1)] = 0.01
 
     def promising(self, images: int) -> CompositeScreen:
         """The same with so many false alarms, if more than these, as are the fewest that so many images can promise."""

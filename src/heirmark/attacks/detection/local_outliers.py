@@ -6,13 +6,14 @@ MEA-Defender tries it against a verifier's queries (Lv et al. 2024, arXiv 2401.1
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from heirmark.asking import outputs_of, predict
 from heirmark.attacks.base import Screen
+from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec, features_of
 from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
@@ -20,6 +21,7 @@ from heirmark.task import Split
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class LocalOutliers:
     """Flag queries whose neighbourhood among the adversary's examples is sparser than that of their neighbours.
 
@@ -39,19 +41,13 @@ class LocalOutliers:
 
     on: Literal["inputs", "features", "logits"] = "inputs"
     samples: int = 5000
-    neighbours: int = 20
-    contamination: float = 0.01
-    components: int | None = None
+    neighbours: Annotated[int, at_least(1)] = 20
+    contamination: Annotated[float, above(0), at_most(0.5)] = 0.01
+    components: Annotated[int, at_least(1)] | None = None
 
     def __post_init__(self) -> None:
-        if self.on not in ("inputs", "features", "logits"):
-            raise BadConfig(f"unknown space {self.on!r}: choose inputs, features or logits")
-        if min(self.neighbours, 1 if self.components is None else self.components) < 1:
-            raise BadConfig(f"neighbours and components must be positive, not {self.neighbours} and {self.components}")
         if self.samples <= self.neighbours:
             raise BadConfig(f"{self.neighbours} neighbours need more examples than {self.samples}: raise samples")
-        if not 0 < self.contamination <= 0.5:
-            raise BadConfig(f"contamination is a share: give one in (0, 0.5], not {self.contamination}")
 
     def __call__(
         self, model: nn.Module, spec: ModelSpec, data: Split, *, seed: int, runtime: Runtime | None = None

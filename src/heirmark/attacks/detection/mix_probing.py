@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import combinations, permutations
-from typing import Literal, TypeAlias, get_args
+from typing import Annotated, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,8 @@ from heirmark.asking import predict
 from heirmark.attacks.base import Inspected
 from heirmark.attacks.composites import KIND_OF, SOURCES, check_images, combine, pick_each
 from heirmark.attacks.detection.outliers import anomaly_index
-from heirmark.errors import BadConfig, BadData
+from heirmark.configuration import above, at_least, checked, not_empty, within
+from heirmark.errors import BadData
 from heirmark.models import ModelSpec
 from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
 from heirmark.task import Split
@@ -23,6 +24,7 @@ Way: TypeAlias = Literal["left-right", "top-bottom", "diagonal", "centre", "band
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class MixProbing:
     """Mix images of every pair of classes in several ways, and look for mixes that are always given one label not shown.
 
@@ -45,25 +47,12 @@ class MixProbing:
         least: share of its mixes that a combination has to send to one label at least, to be called consistent.
     """
 
-    ways: tuple[Way, ...] = get_args(Way)
-    samples: int = 50
-    pairs: int = 10_000
-    quadruples: int = 210
-    threshold: float = 3.5
-    least: float = 0.9
-
-    def __post_init__(self) -> None:
-        unknown = [way for way in self.ways if way not in get_args(Way)]
-        if unknown or not self.ways:
-            raise BadConfig(f"unknown ways to mix {unknown}: choose some of {', '.join(get_args(Way))}")
-        if min(self.samples, self.pairs, self.quadruples) < 1:
-            raise BadConfig(
-                f"samples, pairs and quadruples must be positive, not {self.samples}, {self.pairs} and {self.quadruples}"
-            )
-        if not 0 < self.threshold < math.inf or not 0 <= self.least <= 1:
-            raise BadConfig(
-                f"threshold must be positive and least a share in [0, 1], not {self.threshold} and {self.least}"
-            )
+    ways: Annotated[tuple[Way, ...], not_empty] = get_args(Way)
+    samples: Annotated[int, at_least(1)] = 50
+    pairs: Annotated[int, at_least(1)] = 10_000
+    quadruples: Annotated[int, at_least(1)] = 210
+    threshold: Annotated[float, above(0)] = 3.5
+    least: Annotated[float, within(0, 1)] = 0.9
 
     def __call__(
         self, model: nn.Module, spec: ModelSpec, data: Split, *, seed: int, runtime: Runtime | None = None

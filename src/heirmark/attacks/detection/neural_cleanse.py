@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from heirmark.asking import evaluating
 from heirmark.attacks.base import Inspected
 from heirmark.attacks.detection.outliers import anomaly_index
 from heirmark.attacks.detection.reversing import measured, require_images, squash, stamp, unsquash
+from heirmark.configuration import above, at_least, at_most, checked, distinct
 from heirmark.errors import BadConfig, BadData
 from heirmark.layout import channels_last
 from heirmark.models import ModelSpec, askable
@@ -99,6 +100,7 @@ class Search:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class NeuralCleanse:
     """For every class, find the smallest mask and pattern that send images there; a class with a far smaller one is suspect.
 
@@ -122,37 +124,23 @@ class NeuralCleanse:
         checked: images of other classes on which a trigger's success is reported, at most.
     """
 
-    steps: int = 1000
-    samples: int = 1000
-    batch_size: int = 32
-    learning_rate: float = 0.1
-    initial_cost: float = 1e-3
-    success: float = 0.99
-    patience: int = 5
-    multiplier: float = 2.0
-    stop_patience: int | None = 25
-    threshold: float = 2.0
+    steps: Annotated[int, at_least(1)] = 1000
+    samples: Annotated[int, at_least(1)] = 1000
+    batch_size: Annotated[int, at_least(1)] = 32
+    learning_rate: Annotated[float, above(0)] = 0.1
+    initial_cost: Annotated[float, above(0)] = 1e-3
+    success: Annotated[float, above(0), at_most(1)] = 0.99
+    patience: Annotated[int, at_least(1)] = 5
+    multiplier: Annotated[float, above(1)] = 2.0
+    stop_patience: Annotated[int, at_least(1)] | None = 25
+    threshold: Annotated[float, above(0)] = 2.0
     sources: Literal["all", "other"] = "all"
-    classes: tuple[int, ...] | None = None
-    together: int = 10
-    checked: int = 1000
+    classes: Annotated[tuple[Annotated[int, at_least(0)], ...], distinct] | None = None
+    together: Annotated[int, at_least(1)] = 10
+    checked: Annotated[int, at_least(1)] = 1000
 
     def __post_init__(self) -> None:
-        counts = (self.steps, self.samples, self.batch_size, self.patience, self.together, self.checked)
-        if min(*counts, 1 if self.stop_patience is None else self.stop_patience) < 1:
-            raise BadConfig(
-                "steps, samples, batch_size, patience, stop_patience, together and checked must be positive: "
-                + str(self)
-            )
-        if min(self.learning_rate, self.initial_cost, self.threshold) <= 0 or self.multiplier <= 1:
-            raise BadConfig(
-                f"learning_rate, initial_cost and threshold must be positive, multiplier above 1: raise them in {self}"
-            )
-        if not 0 < self.success <= 1:
-            raise BadConfig(f"success is a share: give one in (0, 1], not {self.success}")
-        if self.sources not in ("all", "other"):
-            raise BadConfig(f"unknown sources {self.sources!r}: choose all or other")
-        if self.classes is not None and (len(set(self.classes)) < max(3, len(self.classes)) or min(self.classes) < 0):
+        if self.classes is not None and len(self.classes) < 3:
             raise BadConfig(f"an outlier needs three different classes to stand out from, not {self.classes}: add some")
 
     def __call__(

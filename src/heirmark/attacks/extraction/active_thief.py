@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from heirmark.asking import predict
 from heirmark.attacks.base import Stolen
 from heirmark.attacks.extraction.learning import enough, fresh_copy, learn, targets_of
 from heirmark.blackbox import BlackBox
+from heirmark.configuration import above, at_least, at_most, checked, within
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture, ModelSpec, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
@@ -72,6 +73,7 @@ def macro_f1(predicted: Tensor, labels: Tensor, classes: int) -> float:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class ActiveThief:
     """Ask about a few images of the pool, train a copy, let it choose what to ask next, and repeat.
 
@@ -97,24 +99,18 @@ class ActiveThief:
 
     model: Architecture = architecture("vgg-like:dropout=0.1")
     recipe: Recipe = field(default=ACTIVE_THIEF_RECIPE)
-    queries: int | None = None
+    queries: Annotated[int, at_least(1)] | None = None
     strategy: Literal["uncertainty", "k-center", "random"] = "uncertainty"
-    rounds: int = 10
-    initial: float = 0.1
-    validation: float = 0.2
-    patience: int = 100
+    rounds: Annotated[int, at_least(1)] = 10
+    initial: Annotated[float, above(0), at_most(1)] = 0.1
+    validation: Annotated[float, within(0, 1)] = 0.2
+    patience: Annotated[int, at_least(1)] = 100
 
     def __post_init__(self) -> None:
-        if self.queries is not None and self.queries < 1:
-            raise BadConfig(f"queries must be positive, not {self.queries}")
-        if self.strategy not in ("uncertainty", "k-center", "random"):
-            raise BadConfig(f"unknown strategy {self.strategy!r}: choose uncertainty, k-center or random")
-        if self.rounds < 1 or self.patience < 1:
-            raise BadConfig(f"rounds and patience must be positive: {self}")
-        if not (self.initial > 0 and self.validation >= 0 and self.initial + self.validation <= 1):
+        if self.initial + self.validation > 1:
             raise BadConfig(
-                f"initial must be above 0, validation not below, and both together at most 1, not {self.initial} and "
-                f"{self.validation}: they are shares of the queries"
+                f"initial and validation are shares of the queries: lower them, from {self.initial} and "
+                f"{self.validation}, to at most 1 together"
             )
 
     def shares(self, queries: int) -> tuple[int, int, tuple[int, ...]]:

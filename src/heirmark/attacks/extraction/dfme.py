@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from heirmark.attacks.extraction.generating import (
 )
 from heirmark.attacks.extraction.learning import targets_of, train_step
 from heirmark.blackbox import Answers, BlackBox
-from heirmark.errors import BadConfig
+from heirmark.configuration import above, at_least, below, checked, within
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime
 from heirmark.task import Split
@@ -51,6 +51,7 @@ def recovered_logits(answers: Answers) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class DFME:
     """Steal without data: a generator looks for images on which copy and victim differ, the copy learns to agree on them.
 
@@ -87,32 +88,22 @@ class DFME:
 
     model: Architecture = architecture("resnet18")
     queries: int = 20_000_000
-    batch_size: int = 256
-    learning_rate: float = 0.1
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    generator_rate: float = 1e-4
-    drops: tuple[float, ...] = (0.1, 0.3, 0.5)
-    drop_factor: float = 0.3
-    latent: int = 256
-    width: int = 64
-    generator_steps: int = 1
-    student_steps: int = 5
-    directions: int = 1
-    epsilon: float = 1e-3
-    diversity: float = 1.0
+    batch_size: Annotated[int, at_least(2)] = 256
+    learning_rate: Annotated[float, above(0)] = 0.1
+    momentum: Annotated[float, at_least(0), below(1)] = 0.9
+    weight_decay: Annotated[float, at_least(0)] = 5e-4
+    generator_rate: Annotated[float, above(0)] = 1e-4
+    drops: tuple[Annotated[float, within(0, 1)], ...] = (0.1, 0.3, 0.5)
+    drop_factor: Annotated[float, above(0)] = 0.3
+    latent: Annotated[int, at_least(1)] = 256
+    width: Annotated[int, at_least(1)] = 64
+    generator_steps: Annotated[int, at_least(1)] = 1
+    student_steps: Annotated[int, at_least(1)] = 5
+    directions: Annotated[int, at_least(1)] = 1
+    epsilon: Annotated[float, above(0)] = 1e-3
+    diversity: Annotated[float, at_least(0)] = 1.0
 
     def __post_init__(self) -> None:
-        counts = (self.latent, self.width, self.generator_steps, self.student_steps, self.directions)
-        if min(counts) < 1 or self.batch_size < 2:
-            raise BadConfig(f"batch_size must be at least 2, latent, width, steps and directions positive: {self}")
-        rates = (self.learning_rate, self.generator_rate, self.drop_factor, self.epsilon)
-        if not all(0 < rate < math.inf for rate in rates):
-            raise BadConfig(f"learning rates, drop_factor and epsilon must be positive and finite: {self}")
-        if not (0 <= self.momentum < 1 and 0 <= self.weight_decay < math.inf and 0 <= self.diversity < math.inf):
-            raise BadConfig(f"momentum must lie in [0, 1), weight_decay and diversity may not be negative: {self}")
-        if not all(0 <= drop <= 1 for drop in self.drops):
-            raise BadConfig(f"drops must be shares of the iterations, in [0, 1], not {self.drops}")
         check_affordable(self.queries, self.cost(labels=True))
 
     def cost(self, *, labels: bool) -> int:

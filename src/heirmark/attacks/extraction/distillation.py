@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor
 from heirmark.attacks.base import Stolen
 from heirmark.attacks.extraction.learning import enough, fresh_copy, learn, targets_of
 from heirmark.blackbox import BlackBox
+from heirmark.configuration import at_least, below, checked, within
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
@@ -45,6 +46,7 @@ def soften(probabilities: Tensor, temperature: float) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Distillation:
     """Train a copy on the victim's answers at a raised temperature, and on true labels as well if the thief has such.
 
@@ -66,19 +68,9 @@ class Distillation:
 
     model: Architecture = architecture("resnet18")
     recipe: Recipe = field(default=DISTILLATION_RECIPE)
-    temperature: float = 7.0
-    label_weight: float = 0.0
-    queries: int | None = None
-
-    def __post_init__(self) -> None:
-        if not 0.05 <= self.temperature <= 1000:
-            raise BadConfig(f"temperature must lie between 0.05 and 1000, not {self.temperature}")
-        if not 0 <= self.label_weight < 1:
-            raise BadConfig(
-                f"label_weight must lie in [0, 1), not {self.label_weight}: at 1 nothing would be learned of the victim"
-            )
-        if self.queries is not None and self.queries < 1:
-            raise BadConfig(f"queries must be positive, not {self.queries}")
+    temperature: Annotated[float, within(0.05, 1000)] = 7.0
+    label_weight: Annotated[float, at_least(0), below(1)] = 0.0
+    queries: Annotated[int, at_least(1)] | None = None
 
     def loss(self, logits: Tensor, answers: Tensor, labels: Tensor | None = None) -> Tensor:
         """The loss of a batch.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,7 @@ from heirmark.asking import batch_for, evaluating
 from heirmark.attacks.base import Stolen
 from heirmark.attacks.extraction.learning import fresh_copy, targets_of
 from heirmark.blackbox import BlackBox
+from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig
 from heirmark.layout import channels_last
 from heirmark.models import Architecture, architecture
@@ -54,6 +55,7 @@ def ascend(model: nn.Module, images: Tensor, classes: Tensor, step: float, *, ta
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class JBDA:
     """Train a substitute on a few images, step from each along the substitute's Jacobian, ask about the new ones, and repeat.
 
@@ -79,24 +81,16 @@ class JBDA:
 
     model: Architecture = architecture("naivenet")
     recipe: Recipe = field(default=JBDA_RECIPE)
-    seeds: int = 150
-    rounds: int = 6
-    step: float = 0.1
-    period: int | None = None
-    reservoir: int | None = None
-    doubling: int = 3
+    seeds: Annotated[int, at_least(1)] = 150
+    rounds: Annotated[int, at_least(0)] = 6
+    step: Annotated[float, above(0), at_most(1)] = 0.1
+    period: Annotated[int, at_least(1)] | None = None
+    reservoir: Annotated[int, at_least(1)] | None = None
+    doubling: Annotated[int, at_least(0)] = 3
     target: Literal["own", "random"] = "own"
     restart: bool = False
 
     def __post_init__(self) -> None:
-        if self.seeds < 1 or self.rounds < 0 or self.doubling < 0:
-            raise BadConfig(f"seeds must be positive, rounds and doubling may not be negative: {self}")
-        if not 0 < self.step <= 1:
-            raise BadConfig(f"step must lie in (0, 1], the range of a pixel, not {self.step}")
-        if min(1 if self.period is None else self.period, 1 if self.reservoir is None else self.reservoir) < 1:
-            raise BadConfig(f"period and reservoir must be positive, or none: {self}")
-        if self.target not in ("own", "random"):
-            raise BadConfig(f"unknown target {self.target!r}: choose own or random")
         if self.queries > 10**9:
             raise BadConfig(
                 f"{self.rounds} rounds of doubling are {self.queries} queries: set reservoir, or lower rounds"

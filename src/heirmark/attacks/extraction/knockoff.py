@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 
 from heirmark.attacks.base import Stolen
 from heirmark.attacks.extraction.learning import enough, fresh_copy, targets_of
 from heirmark.blackbox import BlackBox
-from heirmark.errors import BadConfig
+from heirmark.configuration import at_least, checked
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split
@@ -23,6 +23,7 @@ KNOCKOFF_RECIPE = Recipe(
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Knockoff:
     """Ask the victim once about each query image, then train a copy on its answers.
 
@@ -40,11 +41,7 @@ class Knockoff:
 
     model: Architecture = architecture("resnet18")
     recipe: Recipe = field(default=KNOCKOFF_RECIPE)
-    queries: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.queries is not None and self.queries < 1:
-            raise BadConfig(f"queries must be positive, not {self.queries}")
+    queries: Annotated[int, at_least(1)] | None = None
 
     def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Stolen:
         """Steal.

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +15,7 @@ from heirmark.attacks.extraction.generating import check_finite
 from heirmark.attacks.extraction.knockoff import KNOCKOFF_RECIPE
 from heirmark.attacks.extraction.learning import enough, fresh_copy, probabilities_of, targets_of, train_step
 from heirmark.blackbox import BlackBox
+from heirmark.configuration import above, at_least, checked
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of, seeded
@@ -103,6 +103,7 @@ def _reduced(inputs: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class KnockoffAdaptive:
     """Learn which groups of one's images are worth asking about, while asking; then train a copy on all answers.
 
@@ -137,26 +138,14 @@ class KnockoffAdaptive:
 
     model: Architecture = architecture("resnet18")
     recipe: Recipe = field(default=KNOCKOFF_RECIPE)
-    queries: int | None = None
+    queries: Annotated[int, at_least(1)] | None = None
     reward: Literal["certainty", "diversity", "loss", "all"] = "all"
     groups: Literal["labels", "clusters"] = "labels"
-    clusters: int = 30
-    batch: int = 64
+    clusters: Annotated[int, at_least(1)] = 30
+    batch: Annotated[int, at_least(1)] = 64
     online: Recipe = field(default=ONLINE_RECIPE)
-    rate: float | None = None
-    window: int = 100
-
-    def __post_init__(self) -> None:
-        if self.queries is not None and self.queries < 1:
-            raise BadConfig(f"queries must be positive, not {self.queries}")
-        if self.reward not in (*_REWARDS, "all"):
-            raise BadConfig(f"unknown reward {self.reward!r}: choose certainty, diversity, loss or all")
-        if self.groups not in ("labels", "clusters"):
-            raise BadConfig(f"unknown groups {self.groups!r}: choose labels or clusters")
-        if min(self.clusters, self.batch) < 1 or self.window < 2:
-            raise BadConfig(f"clusters and batch must be positive, window at least 2: {self}")
-        if self.rate is not None and not 0 < self.rate < math.inf:
-            raise BadConfig(f"rate must be positive and finite, or none, not {self.rate}")
+    rate: Annotated[float, above(0)] | None = None
+    window: Annotated[int, at_least(2)] = 100
 
     def rewards(self, box: BlackBox) -> tuple[Reward, ...]:
         """The kinds of reward that this victim's answers allow.

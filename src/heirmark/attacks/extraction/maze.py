@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from heirmark.attacks.extraction.generating import (
 )
 from heirmark.attacks.extraction.learning import probabilities_of, train_step
 from heirmark.blackbox import BlackBox
+from heirmark.configuration import above, at_least, below, checked
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime
@@ -72,6 +74,7 @@ class Memory:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class MAZE:
     """Steal without data: a generator looks for images on which copy and victim differ, the copy learns and repeats them.
 
@@ -118,33 +121,22 @@ class MAZE:
 
     model: Architecture = architecture("wrn-16-4")
     queries: int = 5_000_000
-    batch_size: int = 128
-    learning_rate: float = 0.1
-    generator_rate: float = 1e-4
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    latent: int = 100
-    width: int = 64
-    generator_steps: int = 1
-    student_steps: int = 5
-    replay_steps: int = 10
+    batch_size: Annotated[int, at_least(2)] = 128
+    learning_rate: Annotated[float, above(0)] = 0.1
+    generator_rate: Annotated[float, above(0)] = 1e-4
+    momentum: Annotated[float, at_least(0), below(1)] = 0.9
+    weight_decay: Annotated[float, at_least(0)] = 5e-4
+    latent: Annotated[int, at_least(1)] = 100
+    width: Annotated[int, at_least(1)] = 64
+    generator_steps: Annotated[int, at_least(1)] = 1
+    student_steps: Annotated[int, at_least(1)] = 5
+    replay_steps: Annotated[int, at_least(0)] = 10
     memory: int | None = None
-    directions: int = 10
-    epsilon: float = 1e-3
-    diversity: float = 1.0
+    directions: Annotated[int, at_least(1)] = 10
+    epsilon: Annotated[float, above(0)] = 1e-3
+    diversity: Annotated[float, at_least(0)] = 1.0
 
     def __post_init__(self) -> None:
-        counts = (self.latent, self.width, self.generator_steps, self.student_steps, self.directions)
-        if min(counts) < 1 or self.batch_size < 2 or self.replay_steps < 0:
-            raise BadConfig(
-                "batch_size must be at least 2, latent, width, steps and directions positive, "
-                f"replay_steps not negative: {self}"
-            )
-        rates = (self.learning_rate, self.generator_rate, self.epsilon)
-        if not all(0 < rate < math.inf for rate in rates):
-            raise BadConfig(f"learning rates and epsilon must be positive and finite: {self}")
-        if not (0 <= self.momentum < 1 and 0 <= self.weight_decay < math.inf and 0 <= self.diversity < math.inf):
-            raise BadConfig(f"momentum must lie in [0, 1), weight_decay and diversity may not be negative: {self}")
         if self.memory is not None and self.memory < self.batch_size:
             raise BadConfig(f"memory must hold a batch of {self.batch_size}, not {self.memory}: raise it, or say none")
         check_affordable(self.queries, self.cost(labels=True))

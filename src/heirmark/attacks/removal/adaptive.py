@@ -7,7 +7,7 @@ No paper's attack: it is the strongest that we know of against composite trigger
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from heirmark.asking import predict
 from heirmark.attacks.base import Altered
-from heirmark.attacks.composites import KINDS, Composites, Kind, check_kinds, compose_all, fitting
+from heirmark.attacks.composites import KINDS, Composites, Kinds, compose_all, fitting
 from heirmark.attacks.removal.parts import RETRAINING, altered, reinitialise, taken, tune
-from heirmark.errors import BadConfig
+from heirmark.configuration import at_least, checked
 from heirmark.models import CUSTOM, ModelSpec
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split
@@ -25,6 +25,7 @@ from heirmark.training import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class AdaptiveUnlearning:
     """Fine-tune on composites of all classes in all orders with harmless soft labels, joined by clean data.
 
@@ -43,18 +44,11 @@ class AdaptiveUnlearning:
         own_recipe: of his own model, for ``"own-model"`` (inferred).
     """
 
-    kinds: tuple[Kind, ...] = KINDS
+    kinds: Kinds = KINDS
     answer: Literal["shared", "own-model"] = "shared"
-    composites: int | None = None
+    composites: Annotated[int, at_least(1)] | None = None
     recipe: Recipe = field(default=RETRAINING)
     own_recipe: Recipe = field(default=RETRAINING)
-
-    def __post_init__(self) -> None:
-        check_kinds(self.kinds)
-        if self.answer not in ("shared", "own-model"):
-            raise BadConfig(f"unknown answer {self.answer!r}: choose shared or own-model")
-        if self.composites is not None and self.composites < 1:
-            raise BadConfig(f"composites must be positive, not {self.composites}")
 
     def __call__(
         self,

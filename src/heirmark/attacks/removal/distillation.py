@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,7 @@ from heirmark.asking import predict
 from heirmark.attacks.base import Altered
 from heirmark.attacks.extraction.distillation import DISTILLATION_RECIPE
 from heirmark.attacks.removal.parts import taken
-from heirmark.errors import BadConfig
+from heirmark.configuration import checked, within
 from heirmark.layout import channels_last
 from heirmark.models import Architecture, ModelSpec, architecture, factory_of, specify
 from heirmark.runtime import Runtime, as_floats, derive_seed
@@ -43,6 +44,7 @@ def distillation_loss(
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class DistillTo:
     """Train another model on the answers of the one that the thief holds and on the true labels of his data.
 
@@ -58,16 +60,9 @@ class DistillTo:
     """
 
     model: Architecture = architecture("mobilenet-v2")
-    temperature: float = 7.0
-    with_labels: float = 0.1
+    temperature: Annotated[float, within(0.05, 1000)] = 7.0
+    with_labels: Annotated[float, within(0, 1)] = 0.1
     recipe: Recipe = field(default=DISTILLATION_RECIPE)
-
-    def __post_init__(self) -> None:
-        if not 0.05 <= self.temperature <= 1000 or not 0 <= self.with_labels <= 1:
-            raise BadConfig(
-                "temperature must lie between 0.05 and 1000 and with_labels in [0, 1], "
-                f"not {self.temperature} and {self.with_labels}"
-            )
 
     def __call__(
         self,

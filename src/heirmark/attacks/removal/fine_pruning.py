@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from heirmark.asking import predict
 from heirmark.attacks.base import Altered
 from heirmark.attacks.removal.parts import TUNING, altered, drawn, taken, tune
+from heirmark.configuration import at_least, below, checked, within
 from heirmark.errors import BadConfig
 from heirmark.layout import copied
 from heirmark.models import ModelSpec
@@ -24,6 +26,7 @@ STEPS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class FinePruning:
     """Cut the channels of the last convolution that clean data activate least, then fine-tune; what is cut stays dead.
 
@@ -39,18 +42,10 @@ class FinePruning:
         recipe: of the tuning; see :data:`heirmark.attacks.removal.parts.TUNING` (inferred, the paper says few epochs).
     """
 
-    rate: float | None = None
-    tolerance: float = 0.04
-    measured: int = 5000
+    rate: Annotated[float, at_least(0), below(1)] | None = None
+    tolerance: Annotated[float, within(0, 1)] = 0.04
+    measured: Annotated[int, at_least(1)] = 5000
     recipe: Recipe = field(default=TUNING)
-
-    def __post_init__(self) -> None:
-        if self.rate is not None and not 0 <= self.rate < 1:
-            raise BadConfig(f"rate is the share of channels to cut, in [0, 1), not {self.rate}")
-        if not 0 <= self.tolerance <= 1 or self.measured < 1:
-            raise BadConfig(
-                f"tolerance must lie in [0, 1] and measured be positive, not {self.tolerance}, {self.measured}"
-            )
 
     def __call__(
         self,

@@ -9,7 +9,7 @@ from torch import nn
 
 from heirmark.attacks.base import Altered
 from heirmark.attacks.removal.parts import TUNING, altered, head_of, reinitialise, taken, tune
-from heirmark.errors import BadConfig
+from heirmark.configuration import checked
 from heirmark.models import ModelSpec
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split
@@ -19,6 +19,7 @@ Kind: TypeAlias = Literal["ftal", "ftll", "rtal", "rtll"]
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class FineTuning:
     """Train the model on with the adversary's labelled examples.
 
@@ -33,10 +34,6 @@ class FineTuning:
 
     kind: Kind = "ftal"
     recipe: Recipe = field(default=TUNING)
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("ftal", "ftll", "rtal", "rtll"):
-            raise BadConfig(f"unknown kind {self.kind!r}: choose one of ftal, ftll, rtal, rtll")
 
     def __call__(
         self,

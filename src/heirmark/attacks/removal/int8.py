@@ -10,13 +10,14 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from heirmark.attacks.base import Altered
 from heirmark.attacks.removal.parts import drawn, taken
+from heirmark.configuration import at_least, checked
 from heirmark.errors import BadConfig
 from heirmark.models import ModelSpec
 from heirmark.runtime import Runtime, check_seed, derive_seed
@@ -28,6 +29,7 @@ BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Int8:
     """Convert weights and activations to 8-bit integers, with ranges measured on the adversary's inputs.
 
@@ -46,17 +48,9 @@ class Int8:
     libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime")
 
     per: Literal["tensor", "channel"] = "channel"
-    calibration: int = 512
+    calibration: Annotated[int, at_least(1)] = 512
     ranges: Literal["min-max", "entropy"] = "min-max"
     reduce_range: bool = False
-
-    def __post_init__(self) -> None:
-        if self.per not in ("tensor", "channel") or self.ranges not in ("min-max", "entropy"):
-            raise BadConfig(
-                f"per is tensor or channel and ranges is min-max or entropy, not {self.per!r} and {self.ranges!r}"
-            )
-        if self.calibration < 1:
-            raise BadConfig(f"calibration must be positive, not {self.calibration}")
 
     def __call__(
         self,

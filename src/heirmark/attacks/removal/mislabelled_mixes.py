@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from torch import nn
 
 from heirmark.attacks.base import Altered
-from heirmark.attacks.composites import Kind, check_kinds, compose_all, fitting, wrong_labels
+from heirmark.attacks.composites import Kinds, compose_all, fitting, wrong_labels
 from heirmark.attacks.removal.parts import RETRAINING, altered, taken, tune
-from heirmark.errors import BadConfig
+from heirmark.configuration import at_least, checked
 from heirmark.models import ModelSpec
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split
@@ -17,6 +18,7 @@ from heirmark.training import Mixed, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class MislabelledMixes:
     """Fine-tune with random mixes of all pairs of classes, labelled with a class that they do not show, among clean data.
 
@@ -32,15 +34,10 @@ class MislabelledMixes:
         recipe: of the tuning; see :data:`heirmark.attacks.removal.parts.RETRAINING`.
     """
 
-    kinds: tuple[Kind, ...] = ("halves", "blend", "stripes", "tiles")
-    mixes: int | None = None
-    per_batch: int = 64
+    kinds: Kinds = ("halves", "blend", "stripes", "tiles")
+    mixes: Annotated[int, at_least(1)] | None = None
+    per_batch: Annotated[int, at_least(1)] = 64
     recipe: Recipe = field(default=RETRAINING)
-
-    def __post_init__(self) -> None:
-        check_kinds(self.kinds)
-        if self.per_batch < 1 or (self.mixes is not None and self.mixes < 1):
-            raise BadConfig(f"mixes and per_batch must be positive, not {self.mixes} and {self.per_batch}")
 
     def __call__(
         self,

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import nn
 
 from heirmark.attacks.base import Altered
-from heirmark.attacks.composites import LAYOUTS, SOURCES, Kind, check_kinds, compose, fitting
+from heirmark.attacks.composites import LAYOUTS, SOURCES, Kind, compose, fitting
 from heirmark.attacks.removal.parts import RETRAINING, altered, taken, tune
-from heirmark.errors import BadConfig
+from heirmark.configuration import at_least, checked
 from heirmark.models import ModelSpec
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split
@@ -18,6 +19,7 @@ from heirmark.training import Mixed, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Overwriting:
     """Fine-tune with the thief's own trigger samples among clean data, in the hope that his mark replaces the owner's.
 
@@ -32,14 +34,9 @@ class Overwriting:
     """
 
     kind: Kind = "halves"
-    triggers: int = 500
-    per_batch: int = 32
+    triggers: Annotated[int, at_least(1)] = 500
+    per_batch: Annotated[int, at_least(1)] = 32
     recipe: Recipe = field(default=RETRAINING)
-
-    def __post_init__(self) -> None:
-        check_kinds((self.kind,))
-        if min(self.triggers, self.per_batch) < 1:
-            raise BadConfig(f"triggers and per_batch must be positive, not {self.triggers} and {self.per_batch}")
 
     def own_mark(self, data: Split, *, classes: int, seed: int, count: int, fresh: int = 0) -> Mixed:
         """The thief's trigger samples with their target.

@@ -9,6 +9,7 @@ from torch import nn
 
 from heirmark.attacks.base import Altered
 from heirmark.attacks.removal.parts import altered, taken
+from heirmark.configuration import checked
 from heirmark.models import ModelSpec
 from heirmark.models.front import FRONTS, Fronted, check_strength
 from heirmark.runtime import Runtime, check_seed
@@ -18,6 +19,7 @@ Kind: TypeAlias = Literal["noise", "bits", "box-blur", "gaussian-blur", "downsca
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Preprocessing:
     """Leave the weights, and put a transformation before the model; see :data:`heirmark.models.front.FRONTS`.
 

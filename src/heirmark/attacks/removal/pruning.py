@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -12,13 +12,14 @@ from torch.nn.utils import prune
 from heirmark.attacks.base import Altered
 from heirmark.attacks.removal.parts import altered, taken
 from heirmark.attacks.removal.weights import assign, weights_of
-from heirmark.errors import BadConfig
+from heirmark.configuration import at_least, below, checked
 from heirmark.models import ModelSpec
 from heirmark.runtime import Runtime, check_seed
 from heirmark.task import Split
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Pruning:
     """Set a share of all weights to zero, those of least magnitude; biases and norms stay.
 
@@ -32,14 +33,8 @@ class Pruning:
             at the same rate.
     """
 
-    rate: float = 0.5
+    rate: Annotated[float, at_least(0), below(1)] = 0.5
     kind: Literal["global-magnitude", "layer-magnitude"] = "global-magnitude"
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.rate < 1:
-            raise BadConfig(f"rate is the share of weights to prune, in [0, 1), not {self.rate}")
-        if self.kind not in ("global-magnitude", "layer-magnitude"):
-            raise BadConfig(f"unknown kind {self.kind!r}: choose global-magnitude or layer-magnitude")
 
     @torch.no_grad()
     def __call__(

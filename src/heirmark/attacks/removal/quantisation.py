@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from heirmark.attacks.base import Altered
 from heirmark.attacks.removal.parts import altered, taken
 from heirmark.attacks.removal.weights import Weight, assign, weights_of
-from heirmark.errors import BadConfig
+from heirmark.configuration import checked, within
 from heirmark.models import ModelSpec
 from heirmark.runtime import Runtime, check_seed
 from heirmark.task import Split
@@ -56,6 +56,7 @@ def quantise(weights: Tensor, bits: int, *, symmetric: bool = True) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Quantisation:
     """Keep all weights to few bits; computation stays in floating point.
 
@@ -69,15 +70,9 @@ class Quantisation:
         symmetric: levels around zero; otherwise from the least weight to the greatest.
     """
 
-    bits: int = 8
+    bits: Annotated[int, within(1, 16)] = 8
     per: Literal["tensor", "channel"] = "tensor"
     symmetric: bool = True
-
-    def __post_init__(self) -> None:
-        if not 1 <= self.bits <= 16:
-            raise BadConfig(f"bits must lie between 1 and 16, not {self.bits}")
-        if self.per not in ("tensor", "channel"):
-            raise BadConfig(f"unknown per={self.per!r}: choose tensor or channel")
 
     @torch.no_grad()
     def __call__(
