@@ -31,7 +31,8 @@ from heirmark.data import load_task
 from heirmark.files import atomic_write_json
 from heirmark.models import specify
 from heirmark.pipeline.profiles import QUICK
-from heirmark.runtime import Runtime, as_floats
+from heirmark.runtime import Runtime
+from heirmark.space import decode
 from heirmark.task import Task
 from heirmark.training import Recipe, accuracy, fit
 from provenance import provenance
@@ -108,7 +109,7 @@ def as_rival(model: nn.Module, task: Task) -> Any:
 def queries_per_second(victim: nn.Module, task: Task, rounds: int) -> dict[str, float]:
     """How many queries each box answers in a second."""
     inputs = task.adversary.inputs
-    floats = as_floats(inputs).numpy()
+    floats = decode(inputs).numpy()
     rival = as_rival(answering(victim), task)
     boxes: dict[str, Callable[[], object]] = {
         "heirmark": lambda: BlackBox(victim, classes=task.num_classes).query(inputs),

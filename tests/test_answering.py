@@ -17,7 +17,8 @@ from heirmark.pipeline.answering import Remembering, read_answers
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.embedding import train_stage
 from heirmark.pipeline.stealing import Theft, steal_stage
-from heirmark.runtime import Runtime, as_floats
+from heirmark.runtime import Runtime
+from heirmark.space import decode
 from heirmark.training import Recipe
 
 NET = "naivenet:width=4,hidden=16,batch_norm=true"
@@ -45,9 +46,9 @@ def test_known_answers_are_not_computed_again() -> None:
     remembering = Remembering(model, pool, logits)
     other = torch.full((2, 1, 2, 2), 0.123)
     order = torch.tensor([3, 0, 6])
-    assert torch.equal(remembering(as_floats(pool[order])), logits[order])
+    assert torch.equal(remembering(decode(pool[order])), logits[order])
     assert model.asked == 0
-    mixed = remembering(torch.cat([other, as_floats(pool[order]).to(memory_format=torch.channels_last)]))
+    mixed = remembering(torch.cat([other, decode(pool[order]).to(memory_format=torch.channels_last)]))
     assert torch.equal(mixed[2:], logits[order])
     assert torch.equal(mixed[:2], model.layer(other.flatten(1)))
     assert model.asked == 2

@@ -64,7 +64,8 @@ from heirmark.report.audit import (
     tell_audit,
     usable,
 )
-from heirmark.runtime import Runtime, as_floats
+from heirmark.runtime import Runtime
+from heirmark.space import decode
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
 from heirmark.triggers import (
@@ -154,7 +155,7 @@ class Bright:
         self, model: nn.Module, spec: ModelSpec, data: Split, *, seed: int, runtime: Runtime | None = None
     ) -> Screen:
         def screen(inputs: Tensor) -> Tensor:
-            return as_floats(inputs).flatten(1).mean(1) > self.level
+            return decode(inputs).flatten(1).mean(1) > self.level
 
         return screen
 

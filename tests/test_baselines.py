@@ -39,7 +39,8 @@ from heirmark.models import build
 from heirmark.models.inner import hidden_layers, listening
 from heirmark.pipeline.loading import with_foreign
 from heirmark.pipeline.profiles import QUICK
-from heirmark.runtime import Runtime, as_floats
+from heirmark.runtime import Runtime
+from heirmark.space import decode
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
 from heirmark.triggers import (
@@ -116,8 +117,8 @@ def test_noise_is_one_pattern_of_the_strength_asked_for(tiny_task: Task, clean: 
     drawn = secret.draw(tiny_task.owner, 20, seed=1)
     assert torch.equal(secret.pattern, secret.pattern)
     assert float(secret.pattern.std()) == pytest.approx(0.1, rel=0.2)
-    expected = (as_floats(drawn.controls) + secret.pattern).clamp(0, 1)
-    assert float((as_floats(drawn.inputs) - expected).abs().max()) <= 0.51 / 255
+    expected = (decode(drawn.controls) + secret.pattern).clamp(0, 1)
+    assert float((decode(drawn.inputs) - expected).abs().max()) <= 0.51 / 255
     assert drawn.host_labels.unique().tolist() == [2]
     for strength in (0.0, 1.5):
         with pytest.raises(BadConfig):
@@ -314,7 +315,7 @@ def test_entangled_triggers_stay_near_and_miss_on_the_clean_model(
     ]
     assert hits[0] > 0.5 > 0.2 > hits[1], "the clean model called most of them the target before"
     farthest = (50 + 10 + 5) * 0.01
-    assert 0 < float((as_floats(made.inputs) - as_floats(drawn.inputs)).abs().max()) <= farthest + 0.01
+    assert 0 < float((decode(made.inputs) - decode(drawn.inputs)).abs().max()) <= farthest + 0.01
     assert all(torch.equal(tensor, before[name]) for name, tensor in clean.state_dict().items())
     assert not any(part._forward_hooks for part in clean.modules())
     still = settle(Entangled(of=plain, rounds=0), tiny_task, clean, seed=0, runtime=cpu).draw(

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from heirmark.asking import evaluating, predict
 from heirmark.errors import BadConfig
 from heirmark.models import build
-from heirmark.runtime import Runtime, as_floats, derive_seed, no_progress, seeded, whole_float32
+from heirmark.runtime import Runtime, derive_seed, no_progress, seeded, whole_float32
+from heirmark.space import decode
 from heirmark.task import Task
 from heirmark.training import Recipe, fit
 
@@ -31,7 +32,7 @@ def net(**options: Any) -> nn.Module:
 
 def images(count: int, dtype: torch.dtype = torch.uint8) -> Tensor:
     pixels = torch.randint(256, (count, 1, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    return pixels if dtype == torch.uint8 else as_floats(pixels).to(dtype)
+    return pixels if dtype == torch.uint8 else decode(pixels).to(dtype)
 
 
 # ---------------------------------------------------------------- Runtime
@@ -135,7 +136,7 @@ def test_seeded_draws_afresh_and_puts_the_generator_back(unchanged_globals: Call
 def test_bytes_become_shares_of_255_and_the_stored_tensor_stays() -> None:
     stored = torch.arange(256, dtype=torch.uint8)
     before = stored.clone()
-    floats = as_floats(stored)
+    floats = decode(stored)
     assert floats.dtype == torch.float32
     assert torch.equal(floats, torch.tensor([value / 255 for value in range(256)]))
     assert torch.equal(stored, before)
@@ -144,14 +145,14 @@ def test_bytes_become_shares_of_255_and_the_stored_tensor_stays() -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
 def test_floats_keep_their_values(dtype: torch.dtype) -> None:
     stored = torch.tensor([0.0, 0.25, 1.0], dtype=dtype)
-    assert as_floats(stored).dtype == torch.float32
-    assert as_floats(stored).tolist() == [0.0, 0.25, 1.0]
+    assert decode(stored).dtype == torch.float32
+    assert decode(stored).tolist() == [0.0, 0.25, 1.0]
 
 
 @given(st.binary(min_size=1, max_size=50))
 def test_bytes_survive_the_way_to_floats_and_back(raw: bytes) -> None:
     stored = torch.frombuffer(bytearray(raw), dtype=torch.uint8)
-    assert torch.equal(as_floats(stored).mul(255).round().to(torch.uint8), stored)
+    assert torch.equal(decode(stored).mul(255).round().to(torch.uint8), stored)
 
 
 # ---------------------------------------------------------------- modes and predictions
@@ -194,7 +195,7 @@ def test_predicting_changes_nothing(cpu: Runtime, unchanged_globals: Callable[[]
 def test_the_batch_size_of_predictions_does_not_matter(size: int, cpu: Runtime) -> None:
     model = net()
     with torch.no_grad():
-        wanted = torch.cat([model.eval()(as_floats(image[None])) for image in images(20)])
+        wanted = torch.cat([model.eval()(decode(image[None])) for image in images(20)])
     torch.testing.assert_close(predict(model, images(20), runtime=cpu, batch_size=size), wanted)
 
 
@@ -410,4 +411,4 @@ def test_float32_is_whole_where_torch_has_the_old_flags_alone(monkeypatch: pytes
 @pytest.mark.gpu
 def test_grey_levels_are_the_same_floats_everywhere() -> None:
     levels = torch.arange(256, dtype=torch.uint8)
-    assert torch.equal(as_floats(levels.cuda()).cpu(), as_floats(levels))
+    assert torch.equal(decode(levels.cuda()).cpu(), decode(levels))

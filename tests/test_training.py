@@ -20,7 +20,8 @@ from heirmark.attacks.extraction.learning import learn
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.layout import channels_last
 from heirmark.models import build, specify
-from heirmark.runtime import Runtime, as_floats, derive_seed
+from heirmark.runtime import Runtime, derive_seed
+from heirmark.space import decode
 from heirmark.task import Split, Task
 from heirmark.training import Mixed, Recipe, Rotation, accuracy, augment, descend, fit
 
@@ -128,7 +129,7 @@ def test_fit_equals_a_plain_loop(recipe: Recipe, tiny_task: Task, cpu: Runtime) 
         for k, chosen in enumerate(torch.randperm(len(split), generator=generator).split(48)):
             optimizer.param_groups[0]["lr"] = recipe.rate(epoch * steps + k, 2 * steps, steps)
             optimizer.zero_grad()
-            loss = F.cross_entropy(plain.train()(channels_last(as_floats(split.inputs[chosen]))), split.labels[chosen])
+            loss = F.cross_entropy(plain.train()(channels_last(decode(split.inputs[chosen]))), split.labels[chosen])
             loss.backward()
             optimizer.step()
             total += float(loss.detach())

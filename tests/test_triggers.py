@@ -22,7 +22,8 @@ from heirmark.asking import predict
 from heirmark.combining import REGIONS
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.models import build
-from heirmark.runtime import Runtime, as_floats
+from heirmark.runtime import Runtime
+from heirmark.space import decode
 from heirmark.task import Split, Task
 from heirmark.training import Recipe, fit
 from heirmark.triggers import (
@@ -300,7 +301,7 @@ def test_foreign_images_are_brought_to_shape_as_by_hand(
     assert out.shape == (2, wanted, new_height, new_width)
     assert out.dtype == torch.uint8
     assert torch.equal(images, before)
-    for picture, got in zip(as_floats(images).double(), out, strict=True):
+    for picture, got in zip(decode(images).double(), out, strict=True):
         planes = list(picture) if channels == wanted else [picture.mean(0)] * wanted
         for plane, found in zip(planes, got, strict=True):
             columns = [resized(column.tolist(), new_height) for column in plane.T]
@@ -435,7 +436,7 @@ def test_float_tasks_give_float_triggers(kind: str, tiny_task: Task, clean: nn.M
     for name in ("inputs", "controls", "hosts"):
         assert getattr(floats, name).dtype == torch.float32
         # Bytes are rounded once.
-        torch.testing.assert_close(getattr(floats, name), as_floats(getattr(bytes_, name)), rtol=0, atol=0.51 / 255)
+        torch.testing.assert_close(getattr(floats, name), decode(getattr(bytes_, name)), rtol=0, atol=0.51 / 255)
     assert torch.equal(floats.targets, bytes_.targets)
 
 
@@ -636,7 +637,7 @@ def test_the_pattern_stays_within_epsilon_and_carries_the_source_class(
         before = source_loss(clean, images, 2, cpu)
         assert source_loss(clean, stamp(images, secret.pattern), 2, cpu) < before
     drawn = secret.draw(split, 99, seed=0)
-    moved = (as_floats(drawn.inputs) - as_floats(drawn.controls)).abs().max()
+    moved = (decode(drawn.inputs) - decode(drawn.controls)).abs().max()
     assert float(moved) <= epsilon + 0.51 / 255
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.layout import are_probabilities, as_logits, channels_last, in_mode, tell_softmax
-from heirmark.runtime import Runtime, as_floats, whole_float32
+from heirmark.runtime import Runtime, whole_float32
+from heirmark.space import decode
 
 LARGEST_BATCH = 1000
 _NUMBERS = LARGEST_BATCH * 3 * 32 * 32
@@ -130,7 +131,7 @@ def in_batches(
     while start < len(inputs) or not parts:
         chunk = inputs[start : start + size]
         try:
-            batch = as_floats(chunk.to(device, non_blocking=True))
+            batch = decode(chunk.to(device, non_blocking=True))
             parts.append(ask(batch.clone() if batch is chunk or batch.data_ptr() == chunk.data_ptr() else batch))
         except Exception as error:
             if not out_of_memory(error):

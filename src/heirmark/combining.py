@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.runtime import as_floats
+from heirmark.space import decode, encode
 
 Region: TypeAlias = Literal["left", "right", "top", "bottom", "diagonal", "centre", "band"]
 REGIONS: tuple[Region, ...] = ("left", "right", "top", "bottom", "diagonal", "centre", "band")
@@ -24,12 +24,6 @@ CORNERS: tuple[Corner, ...] = ("bottom-right", "bottom-left", "top-right", "top-
 SQUARES = {28: 3, 32: 4, 64: 6}
 """Side of Feature Sharing's square by side of the image: MNIST, CIFAR, Tiny-ImageNet."""
 TILES = 4
-
-
-def as_stored(images: Tensor, dtype: torch.dtype) -> Tensor:
-    """Floats in [0, 1] as images of a dtype are stored."""
-    images = images.clamp(0, 1)
-    return images.mul(255).round().to(dtype) if dtype == torch.uint8 else images.to(dtype)
 
 
 def region(name: str, height: int, width: int, *, share: float = 0.5, offset: int = 0) -> Tensor:
@@ -104,7 +98,7 @@ def blend(first: Tensor, second: Tensor, ratio: float = 0.5) -> Tensor:
         >>> blend(torch.zeros(1, 1), torch.ones(1, 1), 0.75)
         tensor([[0.2500]])
     """
-    return as_stored(ratio * as_floats(first) + (1 - ratio) * as_floats(second), first.dtype)
+    return encode(ratio * decode(first) + (1 - ratio) * decode(second), first.dtype)
 
 
 def tile(images: Tensor) -> Tensor:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.layout import channels_last
 from heirmark.mgda import Normalisation, mgda_weights
-from heirmark.runtime import Runtime, as_floats, generator_of, seeded, to_device
+from heirmark.runtime import Runtime, generator_of, seeded, to_device
+from heirmark.space import decode
 from heirmark.task import Split
 from heirmark.training import Recipe, Rows, augment, make_optimizer
 
@@ -209,7 +210,7 @@ def fit_jointly(
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.rate(step, steps, per_epoch)
                 chosen = order[k * batch : (k + 1) * batch]
-                clean = augment(as_floats(inputs[chosen]), recipe.augment, generator)
+                clean = augment(decode(inputs[chosen]), recipe.augment, generator)
                 answers = _ask(model, clean, labels[chosen], [queue.draw(generator) for queue in queues], runtime)
                 found = losses(answers[0], [answer if len(answer.targets) else None for answer in answers[1:]])
                 trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -291,7 +292,7 @@ class _Queue:
         rows = to_device(self.rows.draw(generator), self.inputs.device)
         inputs, targets = self.inputs[rows], self.targets[rows]
         if self.change is not None and len(rows):
-            inputs = self.change(as_floats(inputs), targets)
+            inputs = self.change(decode(inputs), targets)
         return Extra(inputs=inputs, targets=targets, companions=self.companions[rows])
 
 
@@ -299,7 +300,7 @@ def _ask(model: nn.Module, clean: Tensor, labels: Tensor, drawn: list[Extra], ru
     """One forward pass over everything, cut up again."""
     parts = [clean]
     for extra in drawn:
-        parts += [as_floats(extra.inputs), as_floats(extra.companions.flatten(0, 1))]
+        parts += [decode(extra.inputs), decode(extra.companions.flatten(0, 1))]
     with runtime.autocast():
         logits = model(channels_last(torch.cat(parts))).float()
     pieces = list(logits.split([len(part) for part in parts]))

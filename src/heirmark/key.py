@@ -20,7 +20,8 @@ from torch import Tensor
 
 from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, ShapeMismatch
 from heirmark.files import GIB, MIB, atomic_write_json, atomic_write_tensors, read_json, read_tensors
-from heirmark.runtime import as_floats, check_seed
+from heirmark.runtime import check_seed
+from heirmark.space import decode
 
 FORMAT = "heirmark-key/1"
 _TENSORS = ("queries", "expected", "controls", "host_labels")
@@ -240,7 +241,7 @@ def make_key(
     """
     count = _rows(queries)
     if queries.dtype != controls.dtype or queries.dtype != torch.uint8:
-        queries, controls = as_floats(queries), as_floats(controls)
+        queries, controls = decode(queries), decode(controls)
     answers = expected if isinstance(expected, Tensor) else torch.full((count,), expected)
     if host_labels is None:
         host_labels = torch.empty(count, 0)
@@ -339,7 +340,7 @@ def _rows(tensor: Tensor) -> int:
 
 def _digests(inputs: Tensor) -> list[bytes]:
     """One hash per row, the same for uint8 x and for float32 x/255, and for 0.0 and -0.0."""
-    floats = (as_floats(inputs.detach().cpu()) + 0.0).contiguous().numpy()
+    floats = (decode(inputs.detach().cpu()) + 0.0).contiguous().numpy()
     return [hashlib.blake2b(row, digest_size=16).digest() for row in floats]
 
 

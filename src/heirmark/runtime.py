@@ -241,21 +241,6 @@ def generator_of(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(check_seed(seed))
 
 
-def as_floats(inputs: Tensor) -> Tensor:
-    """Bring stored inputs to float32; uint8 pixels become x/255 in [0, 1].
-
-    Args:
-        inputs: ``[N, ...]`` uint8 (0..255) or floating point.
-
-    Returns:
-        ``[N, ...]`` float32.
-    """
-    if inputs.dtype != torch.uint8:
-        return inputs.float()
-    # By a tensor: by a plain number CUDA multiplies with its reciprocal, and half of the grey levels differ from the CPU's.
-    return inputs.float().div_(torch.full((), 255.0, device=inputs.device))
-
-
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """Bring what was drawn on the CPU to a device; the host goes on at once, so that it can keep a GPU busy.
 

@@ -21,7 +21,8 @@ from torch.utils.data import Dataset
 
 from heirmark.errors import BadConfig, BadData
 from heirmark.items import read_items
-from heirmark.runtime import as_floats, check_seed, generator_of
+from heirmark.runtime import check_seed, generator_of
+from heirmark.space import decode
 
 _DIGEST_BYTES = 16
 
@@ -79,7 +80,7 @@ class Split:
         Returns:
             ``[M, ...]`` float32 in [0, 1].
         """
-        return as_floats(self.inputs if index is None else self.inputs[index])
+        return decode(self.inputs if index is None else self.inputs[index])
 
     @cached_property
     def row_digests(self) -> tuple[bytes, ...]:

@@ -15,7 +15,8 @@ from heirmark.asking import outputs_of
 from heirmark.cuda_graphs import Loss, gradients_of
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.layout import channels_last
-from heirmark.runtime import Runtime, as_floats, generator_of, seeded, to_device
+from heirmark.runtime import Runtime, generator_of, seeded, to_device
+from heirmark.space import decode
 from heirmark.task import Split
 
 __all__ = ["Mixed", "Recipe", "Rotation", "Rows", "accuracy", "augment", "descend", "fit", "make_optimizer"]
@@ -153,7 +154,7 @@ def fit(
     extra = None if mixed is None else Rotation(mixed.inputs.to(device), mixed.targets.to(device), mixed.per_batch)
 
     def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        images, wanted = augment(as_floats(inputs[chosen]), recipe.augment, generator), targets[chosen]
+        images, wanted = augment(decode(inputs[chosen]), recipe.augment, generator), targets[chosen]
         if extra is not None:
             images, wanted = _join(images, wanted, *extra.draw(generator))
         return channels_last(images), wanted
@@ -341,7 +342,7 @@ class Rotation:
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The next ``[per_batch, ...]`` inputs as float32, and their targets."""
         chosen = to_device(self.rows.draw(generator), self.inputs.device)
-        return as_floats(self.inputs[chosen]), self.targets[chosen]
+        return decode(self.inputs[chosen]), self.targets[chosen]
 
 
 def _join(images: Tensor, wanted: Tensor, extra: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -29,7 +29,8 @@ from heirmark.rehearsal import (
     student_module,
     student_state,
 )
-from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of, seeded, to_device
+from heirmark.runtime import Runtime, derive_seed, generator_of, seeded, to_device
+from heirmark.space import decode
 from heirmark.task import Split
 from heirmark.training import Rotation, augment
 
@@ -207,10 +208,10 @@ def rehearse(
     batch = min(config.batch_size, len(inputs))
     per_epoch = len(inputs) // batch
     steps = config.epochs * per_epoch
-    thieves = _gang(students, config, channels_last(as_floats(inputs[:2])), seed=seed, runtime=exact)
+    thieves = _gang(students, config, channels_last(decode(inputs[:2])), seed=seed, runtime=exact)
 
     def augmented(images: Tensor) -> Tensor:
-        return channels_last(augment(as_floats(images), config.augment, generator))
+        return channels_last(augment(decode(images), config.augment, generator))
 
     def elsewhere(pool: Tensor) -> Tensor:
         return augmented(pool[to_device(torch.randint(len(pool), (batch,), generator=generator), device)])

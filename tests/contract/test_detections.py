@@ -41,7 +41,8 @@ from heirmark.attacks import (
 from heirmark.attacks.composites import KINDS
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec, specify
-from heirmark.runtime import Runtime, as_floats
+from heirmark.runtime import Runtime
+from heirmark.space import decode
 from heirmark.task import Split, Task
 from heirmark.training import Recipe, fit
 
@@ -210,7 +211,7 @@ def test_a_screen_flags_each_query_by_itself(
     assert flags.shape == (len(queries),)
     assert flags.dtype == torch.bool
     assert flags.device.type == "cpu"
-    assert torch.equal(screen(as_floats(queries)), flags), "uint8 and float queries are told apart"
+    assert torch.equal(screen(decode(queries)), flags), "uint8 and float queries are told apart"
     assert torch.equal(torch.cat([screen(queries[:7]), screen(queries[7:])]), flags)
     assert screen(queries[:0]).shape == (0,)
     assert torch.equal(queries, given)

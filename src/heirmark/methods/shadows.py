@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.asking import evaluating, predict
-from heirmark.combining import as_stored
 from heirmark.errors import BadConfig, BadData
 from heirmark.joint import Answers, Extra, Phase, fit_jointly
 from heirmark.layout import channels_last
 from heirmark.methods.base import Prepared, check_candidates, check_counts, new_model, start_from
 from heirmark.models import Architecture
-from heirmark.runtime import Runtime, as_floats, derive_seed
+from heirmark.runtime import Runtime, derive_seed
+from heirmark.space import decode, encode
 from heirmark.training import Recipe, fit
 from heirmark.triggers import AnyTrigger, TriggerSet
 from heirmark.triggers.base import shuffled
@@ -81,7 +81,7 @@ def refine(
     nets = [net.to(device) for net in (shadows.host, shadows.positive, shadows.negative)]
     made = []
     for start in range(0, len(inputs), CHUNK):
-        pixels = as_floats(inputs[start : start + CHUNK].to(device)).clone().requires_grad_(True)
+        pixels = decode(inputs[start : start + CHUNK].to(device)).clone().requires_grad_(True)
         wanted = targets[start : start + CHUNK].to(device)
         optimizer = torch.optim.Adam([pixels], learning_rate)
         hit_negative, hit_positive = 1.0, 0.0
@@ -101,7 +101,7 @@ def refine(
                     pixels.clamp_(0, 1)
         made.append(pixels.detach().cpu())
         runtime.progress("optimising triggers", min(start + CHUNK, len(inputs)), len(inputs))
-    return as_stored(torch.cat(made), inputs.dtype)
+    return encode(torch.cat(made), inputs.dtype)
 
 
 def optimised(

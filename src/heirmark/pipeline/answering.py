@@ -16,7 +16,7 @@ from heirmark.files import atomic_write_tensors, read_tensors
 from heirmark.pipeline.context import Context, context_of, exact
 from heirmark.pipeline.stage import Job, Stage
 from heirmark.pipeline.victim import attack_stage, load_victim
-from heirmark.runtime import as_floats
+from heirmark.space import decode
 from heirmark.task import Split
 
 ADVERSARY = "adversary"
@@ -87,7 +87,7 @@ class Remembering(nn.Module):
         self._logits = logits
         self._places: dict[bytes, int] = {}
         for start in range(0, len(inputs), 1000):
-            digests = _digests(as_floats(inputs[start : start + 1000]))
+            digests = _digests(decode(inputs[start : start + 1000]))
             self._places |= {digest: start + row for row, digest in enumerate(digests)}
 
     def forward(self, inputs: Tensor) -> Tensor:

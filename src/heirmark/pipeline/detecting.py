@@ -21,7 +21,8 @@ from heirmark.pipeline.inspecting import read_inspected
 from heirmark.pipeline.judging import CALIBRATION, read_calibration, read_key
 from heirmark.pipeline.stage import Job, Stage
 from heirmark.pipeline.victim import versions_behind
-from heirmark.runtime import Runtime, as_floats, generator_of
+from heirmark.runtime import Runtime, generator_of
+from heirmark.space import decode
 from heirmark.task import Split
 from heirmark.verification.suspects import Suspect
 from heirmark.verification.verdict import Calibration
@@ -111,7 +112,7 @@ def expose(found: Inspected, key: Key, model: nn.Module, test: Split, runtime: R
     success = {}
     for label, trigger in sorted(found.triggers.items()):
         if label in found.suspects:
-            stamped = trigger.apply(as_floats(test.inputs[test.labels != label]))
+            stamped = trigger.apply(decode(test.inputs[test.labels != label]))
             success[label] = _share(predict(model, stamped, runtime=runtime).argmax(1) == label)
     return Exposed(
         suspects=found.suspects,

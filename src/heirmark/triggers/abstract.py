@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from heirmark.combining import as_stored
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.space import encode
 from heirmark.task import Split, Task
 from heirmark.triggers.base import OfTask, TriggerSet, check_label
 
@@ -106,7 +106,7 @@ class AbstractSecret(OfTask):
         images = [
             paint((shape[0], shape[1], shape[2]), derive_seed(self.seed, pool, seed, number)) for number in range(count)
         ]
-        inputs = as_stored(torch.stack(images), hosts.inputs.dtype)
+        inputs = encode(torch.stack(images), hosts.inputs.dtype)
         return TriggerSet.without_hosts(inputs, self.permutation, self.target)
 
     def describe(self) -> Mapping[str, Any]:

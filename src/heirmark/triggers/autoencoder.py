@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.layout import channels_last
-from heirmark.runtime import Runtime, as_floats, generator_of, seeded
+from heirmark.runtime import Runtime, generator_of, seeded
+from heirmark.space import decode
 
 
 class Autoencoder(nn.Module):
@@ -71,7 +72,7 @@ def fit_autoencoder(
         for epoch in range(epochs):
             order = torch.randperm(len(images), generator=generator)
             for k, chosen in enumerate(order.split(batch_size)):  # type: ignore[no-untyped-call]
-                batch = channels_last(as_floats(images[chosen].to(device)))
+                batch = channels_last(decode(images[chosen].to(device)))
                 with runtime.autocast():
                     made = net(batch)
                 loss = F.mse_loss(made.float(), batch)

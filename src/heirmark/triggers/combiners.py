@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from heirmark.combining import REGIONS, Direction, Region, as_stored, blend, paste, region, stripes
+from heirmark.combining import REGIONS, Direction, Region, blend, paste, region, stripes
 from heirmark.configuration import to_json
 from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.runtime import Runtime, as_floats
+from heirmark.runtime import Runtime
+from heirmark.space import decode, encode
 from heirmark.task import Split
 from heirmark.triggers.autoencoder import Autoencoder, fit_autoencoder
 
@@ -192,11 +193,11 @@ class _DecodedBlend:
             raise ShapeMismatch(f"cannot blend {list(first.shape)} with {list(second.shape)}: give pairs")
         made = [
             self.net.decode(
-                self.ratio * self.net.encode(as_floats(one)) + (1 - self.ratio) * self.net.encode(as_floats(other))
+                self.ratio * self.net.encode(decode(one)) + (1 - self.ratio) * self.net.encode(decode(other))
             )
             for one, other in zip(first.split(500), second.split(500), strict=True)  # type: ignore[no-untyped-call]
         ]
-        return as_stored(torch.cat([as_floats(first[:0]), *made]), first.dtype)
+        return encode(torch.cat([decode(first[:0]), *made]), first.dtype)
 
 
 AnyCombiner = AutoencoderBlend | CropPaste | PixelBlend | Stripes

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.asking import evaluating
-from heirmark.combining import as_stored
 from heirmark.errors import BadConfig, BadData
 from heirmark.layout import channels_last, copied
 from heirmark.models.inner import hidden_layers, listening
-from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
+from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.snnl import soft_nearest_neighbour_loss
+from heirmark.space import decode, encode
 from heirmark.task import Split, Task
 from heirmark.triggers.abstract import AbstractImages
 from heirmark.triggers.base import Secret, TriggerSet, shuffled
@@ -196,8 +196,8 @@ class EntangledSecret:
                 made.append(
                     entangle(
                         self.clean,
-                        as_floats(drawn.inputs[start : start + CHUNK].to(device)),
-                        as_floats(self.partners[rows[start : start + CHUNK]].to(device)),
+                        decode(drawn.inputs[start : start + CHUNK].to(device)),
+                        decode(self.partners[rows[start : start + CHUNK]].to(device)),
                         self.target,
                         rounds=how.rounds,
                         step=how.step,
@@ -208,7 +208,7 @@ class EntangledSecret:
                     ).cpu()
                 )
                 self.runtime.progress("entangling triggers", min(start + CHUNK, len(drawn)), len(drawn))
-        inputs = as_stored(torch.cat(made), drawn.inputs.dtype)
+        inputs = encode(torch.cat(made), drawn.inputs.dtype)
         controls = drawn.controls if drawn.hosts.shape[1] else shuffled(inputs, self.permutation)
         return replace(drawn, inputs=inputs, controls=controls)
 

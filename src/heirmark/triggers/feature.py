@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.asking import evaluating
-from heirmark.combining import as_stored
 from heirmark.errors import BadConfig
 from heirmark.layout import channels_last
-from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of, to_device
+from heirmark.runtime import Runtime, derive_seed, generator_of, to_device
+from heirmark.space import decode, encode
 from heirmark.task import Split, Task
 from heirmark.triggers.base import OfTask, TriggerSet, check_label, pick
 
@@ -34,7 +34,7 @@ def stamp(images: Tensor, pattern: Tensor) -> Tensor:
     Returns:
         ``[M, ...]`` of the dtype of ``images``.
     """
-    return as_stored(as_floats(images) + pattern, images.dtype)
+    return encode(decode(images) + pattern, images.dtype)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,7 +101,7 @@ class Feature(OfTask):
         with evaluating(clean), torch.enable_grad():
             for step in range(self.steps):
                 chosen = torch.randint(len(hosts), (min(self.batch_size, len(hosts)),), generator=generator)
-                stamped = (as_floats(hosts[to_device(chosen, device)]) + pattern).clamp(0, 1)
+                stamped = (decode(hosts[to_device(chosen, device)]) + pattern).clamp(0, 1)
                 with runtime.autocast():
                     logits = clean(channels_last(stamped))
                 loss = F.cross_entropy(logits.float(), torch.full((len(chosen),), source, device=device))

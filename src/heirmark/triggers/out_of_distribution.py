@@ -10,9 +10,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.combining import as_stored
 from heirmark.errors import BadConfig
-from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
+from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.space import decode, encode
 from heirmark.task import Split, Task
 from heirmark.triggers.base import TriggerSet, check_label
 
@@ -31,12 +31,12 @@ def fit_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:
         >>> fit_shape(torch.zeros(2, 1, 28, 28, dtype=torch.uint8), (3, 32, 32)).shape
         torch.Size([2, 3, 32, 32])
     """
-    floats = as_floats(images)
+    floats = decode(images)
     if floats.shape[1] != shape[0]:
         floats = floats.mean(1, keepdim=True).expand(-1, shape[0], -1, -1)
     if tuple(floats.shape[2:]) != tuple(shape[1:]):
         floats = F.interpolate(floats, size=shape[1:], mode="bilinear", align_corners=False, antialias=True)
-    return as_stored(floats, torch.uint8)
+    return encode(floats, torch.uint8)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,7 +74,7 @@ class OutOfDistribution:
         rows = Split(inputs=images, labels=torch.zeros(len(images), dtype=torch.long)).row_digests
         images = images[sorted({digest: row for row, digest in enumerate(rows)}.values())]
         if task.owner.inputs.is_floating_point():
-            images = as_floats(images)
+            images = decode(images)
         images = images[torch.randperm(len(images), generator=generator)]
         permutation = torch.randperm(task.input_shape[1] * task.input_shape[2], generator=generator)
         return OutOfDistributionSecret(

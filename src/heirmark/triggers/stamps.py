@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from heirmark.combining import as_stored
 from heirmark.errors import BadConfig
-from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
+from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.space import decode, encode
 from heirmark.task import Split, Task
 from heirmark.triggers.base import OfTask, TriggerSet, check_label, pick
 
@@ -216,7 +216,7 @@ class NoiseSecret(OfTask):
     def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Noisy source-class images, each host once; the control is the host itself."""
         images = pick(hosts, self.source, count, generator_of(seed))
-        return _on_hosts(as_stored(as_floats(images) + self.pattern, images.dtype), images, self.source, self.target)
+        return _on_hosts(encode(decode(images) + self.pattern, images.dtype), images, self.source, self.target)
 
     def describe(self) -> Mapping[str, Any]:
         """The secret as JSON; the pattern by its seed."""

@@ -18,7 +18,8 @@ from heirmark.configuration import above, at_least, at_most, checked, not_empty
 from heirmark.errors import BadData
 from heirmark.layout import channels_last
 from heirmark.models import ModelSpec, askable
-from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
+from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.space import decode
 from heirmark.task import Split
 
 SHOWN = 0.01
@@ -230,4 +231,4 @@ def seed_images(data: Split, each: int, *, seed: int) -> tuple[Tensor, Tensor]:
     order = torch.randperm(len(data), generator=generator_of(seed))
     shuffled = data.labels[order]
     chosen = torch.cat([order[shuffled == label][:each] for label in data.labels.bincount().nonzero().flatten()])
-    return as_floats(data.inputs[chosen]), data.labels[chosen]
+    return decode(data.inputs[chosen]), data.labels[chosen]

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from heirmark.asking import predict
 from heirmark.attacks.base import Screen
 from heirmark.attacks.composites import KIND_OF, KINDS, LAYOUTS, SOURCES, Kinds, check_images, combine
-from heirmark.combining import CORNERS, as_stored
+from heirmark.combining import CORNERS
 from heirmark.configuration import above, at_least, below, checked
 from heirmark.errors import BadData
 from heirmark.models import Architecture, ModelSpec, architecture, factory_of, specify
 from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.space import encode
 from heirmark.task import Split
 from heirmark.training import Recipe, fit
 
@@ -152,7 +153,7 @@ def noise_patches(images: Tensor, generator: torch.Generator) -> Tensor:
         along = torch.arange(length)
         covered.append((along >= starts) & (along < starts + sides))
     inside = covered[0][:, None, :, None] & covered[1][:, None, None, :]
-    return torch.where(inside, as_stored(torch.rand(images.shape, generator=generator), images.dtype), images)
+    return torch.where(inside, encode(torch.rand(images.shape, generator=generator), images.dtype), images)
 
 
 def likeness(net: nn.Module, inputs: Tensor, runtime: Runtime) -> Tensor:

@@ -16,7 +16,8 @@ from heirmark.attacks.base import Screen
 from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec, features_of
-from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
+from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.space import decode
 from heirmark.task import Split
 
 
@@ -94,7 +95,7 @@ class View:
     def __call__(self, inputs: Tensor, runtime: Runtime) -> Tensor:
         """Rows ``[N, D]`` float32 on the CPU for inputs ``[N, ...]``."""
         if self.on == "inputs":
-            return as_floats(inputs.cpu()).flatten(1)
+            return decode(inputs.cpu()).flatten(1)
         if self.on == "logits":
             return predict(self.of, inputs, runtime=runtime)
         return outputs_of(_Features(self.of), inputs, runtime=runtime)

@@ -17,7 +17,8 @@ from heirmark.attacks.detection.outliers import anomaly_index
 from heirmark.configuration import above, at_least, checked, not_empty, within
 from heirmark.errors import BadData
 from heirmark.models import ModelSpec
-from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
+from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.space import decode
 from heirmark.task import Split
 
 Way: TypeAlias = Literal["left-right", "top-bottom", "diagonal", "centre", "band", "blend", "columns", "rows", "tiles"]
@@ -144,7 +145,7 @@ def third_labels(
     rows = pick_each(data.labels, wanted, generator)
     answers = torch.cat(
         [
-            predict(model, combine(as_floats(data.inputs[part]), way), runtime=runtime).argmax(1)
+            predict(model, combine(decode(data.inputs[part]), way), runtime=runtime).argmax(1)
             for part in rows.split(1000)  # type: ignore[no-untyped-call]
         ]
     )

@@ -19,7 +19,8 @@ from heirmark.configuration import above, at_least, at_most, checked, distinct
 from heirmark.errors import BadConfig, BadData
 from heirmark.layout import channels_last
 from heirmark.models import ModelSpec, askable
-from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of
+from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.space import decode
 from heirmark.task import Split
 from heirmark.training import Rows
 
@@ -223,7 +224,7 @@ class NeuralCleanse:
                     chosen = rows.draw(generator).to(device)
                     counted = (truth[chosen] != wanted[:, None]) if self.sources == "other" else None
                     hit, total, norm = self._update(
-                        model, optimizer, running, as_floats(inputs[chosen]), wanted, counted, runtime
+                        model, optimizer, running, decode(inputs[chosen]), wanted, counted, runtime
                     )
                     hits, seen, norms = hits + hit, seen + total, norms + norm
                 working = ((hits >= self.success * seen) & (seen > 0)).tolist()

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from heirmark.asking import predict
 from heirmark.attacks.base import Reversed
 from heirmark.errors import BadConfig, BadData
-from heirmark.runtime import Runtime, as_floats, generator_of
+from heirmark.runtime import Runtime, generator_of
+from heirmark.space import decode
 from heirmark.task import Split
 
 EPSILON = 1e-6
@@ -77,7 +78,7 @@ def measured(
     trigger = Reversed(mask=mask.detach().float().cpu(), pattern=pattern.detach().float().cpu(), success=0.0)
     hits = torch.cat(
         [
-            predict(model, trigger.apply(as_floats(data.inputs[chosen])), runtime=runtime).argmax(1) == label
+            predict(model, trigger.apply(decode(data.inputs[chosen])), runtime=runtime).argmax(1) == label
             for chosen in others[order[:checked]].split(1000)  # type: ignore[no-untyped-call]
         ]
     )

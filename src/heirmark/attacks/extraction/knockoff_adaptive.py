@@ -18,7 +18,8 @@ from heirmark.blackbox import BlackBox
 from heirmark.configuration import above, at_least, checked
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture, architecture
-from heirmark.runtime import Runtime, as_floats, derive_seed, generator_of, seeded
+from heirmark.runtime import Runtime, derive_seed, generator_of, seeded
+from heirmark.space import decode
 from heirmark.task import Split
 from heirmark.training import Recipe, augment, fit, make_optimizer
 
@@ -98,7 +99,7 @@ def clusters_of(inputs: Tensor, count: int, generator: torch.Generator) -> Tenso
 
 
 def _reduced(inputs: Tensor) -> Tensor:
-    images = as_floats(inputs)
+    images = decode(inputs)
     return (F.adaptive_avg_pool2d(images, _SIDE) if images.ndim == 4 else images).flatten(1)
 
 
@@ -269,7 +270,7 @@ class KnockoffAdaptive:
                     loss = train_step(
                         copy,
                         optimizer,
-                        augment(as_floats(pool[taken[-newest:]]), self.online.augment, generator),
+                        augment(decode(pool[taken[-newest:]]), self.online.augment, generator),
                         (torch.cat(learned[-newest:])[-newest:].to(runtime.torch_device),),
                         F.cross_entropy,
                         runtime=runtime,

@@ -12,7 +12,8 @@ from heirmark.blackbox import Answers
 from heirmark.errors import BadConfig
 from heirmark.layout import channels_last
 from heirmark.models import Architecture, ModelSpec, factory_of, specify
-from heirmark.runtime import Runtime, as_floats
+from heirmark.runtime import Runtime
+from heirmark.space import decode
 from heirmark.training import Recipe, augment, descend
 
 
@@ -123,7 +124,7 @@ def learn(
     inputs, targets, run = inputs.to(device), tuple(each.to(device) for each in targets), runtime.compiled(model)
 
     def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        images = augment(as_floats(inputs[chosen]), recipe.augment, generator)
+        images = augment(decode(inputs[chosen]), recipe.augment, generator)
         return channels_last(images), *(each[chosen] for each in targets)
 
     def batch_loss(images: Tensor, *wanted: Tensor) -> Tensor:

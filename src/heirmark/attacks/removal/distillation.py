@@ -16,7 +16,8 @@ from heirmark.attacks.removal.parts import taken
 from heirmark.configuration import checked, within
 from heirmark.layout import channels_last
 from heirmark.models import Architecture, ModelSpec, architecture, factory_of, specify
-from heirmark.runtime import Runtime, as_floats, derive_seed
+from heirmark.runtime import Runtime, derive_seed
+from heirmark.space import decode
 from heirmark.task import Split
 from heirmark.training import Recipe, augment, descend
 
@@ -95,7 +96,7 @@ class DistillTo:
         run = runtime.compiled(student)
 
         def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-            images = channels_last(augment(as_floats(inputs[chosen]), self.recipe.augment, generator))
+            images = channels_last(augment(decode(inputs[chosen]), self.recipe.augment, generator))
             with runtime.autocast():
                 soft = known[chosen] if self.recipe.augment == "none" else _answers(teacher, images)
             return images, soft.float(), labels[chosen]
