@@ -31,7 +31,6 @@ from torch import Tensor
 
 from heirmark.data import load_task
 from heirmark.files import atomic_write_json
-from heirmark.layout import channels_last
 from heirmark.methods import T2S
 from heirmark.methods.base import new_model
 from heirmark.rehearsal import assign, choose_derivative, rehearsal_step, simulate_theft, student_state, transfer_loss
@@ -39,7 +38,6 @@ from heirmark.rehearsal.derivative import along
 from heirmark.rehearsal.passes import Manner, copies, leaves, run
 from heirmark.rehearsal.student import theft_manner
 from heirmark.runtime import Runtime
-from heirmark.space import decode
 from heirmark.task import Split, Task, make_task
 from heirmark.training import augment
 from provenance import provenance
@@ -129,7 +127,7 @@ def by_parts(method: T2S, task: Task, runtime: Runtime, rounds: int) -> dict[str
 
     def images(count: int) -> tuple[Tensor, Tensor]:
         chosen = torch.randperm(len(stored), generator=generator)[:count].to(device)
-        return channels_last(augment(decode(stored[chosen]), config.augment, generator)), labels[chosen]
+        return augment(stored[chosen], config.augment, generator), labels[chosen]
 
     (clean, wanted), (triggers, targets) = images(batch), images(config.trigger_batch)
     derivative, _ = choose_derivative(skeleton, student, clean, runtime=exact)

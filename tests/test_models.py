@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from heirmark.errors import BadArtifact, BadConfig, ShapeMismatch
+from heirmark.layout import takes_stored
 from heirmark.models import (
     CUSTOM,
     MODELS,
@@ -32,6 +33,7 @@ from heirmark.models.from_timm import TIMM
 from heirmark.models.layers import Projection
 from heirmark.models.registry import smallest_of
 from heirmark.models.storage import load_model, load_spec, save_model
+from heirmark.space import decode
 
 SHAPES = [(1, 28, 28), (3, 32, 32)]
 # Those of timm have tests of their own, which do without it.
@@ -89,6 +91,19 @@ def test_logits_are_the_head_of_the_features(name: str, shape: tuple[int, int, i
     assert isinstance(model, HasFeatures)
     assert bool(torch.isfinite(logits).all())
     assert logits.std() > 0, "the model says the same to everything"
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_net_takes_images_as_they_are_stored(name: str) -> None:
+    model = narrow(name).eval()
+    stored = images(3, (1, 28, 28)).mul(255).round().to(torch.uint8)
+    floats = decode(stored)
+    assert takes_stored(model)
+    with torch.no_grad():
+        assert torch.equal(model(stored), model(floats))
+        assert torch.equal(model(stored.contiguous(memory_format=torch.channels_last)), model(floats))
+        assert torch.equal(features_of(model)(stored), features_of(model)(floats))
+    assert all("features.0." not in weight for weight in model.state_dict()), "the door has no weights"
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

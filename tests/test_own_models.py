@@ -21,10 +21,11 @@ from heirmark.blackbox import BlackBox, ModelFault
 from heirmark.errors import BadConfig, BadData, HeirmarkError, HeirmarkWarning
 from heirmark.files import read_bytes
 from heirmark.key import Key, make_key
-from heirmark.layout import are_probabilities, door_of
+from heirmark.layout import are_probabilities, entry_of
 from heirmark.methods import METHODS, T2S, Content, FeatureSharing, Unmarked, Vanilla
 from heirmark.methods.base import settle
 from heirmark.models import CUSTOM, ModelSpec
+from heirmark.models.front import Fronted
 from heirmark.models.storage import load_model, save_model
 from heirmark.pipeline import Store
 from heirmark.pipeline.context import Context
@@ -32,6 +33,7 @@ from heirmark.pipeline.embedding import train_stage
 from heirmark.pipeline.preflight import SMALL, preflight, small, small_task
 from heirmark.pipeline.profiles import QUICK
 from heirmark.runtime import Runtime
+from heirmark.space import decode
 from heirmark.task import Task
 from heirmark.training import Recipe, accuracy, fit
 from heirmark.triggers import Patch, TextStamp, Tiles
@@ -199,7 +201,34 @@ def test_such_a_model_is_marked_stored_altered_and_inspected(tiny_task: Task, cp
     few = {"classes": (0, 1, 2), "steps": 2, "samples": 12}
     for inspection in (NeuralCleanse(**few), ABS(seeds=1, candidates=1, steps=2)):  # type: ignore[arg-type]
         assert len(inspection(raw, spec, tiny_task.adversary, seed=0, runtime=cpu).scores) == CLASSES
-    assert door_of(raw) is None, "what is the caller's stays as it is"
+    assert entry_of(raw) is None, "what is the caller's stays as it is"
+
+
+def test_a_model_that_takes_floats_is_given_them_decoded(tiny_task: Task, cpu: Runtime) -> None:
+    class Picky(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.last = nn.Linear(256, CLASSES)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            assert inputs.dtype == torch.float32
+            assert 0 <= float(inputs.min()) <= float(inputs.max()) <= 1
+            return self.last(inputs.flatten(1))  # type: ignore[no-any-return]
+
+    stored = tiny_task.owner.inputs
+    assert stored.dtype == torch.uint8
+    raw = Picky()
+    fit(raw, stored, tiny_task.owner.labels, recipe=RECIPE, seed=0, runtime=cpu)
+    with torch.no_grad():
+        wanted = raw(decode(stored))
+    assert entry_of(raw) is None
+    built = SPEC.build(seed=0, factory=lambda spec: raw)
+    with torch.no_grad():
+        assert torch.equal(built(stored), wanted), "a factory's model takes stored inputs"
+    for model in (raw, built, Fronted(raw, ())):
+        assert torch.equal(predict(model, stored, runtime=cpu), wanted)
+        assert torch.equal(BlackBox(model, classes=CLASSES, runtime=cpu).query(stored).labels, wanted.argmax(1))
+        assert torch.equal(Suspect.from_module(model, classes=CLASSES, runtime=cpu).labels(stored), wanted.argmax(1))
 
 
 def test_the_layout_is_tried_once_a_model(cpu: Runtime) -> None:

@@ -10,7 +10,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from heirmark.layout import are_probabilities, as_logits, channels_last, in_mode, tell_softmax
+from heirmark.layout import are_probabilities, as_logits, channels_last, in_mode, takes_stored, tell_softmax
 from heirmark.runtime import Runtime, whole_float32
 from heirmark.space import decode
 
@@ -67,8 +67,8 @@ def predict(
     """Logits of a model in eval mode. The model's modes are as before on return; it stays on the runtime's device.
 
     Args:
-        model: maps float32 ``[B, ...]`` in [0, 1] to logits ``[B, C]``, or to probabilities: then their logarithms are taken,
-            with a warning.
+        model: maps ``[B, ...]``, stored or float32 in [0, 1], to logits ``[B, C]``, or to probabilities: then their logarithms
+            are taken, with a warning.
         inputs: ``[N, ...]`` uint8 or float.
         runtime: device and precision; the default chooses by itself. Float32 is whole here, see
             :func:`heirmark.runtime.whole_float32`.
@@ -114,7 +114,7 @@ def in_batches(
     """What a function says to inputs, batch by batch, each half as long as the last where memory runs out.
 
     Args:
-        ask: maps float32 ``[B, ...]`` on the device to ``[B, ...]``; may write into it.
+        ask: maps inputs ``[B, ...]`` as they are stored, on the device, to ``[B, ...]``; see :func:`floats_for`.
         inputs: ``[N, ...]`` uint8 or float.
         device: to which batches are brought.
         batch_size: examples a batch, at most; None goes by their size.
@@ -131,8 +131,7 @@ def in_batches(
     while start < len(inputs) or not parts:
         chunk = inputs[start : start + size]
         try:
-            batch = decode(chunk.to(device, non_blocking=True))
-            parts.append(ask(batch.clone() if batch is chunk or batch.data_ptr() == chunk.data_ptr() else batch))
+            parts.append(ask(chunk.to(device, non_blocking=True)))
         except Exception as error:
             if not out_of_memory(error):
                 raise
@@ -152,9 +151,19 @@ def in_batches(
     return parts
 
 
+def floats_for(stored: Tensor) -> Tensor:
+    """Decoded inputs ``[B, ...]`` for foreign code, which may write into them: never the caller's own."""
+    given = decode(stored)
+    return given.clone() if given is stored else given
+
+
 def _layered(model: nn.Module, batch: Tensor) -> Tensor:
-    """The model's answer in the layout that it takes, which is tried once a model."""
+    """What a model says that takes stored inputs, or floats in a layout that is tried once a model."""
     answer: Tensor
+    if takes_stored(model):
+        answer = model(batch if batch.dtype == torch.uint8 else batch.float())
+        return answer
+    batch = floats_for(batch)
     if batch.ndim != 4 or model in _usual:
         answer = model(batch if _usual.get(model) else channels_last(batch))
         return answer

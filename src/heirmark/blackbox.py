@@ -15,9 +15,9 @@ from typing import Any, Literal, Self, get_args
 import torch
 from torch import Tensor, nn
 
-from heirmark.asking import in_batches, out_of_memory, outputs_of
+from heirmark.asking import floats_for, in_batches, out_of_memory, outputs_of
 from heirmark.errors import BadConfig, BudgetExhausted, HeirmarkError, ShapeMismatch, told
-from heirmark.layout import are_probabilities, tell_softmax, unwrapped
+from heirmark.layout import are_probabilities, takes_stored, tell_softmax, unwrapped
 from heirmark.runtime import Runtime
 
 AnswerKind = Literal["probabilities", "top-k", "label"]
@@ -217,7 +217,7 @@ class BlackBox:
 
         def ask(chunk: Tensor) -> Tensor:
             self._shown += len(chunk)
-            scores = checked_scores(call_model(model, chunk), len(chunk), self.classes)
+            scores = checked_scores(call_model(model, floats_for(chunk)), len(chunk), self.classes)
             # Rounded or truncated probabilities need not sum to one, but each must still be one.
             if bool((scores < 0).any()) or bool((scores > 1 + 1e-4).any()):
                 raise ModelFault("the callable gave values outside [0, 1]: let it return probabilities, not logits")
@@ -234,6 +234,11 @@ class GuardedModule(nn.Module):
         self.model = unwrapped(model)
         self.classes = classes
         self._answered = self._failed = 0
+
+    @property
+    def takes_stored(self) -> bool:
+        """Whether the module does."""
+        return takes_stored(self.model)
 
     def begin(self) -> None:
         """Count what failed before as shown: another question follows, and no second try."""

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
-from heirmark.layout import channels_last
+from heirmark.layout import entering
 from heirmark.mgda import Normalisation, mgda_weights
 from heirmark.runtime import Runtime, generator_of, seeded, to_device
-from heirmark.space import decode
+from heirmark.space import decode, join
 from heirmark.task import Split
 from heirmark.training import Recipe, Rows, augment, make_optimizer
 
@@ -160,7 +160,7 @@ def fit_jointly(
     All samples of a step go through the net in one batch, as they would if they lay mixed in one training set.
 
     Args:
-        model: maps float32 ``[B, ...]`` in [0, 1] to logits ``[B, C]``; left in eval mode.
+        model: maps ``[B, ...]`` to logits ``[B, C]``; left in eval mode. One that takes floats alone is given them decoded.
         data: clean examples.
         extras: sets of samples that join.
         losses: see :data:`Losses`.
@@ -197,7 +197,7 @@ def fit_jointly(
     optimizer = make_optimizer(model, recipe)
     weigh = weigh or fixed({})
     rows: list[Mapping[str, float]] = []
-    with seeded(seed):
+    with seeded(seed), entering(model):
         generator = generator_of(seed)
         for epoch in range(recipe.epochs):
             if on_epoch is not None:
@@ -210,7 +210,7 @@ def fit_jointly(
                 for group in optimizer.param_groups:
                     group["lr"] = recipe.rate(step, steps, per_epoch)
                 chosen = order[k * batch : (k + 1) * batch]
-                clean = augment(decode(inputs[chosen]), recipe.augment, generator)
+                clean = augment(inputs[chosen], recipe.augment, generator)
                 answers = _ask(model, clean, labels[chosen], [queue.draw(generator) for queue in queues], runtime)
                 found = losses(answers[0], [answer if len(answer.targets) else None for answer in answers[1:]])
                 trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -300,9 +300,9 @@ def _ask(model: nn.Module, clean: Tensor, labels: Tensor, drawn: list[Extra], ru
     """One forward pass over everything, cut up again."""
     parts = [clean]
     for extra in drawn:
-        parts += [decode(extra.inputs), decode(extra.companions.flatten(0, 1))]
+        parts += [extra.inputs, extra.companions.flatten(0, 1)]
     with runtime.autocast():
-        logits = model(channels_last(torch.cat(parts))).float()
+        logits = model(join(parts)).float()
     pieces = list(logits.split([len(part) for part in parts]))
     answers = [Answers(logits=pieces[0], targets=labels, companions=pieces[0][:, None][:, :0].detach())]
     for extra, own, others in zip(drawn, pieces[1::2], pieces[2::2], strict=True):

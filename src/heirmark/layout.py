@@ -1,8 +1,9 @@
-"""At the door of code that others wrote: which memory layout a model takes, whether it writes into its inputs, what it gives.
+"""The door of a model: how stored inputs come in, and which memory layout it takes, whether it writes into them, what it gives.
 
-heirmark lays images out channels-last, in which convolutions run faster, shows one batch to several models, and takes what they
-give for logits. Sound models need not allow any of it: ``x.view(len(x), -1)`` after a convolution wants the usual layout,
-``x.sub_(mean)`` changes the batch, and a softmax at the end must not be followed by another.
+Every model is given inputs as they are stored. The built-in ones decode them and lay them out in their first layer; those that
+others wrote get an :class:`Entry`. heirmark lays images out channels-last, in which convolutions run faster, shows one batch to
+several models, and takes what they give for logits. Sound models need not allow any of it: ``x.view(len(x), -1)`` after a
+convolution wants the usual layout, ``x.sub_(mean)`` changes the batch, and a softmax at the end must not be followed by another.
 """
 
 from __future__ import annotations
@@ -18,11 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.errors import HeirmarkWarning
+from heirmark.space import numbers
 
 
 def channels_last(images: Tensor) -> Tensor:
     """Lay images out channels-last, in which convolutions run faster; other inputs pass."""
     return images.contiguous(memory_format=torch.channels_last) if images.ndim == 4 else images
+
+
+def enter(stored: Tensor) -> Tensor:
+    """Stored inputs ``[N, ...]`` as nets compute with them: decoded, and images laid out channels-last."""
+    return channels_last(numbers(stored))
 
 
 def in_channels_last(model: nn.Module) -> nn.Module:
@@ -31,16 +38,16 @@ def in_channels_last(model: nn.Module) -> nn.Module:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Door:
-    """What is done to a batch before a model's forward pass, as a forward pre-hook.
+class Entry:
+    """How stored inputs come into a model that takes floats, as a forward pre-hook: decoded, and images laid out channels-last.
 
     Attributes:
-        contiguous: lay it out as torch does by default.
+        contiguous: lay them out as torch does by default.
         copies: hand over a copy.
     """
 
-    contiguous: bool
-    copies: bool
+    contiguous: bool = False
+    copies: bool = False
 
     def __call__(self, module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         """Prepare the positional arguments, of which the first is the batch."""
@@ -48,13 +55,37 @@ class Door:
 
     def pass_on(self, inputs: Tensor) -> Tensor:
         """The batch ``[N, ...]`` as the model takes it."""
-        inputs = inputs.contiguous() if self.contiguous else inputs
+        inputs = numbers(inputs).contiguous() if self.contiguous else enter(inputs)
         return inputs.clone() if self.copies else inputs
 
 
-def door_of(model: nn.Module) -> Door | None:
-    """The door that :func:`fitted` gave a model; None where it needs none."""
-    return next((hook for hook in model._forward_pre_hooks.values() if isinstance(hook, Door)), None)
+def entry_of(model: nn.Module) -> Entry | None:
+    """The entry that a model has; None where it has none."""
+    return next((hook for hook in model._forward_pre_hooks.values() if isinstance(hook, Entry)), None)
+
+
+def takes_stored(model: nn.Module) -> bool:
+    """Whether a model decodes its inputs itself: it says so by an attribute of this name, or has an :class:`Entry`."""
+    return bool(getattr(model, "takes_stored", False)) or entry_of(model) is not None
+
+
+@contextmanager
+def entering(*models: nn.Module) -> Iterator[None]:
+    """Let models be given stored inputs; those that take floats get an :class:`Entry` for as long."""
+    hooks = [model.register_forward_pre_hook(Entry()) for model in models if not takes_stored(model)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def copied_with_entry(model: nn.Module) -> nn.Module:
+    """A copy that takes stored inputs; see :func:`copied`."""
+    copy = copied(model)
+    if not takes_stored(copy):
+        copy.register_forward_pre_hook(Entry())
+    return copy
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
@@ -131,15 +162,15 @@ class Ending:
 def fitted(model: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
     """A model of a user's as heirmark wants one; in place.
 
-    It is laid out channels-last if it takes that, gets a :class:`Door` if it needs one, and if it ends in a softmax, gives the
-    logarithms. All that is found out by asking it about two inputs, by which lazy layers find their sizes too; in train mode a
-    copy is asked. A model that cannot be asked is left as it is, and its error to whoever asks it next.
+    It gets an :class:`Entry`, is laid out channels-last if it takes that, and if it ends in a softmax, gives the logarithms.
+    All that is found out by asking it about two inputs, by which lazy layers find their sizes too; in train mode a copy is
+    asked. A model that cannot be asked is left as it is, and its error to whoever asks it next.
 
     Args:
         model: on any device; its modes and statistics stay, and the names of its weights.
         input_shape: of one input.
     """
-    if door_of(model) is not None or any(isinstance(hook, Ending) for hook in model._forward_hooks.values()):
+    if entry_of(model) is not None or any(isinstance(hook, Ending) for hook in model._forward_hooks.values()):
         return model
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     blank = torch.rand((2, *input_shape), generator=torch.Generator().manual_seed(0)).to(device)
@@ -153,9 +184,7 @@ def fitted(model: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
         contiguous = _runs(model, channels_last(blank), training=False) is None
     if contiguous:
         model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
-    copies = found[0] or learning[0]
-    if contiguous or copies:
-        model.register_forward_pre_hook(Door(contiguous=contiguous, copies=copies))
+    model.register_forward_pre_hook(Entry(contiguous=contiguous, copies=found[0] or learning[0]))
     if found[1] or learning[1]:
         tell_softmax(model)
         model.register_forward_hook(Ending(training=learning[1], evaluating=found[1]))
@@ -186,7 +215,9 @@ def copied(model: nn.Module) -> nn.Module:
     return copy.deepcopy(model, memo)
 
 
-def through_door(model: nn.Module, part: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """A part of a model, such as its ``features``, that takes batches as the model does."""
-    door = door_of(model)
-    return part if door is None else lambda inputs: part(door.pass_on(inputs))
+def through_entry(model: nn.Module, part: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A part of a model that is given its inputs, such as its ``features``, as one that takes them as they are stored."""
+    if getattr(model, "takes_stored", False):
+        return part
+    entry = entry_of(model) or Entry()
+    return lambda inputs: part(entry.pass_on(inputs))

@@ -23,6 +23,11 @@ def decode(stored: Tensor) -> Tensor:
     return stored.float().div_(torch.full((), 255.0, device=stored.device))
 
 
+def numbers(stored: Tensor) -> Tensor:
+    """What a net computes with: pixels decoded, all else as it is, in its own precision and with its gradients."""
+    return decode(stored) if stored.dtype == torch.uint8 else stored
+
+
 def encode(values: Tensor, dtype: torch.dtype) -> Tensor:
     """Numbers as inputs of a dtype are stored: clipped to [0, 1], and rounded to a grey level where that is uint8."""
     values = values.clamp(0, 1)
@@ -30,5 +35,7 @@ def encode(values: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def join(parts: Sequence[Tensor]) -> Tensor:
-    """Stored inputs ``[N, ...]`` one after another; of several dtypes they are decoded first, for torch would not."""
-    return torch.cat(list(parts) if len({part.dtype for part in parts}) == 1 else [decode(part) for part in parts])
+    """Stored inputs ``[N, ...]`` one after another; pixels among floats are decoded first, for torch would not."""
+    if len({part.dtype for part in parts}) > 1:
+        parts = [numbers(part) for part in parts]
+    return torch.cat(list(parts))

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from heirmark.asking import outputs_of
 from heirmark.cuda_graphs import Loss, gradients_of
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
-from heirmark.layout import channels_last
+from heirmark.layout import entering
 from heirmark.runtime import Runtime, generator_of, seeded, to_device
-from heirmark.space import decode
+from heirmark.space import join
 from heirmark.task import Split
 
 __all__ = ["Mixed", "Recipe", "Rotation", "Rows", "accuracy", "augment", "descend", "fit", "make_optimizer"]
@@ -127,7 +127,7 @@ def fit(
     """Train a model in place with cross-entropy; the global generators are untouched.
 
     Args:
-        model: maps float32 ``[B, ...]`` in [0, 1] to logits ``[B, C]``; left in eval mode.
+        model: maps ``[B, ...]`` to logits ``[B, C]``; left in eval mode. One that takes floats alone is given them decoded.
         inputs: ``[N, ...]`` uint8 or float32.
         targets: ``[N]`` int64 labels, or ``[N, C]`` float probabilities (soft labels).
         recipe: optimiser, schedule, augmentation.
@@ -154,10 +154,10 @@ def fit(
     extra = None if mixed is None else Rotation(mixed.inputs.to(device), mixed.targets.to(device), mixed.per_batch)
 
     def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        images, wanted = augment(decode(inputs[chosen]), recipe.augment, generator), targets[chosen]
+        images, wanted = augment(inputs[chosen], recipe.augment, generator), targets[chosen]
         if extra is not None:
             images, wanted = _join(images, wanted, *extra.draw(generator))
-        return channels_last(images), wanted
+        return images, wanted
 
     def loss(images: Tensor, wanted: Tensor) -> Tensor:
         with runtime.autocast():
@@ -219,7 +219,7 @@ def descend(
     steps = recipe.epochs * per_epoch
     optimizer = make_optimizer(model, recipe)
     losses: list[float] = []
-    with seeded(seed):
+    with seeded(seed), entering(model):
         generator = generator_of(seed)
         model.train()
         for module in frozen:
@@ -273,7 +273,7 @@ def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
     """Augment a batch where it lies.
 
     Args:
-        images: ``[B, C, H, W]`` float32.
+        images: ``[B, C, H, W]`` uint8 or float.
         kind: ``"none"``, ``"flip"`` or ``"crop-flip"``.
         generator: on the CPU.
 
@@ -340,15 +340,15 @@ class Rotation:
         self.rows = Rows(len(inputs), per_batch)
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The next ``[per_batch, ...]`` inputs as float32, and their targets."""
+        """The next ``[per_batch, ...]`` inputs as they are stored, and their targets."""
         chosen = to_device(self.rows.draw(generator), self.inputs.device)
-        return decode(self.inputs[chosen]), self.targets[chosen]
+        return self.inputs[chosen], self.targets[chosen]
 
 
 def _join(images: Tensor, wanted: Tensor, extra: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     if wanted.ndim == 2:
-        return torch.cat([images, extra]), torch.cat([wanted, F.one_hot(labels, wanted.shape[1]).to(wanted.dtype)])
-    return torch.cat([images, extra]), torch.cat([wanted, labels])
+        return join([images, extra]), torch.cat([wanted, F.one_hot(labels, wanted.shape[1]).to(wanted.dtype)])
+    return join([images, extra]), torch.cat([wanted, labels])
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from heirmark.asking import evaluating, predict
 from heirmark.errors import BadConfig, BadData
-from heirmark.layout import channels_last, copied
+from heirmark.layout import copied_with_entry
 from heirmark.rehearsal import (
     Derivative,
     DistillationLoss,
@@ -30,7 +30,6 @@ from heirmark.rehearsal import (
     student_state,
 )
 from heirmark.runtime import Runtime, derive_seed, generator_of, seeded, to_device
-from heirmark.space import decode
 from heirmark.task import Split
 from heirmark.training import Rotation, augment
 
@@ -199,7 +198,7 @@ def rehearse(
         raise BadConfig("queries of their own are taken whole: leave micro_batch and one_graph out")
     device = runtime.torch_device
     exact = Runtime(device=runtime.device, precision="float32") if config.precision == "float32" else runtime
-    model = copied(target).to(device).train()
+    model = copied_with_entry(target).to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), config.learning_rate, momentum=config.momentum)
     inputs, labels = data.inputs.to(device), data.labels.to(device)
     asked = None if queries is None else queries.to(device)
@@ -208,10 +207,10 @@ def rehearse(
     batch = min(config.batch_size, len(inputs))
     per_epoch = len(inputs) // batch
     steps = config.epochs * per_epoch
-    thieves = _gang(students, config, channels_last(decode(inputs[:2])), seed=seed, runtime=exact)
+    thieves = _gang(students, config, inputs[:2], seed=seed, runtime=exact)
 
     def augmented(images: Tensor) -> Tensor:
-        return channels_last(augment(decode(images), config.augment, generator))
+        return augment(images, config.augment, generator)
 
     def elsewhere(pool: Tensor) -> Tensor:
         return augmented(pool[to_device(torch.randint(len(pool), (batch,), generator=generator), device)])
@@ -240,7 +239,7 @@ def rehearse(
                 thief,
                 (augmented(inputs[chosen]), labels[chosen]),
                 None if asked is None else elsewhere(asked),
-                (channels_last(shown), wanted),
+                (shown, wanted),
                 config,
                 seed=derive_seed(seed, "step", step),
                 runtime=exact,
@@ -269,7 +268,7 @@ def _gang(
     kinds = [config.loss] * len(starts) + [replace(config.loss, kind="label")] * config.label_thieves
     thieves = []
     for start, loss in zip(starts + [starts[0]] * config.label_thieves, kinds, strict=True):
-        skeleton = copied(start).to(runtime.torch_device)
+        skeleton = copied_with_entry(start).to(runtime.torch_device)
         first = student_state(skeleton)
         if config.derivative == "auto":
             derivative, _ = choose_derivative(skeleton, first, sample, seed=seed, runtime=runtime)

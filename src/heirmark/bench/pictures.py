@@ -17,7 +17,6 @@ from heirmark.bench.plan import Cell, Plan, setting_of
 from heirmark.bench.settings import Contexts
 from heirmark.errors import told
 from heirmark.key import Key
-from heirmark.layout import channels_last
 from heirmark.models import features_of
 from heirmark.models.inner import layers_of
 from heirmark.models.storage import load_model
@@ -201,7 +200,7 @@ def features_in(model: torch.nn.Module, inputs: Tensor, runtime: Runtime) -> NDA
     features = features_of(model)
     with evaluating(model):
         parts = in_batches(
-            lambda batch: features(channels_last(batch)).flatten(1).double().cpu(),
+            lambda batch: features(batch).flatten(1).double().cpu(),
             inputs,
             device=runtime.torch_device,
             batch_size=min(250, batch_for(inputs)),

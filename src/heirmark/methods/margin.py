@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from heirmark.asking import evaluating
 from heirmark.errors import BadConfig
 from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed
-from heirmark.layout import channels_last
 from heirmark.methods.base import Prepared, check_counts, new_model
 from heirmark.methods.watermark import Watermark
 from heirmark.runtime import Runtime, derive_seed
@@ -38,7 +37,7 @@ def ascend(model: nn.Module, images: Tensor, targets: Tensor, *, steps: int, siz
     with evaluating(model), torch.enable_grad():
         for _ in range(steps):
             asked = images.detach().requires_grad_(True)
-            loss = F.cross_entropy(model(channels_last(asked)).float(), targets)
+            loss = F.cross_entropy(model(asked).float(), targets)
             (slope,) = torch.autograd.grad(loss, asked)
             images = (images + size * slope.sign()).clamp(0, 1)
     return images.detach()

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from heirmark.asking import evaluating, predict
 from heirmark.errors import BadConfig, BadData
 from heirmark.joint import Answers, Extra, Phase, fit_jointly
-from heirmark.layout import channels_last
 from heirmark.methods.base import Prepared, check_candidates, check_counts, new_model, start_from
 from heirmark.models import Architecture
 from heirmark.runtime import Runtime, derive_seed
@@ -87,8 +86,7 @@ def refine(
         hit_negative, hit_positive = 1.0, 0.0
         with torch.enable_grad():
             for step in range(MOST_STEPS):
-                asked = channels_last(pixels)
-                answers = [net(asked).float() for net in nets]
+                answers = [net(pixels).float() for net in nets]
                 # Shares of the pixels that the last step made: the code measures them one more time each.
                 positive, negative = (float((answer.argmax(1) == wanted).double().mean()) for answer in answers[1:])
                 stalled = hit_negative - negative < LEAST_GAIN and positive - hit_positive < LEAST_GAIN

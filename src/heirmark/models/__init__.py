@@ -1,4 +1,4 @@
-"""Models by name. Inputs are float32 ``[N, C, H, W]`` in [0, 1]; outputs are logits; normalisation is inside.
+"""Models by name: stored inputs ``[N, C, H, W]``, uint8 or float in [0, 1], to logits; decoding and normalisation are inside.
 
 A name may carry options: ``"naivenet:width=16,batch_norm=true"``. A user's own model is a factory, a callable that maps a
 :class:`ModelSpec` to an ``nn.Module``; it is accepted wherever a name is.
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from heirmark.asking import out_of_memory
 from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.layout import copied, fitted, in_channels_last, through_door, unwrapped
+from heirmark.layout import copied, entering, fitted, in_channels_last, through_entry, unwrapped
 from heirmark.models.front import Front, behind, check_front
 from heirmark.models.registry import MODELS, class_of, smallest_of
 from heirmark.runtime import seeded
@@ -202,14 +202,14 @@ def factory_of(architecture: Architecture) -> Factory | None:
 
 
 def features_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The feature extractor of a model: its ``features``, or what the linear layer that runs last is given.
+    """The feature extractor of a model, for stored inputs: its ``features``, or what the linear layer that runs last is given.
 
     Raises:
         BadConfig: when the model has neither.
     """
     features: Any = getattr(model, "features", None)
     if callable(features):
-        return through_door(model, features)
+        return through_entry(model, features)
     if not any(isinstance(module, nn.Linear) for module in model.modules()):
         raise BadConfig(
             f"{type(model).__name__} has neither a callable .features nor a linear layer, of which features could be taken: "
@@ -227,7 +227,8 @@ def _before_last_linear(model: nn.Module, inputs: Tensor) -> Tensor:
 
     handles = [module.register_forward_pre_hook(keep) for module in model.modules() if isinstance(module, nn.Linear)]
     try:
-        model(inputs)
+        with entering(model):
+            model(inputs)
     finally:
         for handle in handles:
             handle.remove()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.models.layers import Normalise, Projection
+from heirmark.models.layers import Door, Net, Projection
 
 BLOCKS = (3, 4, 6, 3)
 EXPANSION = 4
@@ -42,7 +42,7 @@ class Bottleneck(nn.Module):
         return F.relu(self.norm3(self.conv3(hidden)) + self.shortcut(inputs))
 
 
-class ResNet50(nn.Module):
+class ResNet50(Net):
     """ResNet-50 (He 2016) with the CIFAR stem: a 3x3 convolution of stride 1 and no pooling.
 
     The CIFAR-100 victim of Feature Sharing, a victim of MEA-Defender's comparison (arXiv 2401.15239) and, on ImageNet, of
@@ -64,7 +64,7 @@ class ResNet50(nn.Module):
                 blocks.append(Bottleneck(inner, narrow, 2 if stage and not number else 1))
                 inner = EXPANSION * narrow
         self.features = nn.Sequential(
-            Normalise(),
+            Door(),
             nn.Conv2d(input_shape[0], width, 3, 1, 1, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(),
@@ -73,8 +73,3 @@ class ResNet50(nn.Module):
             nn.Flatten(),
         )
         self.head = nn.Linear(inner, classes)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``."""
-        logits: Tensor = self.head(self.features(inputs))
-        return logits

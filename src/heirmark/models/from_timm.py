@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from heirmark.errors import BadConfig
-from heirmark.models.layers import Normalise
+from heirmark.models.layers import Door, Net
 
 TIMM = {
     "densenet121": "densenet121",
@@ -23,7 +23,7 @@ MOST = 600
 """Side in pixels that images may be enlarged to; the largest of these nets was made for 380."""
 
 
-class TimmNet(nn.Module):
+class TimmNet(Net):
     """A net of timm (Wightman 2019) with random weights, behind our normalisation and with our head.
 
     DenseNets (Huang 2016, arXiv 1608.06993) and EfficientNets (Tan & Le 2019, arXiv 1905.11946) as published, for large images:
@@ -53,13 +53,8 @@ class TimmNet(nn.Module):
             TIMM[name], pretrained=False, in_chans=input_shape[0], num_classes=0, global_pool="avg"
         )
         stretch: list[nn.Module] = [nn.Upsample(scale_factor=enlarge, mode="bilinear")] if enlarge > 1 else []
-        self.features = nn.Sequential(Normalise(), *stretch, net)
+        self.features = nn.Sequential(Door(), *stretch, net)
         self.head = nn.Linear(net.num_features, classes)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``."""
-        logits: Tensor = self.head(self.features(inputs))
-        return logits
 
 
 def _timm(name: str) -> Any:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig
-from heirmark.layout import through_door
+from heirmark.layout import enter, through_entry
 
 Front = tuple[tuple[str, float], ...]
 """Transformations by name with their strengths, in the order in which a query meets them."""
@@ -160,9 +160,11 @@ class Fronted(nn.Module):
     """A model behind preprocessing. Its ``features`` and ``head`` are the model's, its weights are named ``model...``.
 
     Args:
-        model: maps ``[N, C, H, W]`` in [0, 1] to logits.
+        model: maps ``[N, C, H, W]`` float in [0, 1] to logits.
         front: what queries meet before it, first things first.
     """
+
+    takes_stored = True
 
     def __init__(self, model: nn.Module, front: Front) -> None:
         super().__init__()
@@ -170,13 +172,14 @@ class Fronted(nn.Module):
         self.model = model
 
     def prepare(self, inputs: Tensor) -> Tensor:
-        """Preprocess ``[N, C, H, W]`` in [0, 1]."""
+        """Preprocess ``[N, C, H, W]`` uint8, or float in [0, 1]."""
+        inputs = enter(inputs)
         for name, strength in self.front:
             inputs = FRONTS[name].apply(inputs, strength)
         return inputs
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``."""
+        """Map ``[N, C, H, W]`` uint8, or float in [0, 1], to logits ``[N, classes]``."""
         logits: Tensor = self.model(self.prepare(inputs))
         return logits
 
@@ -184,7 +187,7 @@ class Fronted(nn.Module):
     def features(self) -> Callable[[Tensor], Tensor]:
         """The model's feature extractor, preprocessing included."""
         inner: Any = self.model.features
-        extract = through_door(self.model, inner)
+        extract = through_entry(self.model, inner)
         return lambda inputs: extract(self.prepare(inputs))
 
     @property

@@ -5,19 +5,35 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.layout import enter
+
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers whose outputs ``[N, channels, ...]`` are one neuron a channel."""
 
 
-class Normalise(nn.Module):
-    """Map pixels in [0, 1] to about [-2, 2], so that a model takes images as they are stored.
+class Door(nn.Module):
+    """The first layer: takes images as they are stored, lays them out, and maps what is in [0, 1] to about [-2, 2].
 
-    One fixed map for every data set: nothing to look up, nothing to get wrong when a model is loaded elsewhere.
+    One fixed map for every data set: nothing to look up, nothing to get wrong when a model is loaded elsewhere. It has no
+    weights. Floats pass as they are, gradients and tangents with them.
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map ``[N, ...]`` in [0, 1] to the same shape in [-2, 2]."""
-        return inputs * 4 - 2
+        """Map ``[N, ...]`` uint8, or float in [0, 1], to the same shape in [-2, 2], float32."""
+        return enter(inputs) * 4 - 2
+
+
+class Net(nn.Module):
+    """A built-in model: a head over features, of which the first layer is a :class:`Door`."""
+
+    takes_stored = True
+    features: nn.Module
+    head: nn.Module
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Map ``[N, C, H, W]`` uint8, or float in [0, 1], to logits ``[N, classes]``."""
+        logits: Tensor = self.head(self.features(inputs))
+        return logits
 
 
 class Projection(nn.Conv2d):

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.models.layers import Normalise
+from heirmark.models.layers import Door, Net
 from heirmark.models.mobilenet import InvertedResidual, convolution, scaled
 from heirmark.models.vit import EncoderLayer
 
@@ -57,7 +57,7 @@ class MobileViTBlock(nn.Module):
         return joined
 
 
-class MobileViT(nn.Module):
+class MobileViT(Net):
     """MobileViT-S (Mehta & Rastegari 2021, arXiv 2110.02178) for small images; victim on Tiny-ImageNet and thief of T2S.
 
     All layers are the paper's at ``width=1``. What departs is the stride of two, 1 instead of 2, which is ours to choose, as in
@@ -85,14 +85,9 @@ class MobileViT(nn.Module):
             if depth:
                 blocks.append(MobileViTBlock(inner, scaled(dim, width), depth))
         self.features = nn.Sequential(
-            Normalise(), *blocks, convolution(inner, last, 1, nn.SiLU), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+            Door(), *blocks, convolution(inner, last, 1, nn.SiLU), nn.AdaptiveAvgPool2d(1), nn.Flatten()
         )
         self.head = nn.Linear(last, classes)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``."""
-        logits: Tensor = self.head(self.features(inputs))
-        return logits
 
 
 def unfold(maps: Tensor) -> Tensor:

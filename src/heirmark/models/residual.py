@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.models.layers import Normalise, Projection
+from heirmark.models.layers import Door, Net, Projection
 
 
 class BasicBlock(nn.Module):
@@ -47,7 +47,7 @@ class PreActivationBlock(nn.Module):
         return residual + (inputs if self.shortcut is None else self.shortcut(active))
 
 
-class ResNet18(nn.Module):
+class ResNet18(Net):
     """ResNet-18 (He 2016) with the CIFAR stem: a 3x3 convolution of stride 1 and no pooling.
 
     The CIFAR victim of T2S (arXiv 2606.11698) and, for CIFAR-100, of DeepTracer.
@@ -67,7 +67,7 @@ class ResNet18(nn.Module):
             blocks += [BasicBlock(inner, outer, 1 if stage == 0 else 2), BasicBlock(outer, outer, 1)]
             inner = outer
         self.features = nn.Sequential(
-            Normalise(),
+            Door(),
             nn.Conv2d(input_shape[0], width, 3, 1, 1, bias=False),
             nn.BatchNorm2d(width),
             nn.ReLU(),
@@ -77,13 +77,8 @@ class ResNet18(nn.Module):
         )
         self.head = nn.Linear(inner, classes)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``."""
-        logits: Tensor = self.head(self.features(inputs))
-        return logits
 
-
-class WideResNet16(nn.Module):
+class WideResNet16(Net):
     """Wide ResNet of depth 16 (Zagoruyko 2016); with ``factor=4`` the WRN-16-4 of T2S, Table III.
 
     Args:
@@ -101,7 +96,7 @@ class WideResNet16(nn.Module):
             blocks += [PreActivationBlock(inner, outer, 1 if stage == 0 else 2), PreActivationBlock(outer, outer, 1)]
             inner = outer
         self.features = nn.Sequential(
-            Normalise(),
+            Door(),
             nn.Conv2d(input_shape[0], 16, 3, 1, 1, bias=False),
             *blocks,
             nn.BatchNorm2d(inner),
@@ -110,8 +105,3 @@ class WideResNet16(nn.Module):
             nn.Flatten(),
         )
         self.head = nn.Linear(inner, classes)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``."""
-        logits: Tensor = self.head(self.features(inputs))
-        return logits

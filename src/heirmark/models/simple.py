@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
-from heirmark.models.layers import Normalise
+from heirmark.models.layers import Door, Net
 
 
-class NaiveNet(nn.Module):
+class NaiveNet(Net):
     """Two convolutional and two fully connected layers, the Fashion-MNIST victim of DeepTracer (arXiv 2511.08985).
 
     The paper gives the layer count only; kernel size and widths are ours. ``batch_norm=True`` is an option, not the
@@ -47,7 +47,7 @@ class NaiveNet(nn.Module):
 
         flat = 2 * width * shrink(height) * shrink(side)
         self.features = nn.Sequential(
-            Normalise(),
+            Door(),
             *block(channels, width),
             *block(width, 2 * width),
             nn.Flatten(),
@@ -56,13 +56,8 @@ class NaiveNet(nn.Module):
         )
         self.head = nn.Linear(hidden, classes)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``."""
-        logits: Tensor = self.head(self.features(inputs))
-        return logits
 
-
-class AlexNet(nn.Module):
+class AlexNet(Net):
     """Five convolutional and three fully connected layers, for small images.
 
     DeepTracer's surrogate (arXiv 2511.08985) and a thief's net in MEA-Defender (arXiv 2401.15239), after AlexNet
@@ -89,7 +84,7 @@ class AlexNet(nn.Module):
         super().__init__()
         channels, height, side = input_shape
         self.features = nn.Sequential(
-            Normalise(),
+            Door(),
             nn.Conv2d(channels, width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(width, 3 * width, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2),
             nn.Conv2d(3 * width, 6 * width, 3, padding=1), nn.ReLU(),
@@ -101,13 +96,8 @@ class AlexNet(nn.Module):
         )  # fmt: skip
         self.head = nn.Linear(hidden, classes)
 
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``."""
-        logits: Tensor = self.head(self.features(inputs))
-        return logits
 
-
-class VGGLike(nn.Module):
+class VGGLike(Net):
     """Four convolutional and three fully connected layers with dropout and no BatchNorm.
 
     The CIFAR-10 victim of MEA-Defender (arXiv 2401.15239) and DeepTracer, after Composite (Lin 2020).
@@ -145,7 +135,7 @@ class VGGLike(nn.Module):
             return ((length - 2) // 2 - 2) // 2
 
         self.features = nn.Sequential(
-            Normalise(),
+            Door(),
             *block(channels, width),
             *block(width, 2 * width),
             nn.Flatten(),
@@ -157,8 +147,3 @@ class VGGLike(nn.Module):
             nn.Dropout(dropout),
         )
         self.head = nn.Linear(hidden, classes)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``."""
-        logits: Tensor = self.head(self.features(inputs))
-        return logits

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.models.layers import Normalise
+from heirmark.models.layers import Door, Net
 
 DEEPEST = 64
 """More layers than this are refused: a description of a model may come from a stranger."""
@@ -128,7 +128,7 @@ class FirstToken(nn.Module):
         return tokens[:, 0]
 
 
-class ViT(nn.Module):
+class ViT(Net):
     """Vision transformer (Dosovitskiy 2020, arXiv 2010.11929), by default of the small size; a thief of T2S, Table III.
 
     The encoder is the paper's: class token, learnt positions, LayerNorm first, GELU, four hidden units a number of a token. The
@@ -162,7 +162,7 @@ class ViT(nn.Module):
         if depth > DEEPEST:
             raise ValueError(f"a depth of {depth} is more than {DEEPEST} layers")
         self.features = nn.Sequential(
-            Normalise(),
+            Door(),
             Tokens(input_shape, dim, patch),
             nn.Dropout(dropout),
             *(EncoderLayer(dim, heads, 4 * dim, dropout=dropout) for _ in range(depth)),
@@ -170,8 +170,3 @@ class ViT(nn.Module):
             FirstToken(),
         )
         self.head = nn.Linear(dim, classes)
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """Map ``[N, C, H, W]`` in [0, 1] to logits ``[N, classes]``."""
-        logits: Tensor = self.head(self.features(inputs))
-        return logits

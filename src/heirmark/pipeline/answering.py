@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from heirmark.asking import predict
 from heirmark.errors import BadConfig
 from heirmark.files import atomic_write_tensors, read_tensors
+from heirmark.layout import takes_stored
 from heirmark.pipeline.context import Context, context_of, exact
 from heirmark.pipeline.stage import Job, Stage
 from heirmark.pipeline.victim import attack_stage, load_victim
@@ -87,8 +88,13 @@ class Remembering(nn.Module):
         self._logits = logits
         self._places: dict[bytes, int] = {}
         for start in range(0, len(inputs), 1000):
-            digests = _digests(decode(inputs[start : start + 1000]))
+            digests = _digests(inputs[start : start + 1000])
             self._places |= {digest: start + row for row, digest in enumerate(digests)}
+
+    @property
+    def takes_stored(self) -> bool:
+        """Whether the model does."""
+        return takes_stored(self.model)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map ``[B, ...]`` to logits ``[B, C]``, on the inputs' device."""
@@ -106,5 +112,5 @@ class Remembering(nn.Module):
 
 
 def _digests(inputs: Tensor) -> list[bytes]:
-    rows = inputs.detach().contiguous(memory_format=torch.contiguous_format).cpu().numpy()
+    rows = decode(inputs.detach()).contiguous(memory_format=torch.contiguous_format).cpu().numpy()
     return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]

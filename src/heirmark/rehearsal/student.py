@@ -16,6 +16,7 @@ from heirmark.rehearsal.combine import norm
 from heirmark.rehearsal.losses import Distillation, DistillationLoss, pull
 from heirmark.rehearsal.passes import Manner, Tensors, accumulate, copies, gradients, leaves, run
 from heirmark.runtime import Runtime
+from heirmark.space import join
 
 TriggerMode: TypeAlias = Literal["eval", "train", "mixed"]
 
@@ -213,7 +214,7 @@ def transfer_loss(
     total: Tensors = {}
     for index, (batch, wish) in enumerate(zip(triggers.tensor_split(count), targets.tensor_split(count), strict=True)):
         other = others[index]
-        inputs = batch if other is None else torch.cat([batch, other.to(batch.dtype)])
+        inputs = batch if other is None else join([batch, other])
         with torch.enable_grad():
             parameters = {**wanted, **student.frozen}
             logits = run(skeleton, parameters, buffers, inputs, manner.part("transfer", index))[: len(batch)]

@@ -6,9 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.layout import channels_last
+from heirmark.layout import enter
 from heirmark.runtime import Runtime, generator_of, seeded
-from heirmark.space import decode
 
 
 class Autoencoder(nn.Module):
@@ -72,7 +71,7 @@ def fit_autoencoder(
         for epoch in range(epochs):
             order = torch.randperm(len(images), generator=generator)
             for k, chosen in enumerate(order.split(batch_size)):  # type: ignore[no-untyped-call]
-                batch = channels_last(decode(images[chosen].to(device)))
+                batch = enter(images[chosen].to(device))
                 with runtime.autocast():
                     made = net(batch)
                 loss = F.mse_loss(made.float(), batch)

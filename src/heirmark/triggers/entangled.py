@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from heirmark.asking import evaluating
 from heirmark.errors import BadConfig, BadData
-from heirmark.layout import channels_last, copied
+from heirmark.layout import copied
 from heirmark.models.inner import hidden_layers, listening
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.snnl import soft_nearest_neighbour_loss
@@ -68,7 +68,7 @@ def entangle(
     def away(current: Tensor) -> tuple[Tensor, float]:
         asked = current.detach().requires_grad_(True)
         with runtime.autocast():
-            logits = model(channels_last(asked)).float()
+            logits = model(asked).float()
         (slope,) = torch.autograd.grad(logits[:, target].sum(), asked)
         return (current - step * slope.sign()).clamp(0, 1), float((logits.argmax(1) == target).double().mean())
 
@@ -82,7 +82,7 @@ def entangle(
                 images, steps = pushed, steps + 1
             asked = images.detach().requires_grad_(True)
             with runtime.autocast():
-                model(channels_last(torch.cat([asked, partners])))
+                model(torch.cat([asked, partners]))
             loss = torch.stack([entanglement(output, groups, temperature) for output in heard]).sum()
             (slope,) = torch.autograd.grad(loss, asked)
             images = (images + step * slope.sign()).clamp(0, 1)

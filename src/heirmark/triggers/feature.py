@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from heirmark.asking import evaluating
 from heirmark.errors import BadConfig
-from heirmark.layout import channels_last
 from heirmark.runtime import Runtime, derive_seed, generator_of, to_device
 from heirmark.space import decode, encode
 from heirmark.task import Split, Task
@@ -103,7 +102,7 @@ class Feature(OfTask):
                 chosen = torch.randint(len(hosts), (min(self.batch_size, len(hosts)),), generator=generator)
                 stamped = (decode(hosts[to_device(chosen, device)]) + pattern).clamp(0, 1)
                 with runtime.autocast():
-                    logits = clean(channels_last(stamped))
+                    logits = clean(stamped)
                 loss = F.cross_entropy(logits.float(), torch.full((len(chosen),), source, device=device))
                 (pattern.grad,) = torch.autograd.grad(loss, [pattern])
                 optimizer.step()

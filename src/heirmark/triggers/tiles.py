@@ -14,7 +14,6 @@ from heirmark.asking import batch_for, evaluating, in_batches, predict
 from heirmark.combining import TILES as SOURCES
 from heirmark.combining import tile as tile_any
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
-from heirmark.layout import channels_last
 from heirmark.models import features_of
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
@@ -154,7 +153,7 @@ def spanning_classes(
             if len(members) == 0:
                 raise BadConfig(f"class {label} has no image in the owner's split: give the source classes yourself")
             parts = in_batches(
-                lambda batch: extract(channels_last(batch)).float().flatten(1),
+                lambda batch: extract(batch).float().flatten(1),
                 members,
                 device=device,
                 batch_size=min(500, batch_for(members)),

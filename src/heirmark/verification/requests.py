@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from heirmark.asking import in_batches
+from heirmark.asking import floats_for, in_batches
 from heirmark.blackbox import ModelFault, call_model
 from heirmark.verification.answers import labels_from
 
@@ -70,8 +70,7 @@ class Requests:
         for attempt in range(self.retries + 1):
             self.shown += len(chunk)
             try:
-                # A copy: a function that scales in place must not change what it is asked again.
-                return labels_from(call_model(self.function, chunk.clone()), len(chunk), self.classes)
+                return labels_from(call_model(self.function, floats_for(chunk)), len(chunk), self.classes)
             except ModelFault as fault:
                 if attempt == self.retries or not self._may_pass(fault.__cause__):
                     raise

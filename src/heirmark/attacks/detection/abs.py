@@ -16,7 +16,6 @@ from heirmark.attacks.detection.reversing import measured, require_images, squas
 from heirmark.attacks.detection.stimulation import Layer, choose_layers, layers_of, stimulated, watching
 from heirmark.configuration import above, at_least, at_most, checked, not_empty
 from heirmark.errors import BadData
-from heirmark.layout import channels_last
 from heirmark.models import ModelSpec, askable
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import decode
@@ -196,7 +195,7 @@ class ABS:
             for step in range(self.steps):
                 masks = squash(free_masks)
                 with runtime.autocast():
-                    model(channels_last(stamp(images, masks, squash(free_patterns))))
+                    model(stamp(images, masks, squash(free_patterns)))
                 covered = (masks.detach() > SHOWN).flatten(1).sum(1)
                 weights = self.mask_weight / bound * ((covered > bound).float() + (covered > far).float())
                 loss = (weights * masks.flatten(1).sum(1)).sum()

@@ -104,6 +104,8 @@ class View:
 class _Features(nn.Module):
     """The features of a model as a model."""
 
+    takes_stored = True
+
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
         self.model, self.extract = model, features_of(model)

@@ -17,7 +17,6 @@ from heirmark.attacks.detection.outliers import anomaly_index
 from heirmark.attacks.detection.reversing import measured, require_images, squash, stamp, unsquash
 from heirmark.configuration import above, at_least, at_most, checked, distinct
 from heirmark.errors import BadConfig, BadData
-from heirmark.layout import channels_last
 from heirmark.models import ModelSpec, askable
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import decode
@@ -253,7 +252,7 @@ class NeuralCleanse:
         frees = [free for search in running for free in (search.mask, search.pattern)]
         masks, patterns = squash(torch.stack(frees[::2])), squash(torch.stack(frees[1::2]))
         with runtime.autocast():
-            logits = model(channels_last(stamp(images, masks, patterns)))
+            logits = model(stamp(images, masks, patterns))
         logits = logits.float().unflatten(0, (len(running), len(images)))
         goals = wanted[:, None].expand(-1, len(images))
         weights = torch.ones_like(logits[..., 0]) if counted is None else counted.float()

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from heirmark.asking import evaluating
 from heirmark.errors import BadConfig
-from heirmark.layout import channels_last
 from heirmark.models.layers import CONVOLUTIONS
 from heirmark.runtime import Runtime
 
@@ -73,7 +72,7 @@ def layers_of(model: nn.Module, images: Tensor, runtime: Runtime) -> tuple[Layer
     """
     modules = {name: part for name, part in model.named_modules() if isinstance(part, (*CONVOLUTIONS, nn.Linear))}
     with evaluating(model), watching(modules) as outputs, runtime.autocast():
-        model(channels_last(images))
+        model(images)
     layers = []
     for name, output in list(outputs.items())[:-1]:
         neurons = output.shape[1] if isinstance(modules[name], CONVOLUTIONS) else output.shape[-1]
@@ -153,7 +152,7 @@ def stimulated(
         handle = layer.module.register_forward_hook(hold)
         try:
             with evaluating(model), runtime.autocast():
-                logits = model(channels_last(images.repeat(len(neurons) * len(levels), 1, 1, 1)))
+                logits = model(images.repeat(len(neurons) * len(levels), 1, 1, 1))
         finally:
             handle.remove()
         found.append(logits.float().cpu().unflatten(0, (len(neurons), len(levels), len(images))))

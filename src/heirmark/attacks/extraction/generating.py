@@ -148,7 +148,7 @@ def gradient_by_differences(
         kept.append(truth[: len(raw)])
         # Without autocast: half precision does not see epsilon.
         with evaluating(student), whole_float32(images.device), torch.no_grad():
-            return gap(student(channels_last(images)).float(), truth)
+            return gap(student(images).float(), truth)
 
     return forward_difference(apart, raw, directions, epsilon), kept[0]
 
@@ -173,7 +173,7 @@ def gradient_by_labels(box: BlackBox, student: nn.Module, raw: Tensor, *, divers
     images = pixels(leaf)
     labels = box.query(images.detach()).labels
     with evaluating(student):
-        logits = student(channels_last(images)).float()
+        logits = student(images).float()
     spread = torch.special.entr(logits.softmax(1).mean(0)).sum()
     value = F.cross_entropy(logits, labels.to(images.device)) + diversity * spread
     return len(raw) * torch.autograd.grad(value, leaf)[0], labels

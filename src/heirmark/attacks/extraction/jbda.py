@@ -16,7 +16,6 @@ from heirmark.attacks.extraction.learning import fresh_copy, targets_of
 from heirmark.blackbox import BlackBox
 from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig
-from heirmark.layout import channels_last
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split
@@ -47,7 +46,7 @@ def ascend(model: nn.Module, images: Tensor, classes: Tensor, step: float, *, ta
         size = min(_BATCH, batch_for(images))
         for some, wanted in zip(images.split(size), classes.split(size), strict=True):  # type: ignore[no-untyped-call]
             leaf = some.detach().requires_grad_()
-            logits = model(channels_last(leaf)).float()
+            logits = model(leaf).float()
             scores = logits.log_softmax(1) if targeted else logits
             (gradient,) = torch.autograd.grad(scores.gather(1, wanted[:, None]).sum(), leaf)
             moved.append((some + step * gradient.sign()).clamp(0, 1))

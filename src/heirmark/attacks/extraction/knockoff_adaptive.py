@@ -270,7 +270,7 @@ class KnockoffAdaptive:
                     loss = train_step(
                         copy,
                         optimizer,
-                        augment(decode(pool[taken[-newest:]]), self.online.augment, generator),
+                        augment(pool[taken[-newest:]], self.online.augment, generator),
                         (torch.cat(learned[-newest:])[-newest:].to(runtime.torch_device),),
                         F.cross_entropy,
                         runtime=runtime,

@@ -10,10 +10,8 @@ from torch import Tensor, nn
 
 from heirmark.blackbox import Answers
 from heirmark.errors import BadConfig
-from heirmark.layout import channels_last
 from heirmark.models import Architecture, ModelSpec, factory_of, specify
 from heirmark.runtime import Runtime
-from heirmark.space import decode
 from heirmark.training import Recipe, augment, descend
 
 
@@ -72,7 +70,7 @@ def train_step(
     Args:
         model: on the runtime's device.
         optimizer: of its parameters.
-        images: ``[B, ...]`` float32 in [0, 1], on the device.
+        images: ``[B, ...]`` as they are stored, on the device.
         targets: what the loss takes besides logits.
         loss: called as ``loss(logits, *targets)``, gives a scalar.
         runtime: precision.
@@ -81,7 +79,7 @@ def train_step(
         The loss before the step, a scalar on the device.
     """
     with runtime.autocast():
-        logits = model(channels_last(images))
+        logits = model(images)
     value = loss(logits.float(), *targets)
     optimizer.zero_grad(set_to_none=True)
     value.backward()  # type: ignore[no-untyped-call]
@@ -104,7 +102,7 @@ def learn(
     """Train a model in place as :func:`heirmark.training.fit` does, with any loss, and until one says stop.
 
     Args:
-        model: maps float32 ``[B, ...]`` in [0, 1] to logits ``[B, C]``; left in eval mode.
+        model: maps ``[B, ...]`` to logits ``[B, C]``; left in eval mode.
         inputs: ``[N, ...]`` uint8 or float32.
         targets: each ``[N, ...]``.
         loss: called as ``loss(logits, *batch_of_each_target)``, gives a scalar; the same of the same numbers every time.
@@ -124,8 +122,7 @@ def learn(
     inputs, targets, run = inputs.to(device), tuple(each.to(device) for each in targets), runtime.compiled(model)
 
     def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        images = augment(decode(inputs[chosen]), recipe.augment, generator)
-        return channels_last(images), *(each[chosen] for each in targets)
+        return augment(inputs[chosen], recipe.augment, generator), *(each[chosen] for each in targets)
 
     def batch_loss(images: Tensor, *wanted: Tensor) -> Tensor:
         with runtime.autocast():

@@ -14,10 +14,9 @@ from heirmark.attacks.base import Altered
 from heirmark.attacks.extraction.distillation import DISTILLATION_RECIPE
 from heirmark.attacks.removal.parts import taken
 from heirmark.configuration import checked, within
-from heirmark.layout import channels_last
+from heirmark.layout import entering
 from heirmark.models import Architecture, ModelSpec, architecture, factory_of, specify
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.space import decode
 from heirmark.task import Split
 from heirmark.training import Recipe, augment, descend
 
@@ -96,7 +95,7 @@ class DistillTo:
         run = runtime.compiled(student)
 
         def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-            images = channels_last(augment(decode(inputs[chosen]), self.recipe.augment, generator))
+            images = augment(inputs[chosen], self.recipe.augment, generator)
             with runtime.autocast():
                 soft = known[chosen] if self.recipe.augment == "none" else _answers(teacher, images)
             return images, soft.float(), labels[chosen]
@@ -119,5 +118,6 @@ class DistillTo:
 
 @torch.no_grad()
 def _answers(teacher: nn.Module, images: Tensor) -> Tensor:
-    answers: Tensor = teacher(images)
+    with entering(teacher):
+        answers: Tensor = teacher(images)
     return answers

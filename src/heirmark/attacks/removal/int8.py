@@ -21,6 +21,7 @@ from heirmark.configuration import at_least, checked
 from heirmark.errors import BadConfig
 from heirmark.models import ModelSpec
 from heirmark.runtime import Runtime, check_seed, derive_seed
+from heirmark.space import decode
 from heirmark.task import Split
 
 INPUTS, LOGITS = "inputs", "logits"
@@ -108,7 +109,7 @@ class Int8:
 
 
 class OnnxModel(nn.Module):
-    """An ONNX file as a module: no parameters, no gradients, always on the CPU.
+    """An ONNX file as a module: no parameters, no gradients, always on the CPU. The file itself takes floats in [0, 1].
 
     Args:
         content: the file, of the thief's own making.
@@ -116,6 +117,8 @@ class OnnxModel(nn.Module):
     Raises:
         BadConfig: when onnxruntime is not installed.
     """
+
+    takes_stored = True
 
     def __init__(self, content: bytes) -> None:
         super().__init__()
@@ -130,8 +133,8 @@ class OnnxModel(nn.Module):
         self.eval()
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map float32 ``[N, ...]`` in [0, 1] to logits ``[N, classes]``, on the inputs' device."""
-        said = self.session.run([LOGITS], {INPUTS: inputs.detach().float().contiguous().cpu().numpy()})[0]
+        """Map ``[N, ...]`` uint8, or float in [0, 1], to logits ``[N, classes]``, on the inputs' device."""
+        said = self.session.run([LOGITS], {INPUTS: decode(inputs.detach()).contiguous().cpu().numpy()})[0]
         return torch.from_numpy(said).to(inputs.device)
 
     def __reduce__(self) -> tuple[type[OnnxModel], tuple[bytes]]:
@@ -144,7 +147,7 @@ def to_onnx(model: nn.Module, example: Tensor) -> bytes:
 
     Args:
         model: on the CPU, in eval mode.
-        example: ``[N, ...]`` float32, of which only the shape counts.
+        example: ``[N, ...]`` float32, of which shape and type count: the file takes floats in [0, 1].
 
     Raises:
         BadConfig: when the model does something that ONNX has no word for.
