@@ -623,7 +623,7 @@ def test_bench_on_the_command_line(
     assert result.exit_code == 0, result.output
     assert "joint" in result.output
     tiny = load_grid("some_recipes.py:table_1", "cpu")
-    assert [benching._folder(tiny, scale).name for scale in ("cpu", "paper")] == ["bench-tiny", "bench-tiny-paper"]
+    assert [benching.folder_of(tiny, scale).name for scale in ("cpu", "paper")] == ["bench-tiny", "bench-tiny-paper"]
     part = Path("runs/bench-tiny/parts/only-joint")
     assert str(part / "report.html") in result.output
     assert (part / "report.html").is_file(), "a part does not take the place of the whole's report"
@@ -636,23 +636,23 @@ def test_bench_on_the_command_line(
         "--device", "cpu", "--precision", "float32",
     ])  # fmt: skip
     assert result.exit_code == 0, result.output
-    out = Path("runs/bench-tiny/parts") / benching._folder_name(["--block", block.upper(), "--trial", trial])
+    out = Path("runs/bench-tiny/parts") / benching.part_name(["--block", block.upper(), "--trial", trial])
     told = json.loads((out / "bench.json").read_text())
     assert shlex.split(told["provenance"]["command"])[-4:] == ["--block", block.upper(), "--trial", trial]
     assert {row["trial"] for row in told["summary"]} == {"", trial}, "the model itself is always judged"
 
 
 def test_where_a_cluster_is_stays_out_of_the_report() -> None:
-    _, facts, shared = benching._executor("recipes/a.py:table", "10.0.0.1:6379", 2.0, 0.5)
+    _, facts, shared = benching.executor("recipes/a.py:table", "10.0.0.1:6379", 2.0, 0.5)
     assert shared == ["--ray", "local", "--ray-cpus", "2", "--ray-gpus", "0.5"]
     assert facts["threads"] == "2"
     assert facts["ray"].endswith("; the processor is that of the machine that started it")
     assert "10.0.0.1" not in str(facts)
-    assert benching._executor("a.py", "local", 1.0, 0.0)[1:] == (
+    assert benching.executor("a.py", "local", 1.0, 0.0)[1:] == (
         {"threads": "1", "ray": "1 CPUs, 0 GPUs a stage"},
         ["--ray", "local"],
     )
-    assert benching._executor("a.py", None, 1.0, 0.0)[1:] == ({}, [])
+    assert benching.executor("a.py", None, 1.0, 0.0)[1:] == ({}, [])
 
 
 def test_a_grid_that_fails_and_a_tracker_that_is_not_told_end_with_1(
@@ -681,6 +681,6 @@ def test_a_grid_that_fails_and_a_tracker_that_is_not_told_end_with_1(
 
 def test_parts_have_folders_of_their_own() -> None:
     longer = [word for number in range(40) for word in ("--only", f"watermark {number}")]
-    names = {benching._folder_name(words) for words in (longer, longer[:-2], ["--seed", "1"], ["--only", "seed 1"])}
+    names = {benching.part_name(words) for words in (longer, longer[:-2], ["--seed", "1"], ["--only", "seed 1"])}
     assert len(names) == 4
     assert max(map(len, names)) <= 100

@@ -994,7 +994,7 @@ def test_the_code_for_marked_is_given_by_a_command_alone(
     def shows_the_version() -> None:
         raise SystemExit(0)
 
-    monkeypatch.setattr("heirmark.commands.options._codes", [])
+    monkeypatch.setattr("heirmark.commands.options.exit_codes", [])
     monkeypatch.setattr("heirmark.cli.app", shows_the_version)
     monkeypatch.setattr("warnings.showwarning", warnings.showwarning)
     monkeypatch.setattr(sys, "argv", ["heirmark", *arguments])

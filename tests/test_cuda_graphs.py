@@ -52,8 +52,8 @@ def test_gradients_are_those_of_the_batch_alone(steps: int, cpu: Runtime) -> Non
 
 def test_layers_of_others_are_not_recorded() -> None:
     known = build("resnet18", input_shape=(3, 8, 8), classes=4, seed=0, width=4)
-    assert graphs._known(known)
-    assert not graphs._known(nn.Sequential(known, Own()))
+    assert graphs.repeats(known)
+    assert not graphs.repeats(nn.Sequential(known, Own()))
 
 
 def test_a_trained_model_keeps_no_gradients(tiny_task: Task, cpu: Runtime) -> None:
@@ -77,10 +77,8 @@ def test_played_steps_give_what_single_ones_do(
     mixed = Mixed(inputs=split.inputs[:8], targets=split.labels[:8], per_batch=4)
     recipe = Recipe(epochs=12, batch_size=16, learning_rate=0.05, augment="crop-flip")
     recorded: list[object] = []
-    record = graphs._Recorded._record
-    monkeypatch.setattr(
-        graphs._Recorded, "_record", lambda self, batch: recorded.append(played := record(self, batch)) or played
-    )
+    graph = torch.cuda.CUDAGraph
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: recorded.append(made := graph()) or made)
 
     def trained() -> tuple[tuple[float, ...], dict[str, Tensor]]:
         model = build(name, input_shape=tiny_task.input_shape, classes=len(tiny_task.classes), seed=0, **options)
@@ -104,7 +102,7 @@ def test_played_steps_give_what_single_ones_do(
 
 @pytest.mark.gpu
 def test_what_cannot_be_recorded_is_computed_step_by_step(tiny_task: Task, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(graphs, "_known", lambda model: True)
+    monkeypatch.setattr(graphs, "repeats", lambda model: True)
     split, runtime = tiny_task.owner, Runtime(device="cuda")
     shape, classes = tiny_task.input_shape, len(tiny_task.classes)
     net = build("naivenet", input_shape=shape, classes=classes, seed=0, width=8, hidden=32, batch_norm=True)

@@ -272,8 +272,8 @@ def test_layers_are_chosen_by_name_position_and_kind(cpu: Runtime) -> None:
 
 def test_pairs_are_drawn_where_there_are_too_many(spec: ModelSpec, tiny_task: Task, cpu: Runtime) -> None:
     classes = torch.arange(6)
-    every = MixProbing()._groups("blend", classes, 0)
-    some = MixProbing(pairs=7)._groups("blend", classes, 0)
+    every = MixProbing().groups("blend", classes, 0)
+    some = MixProbing(pairs=7).groups("blend", classes, 0)
     assert (len(every), len(some)) == (30, 7)
     assert {tuple(pair) for pair in some.tolist()} < {tuple(pair) for pair in every.tolist()}
 

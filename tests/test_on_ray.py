@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from typer.testing import CliRunner
@@ -182,7 +183,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     ready = tmp_path_factory.mktemp("ray") / "ready"
     os.environ["OWN_CODE_READY"] = str(ready)
     try:
-        with on_ray._session("local", None, num_cpus=2, _temp_dir=str(folder)) as ray:
+        with on_ray.session("local", None, num_cpus=2, _temp_dir=str(folder)) as ray:
             del os.environ["OWN_CODE_READY"]
             yield Session(ray=ray, ready=ready)
     finally:
@@ -272,11 +273,11 @@ def test_what_no_node_can_hold_is_refused(session: Session, grid: Grid, tmp_path
 
 def test_what_comes_back_without_an_outcome_says_what_to_do(session: Session) -> None:
     known = session.ray.exceptions
-    assert "was killed 4 times (WorkerCrashedError): is there memory enough?" in on_ray._why(
+    assert "was killed 4 times (WorkerCrashedError): is there memory enough?" in on_ray.why_lost(
         session.ray, known.WorkerCrashedError()
     )
     error = known.RaySystemError("long\nModuleNotFoundError: No module named 'mine'", "")
-    assert on_ray._why(session.ray, error) == (
+    assert on_ray.why_lost(session.ray, error) == (
         "the stage cannot be rebuilt on its node (ModuleNotFoundError: No module named 'mine'):"
         " install there what is installed here, own code too"
     )
@@ -326,9 +327,9 @@ def test_a_node_with_other_images_to_ask_about_is_told_apart(plan: Plan, tmp_pat
         alter_stage(alteration, "0" * 64, context, seed=0),
         answer_stage("owner", "0" * 64, context),
     ):
-        errands._check_node(stage, context, place)
+        errands.check_node(stage, context, place)
         with pytest.raises(BadConfig, match="bring the same to every node"):
-            errands._check_node(stage, other, place)
+            errands.check_node(stage, other, place)
 
 
 def test_an_errand_whose_input_failed_says_why(plan: Plan, tmp_path: Path) -> None:
@@ -346,7 +347,7 @@ def test_what_other_nodes_keep_to_themselves_is_told(
     monkeypatch.setattr(on_ray, "PATIENCE", 0)
     (stage, other) = plan.stages[:2]
     (tmp_path / other.name).mkdir(parents=True)
-    failed = on_ray._unseen([stage, other], Store(tmp_path))
+    failed = on_ray.unseen([stage, other], Store(tmp_path))
     assert list(failed) == [stage.name]
     assert "give --store a folder that all nodes see, or a URL" in failed[stage.name]
 
@@ -354,7 +355,14 @@ def test_what_other_nodes_keep_to_themselves_is_told(
 def test_workers_search_own_code_and_nothing_of_the_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     tests = str(Path(__file__).parent)
     monkeypatch.setattr(sys, "path", [tests, "", "/nowhere", str(Path(json.__file__).parents[1]), tests])
-    assert on_ray._own_paths() == [str(Path.cwd()), tests]
+    assert on_ray.own_paths() == [str(Path.cwd()), tests]
+
+
+class OnCuda(Contexts):
+    """Of a machine with a GPU, wherever this runs."""
+
+    def __init__(self) -> None:
+        super().__init__(cast(Runtime, SimpleNamespace(facts=lambda: {"device": "cuda"})))
 
 
 def test_ray_is_refused_where_it_cannot_work(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,7 +371,7 @@ def test_ray_is_refused_where_it_cannot_work(plan: Plan, tmp_path: Path, monkeyp
         with pytest.raises(BadConfig, match="give some CPUs"):
             run_on_ray(plan, store, contexts, cpus=cpus, gpus=gpus)
     with pytest.raises(BadConfig, match="give --ray-gpus 1"):
-        on_ray._check(store, cpus=1, gpus=0, device="cuda")
+        run_on_ray(plan, store, OnCuda())
     with pytest.raises(BadConfig, match="lives in one process only"):
         run_on_ray(plan, open_store("memory://x", tmp_path), contexts)
     monkeypatch.setitem(sys.modules, "ray", None)
@@ -375,4 +383,4 @@ def test_a_worker_compiles_where_the_plan_does(plan: Plan, tmp_path: Path) -> No
     given = errand(plan, tmp_path)
     for runtime in (CPU, replace(CPU, compile=True)):
         place = replace(given.place, facts=tuple(runtime.facts().items()))
-        assert errands._contexts(place, given.setting).runtime == runtime
+        assert errands.contexts_of(place, given.setting).runtime == runtime

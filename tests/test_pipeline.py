@@ -485,7 +485,7 @@ def test_terminal_has_a_labelled_bar_for_all_long_work() -> None:
     def shown() -> str:
         text.seek(0)
         text.truncate()
-        bars._bars.refresh()
+        bars.display.refresh()
         return text.getvalue()
 
     with bars:

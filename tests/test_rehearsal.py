@@ -31,7 +31,7 @@ from heirmark.rehearsal import (
     student_state,
     transfer_loss,
 )
-from heirmark.rehearsal.derivative import _load_rules
+from heirmark.rehearsal.derivative import load_forward_rules
 from heirmark.rehearsal.rules import FastRules
 from heirmark.runtime import Runtime
 
@@ -474,7 +474,7 @@ def test_the_batchnorm_rule_is_the_built_in_one(
     def draw(like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=generator, dtype=torch.float64)
 
-    _load_rules()
+    load_forward_rules()
     x = draw(torch.empty(shape))
     if len(shape) == 4:
         x = x.to(memory_format=layout)

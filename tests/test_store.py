@@ -676,10 +676,12 @@ def test_a_damaged_winner_is_replaced(store: Store, events: list[Event]) -> None
     assert said(events) == ["started work", "damaged work", "finished work"]
 
 
-def test_only_abandoned_work_is_swept(store: Store, events: list[Event]) -> None:
+def test_only_abandoned_work_is_swept(store: Store, events: list[Event], tmp_path: Path) -> None:
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    here, partial = store_module._machine(), store.root / ".partial"
+    at_work: list[str] = []
+    Store(tmp_path / "another").get(stage(), lambda job: at_work.append(job.folder.name) or {})
+    here, partial = at_work[0].split(".")[2], store.root / ".partial"
     dead, alive = f"base.{'0' * 16}.{here}.{child.pid}.aa", f"base.{'0' * 16}.{here}.{os.getpid()}.aa"
     away, old = f"base.{'0' * 16}.elsewhere.{child.pid}.aa", f"base.{'0' * 16}.elsewhere.{child.pid}.bb"
     for name in (dead, alive, away, old, "foreign"):

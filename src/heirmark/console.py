@@ -51,7 +51,7 @@ class Bars:
     def __init__(self, *, quiet: bool = False, console: Console | None = None) -> None:
         self.quiet = quiet
         self.console = console or Console(stderr=True)
-        self._bars = Progress(
+        self.display = Progress(
             TextColumn(
                 "{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")
             ),
@@ -71,24 +71,24 @@ class Bars:
         self._reused = 0
 
     def __enter__(self) -> Bars:
-        self._bars.start()
+        self.display.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._tell_reused()
-        self._bars.stop()
+        self.display.stop()
 
     def progress(self, description: str, done: int, total: int) -> None:
         """Sink of :class:`heirmark.runtime.Runtime`: one bar, renewed when the work changes; it pulses at 0 and at the end."""
-        if self._bars.disable:
+        if self.display.disable:
             return
         counted = 0 < done < total
         if self._task is None or description != self._work or done <= 1 or not counted:
             self._show(description, total if counted else None)
         if counted and self._task is not None:
-            self._bars.update(self._task, completed=done, counts=f"{done}/{total}")
+            self.display.update(self._task, completed=done, counts=f"{done}/{total}")
 
     def event(self, event: Event, label: str = "") -> None:
         """Sink of :class:`heirmark.pipeline.store.Store`, which speaks of an artifact each time that it looks it up."""
@@ -119,10 +119,10 @@ class Bars:
     def _show(self, work: str, total: int | None) -> None:
         """Put up a bar for the stage and what it is at; without a total it pulses; without both there is none."""
         if self._task is not None:
-            self._bars.remove_task(self._task)
+            self.display.remove_task(self._task)
         self._work = work
         words = " · ".join(filter(None, (self._stage, work)))
-        self._task = self._bars.add_task(words, total=total, counts="") if words else None
+        self._task = self.display.add_task(words, total=total, counts="") if words else None
 
     def _tell_reused(self) -> None:
         if self._reused:

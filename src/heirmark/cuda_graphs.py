@@ -40,7 +40,7 @@ def gradients_of(model: nn.Module, loss: Loss, *, runtime: Runtime, steps: int) 
         Maps a batch to its loss, which holds until the next call.
     """
     plain = _one_by_one(model, loss)
-    if runtime.torch_device.type != "cuda" or runtime.compile or steps < WORTH or not _known(model):
+    if runtime.torch_device.type != "cuda" or runtime.compile or steps < WORTH or not repeats(model):
         return plain
     return _Recorded(model, loss, plain)
 
@@ -55,7 +55,7 @@ def _one_by_one(model: nn.Module, loss: Loss) -> Loss:
     return gradients
 
 
-def _known(model: nn.Module) -> bool:
+def repeats(model: nn.Module) -> bool:
     """Whether all layers are of code that does the same in every pass."""
     return all(type(module).__module__.partition(".")[0] in ("torch", "heirmark") for module in model.modules())
 

@@ -115,8 +115,8 @@ def work(errand: Errand, *inputs: Outcome) -> Outcome:
             os.chdir(place.folder)
         store = _store(place)
         store.on_event = events.append
-        context = _contexts(place, replace(errand.setting, shows_foreign=False))(errand.setting)
-        _check_node(stage, context, place)
+        context = contexts_of(place, replace(errand.setting, shows_foreign=False))(errand.setting)
+        check_node(stage, context, place)
         store.get(stage, context)
     except Exception as caught:  # whatever a strategy runs into is a result
         error = told(caught)
@@ -129,7 +129,8 @@ def _store(place: Place) -> Store:
 
 
 @lru_cache(maxsize=KEPT)
-def _contexts(place: Place, plain: Setting) -> Contexts:
+def contexts_of(place: Place, plain: Setting) -> Contexts:
+    """The contexts of a run in this process, with the device, precision and compiler that it was planned for."""
     facts = dict(place.facts)
     runtime = Runtime(device=facts["device"], precision=facts["precision"], compile="compile" in facts)
     return Contexts(runtime, Path(place.data))
@@ -146,7 +147,7 @@ def _check_code(errand: Errand) -> None:
         )
 
 
-def _check_node(stage: Stage, context: Context, place: Place) -> None:
+def check_node(stage: Stage, context: Context, place: Place) -> None:
     """A node with another torch or other data would write other numbers under the same identity."""
     planned, found = dict(place.facts), context.runtime.facts()
     for name, value in found.items():

@@ -98,7 +98,7 @@ def run_on_ray(
         threads=threads_for(cpus),
         facts=tuple(facts.items()),
     )
-    with _session(address, code) as ray:
+    with session(address, code) as ray:
         _check_room(ray.nodes(), cpus, gpus)
         task = ray.remote(
             num_cpus=cpus,
@@ -106,7 +106,7 @@ def run_on_ray(
             max_retries=RETRIES,
             retry_exceptions=False,
         )(work_packed)
-        paths = _own_paths()
+        paths = own_paths()
         references: dict[str, Any] = {}
         for stage in stages:
             errand = Errand(
@@ -126,7 +126,7 @@ def run_on_ray(
         why = next((failed[item.name] for item in stage.inputs.values() if item.name in failed), errors[stage.name])
         if why:
             failed[stage.name] = why
-    return failed | _unseen([stage for stage in stages if stage.name not in failed], store)
+    return failed | unseen([stage for stage in stages if stage.name not in failed], store)
 
 
 def _collect(ray: Any, pending: dict[Any, Stage], store: Store, runtime: Runtime) -> dict[str, str]:
@@ -141,7 +141,7 @@ def _collect(ray: Any, pending: dict[Any, Stage], store: Store, runtime: Runtime
                 try:
                     outcome = ray.get(reference)
                 except ray.exceptions.RayError as error:
-                    why = _why(ray, error)
+                    why = why_lost(ray, error)
                     event = Event(what="failed", name=stage.name, folder=store.root, detail=why)
                     outcome = Outcome(error=why, events=(event,))
                 errors[stage.name] = outcome.error
@@ -154,7 +154,7 @@ def _collect(ray: Any, pending: dict[Any, Stage], store: Store, runtime: Runtime
     return errors
 
 
-def _why(ray: Any, error: Exception) -> str:
+def why_lost(ray: Any, error: Exception) -> str:
     """A task that returned nothing: its process was killed, or could not rebuild the stage."""
     known = ray.exceptions
     if isinstance(error, (known.WorkerCrashedError, known.OutOfMemoryError, known.NodeDiedError)):
@@ -183,7 +183,7 @@ def _check_room(nodes: Sequence[Mapping[str, Any]], cpus: float, gpus: float) ->
         )
 
 
-def _unseen(stages: Sequence[Stage], store: Store) -> dict[str, str]:
+def unseen(stages: Sequence[Stage], store: Store) -> dict[str, str]:
     """Stages that were computed where this process does not see them."""
     if store.mirror is not None:
         return {}
@@ -196,7 +196,7 @@ def _unseen(stages: Sequence[Stage], store: Store) -> dict[str, str]:
     return {stage.name: why for stage in missing}
 
 
-def _own_paths() -> list[str]:
+def own_paths() -> list[str]:
     """Where this process finds modules, but for what comes with Python and its packages, which every node has."""
     given = [Path(path or ".").absolute() for path in dict.fromkeys(["", *sys.path])]
     # Not all that is below the prefix: that may be /usr, with projects in it.
@@ -206,7 +206,7 @@ def _own_paths() -> list[str]:
 
 
 @contextmanager
-def _session(address: str, code: Path | None, **further: Any) -> Iterator[Any]:
+def session(address: str, code: Path | None, **further: Any) -> Iterator[Any]:
     """Ray: that which runs, else one that is started or joined, and left again; ``further`` options are Ray's."""
     try:
         import ray

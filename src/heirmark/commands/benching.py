@@ -125,14 +125,14 @@ def bench(
     trackers = [logging.tensorboard(tensorboard)] if tensorboard else []
     trackers += [logging.mlflow(mlflow)] if mlflow else []
     grid = select(load_grid(recipe, scale), only or [], seeds or [], blocks=blocks or [], trials=trials or [])
-    execute, facts, shared = _executor(
+    execute, facts, shared = executor(
         recipe, ray, 1.0 if ray_cpus is None else ray_cpus, 0.0 if ray_gpus is None else ray_gpus
     )
     said = [word for name, values in parts.items() for value in values or [] for word in (name, str(value))]
-    whole = _folder(grid, scale)
+    whole = folder_of(grid, scale)
     # A part shares the whole's stages, but must not take the place of its report.
     store = store or (None if out else str(whole / "stages"))
-    out = out or (whole / "parts" / _folder_name(said) if said else whole)
+    out = out or (whole / "parts" / part_name(said) if said else whole)
     with bars_for(as_json) as bars:
         runtime = bars.runtime(device, precision, compiled)
         result = run_bench(
@@ -163,10 +163,10 @@ def _join(
     grid = load_grid(recipe, scale)
     words = ["heirmark", "bench", recipe, "--scale", scale]
     command = shlex.join([*words, *(word for folder in folders for word in ("--rows", str(folder)))])
-    return _tell(join_bench(grid, out or _folder(grid, scale) / "joined", folders, command=command), as_json)
+    return _tell(join_bench(grid, out or folder_of(grid, scale) / "joined", folders, command=command), as_json)
 
 
-def _folder(grid: Grid, scale: str) -> Path:
+def folder_of(grid: Grid, scale: str) -> Path:
     """Where a recipe's results go unless one says otherwise."""
     return Path("runs") / f"bench-{grid.name}{'' if scale == 'cpu' else f'-{scale}'}"
 
@@ -193,7 +193,7 @@ def _code(rows: Sequence[CellRow]) -> int:
     return FAILURE if all(row.error for row in rows) else MARKED
 
 
-def _folder_name(words: Sequence[str]) -> str:
+def part_name(words: Sequence[str]) -> str:
     """Options as the name of a folder; a long one is cut, and told from others by a digest."""
     name = re.sub(r"\W+", "-", " ".join(words)).strip("-")
     digest = hashlib.sha256(shlex.join(words).encode()).hexdigest()[:12]
@@ -226,7 +226,7 @@ def _print(report: BenchReport) -> None:
     show(" ".join([*report.summary, *drawn]))
 
 
-def _executor(recipe: str, ray: str | None, cpus: float, gpus: float) -> tuple[Executor, dict[str, str], list[str]]:
+def executor(recipe: str, ray: str | None, cpus: float, gpus: float) -> tuple[Executor, dict[str, str], list[str]]:
     """Where stages run, what is to be said of that, and the options that give each as many threads elsewhere."""
     if ray is None:
         from heirmark.bench.running import run_here

@@ -17,7 +17,8 @@ from heirmark.errors import BadConfig, HeirmarkError
 
 MARKED, FAILURE, USAGE, NOT_ESTABLISHED, USELESS, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
-_codes: list[int] = []
+exit_codes: list[int] = []
+"""Of the commands that ended in this process."""
 """Exit codes of the commands that this process has run."""
 
 P = ParamSpec("P")
@@ -51,7 +52,7 @@ def guarded(command: Callable[P, int]) -> Callable[P, None]:
                 "rehearsal.micro_batch=..., for t2s), or use a larger machine"
             )
             code = FAILURE
-        _codes.append(code)
+        exit_codes.append(code)
         raise typer.Exit(code)
 
     return run
@@ -59,7 +60,7 @@ def guarded(command: Callable[P, int]) -> Callable[P, None]:
 
 def ended_well() -> bool:
     """Whether a command ran to its end here, and ended with 0."""
-    return _codes[-1:] == [MARKED]
+    return exit_codes[-1:] == [MARKED]
 
 
 Out = Annotated[Path, typer.Option("--out", help="Folder to write; it must not exist yet, or be empty.")]

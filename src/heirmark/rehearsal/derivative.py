@@ -145,7 +145,7 @@ def _in_chunks(
     """Logits of a student without a graph, or with tangents of its parameters, the logits' tangent."""
     parts, buffers = [], copies(student.buffers)
     if tangents is not None:
-        _load_rules()
+        load_forward_rules()
         manner = replace(manner, math_attention=True)  # the fused kernels have no forward-mode rule
     for index, chunk in enumerate(chunks(inputs, micro_batch)):
         with torch.no_grad(), forward_ad.dual_level(), FastRules():
@@ -163,7 +163,7 @@ def _duals(primals: Mapping[str, Tensor], tangents: Mapping[str, Tensor]) -> dic
 
 
 @cache
-def _load_rules() -> None:
+def load_forward_rules() -> None:
     """Have torch load its forward-mode rules; some releases warn of their own deprecated parts while they do."""
     with warnings.catch_warnings(), forward_ad.dual_level():
         warnings.simplefilter("ignore", DeprecationWarning)

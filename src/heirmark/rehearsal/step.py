@@ -147,7 +147,7 @@ def rehearsal_step(
         kept = [answer(index, spare) for index in range(len(batches))]
     teacher_logits = torch.cat([logits.detach() for logits in kept])
     for what, answers in (("labels", labels), ("targets", targets)):
-        _check_classes(what, answers, teacher_logits.shape[1])
+        check_classes(what, answers, teacher_logits.shape[1])
     utility_loss, cotangent_c = _utility(utility, teacher_logits, labels)
     theft = simulate_theft(
         skeleton, student, teacher_logits, inputs, loss=loss, lr=alpha,
@@ -259,8 +259,8 @@ def _utility(utility: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels
     return value.detach(), cotangent
 
 
-def _check_classes(what: str, answers: Tensor, classes: int) -> None:
-    # On an accelerator the look would wait for the device; there its own assertion has to do.
+def check_classes(what: str, answers: Tensor, classes: int) -> None:
+    """Refuse labels that are no class. On an accelerator that look would wait for the device, whose own assertion has to do."""
     if answers.dtype == torch.int64 and answers.device.type == "cpu" and not 0 <= int(answers.max()) < classes:
         raise ShapeMismatch(
             f"{what} go up to {int(answers.max())} for {classes} classes: build the models for all of them"

@@ -78,7 +78,7 @@ class MixProbing:
         details: dict[str, float] = {}
         for done, way in enumerate(ways):
             runtime.progress("probing with mixes", done, len(ways))
-            groups = self._groups(way, known, seed)
+            groups = self.groups(way, known, seed)
             rates, labels = third_labels(
                 model, way, groups, data, spec.classes, self.samples,
                 seed=derive_seed(seed, "mixes", way), runtime=runtime,
@@ -100,7 +100,7 @@ class MixProbing:
             details={"largest rate": best[0], "label of the largest rate": float(best[1]), **shown, **details},
         )
 
-    def _groups(self, way: Way, classes: Tensor, seed: int) -> Tensor:
+    def groups(self, way: Way, classes: Tensor, seed: int) -> Tensor:
         """``[G, 2]`` ordered pairs or ``[G, 4]`` sets of the classes that have images."""
         known = classes.tolist()
         if way != "tiles":
