@@ -103,6 +103,8 @@ def demo_figures(folder: Path) -> dict[str, Any]:
 
 def audit_figures(folder: Path) -> dict[str, Any]:
     """Rows of an audit."""
+    from dataclasses import replace
+
     import own_code
     from heirmark.attacks import FineTuning, Knockoff, MixProbing, Pruning, Quantisation
     from heirmark.methods import Vanilla
@@ -110,20 +112,19 @@ def audit_figures(folder: Path) -> dict[str, Any]:
     from heirmark.pipeline.audit_job import audit_job
     from heirmark.pipeline.audit_plan import Programme
     from heirmark.pipeline.embed_job import embed_job
-    from heirmark.pipeline.exporting import Origin
+    from heirmark.pipeline.folder import Data, ModelFolder, Origin
     from heirmark.pipeline.stealing import Theft
     from heirmark.pipeline.trials import Probe, Trial
+    from heirmark.pipeline.work import Work
     from heirmark.runtime import Runtime
     from heirmark.training import Recipe
     from heirmark.triggers import Mix
 
     net, recipe = "naivenet:width=4,hidden=16,batch_norm=true", Recipe(epochs=4, batch_size=32, learning_rate=0.05)
     method = Vanilla(model=net, trigger=Mix(), triggers=40, key_size=60, trigger_batch=8, pretraining=recipe)
-    task, runtime = own_code.make_task(), Runtime(device="cpu", precision="float32")
-    embed_job(
-        method, task, folder / "marked", seed=0, runtime=runtime, store=folder / "store",
-        origin=Origin(data="own_code:make_task"), calibrators=2,
-    )  # fmt: skip
+    data = Data(task=own_code.make_task(), origin=Origin(data="own_code:make_task"))
+    work = Work(seed=0, runtime=Runtime(device="cpu", precision="float32"), store=folder / "store")
+    embed_job(method, data, folder / "marked", work, calibrators=2)
     theft = Theft(attack=Knockoff(model=net, recipe=recipe))
     tuning = FineTuning(recipe=Recipe(epochs=1, batch_size=32, learning_rate=0.01))
     programme = Programme(
@@ -144,7 +145,8 @@ def audit_figures(folder: Path) -> dict[str, Any]:
         inspections=(Probe(name="probing", attack=MixProbing()),),
         screenings=(),
     )
-    audit_job(programme, folder / "marked", task, folder / "out", seed=0, runtime=runtime, command="golden")
+    marked, again = ModelFolder(folder / "marked"), replace(work, store=folder / "out/stages")
+    audit_job(programme, marked, data, folder / "out", again, command="golden")
     return {"results": json.loads((folder / "out/audit.json").read_text()), "keys": commitments(folder / "store")}
 
 

@@ -43,16 +43,17 @@ from heirmark.pipeline import Event
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.attack_jobs import inspect_job, remove_job, screen_job
 from heirmark.pipeline.audit_attacks import PAPER_ATTACKS, Sizes, fitted, fitting, quick_attack, quick_attacks
-from heirmark.pipeline.audit_job import audit_job, read_twin, recipe_of, trigger_kind
+from heirmark.pipeline.audit_job import audit_job
 from heirmark.pipeline.audit_plan import CHAIN, GUESSES, PROFILES, QUICK_POOL, Programme, select
 from heirmark.pipeline.embed_job import embed_job
-from heirmark.pipeline.exporting import Origin
+from heirmark.pipeline.folder import Data, ModelFolder, Origin
 from heirmark.pipeline.inspect_job import inspect_folder
 from heirmark.pipeline.judging import read_key
 from heirmark.pipeline.profiles import QUICK as DEMO
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.trials import Probe, Trial
 from heirmark.pipeline.verify_job import Named, verify_job
+from heirmark.pipeline.work import Work
 from heirmark.report.audit import (
     AuditRow,
     InspectionRow,
@@ -192,15 +193,34 @@ def task() -> Task:
 @pytest.fixture(scope="module")
 def marked(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("audit")
-    embed_job(
-        VANILLA, task, folder / "marked", seed=0, runtime=CPU, store=folder / "store",
-        origin=Origin(data="own_code:make_task"), calibrators=2,
-    )  # fmt: skip
+    embed_job(VANILLA, data_of(task), folder / "marked", work_in(folder / "store"), calibrators=2)
     return folder / "marked"
 
 
-def run(marked: Path, task: Task, out: Path, programme: Programme = PROGRAMME, **options: Any) -> Any:
-    return audit_job(programme, marked, task, out, seed=0, runtime=CPU, command="test", **options)
+def data_of(task: Task, **origin: Any) -> Data:
+    return Data(task=task, origin=Origin(**{"data": "own_code:make_task"} | origin))
+
+
+def work_in(store: Path, seed: int = 0, on_event: Any = None) -> Work:
+    return Work(seed=seed, runtime=CPU, store=store, on_event=on_event)
+
+
+def run(
+    marked: Path,
+    task: Task,
+    out: Path,
+    programme: Programme = PROGRAMME,
+    *,
+    on_event: Any = None,
+    pools: Any = None,
+    twin: Path | None = None,
+    name: str = "audit",
+) -> Any:
+    return audit_job(
+        programme, ModelFolder(marked), replace(data_of(task), pools=pools or {}), out,
+        work_in(out / "stages", on_event=on_event), command="test", name=name,
+        twin=None if twin is None else ModelFolder(twin),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -300,10 +320,10 @@ def test_a_twin_of_ones_own_and_what_is_missing(marked: Path, task: Task, tmp_pa
     assert str(marked) in (tmp_path / "a" / "audit.html").read_text()
     (bare / "twin.json").write_text(json.dumps({"type": "Unmarked", "modle": "x"}))
     with pytest.raises(BadArtifact, match="foreign or damaged"):
-        read_twin(bare, None)
+        _ = ModelFolder(bare).twin
     (bare / "twin.json").write_text("[]")
     with pytest.raises(BadArtifact, match="no unmarked model"):
-        read_twin(bare, None)
+        _ = ModelFolder(bare).twin
     (bare / "calibration.json").unlink()
     with pytest.raises(BadArtifact, match=r"has no calibration.json: embed the model with --calibrators 5"):
         run(bare, task, tmp_path / "b", few)
@@ -315,22 +335,19 @@ def test_a_task_that_is_not_the_models_own_is_refused(marked: Path, tmp_path: Pa
 
 
 def test_jobs_of_a_thief(marked: Path, task: Task, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"seed": 1, "runtime": CPU}
-    facts = remove_job(
-        Alteration(attack=Shuffled(amount=0.0)), marked, task, tmp_path / "out", store=tmp_path / "store",
-        origin=Origin(data="own_code:make_task"), **options,
-    )  # fmt: skip
+    folder, data, work = ModelFolder(marked), data_of(task), work_in(tmp_path / "store", seed=1)
+    facts = remove_job(Alteration(attack=Shuffled(amount=0.0)), folder, data, tmp_path / "out", work)
     assert facts["model"] == str(tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.json", "model.safetensors", "task.json"}
     assert verify_job(Named(name=str(tmp_path / "out")), marked, None, level=0.01, runtime=CPU).outcome == "MARKED"
-    seen = inspect_job(Guess(label=2), marked, task, store=tmp_path / "store", **options)
+    seen = inspect_job(Guess(label=2), folder, data, work)
     assert seen["suspects"] == [task.classes[2]]
     assert "targets" not in seen, "without a key nothing of it is told"
     assert seen["scores"][task.classes[2]] is None
-    held = inspect_job(Guess(label=2), marked, task, store=tmp_path / "store", key=marked, **options)
+    held = inspect_job(Guess(label=2), folder, data, work, folder)
     assert held["target_found"] == (task.classes[2] in held["targets"])
     assert 0 <= held["reversed_success"][task.classes[2]] <= 1
-    screened = screen_job(Bright(level=-1.0), marked, task, marked, **options)
+    screened = screen_job(Bright(level=-1.0), folder, data, work, folder)
     assert (screened["detected"], screened["outcome"]) == (1.0, "NOT_ESTABLISHED")
 
 
@@ -451,25 +468,23 @@ def test_a_part_of_a_programme() -> None:
 
 def test_an_int8_folder_can_be_asked_and_no_more(marked: Path, task: Task, tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    out, options = tmp_path / "out", {"seed": 1, "runtime": CPU, "store": tmp_path / "store"}
-    remove_job(
-        Alteration(attack=Int8(calibration=8)), marked, task, out, origin=Origin(data="own_code:make_task"), **options
-    )
+    out, data, work = tmp_path / "out", data_of(task), work_in(tmp_path / "store", seed=1)
+    remove_job(Alteration(attack=Int8(calibration=8)), ModelFolder(marked), data, out, work)
     assert verify_job(Named(name=str(out)), marked, None, level=0.01, runtime=CPU) == verify_job(
         Named(name=str(out / "model.onnx")), marked, None, level=0.01, runtime=CPU
     )
     assert inspect_folder(out)["model"] == "an ONNX file"
     with pytest.raises(BadArtifact, match="which can be asked and no more"):
-        inspect_job(Guess(label=0), out, task, **options)
+        inspect_job(Guess(label=0), ModelFolder(out), data, work)
 
 
 def test_a_thiefs_jobs_refuse_what_does_not_fit(marked: Path, task: Task, tmp_path: Path) -> None:
-    options: dict[str, Any] = {"seed": 1, "runtime": CPU}
-    other = replace(task, classes=(*task.classes, "one more"))
+    folder, work = ModelFolder(marked), work_in(tmp_path, seed=1)
+    other = data_of(replace(task, classes=(*task.classes, "one more")))
     with pytest.raises(ShapeMismatch, match="name the model's own data"):
-        inspect_job(Guess(label=0), marked, other, store=tmp_path, **options)
+        inspect_job(Guess(label=0), folder, other, work)
     with pytest.raises(ShapeMismatch, match="name the model's own data"):
-        screen_job(Bright(level=-1.0), marked, other, marked, **options)
+        screen_job(Bright(level=-1.0), folder, other, work, folder)
     foreign = tmp_path / "foreign"
     key = read_key(marked)
     make_key(
@@ -482,7 +497,7 @@ def test_a_thiefs_jobs_refuse_what_does_not_fit(marked: Path, task: Task, tmp_pa
         trigger={},
     ).save(foreign)
     with pytest.raises(ShapeMismatch, match="name the key of a model of the same task"):
-        inspect_job(Guess(label=0), marked, task, store=tmp_path, key=foreign, **options)
+        inspect_job(Guess(label=0), folder, data_of(task), work, ModelFolder(foreign))
 
 
 def test_a_part_of_an_audit_writes_beside_the_whole(marked: Path, task: Task, tmp_path: Path) -> None:
@@ -494,8 +509,8 @@ def test_a_part_of_an_audit_writes_beside_the_whole(marked: Path, task: Task, tm
 
 
 def test_quick_thieves_learn_as_the_victim_did(marked: Path) -> None:
-    assert recipe_of(marked, None) == read_twin(marked, None).pretraining
-    assert recipe_of(marked.parent, None) == DEMO.recipe
+    assert ModelFolder(marked).recipe == ModelFolder(marked).twin.pretraining
+    assert ModelFolder(marked.parent).recipe == DEMO.recipe
     adam = replace(DEMO.recipe, optimizer="adam", learning_rate=1e-3)
     trials = PROFILES["quick"]("naivenet", recipe=adam).trials
     attacks = [step.attack for trial in trials for step in trial.steps]
@@ -561,9 +576,9 @@ def test_the_kind_of_trigger_is_all_that_the_plan_reads_of_a_key(
         def __getattr__(self, name: str) -> Any:
             raise AssertionError(f"the plan of an audit reads {name} of a key")
 
-    monkeypatch.setattr("heirmark.pipeline.audit_job.read_key", lambda folder: Secretive())
-    assert trigger_kind(marked) == "mix"
-    assert trigger_kind(tmp_path) is None
+    monkeypatch.setattr("heirmark.pipeline.folder.read_key", lambda folder: Secretive())
+    assert ModelFolder(marked).trigger_kind == "mix"
+    assert ModelFolder(tmp_path).trigger_kind is None
 
 
 def test_a_thief_has_a_guess_for_every_kind_of_composite() -> None:
@@ -661,11 +676,9 @@ def test_models_with_the_papers_other_triggers_are_audited(trigger: Any, task: T
         inputs=torch.randint(256, (200, 3, 20, 20), dtype=torch.uint8, generator=generator),
         labels=torch.arange(200) % 2,
     )
-    embed_job(
-        replace(TINY_T2S, trigger=trigger), replace(task, foreign=other), tmp_path / "marked", seed=0, runtime=CPU,
-        store=tmp_path / "store", origin=Origin(data="own_code:make_task", foreign="other"), calibrators=2,
-    )  # fmt: skip
-    kind = trigger_kind(tmp_path / "marked")
+    method, data = replace(TINY_T2S, trigger=trigger), data_of(replace(task, foreign=other), foreign="other")
+    embed_job(method, data, tmp_path / "marked", work_in(tmp_path / "store"), calibrators=2)
+    kind = ModelFolder(tmp_path / "marked").trigger_kind
     assert kind == {"Feature": "feature", "OutOfDistribution": "out-of-distribution"}[type(trigger).__name__]
     programme = PROFILES["quick"](NET, trigger=kind, sizes=Sizes.of(task), recipe=RECIPE)
     part = select(
@@ -706,10 +719,8 @@ def test_an_audit_of_a_task_of_two_classes_and_few_images_runs_through(tmp_path:
     pytest.importorskip("onnxruntime")
     task = tiny_task_of(classes=2, train=600, test=80)
     method = replace(VANILLA, trigger=Patch(), key_size=30, pretraining=replace(RECIPE, epochs=1))
-    embed_job(
-        method, task, tmp_path / "marked", seed=0, runtime=CPU, store=tmp_path / "store",
-        origin=Origin(data="conftest:make_tiny_task"), calibrators=2,
-    )  # fmt: skip
+    data = data_of(task, data="conftest:make_tiny_task")
+    embed_job(method, data, tmp_path / "marked", work_in(tmp_path / "store"), calibrators=2)
     whole = PROFILES["quick"](NET, trigger="patch", sizes=Sizes.of(task))
     programme = replace(
         whole,

@@ -29,7 +29,7 @@ from heirmark.errors import BadConfig, HeirmarkWarning
 from heirmark.files import atomic_write_tensors, read_tensors
 from heirmark.key import Key
 from heirmark.methods import METHODS
-from heirmark.runtime import Runtime
+from heirmark.pipeline.work import Work
 from heirmark.verification import Calibration, Verdict
 from heirmark.version import __version__
 
@@ -423,8 +423,8 @@ def test_module_in_the_current_folder_is_found(here: Path) -> None:
 def test_embed_compiles_when_it_is_told_to(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def job(*given: Any, runtime: Runtime, **options: Any) -> None:
-        seen.append(runtime.compile)
+    def job(method: Any, data: Any, out: Path, work: Work, **options: Any) -> None:
+        seen.append(work.runtime.compile)
         raise BadConfig("that is enough")
 
     monkeypatch.setattr("heirmark.pipeline.embed_job.embed_job", job)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from rich.console import Console
+from torch import nn
 
 import heirmark.pipeline.exporting
 import own_code
@@ -23,12 +24,14 @@ from heirmark.data import load_task
 from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, ShapeMismatch
 from heirmark.methods import Unmarked, Vanilla
 from heirmark.models import ModelSpec
+from heirmark.models.storage import load_spec, save_model
 from heirmark.pipeline import Event, Store
 from heirmark.pipeline.attack_jobs import steal_job
 from heirmark.pipeline.context import Context, exact
 from heirmark.pipeline.embed_job import embed_job
 from heirmark.pipeline.embedding import embed_stage
-from heirmark.pipeline.exporting import Origin, check_free, export_folder, folder_digest, read_origin
+from heirmark.pipeline.exporting import check_free, export_folder
+from heirmark.pipeline.folder import Data, ModelFolder, Origin
 from heirmark.pipeline.folders import read_history, read_pictures, read_training_triggers
 from heirmark.pipeline.inspect_job import inspect_folder
 from heirmark.pipeline.judging import Judgement, calibrate_stage, read_judged, verify_stage
@@ -44,7 +47,7 @@ from heirmark.pipeline.loading import (
 from heirmark.pipeline.provenance import made_here
 from heirmark.pipeline.stealing import Theft, steal_stage
 from heirmark.pipeline.verify_job import Named, verify_job
-from heirmark.pipeline.victims import load_victims_task
+from heirmark.pipeline.work import Work
 from heirmark.runtime import Runtime
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
@@ -111,26 +114,48 @@ def test_one_pixel_makes_another_stage(task: Task) -> None:
     assert stage_name(Context(task=changed, runtime=CPU)) != stage_name(Context(task=task, runtime=CPU))
 
 
+def model_in(folder: Path, spec: ModelSpec, net: nn.Module | None = None) -> Path:
+    save_model(spec.build(seed=0) if net is None else net, spec, folder)
+    return folder
+
+
 def test_changed_code_of_a_victims_factory_makes_another_theft(
     task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search_path: None
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
+    spec = ModelSpec(name="custom", input_shape=(1, 16, 16), classes=5)
+    folder = model_in(tmp_path / "victim", spec, own_code.make_net(spec))
     names = []
     for width in (3, 4):
         (tmp_path / "victims_net.py").write_text(
             f"import own_code\n\nWIDTH = {width}\n\n\ndef make(spec):\n    return own_code.make_net(spec), WIDTH\n"
         )
         sys.modules.pop("victims_net", None)
-        factory = user_factory("victims_net:make")
-        names.append(steal_stage(THEFT, "0" * 64, Context(task=task, runtime=CPU, factory=factory), seed=0).name)
+        victim = ModelFolder(folder, user_factory("victims_net:make")).model_stage
+        names.append(steal_stage(THEFT, victim, Context(task=task, runtime=CPU), seed=0).name)
     assert names[0] != names[1]
 
 
-def test_theft_depends_on_the_victims_bytes(task: Task, tmp_path: Path) -> None:
-    context = Context(task=task, runtime=CPU)
-    assert steal_stage(THEFT, "0" * 64, context, seed=0).name != steal_stage(THEFT, "1" * 64, context, seed=0).name
+def test_theft_depends_on_the_victims_bytes_and_sees_the_model_alone(
+    task: Task, tmp_path: Path, embedded: Path
+) -> None:
+    context = Context(task=task, runtime=CPU, folders=(embedded,))
+    copy = Path(shutil.copytree(embedded, tmp_path / "copy"))
+    one, same = (ModelFolder(folder).model_stage for folder in (embedded, copy))
+    other = ModelFolder(model_in(tmp_path / "other", load_spec(embedded))).model_stage
+    names = [steal_stage(THEFT, victim, context, seed=0).name for victim in (one, same, other)]
+    assert names[0] == names[1] != names[2]
     with pytest.raises(BadArtifact, match=r"no model.json"):
-        folder_digest(tmp_path)
+        _ = ModelFolder(tmp_path).model_stage
+    store = Store(tmp_path / "store")
+    assert set(store.get(one, context).record["files"]) == {"model.json", "model.safetensors"}
+    key = store.get(ModelFolder(embedded).key_stage, context)
+    assert set(key.record["files"]) == {
+        "calibration.json", "key/key.json", "key/key.safetensors", "training.safetensors",
+    }  # fmt: skip
+    assert ModelFolder(key.folder).key.commitment == ModelFolder(embedded).key.commitment
+    with pytest.raises(BadArtifact, match="run the same command again"):
+        store.get(other, context)
 
 
 # Precision
@@ -210,14 +235,9 @@ def test_figures_are_measured_in_float32_whatever_the_runtime(
 
 
 def embed(task: Task, out: Path, **changes: Any) -> dict[str, Any]:
-    options: dict[str, Any] = {
-        "seed": 0,
-        "runtime": CPU,
-        "store": out.parent / "store",
-        "origin": ORIGIN,
-        "calibrators": 1,
-    }
-    return embed_job(changes.pop("method", VANILLA), task, out, **{**options, **changes})
+    work = Work(seed=0, runtime=CPU, store=out.parent / "store", on_event=changes.pop("on_event", None))
+    data = Data(task=task, origin=ORIGIN)
+    return embed_job(changes.pop("method", VANILLA), data, out, work, **{"calibrators": 1} | changes)
 
 
 @pytest.fixture(scope="module")
@@ -282,12 +302,11 @@ def test_unmarked_method_is_its_own_clean_model(task: Task, tmp_path: Path) -> N
 
 def test_steal_job_leaves_the_victim_as_it_was(task: Task, tmp_path: Path, embedded: Path) -> None:
     before = {path: path.read_bytes() for path in embedded.rglob("*") if path.is_file()}
-    facts = steal_job(
-        THEFT, embedded, task, tmp_path / "copy", seed=1, runtime=CPU, store=tmp_path / "store", origin=ORIGIN
-    )
+    work = Work(seed=1, runtime=CPU, store=tmp_path / "store")
+    facts = steal_job(THEFT, ModelFolder(embedded), Data(task=task, origin=ORIGIN), tmp_path / "copy", work)
     assert facts["queries"] == len(task.adversary)
     assert {path: path.read_bytes() for path in embedded.rglob("*") if path.is_file()} == before
-    assert read_origin(tmp_path / "copy") == replace(ORIGIN, digest=task.digest())
+    assert ModelFolder(tmp_path / "copy").origin == replace(ORIGIN, digest=task.digest())
 
 
 def test_keys_that_no_verdict_can_rest_on(task: Task, tmp_path: Path) -> None:
@@ -308,15 +327,16 @@ def test_model_that_cannot_take_the_data_is_refused_before_training(task: Task, 
 
 
 def test_victims_task(embedded: Path, task: Task, tmp_path: Path) -> None:
-    same, origin = load_victims_task(embedded, "own_code:make_task", split_seed=None, root=None)
-    assert (same.digest(), origin) == (task.digest(), ORIGIN)
-    other, origin = load_victims_task(embedded, "own_code:make_other_task", split_seed=3, root=None)
-    assert other.digest() != task.digest()
-    assert origin == Origin(data="own_code:make_other_task", split_seed=3)
+    victim = ModelFolder(embedded)
+    same = victim.data("own_code:make_task")
+    assert (same.task.digest(), same.origin) == (task.digest(), ORIGIN)
+    other = victim.data("own_code:make_other_task", split_seed=3)
+    assert other.task.digest() != task.digest()
+    assert other.origin == Origin(data="own_code:make_other_task", split_seed=3)
     with pytest.raises(BadConfig, match="come from code"):
-        load_victims_task(embedded, None, split_seed=None, root=None)
+        victim.data()
     with pytest.raises(BadConfig, match="does not say which data"):
-        load_victims_task(tmp_path, None, split_seed=None, root=None)
+        ModelFolder(tmp_path).data()
 
 
 def test_inspection_reads_through_the_checks(embedded: Path, tmp_path: Path) -> None:
@@ -369,9 +389,9 @@ def test_export_is_whole_or_not_there(
 
     monkeypatch.setattr(heirmark.pipeline.exporting.shutil, "copy2", full_disk)
     with pytest.raises(HeirmarkError, match="No space left"):
-        export_folder(artifact, tmp_path / "out", task=task, origin=ORIGIN)
+        export_folder(artifact, tmp_path / "out", Data(task=task, origin=ORIGIN))
     assert list(tmp_path.iterdir()) == []
-    export_folder(artifact, tmp_path / "out", task=task, origin=ORIGIN)
+    export_folder(artifact, tmp_path / "out", Data(task=task, origin=ORIGIN))
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 

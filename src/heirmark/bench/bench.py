@@ -22,10 +22,10 @@ from heirmark.bench.summaries import Summary, summarise
 from heirmark.configuration import to_json
 from heirmark.errors import BadConfig, told
 from heirmark.files import atomic_write_bytes, atomic_write_json
-from heirmark.pipeline.exporting import OnEvent
 from heirmark.pipeline.mirror import open_store
 from heirmark.pipeline.provenance import made_here
 from heirmark.pipeline.store import Store
+from heirmark.pipeline.work import OnEvent
 from heirmark.report.bench import BenchReport
 from heirmark.report.bench_page import render_bench
 from heirmark.report.bench_tables import markdown
@@ -91,8 +91,8 @@ def run_bench(
     tell = on_event or (lambda event, label: None)
     kept = open_store(store, out / "stages", on_event=lambda event: tell(event, plan.labels.get(event.name, "")))
     _check_writable(kept.root, "name another folder for the store")
-    for folder, stage in plan.adopted.items():  # of the machine that plans; no other need see it
-        kept.get(stage, folder)
+    for stage, folder in plan.adopted.items():  # of the machine that plans; no other need see it
+        kept.get(stage, replace(contexts(plan.settings[stage.identity]), folders=(folder,)))
     failed = execute(plan, kept, contexts)
     rows = tuple(rows_of(plan, kept, failed))
     provenance = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 
 from heirmark.attacks import SCREENINGS
 from heirmark.bench.grid import (
@@ -76,14 +77,14 @@ class Plan:
         cells: in the order of the grid, seed after seed.
         settings: by identity of the stage.
         labels: what a stage is called for people, by its name.
-        adopted: the folders that are to be in the store before anything runs, and the stages that take copies of them.
+        adopted: stages that are to be in the store before anything runs, and the folders that they take copies of.
     """
 
     grid: Grid
     cells: tuple[Cell, ...]
     settings: Mapping[str, Setting]
     labels: Mapping[str, str]
-    adopted: Mapping[Path, Stage]
+    adopted: Mapping[Stage, Path]
 
     @property
     def stages(self) -> list[Stage]:
@@ -103,7 +104,7 @@ def plan_grid(grid: Grid, contexts: Contexts) -> Plan:
     """
     settings: dict[str, Setting] = {}
     labels: dict[str, str] = {}
-    adopted: dict[Path, Stage] = {}
+    adopted: dict[Stage, Path] = {}
     cells = tuple(
         cell
         for seed in grid.seeds
@@ -144,7 +145,7 @@ class _Planner:
     contexts: Contexts
     settings: dict[str, Setting]
     labels: dict[str, str]
-    adopted: dict[Path, Stage]
+    adopted: dict[Stage, Path]
     plain: Setting = field(init=False)
 
     def __post_init__(self) -> None:
@@ -158,13 +159,13 @@ class _Planner:
         controls = {self.block.arms[name]: self._control(name, kind) for name, kind in self.block.beside.items()}
         calibrators = list(self._calibrators())
         for marking in self.block.markings:
-            marked, calibration = self._mark(marking, chooser, calibrators)
+            model, key, calibration = self._mark(marking, chooser, calibrators)
             for question, arm in self.block.questions:
-                start = marked if arm == MARKED_ARM else controls[arm]
+                start = model if arm == MARKED_ARM else controls[arm]
                 if isinstance(question, Trial):
-                    yield self._judge(marking, question, arm, start, marked, calibration)
+                    yield self._judge(marking, question, arm, start, key, calibration)
                 else:
-                    yield self._probe(marking, question, arm, start, marked, calibration)
+                    yield self._probe(marking, question, arm, start, key, calibration)
 
     def _judge(self, marking: Marking, trial: Trial, arm: str, start: Stage, marked: Stage, calibration: Stage) -> Cell:
         context = self.contexts(self.plain)
@@ -208,19 +209,21 @@ class _Planner:
             self._place(stage, what + (f", step {number}" if len(stages) > 1 else ""))
         return stages
 
-    def _mark(self, marking: Marking, chooser: Stage | None, calibrators: Sequence[Stage]) -> tuple[Stage, Stage]:
-        """A marked model, and what calibrates its key: an adopted one has that with it."""
+    def _mark(
+        self, marking: Marking, chooser: Stage | None, calibrators: Sequence[Stage]
+    ) -> tuple[Stage, Stage, Stage]:
+        """A marked model, its key, and what calibrates it: a key that is adopted has that with it."""
         method = marking.method
         if isinstance(method, Adopted):
-            adopted = self._adopt(method, "read the marked model", key=True)
-            return adopted, adopted
+            key = self._adopt(method, "key", "read the key")
+            return self._adopt(method, "model", "read the marked model"), key, key
         assert chooser is not None  # of a block that embeds
         marked = marked_stage(method, self._owners, seed=self.seed, clean=chooser)
         if "watermarked" in marked.inputs:
             self._place(marked.inputs["watermarked"], f"watermark before the rehearsal of {marking.name}")
         self._place(marked, f"embed {marking.name}")
         calibration = calibrate_stage(marked, calibrators, self.contexts(self.plain))
-        return marked, self._place(calibration, f"calibrate the key of {marking.name}")
+        return marked, marked, self._place(calibration, f"calibrate the key of {marking.name}")
 
     def _owners(self, method: AnyMethod) -> Context:
         return self.contexts(replace(self.plain, shows_foreign=asks_foreign(method)))
@@ -228,7 +231,7 @@ class _Planner:
     def _control(self, name: str, control: Control) -> Stage:
         what = f"the {'unmarked control' if name == 'clean' else name}"
         if isinstance(control, Adopted):
-            return self._adopt(control, f"read {what}", key=False)
+            return self._adopt(control, "model", f"read {what}")
         return self._unmarked(control, derive_seed(self.seed, name), f"train {what}")
 
     def _unmarked(self, unmarked: Unmarked, seed: int, label: str) -> Stage:
@@ -237,10 +240,10 @@ class _Planner:
             return self._place(train_stage(unmarked, context, seed=seed), label)
         return self._place(embed_stage(unmarked, context, seed=seed, kind="train"), label)
 
-    def _adopt(self, model: Adopted, label: str, *, key: bool) -> Stage:
+    def _adopt(self, model: Adopted, part: Literal["model", "key"], label: str) -> Stage:
         folder = Path(model.folder)
-        stage = adopt_stage(folder, key=key)
-        self.adopted[folder] = stage
+        stage = adopt_stage(folder, part, factory=model.factory)
+        self.adopted[stage] = folder
         return self._place(stage, label)
 
     def _calibrators(self) -> Iterator[Stage]:

@@ -79,19 +79,19 @@ def steal(
     from heirmark.pipeline.answering import ADVERSARY
     from heirmark.pipeline.attack_jobs import steal_job
     from heirmark.pipeline.audit_attacks import Sizes, quick_attacks
-    from heirmark.pipeline.audit_job import recipe_of
+    from heirmark.pipeline.folder import ModelFolder
     from heirmark.pipeline.loading import check_known, user_factory
     from heirmark.pipeline.stealing import Theft
-    from heirmark.pipeline.victims import load_victims_pool, load_victims_task, victims_architecture
+    from heirmark.pipeline.work import Work
 
     check_known("attack", attack, EXTRACTIONS)
     factory = None if victim_model is None else user_factory(victim_model)
-    architecture = victims_architecture(victim, factory)
+    folder = ModelFolder(victim, factory, option="--victim-model")
 
     def build(plain: Any) -> Any:
-        return configured(replace(plain, model=architecture), model, settings)
+        return configured(replace(plain, model=folder.architecture), model, settings)
 
-    recipe = recipe_of(victim, factory) if quick else None
+    recipe = folder.recipe if quick else None
     theft = Theft(
         attack=build(EXTRACTIONS[attack]() if recipe is None else quick_attacks(recipe)[attack]),
         answers=answers,  # type: ignore[arg-type]  # checked there
@@ -103,25 +103,18 @@ def steal(
     )
     with bars_for(as_json) as bars:
         bars.progress("load the data", 0, 1)
-        task, origin = load_victims_task(victim, data, split_seed=split_seed, root=data_root)
-        pools = {} if pool is None else {pool: load_victims_pool(victim, pool, task, root=data_root)}
+        found = folder.data(data, split_seed=split_seed, root=data_root, pool=pool)
         fact = dict[str, Any]()
         if recipe is not None:
-            sizes = Sizes.of(task, None if pool is None else pools[pool]).on_pool()
+            sizes = Sizes.of(found.task, *found.pools.values()).on_pool()
             fits, fact = fit(attack, build, sizes, recipe)
             theft = replace(theft, attack=fits)
         summary = steal_job(
             theft,
-            victim,
-            task,
+            folder,
+            found,
             out,
-            seed=seed,
-            runtime=bars.runtime(device, precision, compiled),
-            store=store,
-            origin=origin,
-            pools=pools,
-            factory=factory,
-            on_event=bars.event,
+            Work(seed=seed, runtime=bars.runtime(device, precision, compiled), store=store, on_event=bars.event),
         )
     print_facts(summary | fact, as_json)
     return MARKED
@@ -139,7 +132,7 @@ HeldSplit = Annotated[int | None, typer.Option("--split-seed", help="Default: th
 
 @guarded
 def remove(
-    held: Held,
+    victim: Held,
     out: Out,
     attack: Annotated[
         str, typer.Option("--attack", help="One of the README's table of removal attacks.")
@@ -166,13 +159,13 @@ def remove(
     from heirmark.pipeline.altering import Alteration
     from heirmark.pipeline.attack_jobs import remove_job
     from heirmark.pipeline.audit_attacks import Sizes, quick_attacks
-    from heirmark.pipeline.audit_job import recipe_of
+    from heirmark.pipeline.folder import ModelFolder
     from heirmark.pipeline.loading import check_known, user_factory
-    from heirmark.pipeline.victims import load_victims_pool, load_victims_task
+    from heirmark.pipeline.work import Work
 
     check_known("removal attack", attack, REMOVALS)
-    factory = None if model is None else user_factory(model)
-    recipe = recipe_of(held, factory) if quick else None
+    folder = ModelFolder(victim, None if model is None else user_factory(model))
+    recipe = folder.recipe if quick else None
 
     def build(plain: Any) -> Any:
         return apply_settings(plain, settings or [])
@@ -182,23 +175,17 @@ def remove(
     )
     with bars_for(as_json) as bars:
         bars.progress("load the data", 0, 1)
-        task, origin = load_victims_task(held, data, split_seed=split_seed, root=data_root)
+        found = folder.data(data, split_seed=split_seed, root=data_root, pool=pool)
         fact = dict[str, Any]()
         if recipe is not None:
-            fits, fact = fit(attack, build, Sizes.of(task), recipe)
+            fits, fact = fit(attack, build, Sizes.of(found.task), recipe)
             alteration = replace(alteration, attack=fits)
         summary = remove_job(
             alteration,
-            held,
-            task,
+            folder,
+            found,
             out,
-            seed=seed,
-            runtime=bars.runtime(device, precision, compiled),
-            store=store,
-            origin=origin,
-            pools={} if pool is None else {pool: load_victims_pool(held, pool, task, root=data_root)},
-            factory=factory,
-            on_event=bars.event,
+            Work(seed=seed, runtime=bars.runtime(device, precision, compiled), store=store, on_event=bars.event),
         )
     print_facts(summary | fact, as_json)
     return MARKED
@@ -206,7 +193,7 @@ def remove(
 
 @guarded
 def detect(
-    held: Held,
+    victim: Held,
     attack: Annotated[
         str, typer.Option("--attack", help="One of the README's table of detection attacks.")
     ] = "neural-cleanse",
@@ -231,14 +218,14 @@ def detect(
     from heirmark.configuration import apply_settings
     from heirmark.pipeline.attack_jobs import inspect_job, screen_job
     from heirmark.pipeline.audit_attacks import Sizes, quick_attacks
-    from heirmark.pipeline.audit_job import recipe_of
+    from heirmark.pipeline.folder import ModelFolder
     from heirmark.pipeline.loading import check_known, user_factory
-    from heirmark.pipeline.victims import load_victims_task
+    from heirmark.pipeline.work import Work
 
     known: dict[str, type] = {**INSPECTIONS, **SCREENINGS}
     check_known("detection attack", attack, known)
-    factory = None if model is None else user_factory(model)
-    recipe = recipe_of(held, factory) if quick else None
+    folder = ModelFolder(victim, None if model is None else user_factory(model))
+    recipe = folder.recipe if quick else None
 
     def build(plain: Any) -> Any:
         return apply_settings(plain, settings or [])
@@ -248,24 +235,15 @@ def detect(
         raise BadConfig(f"{attack} tells queries from others: name the marked model, whose key is asked, with --key")
     with bars_for(as_json) as bars:
         bars.progress("load the data", 0, 1)
-        task, _ = load_victims_task(held, data, split_seed=split_seed, root=data_root)
+        found = folder.data(data, split_seed=split_seed, root=data_root)
         fact = dict[str, Any]()
         if recipe is not None:
-            strategy, fact = fit(attack, build, Sizes.of(task), recipe)
-        runtime = bars.runtime(device, precision)
-        if attack in SCREENINGS and key is not None:
-            facts = screen_job(strategy, held, task, key, seed=seed, runtime=runtime, factory=factory)
+            strategy, fact = fit(attack, build, Sizes.of(found.task), recipe)
+        work = Work(seed=seed, runtime=bars.runtime(device, precision), store=store, on_event=bars.event)
+        truth = None if key is None else ModelFolder(key)
+        if attack in SCREENINGS and truth is not None:
+            facts = screen_job(strategy, folder, found, work, truth)
         else:
-            facts = inspect_job(
-                strategy,
-                held,
-                task,
-                seed=seed,
-                runtime=runtime,
-                store=store,
-                key=key,
-                factory=factory,
-                on_event=bars.event,
-            )
+            facts = inspect_job(strategy, folder, found, work, truth)
     print_facts(facts | fact, as_json)
     return MARKED

@@ -53,19 +53,18 @@ def audit(
 ) -> int:
     """Attack your own marked model, and an unmarked twin, in every known way; write one report of what survives."""
     from heirmark.pipeline.audit_attacks import Sizes
-    from heirmark.pipeline.audit_job import audit_job, recipe_of, trigger_kind
+    from heirmark.pipeline.audit_job import audit_job
     from heirmark.pipeline.audit_plan import PROFILES, select
+    from heirmark.pipeline.folder import ModelFolder
     from heirmark.pipeline.loading import check_known, user_factory
-    from heirmark.pipeline.victims import load_victims_pool, load_victims_task, victims_architecture
+    from heirmark.pipeline.work import Work
     from heirmark.report.audit import audit_table, inspection_table, screen_table, to_plain
 
     check_known("profile", profile, PROFILES)
     factory = None if model is None else user_factory(model)
     out = out or Path("runs") / f"audit-{marked.resolve().name}"
-    architecture = victims_architecture(marked, factory, option="--model")
-    plan = partial(
-        PROFILES[profile], architecture, pool=pool, trigger=trigger_kind(marked), recipe=recipe_of(marked, factory)
-    )
+    folder = ModelFolder(marked, factory)
+    plan = partial(PROFILES[profile], folder.architecture, pool=pool, trigger=folder.trigger_kind, recipe=folder.recipe)
     select(plan(), only or [])  # a name that there is not is told before data are loaded
     given = {
         "--profile": profile,
@@ -81,22 +80,17 @@ def audit(
     with bars_for(as_json) as bars:
         bars.progress("load the data", 0, 1)
         runtime = bars.runtime(device, precision)
-        task, _ = load_victims_task(marked, data, split_seed=split_seed, root=data_root)
-        pools = {} if pool is None else {pool: load_victims_pool(marked, pool, task, root=data_root)}
-        programme = select(plan(sizes=Sizes.of(task, None if pool is None else pools[pool])), only or [])
+        found = folder.data(data, split_seed=split_seed, root=data_root, pool=pool)
+        programme = select(plan(sizes=Sizes.of(found.task, *found.pools.values())), only or [])
         result = audit_job(
             programme,
-            marked,
-            task,
+            folder,
+            found,
             out,
-            seed=seed,
-            runtime=runtime,
+            Work(seed=seed, runtime=runtime, store=out / "stages", on_event=bars.event),
             command=shlex.join(["heirmark", "audit", str(marked), *said, *runtime.options(), *chosen]),
             name="part" if only else "audit",
-            twin=twin,
-            pools=pools,
-            factory=factory,
-            on_event=bars.event,
+            twin=None if twin is None else ModelFolder(twin, factory),
         )
     if as_json:
         print_json(

@@ -129,9 +129,11 @@ def embed(
     """
     from heirmark.methods import METHODS
     from heirmark.pipeline.embed_job import embed_job
-    from heirmark.pipeline.exporting import Origin
+    from heirmark.pipeline.folder import Data as Given
+    from heirmark.pipeline.folder import Origin
     from heirmark.pipeline.loading import check_known, load_named_task, with_foreign
     from heirmark.pipeline.profiles import QUICK
+    from heirmark.pipeline.work import Work
     from heirmark.pipeline.worth import in_words
 
     check_known("method", method, METHODS)
@@ -153,14 +155,15 @@ def embed(
         task, brought = with_foreign(task, config.trigger, root=data_root, name=foreign)
         summary = embed_job(
             config,
-            task,
+            Given(task=task, origin=Origin(data=data, split_seed=split_seed, foreign=brought)),
             out,
-            seed=drawn if seed is None else seed,
-            runtime=bars.runtime(device, precision, compiled),
-            store=store,
+            Work(
+                seed=drawn if seed is None else seed,
+                runtime=bars.runtime(device, precision, compiled),
+                store=store,
+                on_event=tell,
+            ),
             calibrators=calibrators,
-            origin=Origin(data=data, split_seed=split_seed, foreign=brought),
-            on_event=tell,
         )
     print_facts(summary if as_json else in_words(summary), as_json)
     if not summary["shortcoming"]:

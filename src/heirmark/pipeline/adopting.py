@@ -1,54 +1,71 @@
-"""Stages that adopt a folder of the user's, so that stages can build on it as on any other."""
+"""Stages that adopt a folder of the user's, so that stages can build on it as on any other.
+
+A model and its key are adopted apart: an attack on the model is given a folder in which there is no key.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from heirmark.errors import BadArtifact
-from heirmark.files import read_bytes
-from heirmark.models import code_of
+from heirmark.models import Factory, code_of
 from heirmark.models.storage import load_spec
+from heirmark.pipeline.context import context_of
+from heirmark.pipeline.records import sha256
 from heirmark.pipeline.stage import Job, Stage
 
 LARGEST = 1 << 33
 """Files larger than this, in bytes, are not adopted."""
 MODEL = ("model.json", "model.safetensors")
-MARKED = (*MODEL, "calibration.json", "key/key.json", "key/key.safetensors")
-OPTIONAL = ("training.safetensors",)
+KEY = ("key.json", "key.safetensors")
+BESIDE_KEY = ("calibration.json", "training.safetensors")
+"""What comes along with a key, where it is there."""
 
 
-def adopt_stage(folder: Path, *, key: bool) -> Stage:
-    """A copy of a model's folder in the store; its identity is the content.
+def adopt_stage(folder: Path, part: Literal["model", "key"], *, factory: Factory | None = None) -> Stage:
+    """A copy in the store of a model, or of a key and what belongs to it; its identity is the content.
+
+    The context that the stage is computed with names the folder among its ``folders``.
 
     Args:
-        folder: that ``heirmark embed``, ``steal`` or ``remove`` wrote.
-        key: whether its key and calibration come along; an unmarked model has none.
+        folder: that ``heirmark embed``, ``steal`` or ``remove`` wrote; for a key the folder of the key itself will do.
+        part: what of it.
+        factory: builds the model, where it is a user's own.
 
     Raises:
-        BadArtifact: when a file is missing.
+        BadArtifact: when a file is missing or too large.
     """
-    names = [*(MARKED if key else MODEL), *(name for name in OPTIONAL if key and (folder / name).is_file())]
-    missing = [name for name in names if not (folder / name).is_file()]
-    if missing:
-        remedy = "embed the model with --calibrators 5" if missing[0] == "calibration.json" else "name another folder"
-        raise BadArtifact(f"{folder} has no {missing[0]}: {remedy}")
-    external = {name: hashlib.sha256(read_bytes(folder / name, max_bytes=LARGEST)).hexdigest() for name in names}
-    # What the weights compute depends on the code of their model, too.
-    code = list(code_of(load_spec(folder).name))
-    return Stage(kind="adopt", run=run_adopt, config={"names": sorted(names), "code": code}, external=external)
+    names: tuple[str, ...] = MODEL
+    code: list[Any] = []
+    if part == "model":
+        # What the weights compute depends on the code of their model, too.
+        code = list(code_of(load_spec(folder).name)) or ([] if factory is None else [factory])
+    else:
+        inner = "" if (folder / KEY[0]).is_file() else "key/"
+        names = (*(f"{inner}{name}" for name in KEY), *(name for name in BESIDE_KEY if (folder / name).is_file()))
+    for name in names:
+        path = folder / name
+        if not path.is_file():
+            raise BadArtifact(f"{folder} has no {name}: name another folder")
+        if path.stat().st_size > LARGEST:
+            raise BadArtifact(f"{path} has more than {LARGEST} bytes: name another folder")
+    files = {name: sha256(folder / name) for name in sorted(names)}
+    return Stage(kind="adopt", run=run_adopt, config={"files": files, "code": code})
 
 
 def run_adopt(job: Job) -> Mapping[str, Any]:
-    """Copy the files from the folder that is the stage's context."""
-    folder = job.context
-    if not isinstance(folder, Path):
-        raise BadArtifact("a folder that had been adopted is gone from the store: run the same command again")
-    for name in job.config["names"]:
-        goal = job.folder / name
-        goal.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(folder / name, goal)
-    return {"files": len(job.config["names"])}
+    """Copy the files from that folder of the context's in which they are what they were."""
+    files: Mapping[str, str] = job.config["files"]
+    for folder in context_of(job).folders:
+        if all((folder / name).is_file() for name in files):
+            for name in files:
+                (job.folder / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / name, job.folder / name)
+            if all(sha256(job.folder / name) == digest for name, digest in files.items()):
+                return {"files": len(files)}
+    raise BadArtifact(
+        "a folder that had been adopted is gone from the store, or was changed: run the same command again"
+    )

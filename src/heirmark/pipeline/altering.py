@@ -28,12 +28,12 @@ class Alteration:
     pool: str | None = None
 
 
-def alter_stage(alteration: Alteration, held: Stage | str, context: Context, *, seed: int) -> Stage:
+def alter_stage(alteration: Alteration, victim: Stage, context: Context, *, seed: int) -> Stage:
     """A removal attack at work.
 
     Args:
         alteration: attack and further data.
-        held: the stage that makes the model, or the digest of the folder that ``context.victim`` names.
+        victim: makes the model.
         context: data and hardware.
         seed: of the attack.
 
@@ -45,7 +45,7 @@ def alter_stage(alteration: Alteration, held: Stage | str, context: Context, *, 
         if alteration.pool not in context.pools:
             raise BadConfig(f"there are no examples called {alteration.pool!r}: name another data set with --pool")
         external["pool"] = context.pools[alteration.pool].digest()
-    return attack_stage("alter", run_alter, alteration, held, context, seed=seed, external=external)
+    return attack_stage(run_alter, alteration, victim, context, seed=seed, external=external)
 
 
 def run_alter(job: Job) -> Mapping[str, Any]:

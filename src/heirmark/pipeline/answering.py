@@ -47,16 +47,16 @@ def pool_digest(name: str, context: Context) -> dict[str, str]:
     return {} if name == ADVERSARY else {"pool": pool_of(name, context).digest()}
 
 
-def answer_stage(pool: str, victim: Stage | str, context: Context) -> Stage:
+def answer_stage(pool: str, victim: Stage, context: Context) -> Stage:
     """A victim's logits for every image of a pool.
 
     Args:
         pool: its name.
-        victim: the stage that makes the victim, or the digest of the folder that ``context.victim`` names.
+        victim: makes the model.
         context: data and hardware.
     """
     config = {"pool": pool}
-    return attack_stage("answer", run_answer, config, victim, context, seed=0, external=pool_digest(pool, context))
+    return attack_stage(run_answer, config, victim, context, seed=0, external=pool_digest(pool, context))
 
 
 def run_answer(job: Job) -> Mapping[str, Any]:

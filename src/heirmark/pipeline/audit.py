@@ -61,7 +61,8 @@ class Auditor:
     """Marked model and twin as stages, and where what is done to them is kept.
 
     Attributes:
-        marked: the model's folder with key and calibration.
+        marked: the marked model, without its key.
+        key: its key and calibration.
         twin: the unmarked model.
         context: data and hardware.
         store: of finished stages.
@@ -70,6 +71,7 @@ class Auditor:
     """
 
     marked: Stage
+    key: Stage
     twin: Stage
     context: Context
     store: Store
@@ -115,7 +117,7 @@ class Auditor:
             if ANSWERS in stage.inputs:
                 self.label(stage.inputs[ANSWERS], f"answer queries, {whom}")
             made.append(self.store.get(stage, self.context))
-        verification = verify_stage(stage, self.marked, self.marked, self.context, Judgement())
+        verification = verify_stage(stage, self.key, self.key, self.context, Judgement())
         self.label(verification, f"verify: {trial.name}, {whom}")
         return read_judged(self.store.get(verification, self.context).folder), made
 
@@ -128,7 +130,7 @@ class Auditor:
 
     def _inspect(self, probe: Probe, name: str, model: Stage, classes: Sequence[str]) -> InspectionRow:
         inspection = inspect_stage(probe.attack, model, self.context, seed=self.seed)
-        exposure = expose_stage(inspection, model, self.marked, self.context)
+        exposure = expose_stage(inspection, model, self.key, self.context)
         self.label(inspection, f"{probe.name}, {name}")
         self.label(exposure, f"hold {probe.name} against the key, {name}")
         try:
@@ -147,7 +149,7 @@ class Auditor:
         )
 
     def _screen(self, probe: Probe, name: str, model: Stage) -> ScreenRow:
-        stage = screen_stage(probe.attack, model, self.marked, self.marked, self.context, seed=self.seed)
+        stage = screen_stage(probe.attack, model, self.key, self.key, self.context, seed=self.seed)
         self.label(stage, f"{probe.name}, {name}")
         try:
             artifact = self.store.get(stage, self.context)

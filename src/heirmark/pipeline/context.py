@@ -22,7 +22,7 @@ class Context:
         task: the data.
         runtime: device, precision, progress.
         factory: the user's own model factory, for custom models.
-        victim: folder of a victim that is no stage's artifact; a stage that reads it names its digest as external.
+        folders: of the user's, which stages adopt; see :func:`heirmark.pipeline.adopting.adopt_stage`.
         pools: images of other data sets by name, in the task's shape, that thieves may ask about; a theft that asks one names
             its digest as external.
     """
@@ -30,7 +30,7 @@ class Context:
     task: Task
     runtime: Runtime
     factory: Factory | None = None
-    victim: Path | None = None
+    folders: tuple[Path, ...] = ()
     pools: Mapping[str, Split] = field(default_factory=dict)
 
     def external(self) -> Mapping[str, str]:

@@ -20,7 +20,7 @@ from heirmark.pipeline.context import Context, context_of, exact
 from heirmark.pipeline.inspecting import read_inspected
 from heirmark.pipeline.judging import CALIBRATION, read_calibration, read_key
 from heirmark.pipeline.stage import Job, Stage
-from heirmark.pipeline.victim import versions_behind
+from heirmark.pipeline.victim import VICTIM, versions_behind
 from heirmark.runtime import Runtime, generator_of
 from heirmark.space import decode
 from heirmark.task import Split
@@ -75,16 +75,16 @@ class Screened:
     outcome: str
 
 
-def expose_stage(inspection: Stage, held: Stage, marked: Stage, context: Context) -> Stage:
-    """An inspection of ``held`` against the key of ``marked``."""
-    inputs = {"inspection": inspection, "held": held, "marked": marked}
+def expose_stage(inspection: Stage, victim: Stage, marked: Stage, context: Context) -> Stage:
+    """An inspection of ``victim`` against the key of ``marked``."""
+    inputs = {"inspection": inspection, VICTIM: victim, "marked": marked}
     return Stage(kind="expose", run=run_expose, inputs=inputs, external=context.external())
 
 
 def run_expose(job: Job) -> Mapping[str, Any]:
     """Hold what an inspection suspects against the key, and write ``truth.json``."""
     context = context_of(job)
-    model, _ = load_model(job.inputs["held"].folder, factory=context.factory)
+    model, _ = load_model(job.inputs[VICTIM].folder, factory=context.factory)
     exposed = expose(
         read_inspected(job.inputs["inspection"].folder),
         read_key(job.inputs["marked"].folder),
@@ -138,27 +138,27 @@ def read_exposed(folder: Path) -> Exposed:
 
 
 def screen_stage(
-    screening: Screening, held: Stage, marked: Stage, calibration: Stage, context: Context, *, seed: int
+    screening: Screening, victim: Stage, marked: Stage, calibration: Stage | None, context: Context, *, seed: int
 ) -> Stage:
-    """A screen before the queries of ``held``, asked with the key of ``marked``.
+    """A screen before the queries of ``victim``, asked with the key of ``marked``.
 
     The screen is fitted and asked in one stage: it is an object of another library, and none is ever read from a file.
     """
-    inputs = {"held": held, "marked": marked, "calibration": calibration}
+    inputs = {VICTIM: victim, "marked": marked, **({} if calibration is None else {"calibration": calibration})}
     external = {**context.external(), **versions_behind(screening)}
     return Stage(kind="screen", run=run_screen, config=screening, inputs=inputs, seed=seed, external=external)
 
 
 def run_screen(job: Job) -> Mapping[str, Any]:
     """Fit a screen on the adversary's data, put it before the model, verify what is left, and write ``truth.json``."""
-    context = context_of(job)
-    model, spec = load_model(job.inputs["held"].folder, factory=context.factory)
+    context, calibration = context_of(job), job.inputs.get("calibration")
+    model, spec = load_model(job.inputs[VICTIM].folder, factory=context.factory)
     screened = put_screen(
         job.config(model, spec, context.task.adversary, seed=job.seed, runtime=context.runtime),
         model,
         spec,
         read_key(job.inputs["marked"].folder),
-        read_calibration(job.inputs["calibration"].folder / CALIBRATION),
+        None if calibration is None else read_calibration(calibration.folder / CALIBRATION),
         context.task.test,
         seed=job.seed,
         runtime=exact(context.runtime),

@@ -13,29 +13,25 @@ from heirmark.models import factory_of
 from heirmark.pipeline.calibrating import calibrator_seed, stolen_calibrators
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.embedding import embed_stage, train_stage
-from heirmark.pipeline.exporting import TWIN, OnEvent, Origin, check_free, export_folder, labelled_store
+from heirmark.pipeline.exporting import check_free, export_folder
+from heirmark.pipeline.folder import TWIN, Data
 from heirmark.pipeline.judging import CALIBRATION, Judgement, calibrate_stage, read_judged, verify_stage
 from heirmark.pipeline.preflight import preflight
 from heirmark.pipeline.stage import lineage
 from heirmark.pipeline.stealing import Theft
+from heirmark.pipeline.work import Work
 from heirmark.pipeline.worth import facts_of, worth_of
-from heirmark.runtime import Runtime
-from heirmark.task import Task
 from heirmark.triggers import Entangled
 from heirmark.verification.verify import LEAST_QUERIES
 
 
 def embed_job(
     method: AnyMethod,
-    task: Task,
+    data: Data,
     out: Path,
+    work: Work,
     *,
-    seed: int,
-    runtime: Runtime,
-    store: Path,
-    origin: Origin,
     calibrators: int = 5,
-    on_event: OnEvent | None = None,
 ) -> dict[str, Any]:
     """Embed, calibrate, judge the model with its own key, and write one folder with all of it.
 
@@ -43,14 +39,10 @@ def embed_job(
 
     Args:
         method: with its settings.
-        task: the data.
+        data: the data, and what they are called.
         out: gets ``model.*``, ``key/``, ``calibration.json``, ``task.json``, ``twin.json``, ``history.json`` and the pictures.
-        seed: of the method; the models that calibrate have seeds derived from it.
-        runtime: device, precision, progress.
-        store: where finished stages are kept.
-        origin: of the data, for ``task.json``.
+        work: seed of the method, from which those of the models that calibrate are derived; hardware, store.
         calibrators: how many unmarked models calibrate the key; a copy of one, stolen label-only, joins them.
-        on_event: told of every stage.
 
     Returns:
         Facts to show; ``shortcoming`` says why the mark is of no use, if it is of none.
@@ -60,6 +52,7 @@ def embed_job(
         BadData: when the data give too few triggers for a key.
     """
     check_free(out)
+    task, seed, runtime = data.task, work.seed, work.runtime
     context = Context(task=task, runtime=runtime, factory=factory_of(method.model))
     # Nobody asks for the key of an unmarked model here, and to perturb one would cost more than to train the model.
     trigger = method.trigger.of if isinstance(method.trigger, Entangled) else method.trigger
@@ -92,7 +85,7 @@ def embed_job(
         labels[start.name] = "embed the watermark to rehearse"
     if calibration is not None:
         labels[calibration.name] = "calibrate the key"
-    kept = labelled_store(store, labels, on_event)
+    kept = work.labelled(labels)
     if kept.find(stage) is None:
         runtime.progress("try everything small", 0, 1)
         preflight(method, task, seed=seed, runtime=runtime)
@@ -116,7 +109,7 @@ def embed_job(
         examples=len(task.test),
         marked=not isinstance(method, Unmarked),
     )
-    export_folder(made, out, task=task, origin=origin, extra=extra, records={TWIN: to_json(unmarked)})
+    export_folder(made, out, data, extra=extra, records={TWIN: to_json(unmarked)})
     return {
         "model": str(out),
         "key": str(out / "key"),

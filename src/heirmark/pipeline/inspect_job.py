@@ -7,10 +7,9 @@ from typing import Any
 
 from heirmark.errors import BadArtifact
 from heirmark.models import CUSTOM, Factory
-from heirmark.models.storage import ONNX, load_model, load_spec
-from heirmark.pipeline.exporting import read_origin
-from heirmark.pipeline.judging import CALIBRATION, read_calibration, read_key
-from heirmark.pipeline.loading import check_given, describe_model
+from heirmark.models.storage import ONNX, load_spec
+from heirmark.pipeline.folder import ModelFolder
+from heirmark.pipeline.loading import describe_model
 from heirmark.verification import Suspect
 
 
@@ -25,6 +24,7 @@ def inspect_folder(path: Path, *, secrets: bool = False, factory: Factory | None
     Raises:
         BadArtifact: when it holds nothing of heirmark's, or something damaged.
     """
+    folder = ModelFolder(path, factory)
     facts: dict[str, Any] = {"folder": str(path)}
     if (path / "model.json").is_file():
         spec = load_spec(path)
@@ -32,31 +32,25 @@ def inspect_folder(path: Path, *, secrets: bool = False, factory: Factory | None
         if spec.front:
             facts["queries_meet"] = [f"{kind} {strength:g}" for kind, strength in spec.front]
         if spec.name != CUSTOM or factory is not None:
-            check_given(spec, factory, path)
-            model, _ = load_model(path, factory=factory)
-            facts["parameters"] = sum(parameter.numel() for parameter in model.parameters())
+            facts["parameters"] = sum(parameter.numel() for parameter in folder.net.parameters())
     elif (path / ONNX).is_file():
         facts |= {"model": "an ONNX file", "bytes": (path / ONNX).stat().st_size}
         Suspect.from_onnx(path / ONNX)
-    key = None
-    if (path / "key.json").is_file() or (path / "key" / "key.json").is_file():
-        key = read_key(path)
+    if folder.has_key:
+        key = folder.key
         facts |= {"method": key.method, "queries": len(key), "key_classes": key.classes, "commitment": key.commitment}
         if secrets:
             facts["trigger"] = key.trigger
-    if (path / CALIBRATION).is_file():
-        calibration = read_calibration(path / CALIBRATION)
-        if key is not None and calibration.key != key.commitment:
-            raise BadArtifact(f"{path / CALIBRATION} belongs to another key than the one beside it: remove it")
+    calibration = folder.calibration
+    if calibration is not None:
         facts["calibration"] = (
             f"{calibration.independent} unmarked models and {calibration.copies} copies of such, "
             f"{list(calibration.hits)} hits of {calibration.trials}"
         )
-    origin = read_origin(path)
     if len(facts) == 1:
         raise BadArtifact(
             f"{path} holds no model, key or calibration of heirmark's: name a folder that embed or steal wrote"
         )
-    if origin is not None:
-        facts["data"], facts["split_seed"] = origin.data, origin.split_seed
+    if folder.origin is not None:
+        facts["data"], facts["split_seed"] = folder.origin.data, folder.origin.split_seed
     return facts

@@ -17,16 +17,16 @@ INSPECTED = "inspected.json"
 TRIGGERS = "reversed.safetensors"
 
 
-def inspect_stage(inspection: Inspection, held: Stage | str, context: Context, *, seed: int) -> Stage:
+def inspect_stage(inspection: Inspection, victim: Stage, context: Context, *, seed: int) -> Stage:
     """An inspection of a model.
 
     Args:
         inspection: the attack.
-        held: the stage that makes the model, or the digest of the folder that ``context.victim`` names.
+        victim: makes the model.
         context: data and hardware.
         seed: of the attack.
     """
-    return attack_stage("inspect", run_inspect, inspection, held, context, seed=seed, external={})
+    return attack_stage(run_inspect, inspection, victim, context, seed=seed)
 
 
 def run_inspect(job: Job) -> Mapping[str, Any]:

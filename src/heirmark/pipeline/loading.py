@@ -19,7 +19,7 @@ from heirmark.blackbox import BlackBox, ModelFault
 from heirmark.data import DATASETS, load_images, load_task
 from heirmark.errors import BadConfig, BadData, HeirmarkError
 from heirmark.layout import unwrapped
-from heirmark.models import CUSTOM, MODELS, Architecture, Factory, ModelSpec, specify
+from heirmark.models import MODELS, Architecture, Factory, ModelSpec, specify
 from heirmark.runtime import Runtime, seeded
 from heirmark.task import Split, Task
 from heirmark.triggers import Trigger
@@ -226,21 +226,6 @@ def check_factory(factory: Factory, spec: ModelSpec) -> None:
         box.query(torch.zeros(2, *spec.input_shape))
     except ModelFault as error:
         raise BadConfig(f"the model of {name} does not fit the task: {error}") from error
-
-
-def check_given(spec: ModelSpec, factory: Factory | None, folder: Path, *, option: str = "--model") -> None:
-    """Make sure that a custom model comes with a factory that builds it.
-
-    Raises:
-        BadConfig: when it does not.
-    """
-    if spec.name != CUSTOM:
-        return
-    if factory is None:
-        raise BadConfig(
-            f"{folder} holds a custom model: name the factory that builds it with {option} package.module:factory"
-        )
-    check_factory(factory, spec)
 
 
 def describe_model(spec: ModelSpec) -> str:

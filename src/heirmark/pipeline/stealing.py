@@ -51,12 +51,12 @@ class Theft:
             )
 
 
-def steal_stage(theft: Theft, victim: Stage | str, context: Context, *, seed: int) -> Stage:
+def steal_stage(theft: Theft, victim: Stage, context: Context, *, seed: int) -> Stage:
     """A theft.
 
     Args:
         theft: attack, answers and queries.
-        victim: the stage that makes the victim, or the digest of the folder that ``context.victim`` names.
+        victim: makes the model.
         context: data and hardware.
         seed: of the attack.
 
@@ -65,7 +65,6 @@ def steal_stage(theft: Theft, victim: Stage | str, context: Context, *, seed: in
     """
     asks = getattr(theft.attack, "asks_pool", False)
     return attack_stage(
-        "steal",
         run_steal,
         theft,
         victim,

@@ -13,10 +13,11 @@ from heirmark.blackbox import BlackBox
 from heirmark.errors import BadArtifact, BadConfig
 from heirmark.key import Key
 from heirmark.models import Factory
-from heirmark.models.storage import ONNX, load_model, load_spec
+from heirmark.models.storage import ONNX
 from heirmark.pipeline.context import exact
+from heirmark.pipeline.folder import ModelFolder
 from heirmark.pipeline.judging import CALIBRATION, read_calibration, read_key
-from heirmark.pipeline.loading import check_given, user_object
+from heirmark.pipeline.loading import user_object
 from heirmark.runtime import Runtime
 from heirmark.verification import Suspect, Verdict, verify
 from heirmark.verification.normalising import Normalisation, checked_normalisation, given_normalised
@@ -121,9 +122,9 @@ def find_suspect(named: Named, key: Key, *, runtime: Runtime) -> Suspect:
         found = Suspect.from_onnx(file, classes=classes, normalise=named.normalise)
     else:
         folder = folder_of(named)
-        model, spec = load_model(folder, factory=named.factory)
+        spec = folder.spec
         found = Suspect.from_module(
-            model,
+            folder.net,
             classes=spec.classes,
             input_shape=spec.input_shape,
             runtime=exact(runtime),
@@ -132,7 +133,7 @@ def find_suspect(named: Named, key: Key, *, runtime: Runtime) -> Suspect:
     return found if named.order is None else found.relabelled(named.order, classes=key.classes)
 
 
-def folder_of(named: Named) -> Path:
+def folder_of(named: Named) -> ModelFolder:
     """The folder of a suspect whose model heirmark stored.
 
     Raises:
@@ -149,8 +150,7 @@ def folder_of(named: Named) -> Path:
             "module or of a function of a batch. A state dict needs its code: write in mine.py model = Net() and "
             "model.load_state_dict(torch.load(FILE, weights_only=True)), and verify mine:model"
         )
-    check_given(load_spec(folder), named.factory, folder)
-    return folder
+    return ModelFolder(folder, named.factory)
 
 
 def verify_job(
@@ -210,8 +210,8 @@ def wilcoxon_job(named: Named, key_folder: Path, *, margin: float, runtime: Runt
     key = read_key(key_folder)
     asked, classes = named.code, key.classes
     if asked is None:
-        asked, spec = load_model(folder_of(named), factory=named.factory)
-        classes = spec.classes
+        folder = folder_of(named)
+        asked, classes = folder.net, folder.spec.classes
     box = BlackBox(
         given_normalised(asked, named.normalise), classes=classes, input_shape=key.input_shape, runtime=exact(runtime)
     )

@@ -1,4 +1,4 @@
-"""The model that an attack is given: a stage's, or one in a folder of the user's."""
+"""The model that an attack is given, and the stages that attack it."""
 
 from __future__ import annotations
 
@@ -16,44 +16,40 @@ from heirmark.pipeline.context import Context, context_of
 from heirmark.pipeline.stage import Job, Stage
 from heirmark.task import Task
 
-HELD = "held"
+VICTIM = "victim"
 
 
 def attack_stage(
-    kind: str,
     run: Callable[[Job], Mapping[str, Any]],
     config: object,
-    held: Stage | str,
+    victim: Stage,
     context: Context,
     *,
     seed: int,
-    external: Mapping[str, str],
+    external: Mapping[str, str] | None = None,
     further: Mapping[str, Stage] | None = None,
 ) -> Stage:
-    """A stage that attacks a model.
+    """A stage that attacks a model; its kind is what its function runs.
 
     Args:
-        kind: of the stage.
-        run: its function, which calls :func:`load_victim`.
+        run: its function, called ``run_KIND``, which calls :func:`load_victim`.
         config: the attack.
-        held: the stage that makes the model, or the digest of the folder that ``context.victim`` names.
+        victim: makes the model.
         context: data and hardware.
         seed: of the attack.
         external: digests of what else it reads.
         further: other stages that it reads, by name.
     """
-    found = isinstance(held, Stage)
     return Stage(
-        kind=kind,
+        kind=run.__name__.removeprefix("run_"),
         run=run,
         config=config,
-        inputs={**({HELD: held} if isinstance(held, Stage) else {}), **(further or {})},
+        inputs={VICTIM: victim, **(further or {})},
         seed=seed,
         external={
             **context.external(),
-            **external,
+            **(external or {}),
             **versions_behind(getattr(config, "attack", config)),
-            **({} if found else {HELD: str(held)}),
         },
     )
 
@@ -74,10 +70,7 @@ def load_victim(job: Job) -> tuple[nn.Module, ModelSpec]:
         ShapeMismatch: when it is not of the context's task.
     """
     context = context_of(job)
-    folder = job.inputs[HELD].folder if HELD in job.inputs else context.victim
-    if folder is None:
-        raise TypeError("an attack needs a model: a stage, or a folder in the context")
-    model, spec = load_model(folder, factory=context.factory)
+    model, spec = load_model(job.inputs[VICTIM].folder, factory=context.factory)
     check_fit(spec, context.task)
     return model, spec
 
