@@ -32,7 +32,7 @@ from torch import Tensor
 from heirmark.data import load_task
 from heirmark.files import atomic_write_json
 from heirmark.methods import T2S
-from heirmark.methods.base import new_model
+from heirmark.methods.nets import new_model
 from heirmark.rehearsal import assign, choose_derivative, rehearsal_step, simulate_theft, student_state, transfer_loss
 from heirmark.rehearsal.derivative import along
 from heirmark.rehearsal.passes import Manner, copies, leaves, run

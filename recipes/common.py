@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from heirmark.attacks import DFME, JBDA, Knockoff, Pruning, Quantisation
 from heirmark.bench import Block, Grid, Marking, Published, Workload
 from heirmark.bench.grid import Picture
-from heirmark.methods import EWE, AnyMethod, Unmarked
+from heirmark.methods import EWE, Method, Unmarked
 from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.answering import ADVERSARY
@@ -100,7 +100,7 @@ def paper(data: str, model: Architecture, recipe: Recipe, pool: str = ADVERSARY)
 def block(
     name: str,
     bench: Bench,
-    markings: Mapping[str, AnyMethod] | Sequence[Marking],
+    markings: Mapping[str, Method] | Sequence[Marking],
     trials: Sequence[Trial] = (),
     *,
     pools: tuple[str, ...] = (),

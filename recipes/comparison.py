@@ -22,7 +22,7 @@ from torch import nn
 from common import Bench, block, printed, quick
 from heirmark.bench import Block, Grid, Published
 from heirmark.bench.recipes import Scale
-from heirmark.methods import T2S, AnyMethod
+from heirmark.methods import T2S, Method
 from heirmark.models import specify
 from heirmark.pipeline.profiles import QUICK, STUDY, Profile
 from heirmark.pipeline.stealing import Theft
@@ -75,7 +75,7 @@ def methods(scale: Scale) -> Grid:
 def compositions(scale: Scale) -> Grid:
     """Rehearsal with the others' triggers, objectives and key filter."""
 
-    def compose(profile: Profile) -> dict[str, AnyMethod]:
+    def compose(profile: Profile) -> dict[str, Method]:
         t2s = profile.t2s()
         return {
             "t2s on tiles": t2s,
@@ -96,7 +96,7 @@ def updates(scale: Scale) -> Grid:
     Eq. 9 also has smaller weights, with the balanced update's utility step (eta times lambda).
     """
 
-    def update(profile: Profile) -> dict[str, AnyMethod]:
+    def update(profile: Profile) -> dict[str, Method]:
         balanced = profile.rehearsal
         paper = Rehearsal(
             epochs=balanced.epochs,
@@ -110,7 +110,7 @@ def updates(scale: Scale) -> Grid:
             "balanced, rho never shrinks": replace(balanced, enough=0.0),
             "balanced": balanced,
         }
-        table: dict[str, AnyMethod] = {}
+        table: dict[str, Method] = {}
         for name, trigger in (("tiles", Tiles()), ("mix", Mix()), ("feature", Feature())):
             t2s = replace(profile.t2s(), trigger=trigger)
             table[f"{name}: no rehearsal"] = t2s.vanilla()
@@ -123,7 +123,7 @@ def updates(scale: Scale) -> Grid:
 def thieves(scale: Scale) -> Grid:
     """T2S against other simulated thieves than the paper's, stolen by another architecture too; half the step and rho."""
 
-    def rehearsed(profile: Profile) -> dict[str, AnyMethod]:
+    def rehearsed(profile: Profile) -> dict[str, Method]:
         t2s = gentle(profile)
         one = t2s.rehearsal
         others = tuple(f"{profile.model}{',' if ':' in profile.model else ':'}width={width}" for width in (16, 48))
@@ -148,7 +148,7 @@ def ablations(scale: Scale) -> Grid:
     MEA-Defender's are run with fixed weights, where the paper has MGDA: with that little is left of the accuracy here.
     """
 
-    def ablate(profile: Profile) -> dict[str, AnyMethod]:
+    def ablate(profile: Profile) -> dict[str, Method]:
         mea, tracer = profile.mea_defender(), replace(profile.deeptracer(), key_filter=None)
         sharing = profile.feature_sharing()
         return {
@@ -175,7 +175,7 @@ def ablations(scale: Scale) -> Grid:
     return _grid("ablations", "What each part of a method does", _block("Fashion-MNIST", _profile(scale), ablate))
 
 
-def _methods(profile: Profile) -> dict[str, AnyMethod]:
+def _methods(profile: Profile) -> dict[str, Method]:
     """MEA-Defender with its own weights and with those that keep the accuracy."""
     return {
         "vanilla": profile.vanilla(),
@@ -215,7 +215,7 @@ def _profile(scale: Scale) -> Profile:
 def _block(
     name: str,
     profile: Profile,
-    table: Callable[[Profile], Mapping[str, AnyMethod]],
+    table: Callable[[Profile], Mapping[str, Method]],
     *,
     pools: tuple[str, ...] = (),
     others: tuple[str, ...] = (),

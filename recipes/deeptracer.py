@@ -32,7 +32,7 @@ from deeptracer_printed import BENIGN, COLUMNS, TABLE_1, TABLE_2, TABLE_3, TABLE
 from heirmark.attacks import FineTuning, Quantisation
 from heirmark.bench import Marking, Published
 from heirmark.bench.recipes import Scale
-from heirmark.methods import METHODS, T2S, AnyMethod, DeepTracer, MEADefender, Unrelated, Vanilla
+from heirmark.methods import METHODS, T2S, DeepTracer, MEADefender, Method, Unrelated, Vanilla
 from heirmark.methods.deeptracer import ADAM
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.audit_plan import BITS
@@ -69,7 +69,7 @@ def _deeptracer(scale: Scale, data: str) -> DeepTracer:
     return DeepTracer(model=NETS[data])
 
 
-def _methods(scale: Scale, data: str) -> dict[str, AnyMethod]:
+def _methods(scale: Scale, data: str) -> dict[str, Method]:
     """At the paper's scale joint training is by Adam, as all victims' there; other baselines keep their own papers' recipes.
 
     Margin trains by its paper's, but the clean model that it is handed is the block's, by Adam, and its field says so.
@@ -109,7 +109,7 @@ def _grid(
     name: str,
     title: str,
     scale: Scale,
-    markings: Callable[[str], Mapping[str, AnyMethod] | Sequence[Marking]],
+    markings: Callable[[str], Mapping[str, Method] | Sequence[Marking]],
     trials: Callable[[Bench], Sequence[Trial]] = lambda bench: (),
     papers: tuple[Published, ...] = (),
     sets: Mapping[Scale, tuple[str, ...]] = DATA,
@@ -176,7 +176,7 @@ def _knockoffs(bench: Bench) -> list[Trial]:
     return thefts(bench, "knockoff", f"knockoff with {QUERIES[bench.data]}")
 
 
-def _copied(scale: Scale) -> Callable[[str], Mapping[str, AnyMethod]]:
+def _copied(scale: Scale) -> Callable[[str], Mapping[str, Method]]:
     return lambda data: {"deeptracer": _deeptracer(scale, data)}
 
 
@@ -226,7 +226,7 @@ def table_3(scale: Scale) -> Grid:
 def table_4(scale: Scale) -> Grid:
     """Parts of the loss left out."""
 
-    def markings(data: str) -> dict[str, AnyMethod]:
+    def markings(data: str) -> dict[str, Method]:
         whole = replace(_deeptracer(scale, data), key_filter=None)
         coupled = replace(whole, weight_watermark=0.0)
         return {
@@ -282,7 +282,7 @@ def figure_4(scale: Scale) -> Grid:
 def figure_5(scale: Scale) -> Grid:
     """Source classes chosen to span the data, and at random."""
 
-    def markings(data: str) -> dict[str, AnyMethod]:
+    def markings(data: str) -> dict[str, Method]:
         method = replace(_deeptracer(scale, data), key_filter=None)
         return {"adaptive": method, "random": replace(method, trigger=Tiles(selection="random"))}
 
@@ -294,7 +294,7 @@ def figure_5(scale: Scale) -> Grid:
 def figure_6(scale: Scale) -> Grid:
     """With the key filter and without it."""
 
-    def markings(data: str) -> dict[str, AnyMethod]:
+    def markings(data: str) -> dict[str, Method]:
         method = _deeptracer(scale, data)
         return {"no filter": replace(method, key_filter=None), "two stages": method}
 

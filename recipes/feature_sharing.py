@@ -30,7 +30,7 @@ from heirmark.attacks import FinePruning
 from heirmark.bench import Marking, Published
 from heirmark.bench.grid import Block, Picture
 from heirmark.bench.recipes import Scale
-from heirmark.methods import EWE, AnyMethod, FeatureSharing, Vanilla
+from heirmark.methods import EWE, FeatureSharing, Method, Vanilla
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.answering import ADVERSARY
 from heirmark.pipeline.audit_attacks import quick_attacks
@@ -88,7 +88,7 @@ def _frozen(sharing: FeatureSharing, count: int) -> FeatureSharing:
     return replace(sharing, frozen=count, tuning=replace(sharing.tuning, learning_rate=rate))
 
 
-def _methods(scale: Scale, trigger: Patch | OutOfDistribution) -> dict[str, AnyMethod]:
+def _methods(scale: Scale, trigger: Patch | OutOfDistribution) -> dict[str, Method]:
     """The paper's baseline tunes all layers of a clean model (section 4.1); joint training from scratch is not in the paper."""
     sharing = _sharing(scale, trigger)
     joint = replace(
@@ -114,7 +114,7 @@ def _thefts(bench: Bench) -> list[Trial]:
     return [*own, *theirs]
 
 
-def _ewe(scale: Scale) -> AnyMethod:
+def _ewe(scale: Scale) -> Method:
     return _methods(scale, Patch())["ewe"]
 
 
@@ -127,7 +127,7 @@ def _photographs(trigger: Patch | OutOfDistribution) -> Block:
         tuning=replace(usual.tuning, learning_rate=1e-3),
     )
     bench = _paper("cifar100", sharing)
-    methods: dict[str, AnyMethod] = {
+    methods: dict[str, Method] = {
         "joint training": Vanilla(model=sharing.model, trigger=trigger, pretraining=sharing.pretraining),
         "baseline": _frozen(sharing, 0),
         "ewe": replace(ewe_on_photographs(sharing.model), trigger=Entangled(of=trigger)),

@@ -48,7 +48,7 @@ from heirmark.attacks import (
 )
 from heirmark.bench import Marking, Published
 from heirmark.bench.recipes import Scale
-from heirmark.methods import AnyMethod, Composite, MEADefender
+from heirmark.methods import Composite, MEADefender, Method
 from heirmark.methods.mea_defender import ADAM
 from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
@@ -190,7 +190,7 @@ def table_4(scale: Scale) -> Grid:
     """EWE and Composite beside MEA-Defender, stolen by the same net and by another: GoogLeNet, at the small scale VGG-like."""
     bench = _bench(scale)
     if scale == "cpu":
-        nets: dict[str, tuple[Architecture, dict[str, AnyMethod]]] = {
+        nets: dict[str, tuple[Architecture, dict[str, Method]]] = {
             "NaiveNet": (bench.model, {name: QUICK.method(name) for name in ("ewe", "composite", "mea-defender")})
         }
         other: Architecture = "vgg-like:width=16,dropout=0.1"
@@ -325,7 +325,7 @@ def _searches(scale: Scale, *before: Theft) -> list[Probe]:
     return [Probe(name=name, attack=attacks[name], stolen=before) for name in ("neural-cleanse", "abs")]
 
 
-def _only(scale: Scale) -> dict[str, AnyMethod]:
+def _only(scale: Scale) -> dict[str, Method]:
     return {"mea-defender": _method(scale)}
 
 

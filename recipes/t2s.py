@@ -33,7 +33,7 @@ from heirmark.attacks import DistillTo
 from heirmark.bench import Marking, Published
 from heirmark.bench.grid import Picture
 from heirmark.bench.recipes import Scale
-from heirmark.methods import METHODS, T2S, AnyMethod
+from heirmark.methods import METHODS, T2S, Method
 from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.audit_attacks import quick_attacks
@@ -140,7 +140,7 @@ def _grid(
     name: str,
     title: str,
     scale: Scale,
-    markings: Callable[[str], Mapping[str, AnyMethod] | Sequence[Marking]],
+    markings: Callable[[str], Mapping[str, Method] | Sequence[Marking]],
     trials: Callable[[Bench], Sequence[Trial]] = lambda bench: (),
     *,
     table: str = "",
@@ -190,7 +190,7 @@ def _grid(
     return Grid(name=f"t2s-{name}", title=title, note=note, blocks=blocks, papers=tuple(shown))
 
 
-def _methods(scale: Scale, data: str) -> dict[str, AnyMethod]:
+def _methods(scale: Scale, data: str) -> dict[str, Method]:
     if scale == "cpu":
         return {
             "joint training": _t2s(scale, data).vanilla(),
@@ -350,8 +350,8 @@ def table_6(scale: Scale) -> Grid:
 def table_7(scale: Scale) -> Grid:
     """Three kinds of trigger, rehearsed and not."""
 
-    def markings(data: str) -> dict[str, AnyMethod]:
-        methods: dict[str, AnyMethod] = {}
+    def markings(data: str) -> dict[str, Method]:
+        methods: dict[str, Method] = {}
         for name, trigger in _triggers(scale).items():
             method = _t2s(scale, data, trigger)
             methods[f"{name}, not rehearsed"] = method.vanilla()
@@ -396,7 +396,7 @@ def figure_4(scale: Scale) -> Grid:
     From scratch it is rehearsed for as many epochs as both phases take together: 30, says the paper (section III-D).
     """
 
-    def markings(data: str) -> dict[str, AnyMethod]:
+    def markings(data: str) -> dict[str, Method]:
         method = _t2s(scale, data)
         epochs = method.pretraining.epochs + method.rehearsal.epochs if scale == "cpu" else 30
         return {

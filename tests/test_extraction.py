@@ -33,7 +33,7 @@ from heirmark.attacks.extraction.knockoff_adaptive import (
 from heirmark.attacks.extraction.maze import Memory, divergence
 from heirmark.blackbox import Answers, BlackBox
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
-from heirmark.methods.base import train_clean
+from heirmark.methods.nets import train_clean
 from heirmark.models import ModelSpec, build
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split, Task

@@ -29,10 +29,11 @@ from heirmark.methods import (
     Unmarked,
     Vanilla,
 )
-from heirmark.methods.base import Prepared, draw_training, new_model, queries_of, train_clean
+from heirmark.methods.base import Prepared, draw_training, queries_of
 from heirmark.methods.deeptracer import class_centroids, inter_loss, intra_loss
 from heirmark.methods.feature_sharing import weight_shift
 from heirmark.methods.mea_defender import combination_loss, mix_otherwise
+from heirmark.methods.nets import new_model, train_clean
 from heirmark.models import build
 from heirmark.models.inner import layers_of
 from heirmark.runtime import Runtime
@@ -120,7 +121,7 @@ def test_losses_by_phase(
     changes: dict[str, Any], first: set[str], second: set[str] | None, tiny_task: Task, clean: nn.Module, cpu: Runtime
 ) -> None:
     method = mea(**changes)
-    _, history = method.embed(prepared(tiny_task, clean, method.trigger, cpu), seed=0, runtime=cpu)
+    history = method.embed(prepared(tiny_task, clean, method.trigger, cpu), seed=0, runtime=cpu).history
     for row, wanted in zip(history, (first, second or first), strict=True):
         weights = {name.removeprefix("weight of "): value for name, value in row.items() if name.startswith("weight")}
         assert set(weights) == wanted
@@ -131,7 +132,7 @@ def test_losses_by_phase(
 
 def test_fixed_weights_are_those_given(tiny_task: Task, clean: nn.Module, cpu: Runtime) -> None:
     method = mea(weighting="fixed", weights=(1.0, 0.5, 2.0, 0.25))
-    _, history = method.embed(prepared(tiny_task, clean, method.trigger, cpu), seed=0, runtime=cpu)
+    history = method.embed(prepared(tiny_task, clean, method.trigger, cpu), seed=0, runtime=cpu).history
     told = [history[1][f"weight of {name}"] for name in ("utility", "combination", "verification", "evasion")]
     assert told == [1.0, 0.5, 2.0, 0.25]
 
@@ -153,7 +154,7 @@ def test_nested_weighs_the_two_watermark_losses_first(
 
     monkeypatch.setattr("heirmark.methods.mea_defender.mgda", noted)
     method = mea(weighting=weighting)
-    _, history = method.embed(prepared(tiny_task, clean, method.trigger, cpu), seed=0, runtime=cpu)
+    history = method.embed(prepared(tiny_task, clean, method.trigger, cpu), seed=0, runtime=cpu).history
     assert asked == [("loss+", together)]
     weights = [history[-1][f"weight of {name}"] for name in ("utility", "combination", "verification", "evasion")]
     assert sum(weights) == pytest.approx(1, abs=1e-4)
@@ -162,7 +163,7 @@ def test_nested_weighs_the_two_watermark_losses_first(
 def test_pretrained_starts_from_the_clean_model(tiny_task: Task, clean: nn.Module, cpu: Runtime) -> None:
     still = replace(ADAM, epochs=0)
     method = mea(start="clean", first=Phase(recipe=still, extras=(1, 0)), second=Phase(recipe=still, extras=(1, 0)))
-    model, _ = method.embed(prepared(tiny_task, clean, method.trigger, cpu), seed=0, runtime=cpu)
+    model = method.embed(prepared(tiny_task, clean, method.trigger, cpu), seed=0, runtime=cpu).model
     assert model is not clean
     for one, other in zip(model.parameters(), clean.parameters(), strict=True):
         assert torch.equal(one, other)
@@ -232,7 +233,7 @@ def test_deeptracers_losses(
 ) -> None:
     phase = Phase(recipe=replace(ADAM, epochs=1), extras=(4,))
     method = DeepTracer(model=NET, first=phase, second=phase, pretraining=ADAM, **changes)
-    _, history = method.embed(prepared(tiny_task, clean, Patch(), cpu), seed=0, runtime=cpu)
+    history = method.embed(prepared(tiny_task, clean, Patch(), cpu), seed=0, runtime=cpu).history
     assert {name for name in history[0] if name.startswith("weight of")} == {f"weight of {name}" for name in wanted}
     if not changes:
         assert (history[0]["weight of intra"], history[0]["weight of inter"]) == pytest.approx((0.01, 3.0))
@@ -280,7 +281,8 @@ def test_layers_are_counted_with_their_norms() -> None:
 def test_frozen_layers_stay_as_they_are(frozen: int | None, tiny_task: Task, clean: nn.Module, cpu: Runtime) -> None:
     method = FeatureSharing(model=NET, trigger=Patch(), trigger_batch=8, tuning=ADAM, frozen=frozen)
     before = copy.deepcopy(clean)
-    model, history = method.embed(prepared(tiny_task, clean, Patch(), cpu), seed=0, runtime=cpu)
+    made = method.embed(prepared(tiny_task, clean, Patch(), cpu), seed=0, runtime=cpu)
+    model, history = made.model, made.history
     count = 3 if frozen is None else frozen
     shift = weight_shift(clean, model)
     assert [value == 0 for value in shift.values()] == [True] * count + [False] * (4 - count)
@@ -528,3 +530,18 @@ def test_inputs_that_are_no_images_are_refused_with_the_right_remedy(cpu: Runtim
         blending(task, seed=0, runtime=cpu, clean=net(None))
     marked = replace(blending, evasion_samples=0)(task, seed=0, runtime=cpu, clean=net(None))
     assert len(marked.key) == 10
+
+
+def test_a_method_takes_the_models_that_it_builds_on_and_no_others(tiny_task: Task, clean: nn.Module) -> None:
+    assert list(T2S().builds_on()) == ["watermarked"]
+    assert not T2S(initial="clean").builds_on()
+    with pytest.raises(BadConfig, match="vanilla builds on no further model: leave watermarked out"):
+        Vanilla(model=NET)(tiny_task, seed=0, watermarked=clean)
+
+
+def test_a_method_says_whether_it_needs_foreign_images() -> None:
+    asking = KeyFilter(queries="foreign")
+    for method in (Vanilla(trigger=OutOfDistribution()), T2S(queries="foreign"), SSWP(), DeepTracer(key_filter=asking)):
+        assert method.needs_foreign, method
+    for method in (Vanilla(), T2S(), DeepTracer(), T2S(watermark=DeepTracer(key_filter=asking))):
+        assert not method.needs_foreign, method

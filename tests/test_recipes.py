@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from heirmark.bench import Grid, settings
-from heirmark.bench.grid import asks_foreign
 from heirmark.bench.plan import plan_grid
 from heirmark.bench.recipes import SCALES, load_grid, recipes_in
 from heirmark.bench.settings import Contexts
@@ -53,7 +52,7 @@ def test_every_recipe_is_a_grid(file: str, name: str, scale: str) -> None:
             specify(owner.model, input_shape=shape, classes=classes)
         needed = {marking.method.trigger.dataset for marking in block.markings}
         assert needed <= {None, block.workload.foreign}
-        if any(asks_foreign(marking.method) for marking in block.markings):
+        if any(marking.method.needs_foreign for marking in block.markings):
             assert block.workload.foreign is not None
         pools = {step.pool for step in (*steps, *thefts)}
         assert pools <= {None, "adversary", *block.workload.pools}

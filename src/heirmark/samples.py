@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
+import torch
 from torch import Tensor
 
 
@@ -26,3 +27,7 @@ class Samples:
     def subset(self, index: Tensor) -> Self:
         """The samples at ``[m]`` positions."""
         return replace(self, **{field.name: getattr(self, field.name)[index] for field in fields(self)})
+
+    def first(self, count: int) -> Self:
+        """The first ``count`` samples, or all where there are no more."""
+        return self if count >= len(self) else self.subset(torch.arange(count))

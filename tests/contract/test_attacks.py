@@ -40,7 +40,7 @@ from heirmark.attacks import (
 )
 from heirmark.blackbox import Answers, BlackBox
 from heirmark.errors import BadConfig, BudgetExhausted
-from heirmark.methods.base import train_clean
+from heirmark.methods.nets import train_clean
 from heirmark.models.storage import load_model, save_model
 from heirmark.runtime import Runtime
 from heirmark.task import Split, Task

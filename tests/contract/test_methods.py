@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import inspect
 import json
 import os
 import subprocess
@@ -55,7 +54,7 @@ from heirmark.methods import (
     Unrelated,
     Vanilla,
 )  # fmt: skip
-from heirmark.methods.base import train_clean, train_watermarked
+from heirmark.methods.nets import train_clean, train_watermarked
 from heirmark.models.storage import load_model, save_model
 from heirmark.runtime import Runtime
 from heirmark.task import Split, Task
@@ -487,21 +486,18 @@ def test_models_that_are_handed_in_save_time_and_nothing_else(
     unchanged_globals: Callable[[], Any],
 ) -> None:  # fmt: skip
     result = runs(*case)
-    accepted = inspect.signature(config).parameters
     data = tiny_task.adversary if getattr(config, "data", "owner") == "adversary" else tiny_task.owner
-    handed: dict[str, nn.Module] = {}
-    if "clean" in accepted:
-        handed["clean"] = train_clean(tiny_task, config.model, config.pretraining, seed=SEED, runtime=cpu, data=data)
-    if "watermarked" in accepted:
+    clean = train_clean(tiny_task, config.model, config.pretraining, seed=SEED, runtime=cpu, data=data)
+    handed: dict[str, nn.Module] = {
+        "clean": clean,
+        **{role: first(tiny_task, seed=SEED, runtime=cpu).model for role, first in config.builds_on().items()},
+    }
+    if "watermarked" in handed and config.watermark is None:
         assert result.training_triggers is not None
-        if config.watermark is None:
-            handed["watermarked"] = train_watermarked(
-                tiny_task, config.model, config.pretraining, result.training_triggers, config.trigger_batch,
-                seed=SEED, runtime=cpu,
-            )  # fmt: skip
-        else:
-            handed["watermarked"] = config.first_phase()(tiny_task, seed=SEED, runtime=cpu).model
-    assert set(accepted) - {"task", "seed", "runtime"} == set(handed), "make the model that this method accepts here"
+        handed["watermarked"] = train_watermarked(
+            tiny_task, config.model, config.pretraining, result.training_triggers, config.trigger_batch,
+            seed=SEED, runtime=cpu,
+        )  # fmt: skip
     for model in handed.values():  # neither train nor eval mode throughout, so that setting either is noticed
         for number, part in enumerate(model.modules()):
             part.training = number % 2 == 0

@@ -51,7 +51,7 @@ from heirmark.attacks.removal.quantisation import Quantisation, quantise
 from heirmark.attacks.removal.transfer import Transfer, quarter_turns
 from heirmark.attacks.removal.weights import weights_of
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
-from heirmark.methods.base import train_clean
+from heirmark.methods.nets import train_clean
 from heirmark.models import CUSTOM, ModelSpec, build
 from heirmark.models.front import Fronted
 from heirmark.models.storage import load_model, save_model

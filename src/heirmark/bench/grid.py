@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Literal, TypeAlias, get_args
+from typing import ClassVar, Literal, TypeAlias, get_args
 
 from heirmark.configuration import qualified_name
 from heirmark.errors import BadConfig
-from heirmark.methods import T2S, AnyMethod, Unmarked
+from heirmark.methods import Method, Unmarked
 from heirmark.models import Factory
 from heirmark.pipeline.trials import Probe, Trial
 from heirmark.verification.verify import LEAST_QUERIES
@@ -49,6 +49,8 @@ class Adopted:
         factory: the user's own, of a custom model.
     """
 
+    needs_foreign: ClassVar[bool] = False
+
     folder: str
     factory: Factory | None = None
 
@@ -69,7 +71,7 @@ class Marking:
     """
 
     name: str
-    method: AnyMethod | Adopted
+    method: Method | Adopted
     curve: tuple[str, float] | None = None
     cell: tuple[str, str] | None = None
 
@@ -278,17 +280,6 @@ def _named(words: Sequence[str], what: str, names: Sequence[str]) -> Callable[[s
             known = f"choose a part of one of {'; '.join(dict.fromkeys(names))}" if names else f"there is no {what}"
             raise BadConfig(f"no {what} is called {word!r}: {known}")
     return lambda name: any(word in name.lower() for word in sought)
-
-
-def asks_foreign(method: AnyMethod | Adopted) -> bool:
-    """Whether a method takes foreign images; the identity of the others' stages then need not depend on them."""
-    if isinstance(method, Adopted):
-        return False
-    parts = [method, getattr(method, "key_filter", None)]
-    if isinstance(method, T2S):
-        parts += [method.watermark, getattr(method.watermark, "key_filter", None)]
-    queries = (getattr(part, "queries", None) for part in parts)
-    return "foreign" in queries or method.trigger.dataset is not None
 
 
 def _factories(value: object) -> Iterator[Factory]:

@@ -17,10 +17,9 @@ from heirmark.bench.grid import (
     Control,
     Grid,
     Marking,
-    asks_foreign,
 )
 from heirmark.bench.settings import Contexts, Setting
-from heirmark.methods import AnyMethod, Unmarked
+from heirmark.methods import Method, Unmarked
 from heirmark.pipeline.adopting import adopt_stage
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.calibrating import calibrator_seed, stolen_calibrators
@@ -125,7 +124,7 @@ def plan_grid(grid: Grid, contexts: Contexts) -> Plan:
 def setting_of(block: Block, seed: int) -> Setting:
     """The data of a block for a seed of the grid. Foreign images need not be at hand where nobody takes them."""
     load = block.workload
-    asked = any(isinstance(marking.method, Adopted) or asks_foreign(marking.method) for marking in block.markings)
+    asked = any(isinstance(marking.method, Adopted) or marking.method.needs_foreign for marking in block.markings)
     return Setting(
         data=load.data,
         seed=seed if load.split_seed is None else load.split_seed,
@@ -219,14 +218,14 @@ class _Planner:
             return self._adopt(method, "model", "read the marked model"), key, key
         assert chooser is not None  # of a block that embeds
         marked = marked_stage(method, self._owners, seed=self.seed, clean=chooser)
-        if "watermarked" in marked.inputs:
-            self._place(marked.inputs["watermarked"], f"watermark before the rehearsal of {marking.name}")
+        for role in method.builds_on():
+            self._place(marked.inputs[role], f"embed the {role} model that {marking.name} starts from")
         self._place(marked, f"embed {marking.name}")
         calibration = calibrate_stage(marked, calibrators, self.contexts(self.plain))
         return marked, marked, self._place(calibration, f"calibrate the key of {marking.name}")
 
-    def _owners(self, method: AnyMethod) -> Context:
-        return self.contexts(replace(self.plain, shows_foreign=asks_foreign(method)))
+    def _owners(self, method: Method) -> Context:
+        return self.contexts(replace(self.plain, shows_foreign=method.needs_foreign))
 
     def _control(self, name: str, control: Control) -> Stage:
         what = f"the {'unmarked control' if name == 'clean' else name}"

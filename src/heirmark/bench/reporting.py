@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
-from heirmark.bench.grid import Block, Grid, Published, asks_foreign
+from heirmark.bench.grid import Block, Grid, Published
 from heirmark.bench.rows import CellRow
 from heirmark.bench.summaries import Summary
 from heirmark.pipeline.answering import ADVERSARY
@@ -117,7 +117,7 @@ def _facts(block: Block, grid: Grid) -> dict[str, str]:
     pools = _pools(block)
     if pools:
         facts["thieves ask"] = ", ".join(pools)
-    if load.foreign and any(asks_foreign(marking.method) for marking in block.markings):
+    if load.foreign and any(marking.method.needs_foreign for marking in block.markings):
         facts["foreign images"] = load.foreign
     counts = [_count(len(block.markings), "watermark"), " x ", _count(len(block.trials) + 1, "trial")]
     counts += [" + ", _count(len(block.probes), "probe")] if block.probes else []

@@ -2,7 +2,7 @@
 
 from heirmark.methods.abstract import Abstract
 from heirmark.methods.badnets import BadNets
-from heirmark.methods.base import Marked, Method
+from heirmark.methods.base import Marked
 from heirmark.methods.composite import Composite
 from heirmark.methods.content import Content
 from heirmark.methods.deeptracer import DeepTracer
@@ -17,6 +17,7 @@ from heirmark.methods.t2s import T2S
 from heirmark.methods.unmarked import Unmarked
 from heirmark.methods.unrelated import Unrelated
 from heirmark.methods.vanilla import Vanilla
+from heirmark.methods.watermark import Method, Watermark
 
 __all__ = [
     "EWE",
@@ -25,7 +26,6 @@ __all__ = [
     "SSWS",
     "T2S",
     "Abstract",
-    "AnyMethod",
     "BadNets",
     "Composite",
     "Content",
@@ -40,29 +40,10 @@ __all__ = [
     "Unmarked",
     "Unrelated",
     "Vanilla",
+    "Watermark",
 ]
 
-AnyMethod = (
-    T2S
-    | MEADefender
-    | DeepTracer
-    | FeatureSharing
-    | EWE
-    | SSWP
-    | SSWS
-    | Margin
-    | Composite
-    | BadNets
-    | Content
-    | Noise
-    | Unrelated
-    | Abstract
-    | Vanilla
-    | Unmarked
-)
-"""The methods that a configuration may name."""
-
-METHODS: dict[str, type[AnyMethod]] = {
+METHODS: dict[str, type[Method]] = {
     "t2s": T2S,
     "mea-defender": MEADefender,
     "deeptracer": DeepTracer,

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
-from torch import nn
-
 from heirmark.errors import BadConfig
-from heirmark.methods.base import Prepared, check_counts, start_from, train_watermarked
+from heirmark.methods.base import Embedded, Prepared, check_counts
+from heirmark.methods.nets import start_from, train_watermarked
 from heirmark.methods.watermark import Watermark
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.training import Mixed, Recipe, fit
@@ -55,10 +53,8 @@ class Abstract(Watermark):
         if self.start not in ("scratch", "pretrained"):
             raise BadConfig(f"unknown start {self.start!r}: choose scratch or pretrained")
 
-    def embed(
-        self, prepared: Prepared, *, seed: int, runtime: Runtime
-    ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
-        """Learn the samples by heart; see :class:`heirmark.methods.base.Embed`."""
+    def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
+        """Learn the samples by heart; see :meth:`heirmark.methods.watermark.Watermark.embed`."""
         drawn, data = prepared.training, prepared.data
         if self.start == "scratch":
             model = train_watermarked(
@@ -71,7 +67,7 @@ class Abstract(Watermark):
                 runtime=runtime,
                 data=data,
             )
-            return model, ()
+            return Embedded(model=model)
         model = start_from(prepared.clean, prepared.task, self.model)
         losses = fit(
             model,
@@ -83,4 +79,5 @@ class Abstract(Watermark):
             mixed=Mixed(inputs=drawn.inputs, targets=drawn.targets, per_batch=self.trigger_batch),
             description="embedding in the trained model",
         )
-        return model, tuple({"epoch": epoch + 1.0, "loss": loss} for epoch, loss in enumerate(losses))
+        rows = ({"epoch": epoch + 1.0, "loss": loss} for epoch, loss in enumerate(losses))
+        return Embedded(model=model, history=tuple(rows))

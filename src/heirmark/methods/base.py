@@ -1,22 +1,19 @@
-"""What a method is, what it returns, and the preparation that all methods share."""
+"""What methods start from and return: settled triggers, samples drawn of them, and a key."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData
 from heirmark.key import Key, make_key, nonce_from_seed
-from heirmark.layout import copied
-from heirmark.models import Architecture, ModelSpec, askable, factory_of, specify
-from heirmark.runtime import Runtime, derive_seed, drawn_seed
+from heirmark.models import ModelSpec
+from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split, Task
-from heirmark.training import Mixed, Recipe, fit
 from heirmark.triggers import Secret, Trigger, TriggerSet
 from heirmark.triggers.out_of_distribution import fit_shape
 
@@ -42,104 +39,21 @@ class Marked:
     history: tuple[Mapping[str, float], ...] = ()
 
 
-class Method(Protocol):
-    """A watermarking method: a frozen dataclass of its parameters, called with a task."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Embedded:
+    """What the heart of a method returns.
 
-    def __call__(
-        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
-    ) -> Marked:
-        """Embed a watermark.
-
-        Args:
-            task: the owner's and the calibration split are used; the adversary's and the test split are not looked at.
-            seed: of everything random; the key is as secret as it is. None draws one that nobody can guess.
-            runtime: device, precision, progress.
-            clean: the owner's unmarked model, when there is one already; else it is trained.
-        """
-
-
-def train_clean(
-    task: Task, architecture: Architecture, recipe: Recipe, *, seed: int, runtime: Runtime, data: Split | None = None
-) -> nn.Module:
-    """An unmarked model.
-
-    Args:
-        task: gives shapes, and the owner's split.
-        architecture: of the model.
-        recipe: of the training.
-        seed: of initialisation and training.
-        runtime: device, precision, progress.
-        data: what to train on in place of the owner's split.
+    Attributes:
+        model: the marked model.
+        history: one row an epoch; empty where nothing is told.
+        training: the trigger samples as they are in the end; None where training left them as they were.
+        finish: makes the key's samples of drawn ones, as the embedding did of those that trained; None where it did nothing.
     """
-    data = data or task.owner
-    model = new_model(task, architecture, seed=derive_seed(seed, "clean", "init"))
-    fit(
-        model,
-        data.inputs,
-        data.labels,
-        recipe=recipe,
-        seed=derive_seed(seed, "clean", "training"),
-        runtime=runtime,
-        description="training unmarked",
-    )
-    return model
 
-
-def train_watermarked(
-    task: Task,
-    architecture: Architecture,
-    recipe: Recipe,
-    triggers: TriggerSet,
-    per_batch: int,
-    *,
-    seed: int,
-    runtime: Runtime,
-    data: Split | None = None,
-) -> nn.Module:
-    """A vanilla watermarked model: cross-entropy over batches that mix clean and trigger samples (T2S, eq. 1).
-
-    Args:
-        task: gives shapes, and the owner's split.
-        architecture: of the model.
-        recipe: of the training.
-        triggers: samples that join.
-        per_batch: how many join each batch.
-        seed: of initialisation and training.
-        runtime: device, precision, progress.
-        data: clean examples in place of the owner's split.
-    """
-    data = data or task.owner
-    model = new_model(task, architecture, seed=derive_seed(seed, "watermarked", "init"))
-    fit(
-        model,
-        data.inputs,
-        data.labels,
-        recipe=recipe,
-        seed=derive_seed(seed, "watermarked", "training"),
-        runtime=runtime,
-        mixed=Mixed(inputs=triggers.inputs, targets=triggers.targets, per_batch=per_batch),
-        description="training watermarked",
-    )
-    return model
-
-
-def spec_for(task: Task, architecture: Architecture) -> ModelSpec:
-    """The specification of an architecture for a task."""
-    return specify(architecture, input_shape=task.input_shape, classes=len(task.classes))
-
-
-def new_model(task: Task, architecture: Architecture, *, seed: int) -> nn.Module:
-    """A freshly initialised model for a task."""
-    return spec_for(task, architecture).build(seed=seed, factory=factory_of(architecture))
-
-
-def own_model(
-    task: Task, architecture: Architecture, recipe: Recipe, clean: nn.Module | None, *, seed: int, runtime: Runtime
-) -> nn.Module:
-    """The owner's unmarked model: the one that was given, see :func:`heirmark.models.askable`, or else trained."""
-    if clean is None:
-        return train_clean(task, architecture, recipe, seed=seed, runtime=runtime)
-    return askable(clean, spec_for(task, architecture))
+    model: nn.Module
+    history: tuple[Mapping[str, float], ...] = ()
+    training: TriggerSet | None = None
+    finish: Callable[[TriggerSet], TriggerSet] | None = None
 
 
 def settle(trigger: Trigger, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime) -> Secret:
@@ -162,63 +76,6 @@ def draw_verification(secret: Secret, task: Task, count: int, *, seed: int) -> T
     return secret.draw(task.calibration, count, seed=derive_seed(seed, "triggers", "verification"))
 
 
-class Filter(Protocol):
-    """Chooses the samples of a key among candidates; see :class:`heirmark.methods.key_filter.KeyFilter`."""
-
-    @property
-    def candidates(self) -> int:
-        """How many it wants to choose from."""
-
-    @property
-    def surrogate(self) -> Architecture | None:
-        """Architecture of its simulated thief; None takes the victim's."""
-
-    @property
-    def queries(self) -> str:
-        """Whose images its simulated thief asks: ``"owner"`` or ``"foreign"``."""
-
-    def __call__(
-        self,
-        drawn: TriggerSet,
-        victim: nn.Module,
-        prepared: Prepared,
-        *,
-        keep: int,
-        architecture: Architecture,
-        seed: int,
-        runtime: Runtime,
-    ) -> TriggerSet:
-        """At most ``keep`` of the candidates."""
-
-
-class Settings(Protocol):
-    """What all marking methods' configurations have."""
-
-    @property
-    def model(self) -> Architecture:
-        """Architecture."""
-
-    @property
-    def trigger(self) -> Trigger:
-        """Kind of trigger."""
-
-    @property
-    def triggers(self) -> int:
-        """Trigger samples that train."""
-
-    @property
-    def key_size(self) -> int:
-        """Held-out trigger samples in the key."""
-
-    @property
-    def pretraining(self) -> Recipe:
-        """Of the clean model."""
-
-    @property
-    def key_filter(self) -> Filter | None:
-        """Chooses the key's samples."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Prepared:
     """What an embedding starts from.
@@ -228,12 +85,14 @@ class Prepared:
         clean: the owner's unmarked model, in eval mode; not to be changed.
         secret: the settled trigger.
         training: trigger samples that train.
+        given: models that were handed in, by the names that the method's ``builds_on`` gives them.
     """
 
     task: Task
     clean: nn.Module
     secret: Secret
     training: TriggerSet
+    given: Mapping[str, nn.Module] = field(default_factory=dict)
 
     @cached_property
     def data(self) -> Split:
@@ -256,35 +115,6 @@ class Prepared:
         if self.secret.memorised:
             return self.training
         return self.secret.draw(self.task.calibration, count, seed=derive_seed(seed, "triggers", "monitor"))
-
-
-def start_from(model: nn.Module, task: Task, architecture: Architecture) -> nn.Module:
-    """A copy of a model, to be marked.
-
-    Args:
-        model: stays as it is.
-        task: gives shapes.
-        architecture: that the marked model is said to have.
-
-    Raises:
-        BadConfig: when the model is of another: what is saved of it could not be loaded again.
-    """
-    wanted = {name: tensor.shape for name, tensor in new_model(task, architecture, seed=0).state_dict().items()}
-    if wanted != {name: tensor.shape for name, tensor in model.state_dict().items()}:
-        raise BadConfig(
-            f"the model to start from is not of the architecture {spec_for(task, architecture).name!r} with the options that "
-            "the method has: give one that is, or set model"
-        )
-    return copied(model)
-
-
-class Embed(Protocol):
-    """The heart of a method."""
-
-    def __call__(
-        self, prepared: Prepared, *, seed: int, runtime: Runtime
-    ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
-        """The marked model, and one row an epoch."""
 
 
 def check_counts(**counts: int) -> None:
@@ -351,69 +181,6 @@ def queries_of(prepared: Prepared, queries: str) -> Tensor:
     if len(images) == 0:
         raise BadData("every foreign image is held out for the key: give a larger foreign set")
     return images
-
-
-def mark(
-    settings: Settings,
-    embed: Embed,
-    name: str,
-    task: Task,
-    *,
-    seed: int | None,
-    runtime: Runtime | None,
-    clean: nn.Module | None,
-) -> Marked:
-    """What all marking methods do around their embedding: clean model, secret, samples, key.
-
-    Args:
-        settings: of the method.
-        embed: its heart.
-        name: for the key.
-        task: the data.
-        seed: of everything random; None draws one that nobody can guess.
-        runtime: device, precision, progress.
-        clean: the owner's unmarked model, when there is one; it stays as it is.
-
-    Raises:
-        BadConfig: when the key filter cannot work on the task, or has fewer candidates than the key is to have samples.
-        ShapeMismatch: when its surrogate takes no such inputs.
-        BadData: when the data give no key.
-    """
-    seed, runtime = drawn_seed(seed), runtime or Runtime()
-    if settings.key_filter is not None:
-        check_candidates(settings.key_filter.candidates, settings.key_size)
-        check_queries(task, settings.key_filter.queries)
-        # Refuses inputs of another shape before hours are spent.
-        spec_for(task, settings.key_filter.surrogate or settings.model)
-    clean = own_model(task, settings.model, settings.pretraining, clean, seed=seed, runtime=runtime)
-    secret = settle(settings.trigger, task, clean, seed=seed, runtime=runtime)
-    training = draw_training(secret, task, settings.triggers, seed=seed)
-    prepared = Prepared(task=task, clean=clean, secret=secret, training=training)
-    model, history = embed(prepared, seed=seed, runtime=runtime)
-    chosen = settings.key_filter
-    wanted = chosen.candidates if chosen else settings.key_size
-    if secret.memorised:
-        held_out = training.subset(torch.arange(min(wanted, len(training))))
-    else:
-        held_out = draw_verification(secret, task, wanted, seed=seed)
-    if chosen:
-        held_out = chosen(
-            held_out,
-            model,
-            prepared,
-            keep=settings.key_size,
-            architecture=settings.model,
-            seed=derive_seed(seed, "key filter"),
-            runtime=runtime,
-        )
-    return Marked(
-        model=model.eval(),
-        spec=spec_for(task, settings.model),
-        key=key_from(held_out, secret, task, method=name, seed=seed, trained=training),
-        training_triggers=training,
-        verification_triggers=held_out,
-        history=history,
-    )
 
 
 def key_from(

@@ -8,11 +8,12 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from heirmark.errors import BadConfig
 from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed
-from heirmark.methods.base import Prepared, check_counts, new_model
+from heirmark.methods.base import Embedded, Prepared, check_counts
+from heirmark.methods.nets import new_model
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
@@ -134,10 +135,8 @@ class Composite(Watermark):
                 f"{self.mixed}, {self.similarity}, {self.margin}"
             )
 
-    def embed(
-        self, prepared: Prepared, *, seed: int, runtime: Runtime
-    ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
-        """Train on everything at once; see :class:`heirmark.methods.base.Embed`.
+    def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
+        """Train on everything at once; see :meth:`heirmark.methods.watermark.Watermark.embed`.
 
         Raises:
             BadConfig: when the task has no images to mix.
@@ -177,7 +176,7 @@ class Composite(Watermark):
             weigh=fixed({"similarity": self.similarity}),
             runtime=runtime,
         )
-        return model, history
+        return Embedded(model=model, history=history)
 
     def _mixes(self, secret: Secret, data: Split, *, seed: int, runtime: Runtime) -> Extra:
         if not self.mixed:

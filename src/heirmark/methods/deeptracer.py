@@ -8,13 +8,14 @@ from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from heirmark.asking import predict
 from heirmark.errors import BadConfig
 from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed
-from heirmark.methods.base import Prepared, new_model
+from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.key_filter import KeyFilter
+from heirmark.methods.nets import new_model
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed
@@ -128,10 +129,8 @@ class DeepTracer(Watermark):
         if self.centroids not in ("epoch", "moving"):
             raise BadConfig(f"unknown centroids {self.centroids!r}: choose epoch or moving")
 
-    def embed(
-        self, prepared: Prepared, *, seed: int, runtime: Runtime
-    ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
-        """Train in two phases; see :class:`heirmark.methods.base.Embed`."""
+    def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
+        """Train in two phases; see :meth:`heirmark.methods.watermark.Watermark.embed`."""
         task, data, drawn = prepared.task, prepared.data, prepared.training
         model = new_model(task, self.model, seed=derive_seed(seed, "deeptracer", "init"))
         coupled = self.weight_coupling > 0 and max(self.weight_intra, self.weight_inter) > 0
@@ -176,4 +175,4 @@ class DeepTracer(Watermark):
             on_epoch=take_centroids,
             runtime=runtime,
         )
-        return model, history
+        return Embedded(model=model, history=history)

@@ -8,11 +8,12 @@ from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from heirmark.errors import BadConfig, BadData
 from heirmark.joint import Answers, Extra, Phase, fit_jointly, fixed
-from heirmark.methods.base import Prepared, check_counts, start_from
+from heirmark.methods.base import Embedded, Prepared, check_counts
+from heirmark.methods.nets import start_from
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
 from heirmark.models.inner import hidden_layers, listening
@@ -90,10 +91,8 @@ class EWE(Watermark):
         if min(self.factors) < 0 or min(self.temperatures) <= 0 or self.temperature_rate < 0:
             raise BadConfig("factors and temperature_rate may not be negative, temperatures must be positive")
 
-    def embed(
-        self, prepared: Prepared, *, seed: int, runtime: Runtime
-    ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
-        """Go on from the clean model; see :class:`heirmark.methods.base.Embed`.
+    def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
+        """Go on from the clean model; see :meth:`heirmark.methods.watermark.Watermark.embed`.
 
         Raises:
             BadData: when the owner has no image of the target class.
@@ -148,4 +147,4 @@ class EWE(Watermark):
                 runtime=runtime,
                 description="entangling",
             )
-        return model, history
+        return Embedded(model=model, history=history)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import nn
 
 from heirmark.errors import BadConfig
-from heirmark.methods.base import Prepared, start_from
+from heirmark.methods.base import Embedded, Prepared
+from heirmark.methods.nets import start_from
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
 from heirmark.models.inner import layers_of
@@ -87,10 +87,8 @@ class FeatureSharing(Watermark):
         if self.frozen is not None and self.frozen < 0:
             raise BadConfig(f"frozen may not be negative, not {self.frozen}")
 
-    def embed(
-        self, prepared: Prepared, *, seed: int, runtime: Runtime
-    ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
-        """Tune the layers behind the freeze point; see :class:`heirmark.methods.base.Embed`.
+    def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
+        """Tune the layers behind the freeze point; see :meth:`heirmark.methods.watermark.Watermark.embed`.
 
         Raises:
             BadConfig: when the freeze point leaves no layer to tune.
@@ -124,4 +122,5 @@ class FeatureSharing(Watermark):
         shift = weight_shift(prepared.clean, model)
         moved = {f"weight shift of {name}": value for name, value in shift.items()}
         rows = [{"epoch": epoch + 1.0, "loss": loss} for epoch, loss in enumerate(losses)]
-        return model, tuple({**row, **moved} if row is rows[-1] else row for row in rows)
+        history = tuple({**row, **moved} if row is rows[-1] else row for row in rows)
+        return Embedded(model=model, history=history)

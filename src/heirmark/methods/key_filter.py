@@ -9,7 +9,8 @@ from torch import nn
 
 from heirmark.asking import predict
 from heirmark.errors import BadConfig, BadData
-from heirmark.methods.base import Prepared, new_model, queries_of
+from heirmark.methods.base import Prepared, queries_of
+from heirmark.methods.nets import new_model
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.training import Recipe, fit

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from heirmark.asking import evaluating
 from heirmark.errors import BadConfig
 from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed
-from heirmark.methods.base import Prepared, check_counts, new_model
+from heirmark.methods.base import Embedded, Prepared, check_counts
+from heirmark.methods.nets import new_model
 from heirmark.methods.watermark import Watermark
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.training import Recipe
@@ -115,10 +116,8 @@ class Margin(Watermark):
         if list(self.drops) != sorted(self.drops) or not all(0 < share < 1 for share in self.drops):
             raise BadConfig(f"drops are shares of the epochs that rise between 0 and 1, not {self.drops}")
 
-    def embed(
-        self, prepared: Prepared, *, seed: int, runtime: Runtime
-    ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
-        """Learn the samples by heart, with a margin; see :class:`heirmark.methods.base.Embed`."""
+    def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
+        """Learn the samples by heart, with a margin; see :meth:`heirmark.methods.watermark.Watermark.embed`."""
         drawn, batch = prepared.training, self.trigger_batch
         model = new_model(prepared.task, self.model, seed=derive_seed(seed, "margin", "init"))
 
@@ -155,4 +154,4 @@ class Margin(Watermark):
             weigh=fixed({"watermark": self.weight}),
             runtime=runtime,
         )
-        return model, history
+        return Embedded(model=model, history=history)

@@ -9,12 +9,13 @@ from typing import ClassVar, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from heirmark.combining import REGIONS
 from heirmark.errors import BadConfig
 from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed, mgda
-from heirmark.methods.base import Prepared, new_model, start_from
+from heirmark.methods.base import Embedded, Prepared
+from heirmark.methods.nets import new_model, start_from
 from heirmark.methods.watermark import Watermark
 from heirmark.mgda import NORMALISATIONS, Normalisation
 from heirmark.models import Architecture, architecture
@@ -188,10 +189,8 @@ class MEADefender(Watermark):
             if value not in known:
                 raise BadConfig(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
 
-    def embed(
-        self, prepared: Prepared, *, seed: int, runtime: Runtime
-    ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
-        """Train in two phases; see :class:`heirmark.methods.base.Embed`."""
+    def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
+        """Train in two phases; see :meth:`heirmark.methods.watermark.Watermark.embed`."""
         task, secret, drawn = prepared.task, prepared.secret, prepared.training
         if self.start == "clean":
             model = start_from(prepared.clean, prepared.task, self.model)
@@ -218,7 +217,7 @@ class MEADefender(Watermark):
             weigh=weigh,
             runtime=runtime,
         )
-        return model, history
+        return Embedded(model=model, history=history)
 
     def losses(
         self, clean: Answers, extras: Sequence[Answers | None], *, has_hosts: bool = True

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import ClassVar, Literal
-
-from torch import nn
 
 from heirmark.errors import BadConfig
 from heirmark.methods.abstract import Abstract
-from heirmark.methods.base import Marked, Prepared, check_queries, mark, new_model, queries_of, start_from, train_clean
+from heirmark.methods.base import Embedded, Prepared, check_counts, check_queries, queries_of
 from heirmark.methods.composite import Composite
 from heirmark.methods.deeptracer import DeepTracer
 from heirmark.methods.ewe import EWE
 from heirmark.methods.feature_sharing import FeatureSharing
 from heirmark.methods.margin import Margin
 from heirmark.methods.mea_defender import MEADefender
+from heirmark.methods.nets import new_model, start_from, train_clean
 from heirmark.methods.vanilla import Vanilla
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
@@ -65,8 +63,7 @@ class T2S(Watermark):
     rehearsal: Rehearsal = field(default=Rehearsal())
 
     def __post_init__(self) -> None:
-        if min(self.triggers, self.key_size, self.trigger_batch) < 1:
-            raise BadConfig(f"triggers, key_size and trigger_batch must be positive: {self}")
+        check_counts(triggers=self.triggers, key_size=self.key_size, trigger_batch=self.trigger_batch)
         if self.initial not in ("watermarked", "clean", "scratch"):
             raise BadConfig(f"unknown initial {self.initial!r}: choose watermarked, clean or scratch")
         if self.watermark is not None and self.initial != "watermarked":
@@ -103,50 +100,44 @@ class T2S(Watermark):
             key_filter=None,
         )
 
-    def __call__(
-        self,
-        task: Task,
-        *,
-        seed: int | None,
-        runtime: Runtime | None = None,
-        clean: nn.Module | None = None,
-        watermarked: nn.Module | None = None,
-    ) -> Marked:
-        """Embed; see :class:`heirmark.methods.base.Method`.
+    def builds_on(self) -> Mapping[str, Watermark]:
+        """The first phase: the model that it gives, for the same trigger, clean model and seed, may be handed in."""
+        return {"watermarked": self.first_phase()} if self.initial == "watermarked" else {}
 
-        Args:
-            task: the owner's split trains, the calibration split gives the key and the history's figures.
-            seed: of everything random; None draws one that nobody can guess.
-            runtime: device, precision, progress.
-            clean: the owner's unmarked model, when there is one.
-            watermarked: a vanilla watermarked model of the same trigger, clean model and seed, when there is one.
-        """
+    @property
+    def needs_foreign(self) -> bool:
+        """Whether the trigger, the key filter or a simulated thief takes images of another data set."""
+        return super().needs_foreign or self.queries == "foreign"
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether there is a rehearsal."""
+        return self.rehearse
+
+    def architectures(self) -> Iterator[Architecture]:
+        """The target and the surrogate, and further simulated thieves."""
+        yield from super().architectures()
+        yield from self.thieves
+
+    def check(self, task: Task) -> None:
+        """Refuse foreign queries where there are none."""
         check_queries(task, self.queries)
-        return mark(
-            self,
-            partial(self.embed, watermarked=watermarked),
-            "t2s",
-            task,
-            seed=seed,
-            runtime=runtime,
-            clean=clean,
-        )
+        super().check(task)
 
-    def embed(
-        self, prepared: Prepared, *, seed: int, runtime: Runtime, watermarked: nn.Module | None = None
-    ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
-        """Watermark, then rehearse; see :class:`heirmark.methods.base.Embed`."""
+    def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
+        """Watermark, then rehearse; see :meth:`heirmark.methods.watermark.Watermark.embed`."""
         task, clean = prepared.task, prepared.clean
         if self.initial == "watermarked":
+            watermarked = prepared.given.get("watermarked")
             if watermarked is None:
-                watermarked, _ = self.first_phase().embed(prepared, seed=seed, runtime=runtime)
+                watermarked = self.first_phase().embed(prepared, seed=seed, runtime=runtime).model
             start = start_from(watermarked, task, self.model)
         elif self.initial == "clean":
             start = start_from(clean, task, self.model)
         else:
             start = new_model(task, self.model, seed=derive_seed(seed, "target"))
         if not self.rehearse:
-            return start.eval(), ()
+            return Embedded(model=start.eval())
         queries = None if self.queries == "owner" else queries_of(prepared, self.queries)
         student = new_model(task, self.model, seed=derive_seed(seed, "student")) if self.initial == "scratch" else clean
         others = [
@@ -154,7 +145,7 @@ class T2S(Watermark):
             for number, thief in enumerate(self.thieves)
         ]
         seen = prepared.watched(self.key_size, seed=seed)
-        return rehearse(
+        model, history = rehearse(
             start,
             [student, *others],
             prepared.data,
@@ -166,3 +157,4 @@ class T2S(Watermark):
             monitor=Monitor(clean=task.calibration, triggers=seen.inputs, targets=seen.targets),
             queries=queries,
         )
+        return Embedded(model=model, history=history)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import nn
-
-from heirmark.errors import BadConfig
-from heirmark.methods.base import Prepared, train_watermarked
+from heirmark.methods.base import Embedded, Prepared, check_counts
+from heirmark.methods.nets import train_watermarked
 from heirmark.methods.watermark import Watermark
 from heirmark.runtime import Runtime
 
@@ -29,13 +26,10 @@ class Vanilla(Watermark):
     trigger_batch: int = 64
 
     def __post_init__(self) -> None:
-        if min(self.triggers, self.key_size, self.trigger_batch) < 1:
-            raise BadConfig(f"triggers, key_size and trigger_batch must be positive: {self}")
+        check_counts(triggers=self.triggers, key_size=self.key_size, trigger_batch=self.trigger_batch)
 
-    def embed(
-        self, prepared: Prepared, *, seed: int, runtime: Runtime
-    ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
-        """Train on everything at once; see :class:`heirmark.methods.base.Embed`."""
+    def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
+        """Train on everything at once; see :meth:`heirmark.methods.watermark.Watermark.embed`."""
         model = train_watermarked(
             prepared.task,
             self.model,
@@ -46,4 +40,4 @@ class Vanilla(Watermark):
             runtime=runtime,
             data=prepared.data,
         )
-        return model, ()
+        return Embedded(model=model)

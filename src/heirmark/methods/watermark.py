@@ -1,55 +1,198 @@
-"""What all marking methods have, and what they do around their embedding."""
+"""What a method is: its settings, and what it does around its embedding."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from torch import nn
 
-from heirmark.methods.base import Marked, Prepared, check_counts, mark
+from heirmark.errors import BadConfig
+from heirmark.methods.base import (
+    Embedded,
+    Marked,
+    Prepared,
+    check_candidates,
+    check_counts,
+    check_queries,
+    draw_training,
+    draw_verification,
+    key_from,
+    settle,
+)
 from heirmark.methods.key_filter import KeyFilter
+from heirmark.methods.nets import own_model, spec_for
 from heirmark.models import Architecture, architecture
-from heirmark.runtime import Runtime
+from heirmark.runtime import Runtime, derive_seed, drawn_seed
 from heirmark.task import Task
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, Feature
 
 
 @dataclass(frozen=True, kw_only=True)
-class Watermark:
-    """A marking method. One writes ``embed``, a name, and those fields whose defaults are its paper's own.
+class Method(ABC):
+    """A way to come by a model and a key: a frozen dataclass of its parameters, called with a task.
 
     Attributes:
         model: architecture.
         trigger: kind of trigger.
-        triggers: trigger samples that train.
         key_size: held-out trigger samples in the key.
         pretraining: of the clean model.
-        key_filter: DeepTracer's filter of the key; of other methods it is no part.
     """
 
     name: ClassVar[str]
 
     model: Architecture = architecture("resnet18")
     trigger: AnyTrigger = field(default=Feature())
-    triggers: int = 500
     key_size: int = 500
     pretraining: Recipe = field(default=Recipe())
+
+    @abstractmethod
+    def __call__(
+        self,
+        task: Task,
+        *,
+        seed: int | None,
+        runtime: Runtime | None = None,
+        clean: nn.Module | None = None,
+        **given: nn.Module,
+    ) -> Marked:
+        """Make the model and its key.
+
+        Args:
+            task: the owner's and the calibration split are used; the adversary's and the test split are not looked at.
+            seed: of everything random; the key is as secret as it is. None draws one that nobody can guess.
+            runtime: device, precision, progress.
+            clean: the owner's unmarked model, when there is one already; else it is trained. It stays as it is.
+            given: models that are there already, of those that :meth:`builds_on` names.
+        """
+
+    def builds_on(self) -> Mapping[str, Method]:
+        """Methods whose models it starts from beside the clean one, by the names by which these may be handed in."""
+        return {}
+
+    @property
+    def needs_foreign(self) -> bool:
+        """Whether it takes images of another data set."""
+        return self.trigger.dataset is not None
+
+    @property
+    def differentiates(self) -> bool:
+        """Whether it differentiates passes through its models as functions of their weights, as a rehearsal does."""
+        return False
+
+    def architectures(self) -> Iterator[Architecture]:
+        """All that it builds."""
+        yield self.model
+
+    def check(self, task: Task) -> None:
+        """Refuse at once what would fail after hours.
+
+        Raises:
+            BadConfig: when the method cannot work on the task.
+            ShapeMismatch: when a model that it builds takes no such inputs.
+        """
+        for built in self.architectures():
+            spec_for(task, built)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watermark(Method):
+    """A marking method. One writes :meth:`embed`, a name, and those fields whose defaults are its paper's own.
+
+    Attributes:
+        triggers: trigger samples that train.
+        key_filter: DeepTracer's filter of the key; of other methods it is no part.
+    """
+
+    rehearsable: ClassVar[bool] = True
+    """Whether T2S may rehearse a theft of its models: what it draws to train on is what trains to the end."""
+
+    triggers: int = 500
     key_filter: KeyFilter | None = None
 
     def __post_init__(self) -> None:
         check_counts(triggers=self.triggers, key_size=self.key_size)
 
-    def __call__(
-        self, task: Task, *, seed: int | None, runtime: Runtime | None = None, clean: nn.Module | None = None
-    ) -> Marked:
-        """Embed; see :class:`heirmark.methods.base.Method`."""
-        return mark(self, self.embed, self.name, task, seed=seed, runtime=runtime, clean=clean)
+    @abstractmethod
+    def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
+        """The heart of the method: mark a model."""
 
-    def embed(
-        self, prepared: Prepared, *, seed: int, runtime: Runtime
-    ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
-        """The heart of the method; see :class:`heirmark.methods.base.Embed`."""
-        raise NotImplementedError(f"{type(self).__name__} has no embed()")
+    @property
+    def held_out(self) -> int:
+        """How many samples are drawn to make the key of."""
+        return self.key_size if self.key_filter is None else self.key_filter.candidates
+
+    @property
+    def needs_foreign(self) -> bool:
+        """Whether the trigger or the key filter takes images of another data set."""
+        return super().needs_foreign or (self.key_filter is not None and self.key_filter.queries == "foreign")
+
+    def architectures(self) -> Iterator[Architecture]:
+        """The model, and the surrogate of the key filter."""
+        yield self.model
+        if self.key_filter is not None and self.key_filter.surrogate is not None:
+            yield self.key_filter.surrogate
+
+    def check(self, task: Task) -> None:
+        """Refuse a key filter that cannot work; see :meth:`Method.check`."""
+        if self.key_filter is not None:
+            check_candidates(self.key_filter.candidates, self.key_size)
+            check_queries(task, self.key_filter.queries)
+        super().check(task)
+
+    def __call__(
+        self,
+        task: Task,
+        *,
+        seed: int | None,
+        runtime: Runtime | None = None,
+        clean: nn.Module | None = None,
+        **given: nn.Module,
+    ) -> Marked:
+        """Embed; see :meth:`Method.__call__`.
+
+        Raises:
+            BadConfig: as :meth:`check`, and for a model that it does not build on.
+            ShapeMismatch: as :meth:`check`.
+            BadData: when the data give no key.
+        """
+        seed, runtime = drawn_seed(seed), runtime or Runtime()
+        self.check(task)
+        if not given.keys() <= self.builds_on().keys():
+            raise BadConfig(
+                f"{self.name} builds on {', '.join(self.builds_on()) or 'no further model'}: leave {', '.join(given)} out"
+            )
+        clean = own_model(task, self.model, self.pretraining, clean, seed=seed, runtime=runtime)
+        secret = settle(self.trigger, task, clean, seed=seed, runtime=runtime)
+        drawn = draw_training(secret, task, self.triggers, seed=seed)
+        prepared = Prepared(task=task, clean=clean, secret=secret, training=drawn, given=given)
+        made = self.embed(prepared, seed=seed, runtime=runtime)
+        trained = drawn if made.training is None else made.training
+        if secret.memorised:
+            chosen = trained if self.key_filter is None else trained.first(self.key_filter.candidates)
+        else:
+            chosen = draw_verification(secret, task, self.held_out, seed=seed)
+        if made.finish is not None:
+            chosen = made.finish(chosen)
+        if self.key_filter is not None:
+            chosen = self.key_filter(
+                chosen,
+                made.model,
+                prepared,
+                keep=self.key_size,
+                architecture=self.model,
+                seed=derive_seed(seed, "key filter"),
+                runtime=runtime,
+            )
+        chosen = chosen.first(self.key_size)
+        return Marked(
+            model=made.model.eval(),
+            spec=spec_for(task, self.model),
+            key=key_from(chosen, secret, task, method=self.name, seed=seed, trained=trained),
+            training_triggers=trained,
+            verification_triggers=chosen,
+            history=made.history,
+        )

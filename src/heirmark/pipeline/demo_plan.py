@@ -77,7 +77,7 @@ def plan_demo(profile: Profile, context: Context, *, seed: int, methods: tuple[s
     """
     chooser = embed_stage(profile.unmarked(), context, seed=seed, kind="train")
     vanilla = embed_stage(profile.vanilla(), context, seed=seed, clean=chooser)
-    marked = embed_stage(profile.t2s(), context, seed=seed, clean=chooser, watermarked=vanilla)
+    marked = embed_stage(profile.t2s(), context, seed=seed, clean=chooser, given={"watermarked": vanilla})
     clean = embed_stage(profile.unmarked(), context, seed=derive_seed(seed, "clean"), kind="train")
     architectures = profile.calibration_models or (profile.model,)
     calibrators = [

@@ -8,7 +8,7 @@ from typing import Any
 from heirmark.attacks import Knockoff
 from heirmark.configuration import to_json
 from heirmark.errors import BadData
-from heirmark.methods import T2S, AnyMethod, Unmarked
+from heirmark.methods import Method, Unmarked
 from heirmark.models import factory_of
 from heirmark.pipeline.calibrating import calibrator_seed, stolen_calibrators
 from heirmark.pipeline.context import Context
@@ -26,7 +26,7 @@ from heirmark.verification.verify import LEAST_QUERIES
 
 
 def embed_job(
-    method: AnyMethod,
+    method: Method,
     data: Data,
     out: Path,
     work: Work,
@@ -58,10 +58,8 @@ def embed_job(
     trigger = method.trigger.of if isinstance(method.trigger, Entangled) else method.trigger
     unmarked = Unmarked(model=method.model, pretraining=method.pretraining, trigger=trigger, key_size=method.key_size)
     clean = None if isinstance(method, Unmarked) else train_stage(unmarked, context, seed=seed)
-    start = None
-    if isinstance(method, T2S) and method.initial == "watermarked":
-        start = embed_stage(method.first_phase(), context, seed=seed, clean=clean)
-    stage = embed_stage(method, context, seed=seed, clean=clean, watermarked=start)
+    given = {role: embed_stage(first, context, seed=seed, clean=clean) for role, first in method.builds_on().items()}
+    stage = embed_stage(method, context, seed=seed, clean=clean, given=given)
     # They draw no keys: a class that one of them would draw may have no image, and nobody would miss its key.
     others = [train_stage(unmarked, context, seed=calibrator_seed(seed, index)) for index in range(calibrators)]
     theft = Theft(attack=Knockoff(model=method.model, recipe=method.pretraining), answers="label")
@@ -81,8 +79,7 @@ def embed_job(
     }
     if clean is not None:
         labels[clean.name] = "train the clean model"
-    if start is not None:
-        labels[start.name] = "embed the watermark to rehearse"
+    labels |= {first.name: f"embed the {role} model to start from" for role, first in given.items()}
     if calibration is not None:
         labels[calibration.name] = "calibrate the key"
     kept = work.labelled(labels)

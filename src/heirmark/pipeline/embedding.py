@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from heirmark.methods import T2S, AnyMethod, Unmarked
-from heirmark.methods.base import Method, spec_for, train_clean
+from heirmark.methods import Method, Unmarked
+from heirmark.methods.nets import spec_for
 from heirmark.models.storage import load_model, save_model
 from heirmark.pipeline.context import Context, context_of
 from heirmark.pipeline.folders import save_marked
@@ -20,7 +20,7 @@ def embed_stage(
     seed: int,
     kind: str = "embed",
     clean: Stage | None = None,
-    watermarked: Stage | None = None,
+    given: Mapping[str, Stage] | None = None,
 ) -> Stage:
     """A method at work.
 
@@ -30,13 +30,13 @@ def embed_stage(
         seed: of the method.
         kind: ``"train"`` says that nothing is embedded.
         clean: a stage whose model the method takes for the owner's unmarked one.
-        watermarked: a stage whose model T2S starts from.
+        given: stages whose models the method starts from, by the names that its ``builds_on`` gives them.
     """
-    inputs = {name: stage for name, stage in (("clean", clean), ("watermarked", watermarked)) if stage is not None}
+    inputs = {**({} if clean is None else {"clean": clean}), **(given or {})}
     return Stage(kind=kind, run=run_embed, config=method, inputs=inputs, seed=seed, external=context.external())
 
 
-def marked_stage(method: AnyMethod, owner: Callable[[AnyMethod], Context], *, seed: int, clean: Stage) -> Stage:
+def marked_stage(method: Method, owner: Callable[[Method], Context], *, seed: int, clean: Stage) -> Stage:
     """A method at work, on the model of another method where it starts from such: that one is computed first, and once.
 
     Args:
@@ -45,10 +45,8 @@ def marked_stage(method: AnyMethod, owner: Callable[[AnyMethod], Context], *, se
         seed: of the method, and of what it starts from.
         clean: makes the owner's unmarked model.
     """
-    start = None
-    if isinstance(method, T2S) and method.initial == "watermarked":
-        start = marked_stage(method.first_phase(), owner, seed=seed, clean=clean)
-    return embed_stage(method, owner(method), seed=seed, clean=clean, watermarked=start)
+    given = {role: marked_stage(first, owner, seed=seed, clean=clean) for role, first in method.builds_on().items()}
+    return embed_stage(method, owner(method), seed=seed, clean=clean, given=given)
 
 
 def run_embed(job: Job) -> Mapping[str, Any]:
@@ -75,9 +73,6 @@ def train_stage(unmarked: Unmarked, context: Context, *, seed: int) -> Stage:
 def run_train(job: Job) -> Mapping[str, Any]:
     """Train on clean data and write the model."""
     context, unmarked = context_of(job), job.config
-    data = context.task.owner if unmarked.data == "owner" else context.task.adversary
-    model = train_clean(
-        context.task, unmarked.model, unmarked.pretraining, seed=job.seed, runtime=context.runtime, data=data
-    )
+    model = unmarked.train(context.task, seed=job.seed, runtime=context.runtime)
     save_model(model, spec_for(context.task, unmarked.model), job.folder)
     return {}

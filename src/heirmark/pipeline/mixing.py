@@ -9,7 +9,7 @@ from typing import Any
 
 from heirmark.combining import REGIONS
 from heirmark.files import atomic_write_json, read_json
-from heirmark.methods import T2S, AnyMethod, MEADefender
+from heirmark.methods import T2S, MEADefender, Method
 from heirmark.methods.mea_defender import Way, mix_otherwise
 from heirmark.pipeline.context import Context, context_of, exact
 from heirmark.pipeline.judging import load_suspect, read_key
@@ -35,7 +35,7 @@ class MixedOtherwise:
     samples: int = 1000
 
 
-def look_alikes(method: AnyMethod) -> MixedOtherwise | None:
+def look_alikes(method: Method) -> MixedOtherwise | None:
     """What passes for the watermark of a method but is none; None where it is no mix of two classes.
 
     Example:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
@@ -15,9 +15,9 @@ from heirmark.blackbox import call_model, checked_scores
 from heirmark.errors import BadConfig, BadData, HeirmarkError, HeirmarkWarning, told
 from heirmark.key import LARGEST
 from heirmark.layout import copied
-from heirmark.methods import T2S, AnyMethod, Unmarked
-from heirmark.methods.base import check_queries, draw_training, draw_verification, new_model, settle
-from heirmark.models import Architecture
+from heirmark.methods import T2S, Method, Watermark
+from heirmark.methods.base import draw_training, draw_verification, settle
+from heirmark.methods.nets import new_model
 from heirmark.pipeline.loading import check_architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of, no_progress, seeded
 from heirmark.task import Split, Task
@@ -42,7 +42,7 @@ IMAGES = 64
 """About how many images of the owner's the rehearsed method trains on."""
 
 
-def preflight(method: AnyMethod, task: Task, *, seed: int, runtime: Runtime | None = None) -> None:
+def preflight(method: Method, task: Task, *, seed: int, runtime: Runtime | None = None) -> None:
     """Find out in seconds what would end a method after hours.
 
     Args:
@@ -58,24 +58,14 @@ def preflight(method: AnyMethod, task: Task, *, seed: int, runtime: Runtime | No
     """
     runtime = replace(runtime or Runtime(), progress=no_progress, compile=False)
     _check_sizes(method, task)
-    for asking in (method, getattr(method, "key_filter", None)):
-        check_queries(task, getattr(asking, "queries", "owner"))
-    for architecture in architectures_of(method):
+    method.check(task)
+    for architecture in method.architectures():
         check_architecture(architecture, input_shape=task.input_shape, classes=task.num_classes)
         if not isinstance(architecture, str):
-            _check_training(architecture, task, differentiated=isinstance(method, T2S) and method.rehearse)
+            _check_training(architecture, task, differentiated=method.differentiates)
     few = small_task(task)
     _check_trigger(method, task, few, seed=seed, runtime=runtime)
     _rehearse(method, few, seed=seed, runtime=runtime)
-
-
-def architectures_of(method: AnyMethod) -> Iterator[Architecture]:
-    """All that a method builds: its model, simulated thieves, and the surrogate of its key filter."""
-    yield method.model
-    yield from getattr(method, "thieves", ())
-    surrogate = getattr(getattr(method, "key_filter", None), "surrogate", None)
-    if surrogate is not None:
-        yield surrogate
 
 
 def small(config: Any) -> Any:
@@ -113,7 +103,7 @@ def _first(split: Split, each: int) -> Tensor:
     return order[rank < each].sort().values
 
 
-def _check_sizes(method: AnyMethod, task: Task) -> None:
+def _check_sizes(method: Method, task: Task) -> None:
     if method.key_size < LEAST_QUERIES:
         raise BadConfig(
             f"no verdict can rest on a key of {method.key_size} queries: set key_size to {LEAST_QUERIES} or more"
@@ -196,7 +186,7 @@ def _is_a_function(model: nn.Module, inputs: Tensor) -> bool:
     )
 
 
-def _check_trigger(method: AnyMethod, task: Task, few: Task, *, seed: int, runtime: Runtime) -> None:
+def _check_trigger(method: Method, task: Task, few: Task, *, seed: int, runtime: Runtime) -> None:
     """Settle a trigger on a few images with an untrained model, and draw from the whole of the data what the method will draw.
 
     Raises:
@@ -214,7 +204,7 @@ def _check_trigger(method: AnyMethod, task: Task, few: Task, *, seed: int, runti
         )
     untrained = new_model(task, method.model, seed=derive_seed(seed, "preflight"))
     secret = settle(trigger, few, untrained, seed=seed, runtime=runtime)
-    if not isinstance(method, Unmarked):
+    if isinstance(method, Watermark):
         draw_training(secret, task, method.triggers, seed=seed)
     count = len(draw_verification(secret, task, method.key_size, seed=seed))
     if count < LEAST_QUERIES:
@@ -224,7 +214,7 @@ def _check_trigger(method: AnyMethod, task: Task, few: Task, *, seed: int, runti
         )
 
 
-def _rehearse(method: AnyMethod, few: Task, *, seed: int, runtime: Runtime) -> None:
+def _rehearse(method: Method, few: Task, *, seed: int, runtime: Runtime) -> None:
     """Run the whole method on a few images, for an epoch.
 
     Raises:
@@ -243,6 +233,3 @@ def _rehearse(method: AnyMethod, few: Task, *, seed: int, runtime: Runtime) -> N
             f"{type(method).__name__} cannot work with this model and these settings, as one tiny step shows "
             f"({told(error)}): change what the error names"
         ) from error
-
-
-__all__ = ["architectures_of", "preflight", "small", "small_task"]

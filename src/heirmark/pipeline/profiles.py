@@ -14,7 +14,6 @@ from heirmark.methods import (
     SSWS,
     T2S,
     Abstract,
-    AnyMethod,
     BadNets,
     Composite,
     Content,
@@ -23,6 +22,7 @@ from heirmark.methods import (
     KeyFilter,
     Margin,
     MEADefender,
+    Method,
     Noise,
     Unmarked,
     Unrelated,
@@ -135,7 +135,7 @@ class Profile:
             trigger_batch=32,
         )
 
-    def joint_training(self, kind: type[Content | Noise | Unrelated | BadNets]) -> AnyMethod:
+    def joint_training(self, kind: type[Content | Noise | Unrelated | BadNets]) -> Method:
         """A baseline that is joint training with a trigger of its own; abstract images where another data set would be needed."""
         method = kind(
             model=self.model,
@@ -186,7 +186,7 @@ class Profile:
             training=Phase(recipe=replace(self.joint, epochs=self.joint_epochs[1]), extras=(32, 32)),
         )
 
-    def ssw(self, kind: type[SSWP | SSWS]) -> AnyMethod:
+    def ssw(self, kind: type[SSWP | SSWS]) -> Method:
         """SSW by Adam on abstract images, where another data set would be needed; pixels go further, since shadows learn less."""
         epochs = self.joint_epochs[0] if kind is SSWP else sum(self.joint_epochs)
         return kind(
@@ -201,13 +201,13 @@ class Profile:
             pixel_rate=3e-3,
         )
 
-    def method(self, name: str) -> AnyMethod:
+    def method(self, name: str) -> Method:
         """The settings of a method by its name.
 
         Raises:
             KeyError: for an unknown one.
         """
-        made: dict[str, Callable[[], AnyMethod]] = {
+        made: dict[str, Callable[[], Method]] = {
             "t2s": self.t2s,
             "mea-defender": self.mea_defender,
             "deeptracer": self.deeptracer,

@@ -1,0 +1,117 @@
+"""Nets that methods train, and what they start from."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from heirmark.errors import BadConfig
+from heirmark.layout import copied
+from heirmark.models import Architecture, ModelSpec, askable, factory_of, specify
+from heirmark.runtime import Runtime, derive_seed
+from heirmark.samples import Samples
+from heirmark.task import Split, Task
+from heirmark.training import Mixed, Recipe, fit
+
+
+def train_clean(
+    task: Task, architecture: Architecture, recipe: Recipe, *, seed: int, runtime: Runtime, data: Split | None = None
+) -> nn.Module:
+    """An unmarked model.
+
+    Args:
+        task: gives shapes, and the owner's split.
+        architecture: of the model.
+        recipe: of the training.
+        seed: of initialisation and training.
+        runtime: device, precision, progress.
+        data: what to train on in place of the owner's split.
+    """
+    data = data or task.owner
+    model = new_model(task, architecture, seed=derive_seed(seed, "clean", "init"))
+    fit(
+        model,
+        data.inputs,
+        data.labels,
+        recipe=recipe,
+        seed=derive_seed(seed, "clean", "training"),
+        runtime=runtime,
+        description="training unmarked",
+    )
+    return model
+
+
+def train_watermarked(
+    task: Task,
+    architecture: Architecture,
+    recipe: Recipe,
+    triggers: Samples,
+    per_batch: int,
+    *,
+    seed: int,
+    runtime: Runtime,
+    data: Split | None = None,
+) -> nn.Module:
+    """A vanilla watermarked model: cross-entropy over batches that mix clean and trigger samples (T2S, eq. 1).
+
+    Args:
+        task: gives shapes, and the owner's split.
+        architecture: of the model.
+        recipe: of the training.
+        triggers: samples that join.
+        per_batch: how many join each batch.
+        seed: of initialisation and training.
+        runtime: device, precision, progress.
+        data: clean examples in place of the owner's split.
+    """
+    data = data or task.owner
+    model = new_model(task, architecture, seed=derive_seed(seed, "watermarked", "init"))
+    fit(
+        model,
+        data.inputs,
+        data.labels,
+        recipe=recipe,
+        seed=derive_seed(seed, "watermarked", "training"),
+        runtime=runtime,
+        mixed=Mixed(inputs=triggers.inputs, targets=triggers.targets, per_batch=per_batch),
+        description="training watermarked",
+    )
+    return model
+
+
+def spec_for(task: Task, architecture: Architecture) -> ModelSpec:
+    """The specification of an architecture for a task."""
+    return specify(architecture, input_shape=task.input_shape, classes=len(task.classes))
+
+
+def new_model(task: Task, architecture: Architecture, *, seed: int) -> nn.Module:
+    """A freshly initialised model for a task."""
+    return spec_for(task, architecture).build(seed=seed, factory=factory_of(architecture))
+
+
+def own_model(
+    task: Task, architecture: Architecture, recipe: Recipe, clean: nn.Module | None, *, seed: int, runtime: Runtime
+) -> nn.Module:
+    """The owner's unmarked model: the one that was given, see :func:`heirmark.models.askable`, or else trained."""
+    if clean is None:
+        return train_clean(task, architecture, recipe, seed=seed, runtime=runtime)
+    return askable(clean, spec_for(task, architecture))
+
+
+def start_from(model: nn.Module, task: Task, architecture: Architecture) -> nn.Module:
+    """A copy of a model, to be marked.
+
+    Args:
+        model: stays as it is.
+        task: gives shapes.
+        architecture: that the marked model is said to have.
+
+    Raises:
+        BadConfig: when the model is of another: what is saved of it could not be loaded again.
+    """
+    wanted = {name: tensor.shape for name, tensor in new_model(task, architecture, seed=0).state_dict().items()}
+    if wanted != {name: tensor.shape for name, tensor in model.state_dict().items()}:
+        raise BadConfig(
+            f"the model to start from is not of the architecture {spec_for(task, architecture).name!r} with the options that "
+            "the method has: give one that is, or set model"
+        )
+    return copied(model)
