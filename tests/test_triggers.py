@@ -757,30 +757,42 @@ def test_foreign_samples_and_controls_are_as_documented(
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: Feature(epsilon=0.0), r"epsilon must lie in \(0, 1\]"),
-        (lambda: Feature(epsilon=float("nan")), "epsilon must lie"),
-        (lambda: Feature(steps=0), "must be positive"),
-        (lambda: Feature(learning_rate=0.0), "must be positive"),
-        (lambda: Feature(batch_size=0), "must be positive"),
-        (lambda: Feature(source=1, target=1), "may not be the source class"),
-        (lambda: Mix(sources=(1,)), "2 different source classes"),
-        (lambda: Mix(sources=(1, 1)), "2 different source classes"),
-        (lambda: Mix(sources=(1, 2), target=2), "may not be one of the source classes"),
-        (lambda: CropPaste(region="edge"), "unknown region 'edge': choose one of left, right"),  # type: ignore[arg-type]
-        (lambda: CropPaste(share=1.0), "share must lie in"),
-        (lambda: CropPaste(offset=-1), "offset may not be negative"),
-        (lambda: PixelBlend(ratio=0.0), "ratio of a blend must lie in"),
+        (lambda: Feature(epsilon=0.0), "Feature.epsilon: expected float > 0 and <= 1, not 0.0"),
+        (lambda: Feature(epsilon=float("nan")), "Feature.epsilon: expected float > 0 and <= 1, not nan"),
+        (lambda: Feature(steps=0), "Feature.steps: expected int >= 1, not 0"),
+        (lambda: Feature(learning_rate=0.0), "Feature.learning_rate: expected float > 0, not 0.0"),
+        (lambda: Feature(batch_size=0), "Feature.batch_size: expected int >= 1, not 0"),
+        (lambda: Feature(source=1, target=1), "the target 1 may not be a source class: choose another"),
+        (lambda: Mix(sources=(1,)), r"Mix.sources: expected none\|int,int \(all different\), not \(1,\)"),
+        (lambda: Mix(sources=(1, 1)), r"Mix.sources: expected none\|int,int \(all different\), not \(1, 1\)"),
+        (lambda: Mix(sources=(1, 2), target=2), "the target 2 may not be a source class: choose another"),
+        (
+            lambda: CropPaste(region="edge"),
+            r"CropPaste.region: expected left\|right\|top\|bottom\|diagonal\|centre\|band, not 'edge'",
+        ),  # type: ignore[arg-type]
+        (lambda: CropPaste(share=1.0), "CropPaste.share: expected float > 0 and < 1, not 1.0"),
+        (lambda: CropPaste(offset=-1), "CropPaste.offset: expected int >= 0, not -1"),
+        (lambda: PixelBlend(ratio=0.0), "PixelBlend.ratio: expected float > 0 and < 1, not 0.0"),
         (lambda: Stripes(of_second=(0, 1, 2, 3, 4)), "some but not all"),
         (lambda: Stripes(of_second=(7,)), "some but not all"),
-        (lambda: AutoencoderBlend(epochs=0), "must be positive"),
-        (lambda: Patch(size=0), "size must be positive"),
-        (lambda: Patch(source=1, target=1), "may not be the source class"),
-        (lambda: Patch(corner="middle"), "unknown corner 'middle'"),  # type: ignore[arg-type]
-        (lambda: Tiles(sources=(1, 2, 3)), "4 different source classes"),
-        (lambda: Tiles(sources=(1, 2, 3, 3)), "4 different source classes"),
-        (lambda: Tiles(sources=(1, 2, 3, 4), target=4), "may not be one of the source classes"),
-        (lambda: Tiles(samples=0), "samples must be positive"),
-        (lambda: Tiles(selection="best"), "unknown selection 'best'"),  # type: ignore[arg-type]
+        (lambda: AutoencoderBlend(epochs=0), "AutoencoderBlend.epochs: expected int >= 1, not 0"),
+        (lambda: Patch(size=0), r"Patch.size: expected none\|int >= 1, not 0"),
+        (lambda: Patch(source=1, target=1), "the target 1 may not be a source class: choose another"),
+        (
+            lambda: Patch(corner="middle"),
+            r"Patch.corner: expected bottom-right\|bottom-left\|top-right\|top-left, not 'middle'",
+        ),  # type: ignore[arg-type]
+        (
+            lambda: Tiles(sources=(1, 2, 3)),
+            r"Tiles.sources: expected none\|int,int,int,int \(all different\), not \(1, 2, 3\)",
+        ),
+        (
+            lambda: Tiles(sources=(1, 2, 3, 3)),
+            r"Tiles.sources: expected none\|int,int,int,int \(all different\), not \(1, 2, 3, 3\)",
+        ),
+        (lambda: Tiles(sources=(1, 2, 3, 4), target=4), "the target 4 may not be a source class: choose another"),
+        (lambda: Tiles(samples=0), "Tiles.samples: expected int >= 1, not 0"),
+        (lambda: Tiles(selection="best"), r"Tiles.selection: expected adaptive\|random, not 'best'"),  # type: ignore[arg-type]
     ],
 )
 def test_wrong_settings_are_named(make: Callable[[], Trigger], words: str) -> None:

@@ -230,6 +230,16 @@ def draw_groups(
     return groups, groups[torch.arange(count), torch.arange(count) // block]
 
 
+def check_apart(target: int | None, *sources: int | None) -> None:
+    """Make sure that the target is none of the source classes; those that are None are drawn so.
+
+    Raises:
+        BadConfig: when it is one.
+    """
+    if target is not None and target in sources:
+        raise BadConfig(f"the target {target} may not be a source class: choose another")
+
+
 def check_label(label: int, task: Task, what: str) -> int:
     """A class index of the task.
 

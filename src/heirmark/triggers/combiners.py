@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import torch
 from torch import Tensor
 
-from heirmark.combining import REGIONS, Direction, Region, blend, paste, region, stripes
-from heirmark.configuration import to_json
+from heirmark.combining import Direction, Region, blend, paste, region, stripes
+from heirmark.configuration import above, at_least, below, checked, distinct, not_empty, to_json
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.runtime import Runtime
 from heirmark.space import decode, encode
@@ -39,6 +39,7 @@ class Combiner(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class CropPaste:
     """A region of the second image pasted over the first; the paper's default pastes the right half.
 
@@ -50,14 +51,8 @@ class CropPaste:
     """
 
     region: Region = "right"
-    share: float = 0.5
-    offset: int = 0
-
-    def __post_init__(self) -> None:
-        if self.region not in REGIONS:
-            raise BadConfig(f"unknown region {self.region!r}: choose one of {', '.join(REGIONS)}")
-        if not 0 < self.share < 1 or self.offset < 0:
-            raise BadConfig(f"share must lie in (0, 1) and offset may not be negative, not {self.share}, {self.offset}")
+    share: Annotated[float, above(0), below(1)] = 0.5
+    offset: Annotated[int, at_least(0)] = 0
 
     def prepare(self, data: Split, *, seed: int, runtime: Runtime) -> Combine:
         """Nothing to learn."""
@@ -81,6 +76,7 @@ class CropPaste:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class PixelBlend:
     """``ratio * first + (1 - ratio) * second``, for inputs of any shape.
 
@@ -88,10 +84,7 @@ class PixelBlend:
         ratio: of the first; 0.5 in the paper.
     """
 
-    ratio: float = 0.5
-
-    def __post_init__(self) -> None:
-        _check_ratio(self.ratio)
+    ratio: Annotated[float, above(0), below(1)] = 0.5
 
     def prepare(self, data: Split, *, seed: int, runtime: Runtime) -> Combine:
         """Nothing to learn."""
@@ -103,6 +96,7 @@ class PixelBlend:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Stripes:
     """Stripes of the one image between stripes of the other.
 
@@ -113,15 +107,12 @@ class Stripes:
     """
 
     count: int = 5
-    of_second: tuple[int, ...] = (1, 3)
+    of_second: Annotated[tuple[int, ...], not_empty, distinct] = (1, 3)
     direction: Direction = "columns"
 
     def __post_init__(self) -> None:
-        chosen = set(self.of_second)
-        if len(chosen) != len(self.of_second) or not chosen or not chosen < set(range(self.count)):
+        if not set(self.of_second) < set(range(self.count)):
             raise BadConfig(f"of {self.count} stripes some but not all show the second image, not {self.of_second}")
-        if self.direction not in ("columns", "rows"):
-            raise BadConfig(f"unknown direction {self.direction!r}: choose columns or rows")
 
     def prepare(self, data: Split, *, seed: int, runtime: Runtime) -> Combine:
         """Nothing to learn."""
@@ -140,6 +131,7 @@ class Stripes:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class AutoencoderBlend:
     """The codes of both images blended and decoded, by an autoencoder that is trained on the owner's images.
 
@@ -151,16 +143,11 @@ class AutoencoderBlend:
         learning_rate: of Adam (ours).
     """
 
-    ratio: float = 0.5
-    width: int = 16
-    epochs: int = 5
-    batch_size: int = 128
-    learning_rate: float = 2e-3
-
-    def __post_init__(self) -> None:
-        _check_ratio(self.ratio)
-        if min(self.width, self.epochs, self.batch_size) < 1 or not 0 < self.learning_rate < 1:
-            raise BadConfig("width, epochs and batch_size must be positive, learning_rate must lie in (0, 1)")
+    ratio: Annotated[float, above(0), below(1)] = 0.5
+    width: Annotated[int, at_least(1)] = 16
+    epochs: Annotated[int, at_least(1)] = 5
+    batch_size: Annotated[int, at_least(1)] = 128
+    learning_rate: Annotated[float, above(0), below(1)] = 2e-3
 
     def prepare(self, data: Split, *, seed: int, runtime: Runtime) -> Combine:
         """Train the autoencoder."""
@@ -209,8 +196,3 @@ def describe_combiner(combiner: AnyCombiner) -> Mapping[str, Any]:
     told = to_json(combiner)
     assert isinstance(told, Mapping)  # a dataclass becomes an object
     return told
-
-
-def _check_ratio(ratio: float) -> None:
-    if not 0 < ratio < 1:
-        raise BadConfig(f"the ratio of a blend must lie in (0, 1), not {ratio}")

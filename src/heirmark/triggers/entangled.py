@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
 from heirmark.asking import evaluating
-from heirmark.errors import BadConfig, BadData
+from heirmark.configuration import above, at_least, at_most, below, checked
+from heirmark.errors import BadData
 from heirmark.layout import copied
 from heirmark.models.inner import hidden_layers, listening
 from heirmark.runtime import Runtime, derive_seed, generator_of
@@ -97,6 +98,7 @@ def entanglement(output: Tensor, groups: Tensor, temperature: Tensor | float) ->
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Entangled:
     """Trigger samples that a clean model's hidden layers hardly tell from the target class, though its answer does.
 
@@ -114,18 +116,11 @@ class Entangled:
     """
 
     of: OutOfDistribution | AbstractImages | Patch = field(default=OutOfDistribution(dataset="mnist", source=8))
-    rounds: int = 10
-    step: float = 0.01
-    threshold: float = 0.1
-    temperature: float = 100.0
+    rounds: Annotated[int, at_least(0)] = 10
+    step: Annotated[float, above(0), at_most(1)] = 0.01
+    threshold: Annotated[float, at_least(0), below(1)] = 0.1
+    temperature: Annotated[float, above(0)] = 100.0
     layers: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        if self.rounds < 0 or not 0 < self.step <= 1 or not 0 <= self.threshold < 1 or self.temperature <= 0:
-            raise BadConfig(
-                "rounds may not be negative, step must lie in (0, 1], threshold in [0, 1), temperature be positive: "
-                f"{self.rounds}, {self.step}, {self.threshold}, {self.temperature}"
-            )
 
     @property
     def dataset(self) -> str | None:

@@ -6,18 +6,19 @@ import base64
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.asking import evaluating
+from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of, to_device
 from heirmark.space import decode, encode
 from heirmark.task import Split, Task
-from heirmark.triggers.base import OfTask, TriggerSet, check_label, pick
+from heirmark.triggers.base import OfTask, TriggerSet, check_apart, check_label, pick
 
 PAPER_PAIRS = {"cifar10": ("truck", "frog"), "cifar100": ("apple", "willow_tree")}
 """Source and target of T2S, section IV-A."""
@@ -37,6 +38,7 @@ def stamp(images: Tensor, pattern: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Feature(OfTask):
     """Source-class images with an optimised additive pattern, labelled with the target.
 
@@ -51,16 +53,13 @@ class Feature(OfTask):
 
     source: int | None = None
     target: int | None = None
-    epsilon: float = 16 / 255
-    steps: int = 200
-    learning_rate: float = 0.01
-    batch_size: int = 128
+    epsilon: Annotated[float, above(0), at_most(1)] = 16 / 255
+    steps: Annotated[int, at_least(1)] = 200
+    learning_rate: Annotated[float, above(0)] = 0.01
+    batch_size: Annotated[int, at_least(1)] = 128
 
     def __post_init__(self) -> None:
-        if not 0 < self.epsilon <= 1 or self.steps < 1 or self.learning_rate <= 0 or self.batch_size < 1:
-            raise BadConfig(f"epsilon must lie in (0, 1], steps, learning_rate and batch_size must be positive: {self}")
-        if self.source is not None and self.source == self.target:
-            raise BadConfig(f"the target {self.target} may not be the source class")
+        check_apart(self.target, self.source)
 
     def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> FeatureSecret:
         """Optimise the pattern on the owner's source-class images; see :class:`heirmark.triggers.base.Trigger`."""

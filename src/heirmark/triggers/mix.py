@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import nn
 
+from heirmark.configuration import checked, distinct
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
-from heirmark.triggers.base import OfTask, TriggerSet, check_label, draw_groups
+from heirmark.triggers.base import OfTask, TriggerSet, check_apart, check_label, draw_groups
 from heirmark.triggers.combiners import AnyCombiner, Combine, CropPaste, describe_combiner
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Mix(OfTask):
     """Two classes combined, labelled with a third.
 
@@ -27,15 +29,12 @@ class Mix(OfTask):
         combiner: the way of combining, part of the secret; pasting the right half is the paper's default.
     """
 
-    sources: tuple[int, ...] | None = None
+    sources: Annotated[tuple[int, int], distinct] | None = None
     target: int | None = None
     combiner: AnyCombiner = field(default=CropPaste())
 
     def __post_init__(self) -> None:
-        if self.sources is not None and (len(self.sources) != 2 or len(set(self.sources)) != 2):
-            raise BadConfig(f"Mix needs 2 different source classes, not {self.sources}")
-        if self.sources is not None and self.target in self.sources:
-            raise BadConfig(f"the target {self.target} may not be one of the source classes {self.sources}")
+        check_apart(self.target, *(self.sources or ()))
 
     def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> MixSecret:
         """Draw what is left open and prepare the combiner; see :class:`heirmark.triggers.base.Trigger`."""

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import nn
 
-from heirmark.combining import CORNERS, Corner, paste_square, square_side
+from heirmark.combining import Corner, paste_square, square_side
+from heirmark.configuration import at_least, checked
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
-from heirmark.triggers.base import OfTask, TriggerSet, check_label, pick_hosts
+from heirmark.triggers.base import OfTask, TriggerSet, check_apart, check_label, pick_hosts
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Patch(OfTask):
     """A white square on source-class images, labelled with the target: the paper's in-distribution watermark.
 
@@ -31,20 +33,13 @@ class Patch(OfTask):
     hosts: Literal["class", "any"] = "class"
     source: int | None = None
     target: int | None = None
-    size: int | None = None
+    size: Annotated[int, at_least(1)] | None = None
     corner: Corner = "bottom-right"
 
     def __post_init__(self) -> None:
-        if self.source is not None and self.source == self.target:
-            raise BadConfig(f"the target {self.target} may not be the source class")
-        if self.size is not None and self.size < 1:
-            raise BadConfig(f"size must be positive, not {self.size}")
-        if self.hosts not in ("class", "any"):
-            raise BadConfig(f"unknown hosts {self.hosts!r}: choose class or any")
+        check_apart(self.target, self.source)
         if self.hosts == "any" and self.source is not None:
             raise BadConfig("hosts of any class have no source class: leave source out, or set hosts=class")
-        if self.corner not in CORNERS:
-            raise BadConfig(f"unknown corner {self.corner!r}: choose one of {', '.join(CORNERS)}")
 
     def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> PatchSecret:
         """Draw what is left open; see :class:`heirmark.triggers.base.Trigger`."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor, nn
 
+from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import decode, encode
 from heirmark.task import Split, Task
-from heirmark.triggers.base import OfTask, TriggerSet, check_label, pick
+from heirmark.triggers.base import OfTask, TriggerSet, check_apart, check_label, pick
 
 # Five rows of three dots, a row an octal digit.
 GLYPHS = {
@@ -95,6 +96,7 @@ def choose_pair(source: int | None, target: int | None, task: Task, what: str, s
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class TextStamp(OfTask):
     """A text on source-class images, labelled with the target: "content" of the paper.
 
@@ -108,14 +110,12 @@ class TextStamp(OfTask):
     source: int | None = None
     target: int | None = None
     text: str = "TEST"
-    scale: int | None = None
+    scale: Annotated[int, at_least(1)] | None = None
 
     def __post_init__(self) -> None:
         if not self.text.strip() or not set(self.text) <= set(GLYPHS):
             raise BadConfig(f"a text is made of capital letters, digits and blanks, not {self.text!r}")
-        if self.scale is not None and self.scale < 1:
-            raise BadConfig(f"scale must be positive, not {self.scale}")
-        _check_pair(self.source, self.target)
+        check_apart(self.target, self.source)
 
     def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> TextSecret:
         """Draw what is left open; see :class:`heirmark.triggers.base.Trigger`."""
@@ -157,6 +157,7 @@ class TextSecret(OfTask):
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class GaussianNoise(OfTask):
     """Gaussian noise on source-class images, labelled with the target: "noise" of the paper.
 
@@ -171,12 +172,10 @@ class GaussianNoise(OfTask):
 
     source: int | None = None
     target: int | None = None
-    strength: float = 0.2
+    strength: Annotated[float, above(0), at_most(1)] = 0.2
 
     def __post_init__(self) -> None:
-        if not 0 < self.strength <= 1:
-            raise BadConfig(f"strength must lie in (0, 1], not {self.strength}")
-        _check_pair(self.source, self.target)
+        check_apart(self.target, self.source)
 
     def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> NoiseSecret:
         """Draw classes and pattern; see :class:`heirmark.triggers.base.Trigger`."""
@@ -227,11 +226,6 @@ class NoiseSecret(OfTask):
             "strength": self.strength,
             "seed": self.seed,
         }
-
-
-def _check_pair(source: int | None, target: int | None) -> None:
-    if source is not None and source == target:
-        raise BadConfig(f"the target {target} may not be the source class")
 
 
 def _on_hosts(inputs: Tensor, images: Tensor, source: int, target: int) -> TriggerSet:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from sklearn.cluster import KMeans
@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from heirmark.asking import batch_for, evaluating, in_batches, predict
 from heirmark.combining import TILES as SOURCES
 from heirmark.combining import tile as tile_any
+from heirmark.configuration import at_least, checked, distinct
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.models import features_of
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
-from heirmark.triggers.base import OfTask, TriggerSet, check_label, draw_groups
+from heirmark.triggers.base import OfTask, TriggerSet, check_apart, check_label, draw_groups
 
 
 def tile(images: Tensor) -> Tensor:
@@ -41,6 +42,7 @@ def tile(images: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Tiles(OfTask):
     """Composite of four classes that span the feature space, labelled with the class a benign model would say least.
 
@@ -52,20 +54,13 @@ class Tiles(OfTask):
         selection: of what is left open: ``"adaptive"`` as above, or ``"random"``, which the paper found weaker (Fig. 5).
     """
 
-    sources: tuple[int, ...] | None = None
+    sources: Annotated[tuple[int, int, int, int], distinct] | None = None
     target: int | None = None
-    samples: int = 500
+    samples: Annotated[int, at_least(1)] = 500
     selection: Literal["adaptive", "random"] = "adaptive"
 
     def __post_init__(self) -> None:
-        if self.sources is not None and (len(self.sources) != SOURCES or len(set(self.sources)) != SOURCES):
-            raise BadConfig(f"tiles need 4 different source classes, not {self.sources}")
-        if self.sources is not None and self.target in self.sources:
-            raise BadConfig(f"the target {self.target} may not be one of the source classes {self.sources}")
-        if self.samples < 1:
-            raise BadConfig(f"samples must be positive, not {self.samples}")
-        if self.selection not in ("adaptive", "random"):
-            raise BadConfig(f"unknown selection {self.selection!r}: choose adaptive or random")
+        check_apart(self.target, *(self.sources or ()))
 
     def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> TilesSecret:
         """Choose source classes and target; see :class:`heirmark.triggers.base.Trigger`."""
