@@ -6,9 +6,10 @@ import random
 from dataclasses import replace
 
 from heirmark.bench import Block, Grid, Marking, Published, Workload
-from heirmark.bench.rows import CellRow
 from heirmark.methods import Unmarked, Vanilla
 from heirmark.pipeline.trials import Trial
+from heirmark.results.probes import Exposed, Screened
+from heirmark.results.rows import Brief, Row
 
 SEEDS = (0, 1, 2)
 VANILLA = Vanilla()
@@ -66,28 +67,28 @@ def grid() -> Grid:
     )
 
 
-def rows() -> list[CellRow]:
+def rows() -> list[Row]:
     """Verdicts, curves, heat maps, probes; two of the runs failed, one copy has collapsed."""
     draw = random.Random(5)
     block = grid().blocks[0]
-    made: list[CellRow] = []
+    made: list[Row] = []
 
-    def pair(row: CellRow, accuracy: float, wsr: float) -> None:
+    def pair(row: Row, accuracy: float, wsr: float) -> None:
         accuracy, wsr = (min(1.0, max(0.0, rate + draw.uniform(-0.02, 0.02))) for rate in (accuracy, wsr))
+        said = Brief(outcome="MARKED" if wsr > 0.2 else "NOT_ESTABLISHED", wsr=wsr, p_value=1e-9 if wsr > 0.2 else 0.6)
         marked = replace(
-            row, accuracy=accuracy, wsr=wsr, p_value=1e-9 if wsr > 0.2 else 0.6, asked=9000 if row.trial else 0,
-            outcome="MARKED" if wsr > 0.2 else "NOT_ESTABLISHED", seconds=draw.uniform(2, 200) if row.trial else float("nan"),
+            row, accuracy=accuracy, verdict=said, asked=9000 if row.trial else 0,
+            seconds=draw.uniform(2, 200) if row.trial else float("nan"),
         )  # fmt: skip
-        control = replace(
-            row, arm="unmarked", accuracy=accuracy, wsr=draw.uniform(0, 0.03), p_value=0.8, outcome="NOT_ESTABLISHED"
-        )
+        free = Brief(outcome="NOT_ESTABLISHED", wsr=draw.uniform(0, 0.03), p_value=0.8)
+        control = replace(row, arm="unmarked", accuracy=accuracy, verdict=free)
         made.extend((marked, replace(control, stage=row.stage[:-1] + "f")))
 
     for seed in SEEDS:
         for marking in block.markings:
             strength = STRENGTH.get(marking.name, 0.8)
-            base = CellRow(
-                block=block.name, marking=marking.name, arm="marked", seed=seed, curve=marking.curve, cell=marking.cell,
+            base = Row(
+                block=block.name, marking=marking.name, arm="marked", seed=seed, curve=marking.curve, square=marking.cell,
                 stage="verify/0123456789abcde0",
             )  # fmt: skip
             if marking.curve:
@@ -100,15 +101,15 @@ def rows() -> list[CellRow]:
                     pair(point, 0.88 - 0.7 * rate**6, strength * (1 - rate**3))
                 for arm in ("marked", "unmarked"):
                     probe = replace(base, arm=arm, probe="Neural Cleanse", stage="expose/0123456789abcde0")
-                    made.append(replace(probe, found=float(seed == 1 and arm == "marked"), false_suspects=float(seed)))
-                probe = replace(
-                    base, probe="local outliers", stage="screen/0123456789abcde0", detected=0.31, false_alarms=0.05
-                )
+                    found = Exposed(found=seed == 1 and arm == "marked", false_suspects=seed)
+                    made.append(replace(probe, search=found))
+                screened = Screened(detected=0.31, flagged=0.05)
+                probe = replace(base, probe="local outliers", stage="screen/0123456789abcde0", screen=screened)
                 pair(probe, 0.84, strength * 0.7)
     failed = "a loss became inf in epoch 1: lower learning_rate"
     for place, row in enumerate(made):
         if row.marking == "vanilla" and row.trial == "transfer":
-            made[place] = CellRow(
+            made[place] = Row(
                 block=row.block, marking=row.marking, trial=row.trial, group=row.group, arm=row.arm, seed=row.seed, error=failed,
                 stage=row.stage,
             )  # fmt: skip
@@ -118,18 +119,19 @@ def rows() -> list[CellRow]:
         if (row.marking, row.trial, row.seed, row.arm) == ("DeepTracer", "transfer", 1, "marked")
     )
     row = made[first]
-    made[first] = CellRow(
+    made[first] = Row(
         block=row.block, marking=row.marking, trial=row.trial, group=row.group, arm=row.arm, seed=row.seed, error=failed
     )
     alarm = next(place for place, row in enumerate(made) if row.arm == "unmarked" and row.marking == "MEA-Defender")
-    made[alarm] = replace(made[alarm], outcome="MARKED", wsr=0.31)
+    made[alarm] = replace(made[alarm], verdict=Brief(outcome="MARKED", wsr=0.31, p_value=0.8))
     collapsed = next(
         place
         for place, row in enumerate(made)
         if (row.marking, row.trial, row.seed, row.arm) == ("MEA-Defender", "transfer", 2, "marked")
     )
     made[collapsed] = replace(
-        made[collapsed], outcome="INVALID", reason="the suspect answers everything alike", accuracy=0.1, wsr=0.0,
-        p_value=float("nan"),
-    )  # fmt: skip
+        made[collapsed],
+        accuracy=0.1,
+        verdict=Brief(outcome="INVALID", reason="the suspect answers everything alike", wsr=0.0),
+    )
     return made

@@ -10,13 +10,19 @@ import json
 import math
 import sys
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 RECORD = Path(__file__).with_name("golden.json")
+
+
+FIGURES = (
+    "block", "marking", "trial", "group", "probe", "arm", "seed", "curve", "accuracy", "wsr", "p_value", "outcome", "reason",
+    "control_rate", "wfpr", "asked", "found", "false_suspects", "detected", "error",
+)  # fmt: skip
+"""Of a row of a grid."""
 
 
 def machine() -> dict[str, str]:
@@ -84,7 +90,7 @@ def grid_figures(folder: Path) -> dict[str, Any]:
     runtime = Runtime(device="cpu", precision="float32")
     result = run_bench(grid, folder, contexts=Contexts(runtime), command="golden")
     rows = [
-        {name: value for name, value in asdict(row).items() if name not in ("seconds", "stage", "machine", "run")}
+        {name: getattr(row, name) for name in FIGURES} | {"cell": row.square, "false_alarms": row.flagged}
         for row in result.rows
     ]
     tables = [line for line in (folder / "tables.md").read_text().splitlines() if line.startswith("|")]

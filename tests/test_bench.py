@@ -18,10 +18,8 @@ from heirmark.bench import Block, Grid, Marking, Published, Workload, select
 from heirmark.bench.bench import BenchResult, run_bench
 from heirmark.bench.plan import plan_grid
 from heirmark.bench.recipes import load_grid, recipes_in
-from heirmark.bench.rows import _verdict, to_plain
 from heirmark.bench.running import needed
 from heirmark.bench.settings import Contexts, Setting
-from heirmark.bench.summaries import summarise
 from heirmark.combining import REGIONS
 from heirmark.errors import BadConfig
 from heirmark.methods import T2S, MEADefender, Unmarked, Vanilla
@@ -35,7 +33,10 @@ from heirmark.pipeline.stage import Artifact, Stage
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.store import Store
 from heirmark.pipeline.trials import Probe, Trial
-from heirmark.report.spreads import spread_of
+from heirmark.results.rows import Row, row_to_json
+from heirmark.results.spreads import spread_of
+from heirmark.results.summary import summarise
+from heirmark.results.verdict import Verdict
 from heirmark.runtime import Runtime
 from heirmark.task import Task
 from heirmark.training import Recipe
@@ -185,7 +186,7 @@ def test_figures_over_seeds(ran: tuple[BenchResult, Path]) -> None:
     found = figures["joint", "Knockoff", ""]
     rows = [row for row in result.rows if (row.marking, row.trial) == ("joint", "Knockoff")]
     marked = [row.wsr for row in rows if row.arm == "marked"]
-    assert found.seeds == 2
+    assert found.seeds == (0, 1)
     assert found.wsr.mean == pytest.approx(sum(marked) / len(marked))
     assert (found.wsr.lowest, found.wsr.highest) == (min(marked), max(marked))
     control = [row for row in rows if row.arm == "unmarked"]
@@ -206,15 +207,24 @@ def test_an_invalid_verdict_is_no_success_of_the_mark_and_no_alarm(ran: tuple[Be
     result, out = ran
     row = next(row for row in result.rows if row.outcome in ("MARKED", "NOT_ESTABLISHED"))
     sound = read_judged(out / "stages" / row.stage).verdict
-    assert _verdict(sound, 0.25, "marked") == _verdict(sound, 0.25, "unmarked")
-    assert _verdict(sound, 0.25, "marked")["wfpr"] == 0.25
     count = round(hits * sound.trials)
-    alike = {"outcome": "INVALID", "reason": "it answers everything alike"}
-    broken = replace(sound, **alike, wsr=hits, hits=count, control_rate=hits)
-    assert _verdict(broken, hits, "marked") == {**alike, "wsr": 0.0}, "other figures of a broken model mean nothing"
-    assert _verdict(broken, hits, "unmarked") == alike
+    broken = replace(
+        sound, outcome="INVALID", reason="it answers everything alike", wsr=hits, hits=count, control_rate=hits
+    )
+
+    def figures(verdict: Verdict, arm: str) -> list[float | str]:
+        told = Row(block="a", marking="b", arm=arm, seed=0, verdict=verdict)
+        return [told.outcome, told.reason, str(told.wsr), str(told.p_value), str(told.control_rate)]
+
+    for arm in ("marked", "unmarked"):
+        assert figures(sound, arm) == [
+            sound.outcome, "", *(str(rate) for rate in (sound.wsr, sound.p_value, sound.control_rate))
+        ]  # fmt: skip
+    told = ["INVALID", "it answers everything alike"]
+    assert figures(broken, "marked") == [*told, "0.0", "nan", "nan"], "other figures of a broken model mean nothing"
+    assert figures(broken, "unmarked") == [*told, "nan", "nan", "nan"]
     unasked = replace(broken, trials=0, hits=0, wsr=0.0, discordant=(0, 0))
-    assert _verdict(unasked, None, "marked") == alike, "nothing was counted"
+    assert figures(unasked, "marked") == [*told, "nan", "nan", "nan"], "nothing was counted"
 
 
 def test_a_second_run_computes_nothing(ran: tuple[BenchResult, Path]) -> None:
@@ -224,8 +234,8 @@ def test_a_second_run_computes_nothing(ran: tuple[BenchResult, Path]) -> None:
     good = replace(good, blocks=(replace(good.blocks[0], trials=good.blocks[0].trials[:2]),))
     again = run(out, good, on_event=lambda event, label: events.append(event.what))
     assert events == []
-    known = {(row.stage): to_plain(row) for row in result.rows}
-    assert all(to_plain(row) == known[row.stage] for row in again.rows)
+    known = {(row.stage): row_to_json(row) for row in result.rows}
+    assert all(row_to_json(row) == known[row.stage] for row in again.rows)
 
 
 def test_what_is_lost_is_computed_again_and_nothing_else(ran: tuple[BenchResult, Path]) -> None:

@@ -24,9 +24,7 @@ from heirmark.bench.bench import BenchResult, run_bench
 from heirmark.bench.pictures import mean_history, project
 from heirmark.bench.recipes import load_grid
 from heirmark.bench.reporting import part_command, report_of
-from heirmark.bench.rows import CellRow
 from heirmark.bench.settings import Contexts
-from heirmark.bench.summaries import summarise
 from heirmark.commands import benching
 from heirmark.errors import BadConfig
 from heirmark.methods import FeatureSharing, Unmarked, Vanilla
@@ -37,6 +35,8 @@ from heirmark.report.bench import BenchReport, Cloud, Course, Projection
 from heirmark.report.bench_figures import heat_map, rate_lines
 from heirmark.report.bench_page import family, render_bench
 from heirmark.report.bench_tables import bench_table, markdown, probe_table
+from heirmark.results.rows import Brief, Row
+from heirmark.results.summary import summarise
 from heirmark.runtime import Runtime
 from heirmark.training import Recipe
 from heirmark.triggers import Mix, Patch
@@ -46,12 +46,12 @@ COMMAND = "heirmark bench recipes/table.py:table_1 --scale cpu"
 NAME = "Fashion-MNIST, NaiveNet"
 
 
-def report(rows: Sequence[CellRow] | None = None, grid: Grid | None = None, **more: Any) -> BenchReport:
+def report(rows: Sequence[Row] | None = None, grid: Grid | None = None, **more: Any) -> BenchReport:
     rows = bench_rows.rows() if rows is None else rows
+    grid = grid or bench_rows.grid()
     return report_of(
-        grid or bench_rows.grid(),
-        rows,
-        summarise(rows),
+        grid,
+        summarise(rows, grid.papers),
         made_by=lambda row: COMMAND,
         provenance={"command": COMMAND, "date": "2026-01-01"},
         **more,
@@ -107,9 +107,9 @@ def test_every_row_leads_to_the_command_and_stage_of_every_seed(html: str, whole
     rows = whole.blocks[0].rows
     assert len(rows) == 4 * 6 + 4 * 5 + 4 * 2 + 6 * 2 + 4 * 2
     for row in rows:
-        for seed in row.seeds:
-            assert seed.command == part_command(COMMAND, row.marking, seed.seed)
-            assert seed.command in text
+        for seed in row.marked:
+            assert whole.command(seed) == part_command(COMMAND, row.marking, seed.seed)
+            assert whole.command(seed) in text
     assert text.count(f"{COMMAND} --only T2S --seed 0") == 6 + 5 + 2
     assert "verify/0123456789abcde0" in text
     assert "screen/0123456789abcde0" in text
@@ -145,11 +145,11 @@ def test_hostile_names_are_shown_and_not_obeyed(name: str) -> None:
         replace(
             row,
             block=name,
-            marking=name if row.cell else row.marking,
+            marking=name if row.square else row.marking,
             trial=name if row.trial == "transfer" else row.trial,
             error=name and row.error and name,
             curve=(name, row.curve[1]) if row.curve else None,
-            cell=(name, row.cell[1]) if row.cell else None,
+            square=(name, row.square[1]) if row.square else None,
             group=name,
         )
         for row in bench_rows.rows()
@@ -228,7 +228,12 @@ def test_one_seed_has_no_spread_and_no_worst() -> None:
 
 def test_hosts_that_hit_without_the_trigger_are_told_of() -> None:
     def told(rate: float) -> str:
-        made = report([replace(row, control_rate=rate) for row in bench_rows.rows()])
+        made = report(
+            [
+                replace(row, verdict=replace(row.verdict, control_rate=rate)) if isinstance(row.verdict, Brief) else row
+                for row in bench_rows.rows()
+            ]
+        )
         return words(render_bench(made)) + markdown(made)
 
     assert told(0.9).count("get the expected answer in 90.0%") >= 2
@@ -244,7 +249,8 @@ def test_look_alikes_that_hit_are_told_of() -> None:
 
 def test_nothing_but_failures_is_a_report_too() -> None:
     rows = [
-        replace(row, error="no such data", accuracy=math.nan, wsr=math.nan, outcome="") for row in bench_rows.rows()
+        replace(row, error="no such data", accuracy=math.nan, verdict=None, search=None, screen=None)
+        for row in bench_rows.rows()
     ]
     made = report(rows)
     assert made.summary == (f"{len(rows)} runs failed; the rows say why.",)
@@ -296,10 +302,10 @@ def test_a_block_says_whose_images_its_thieves_ask_about() -> None:
 def test_the_small_table_marks_what_is_partly_invalid_or_failed() -> None:
     def cell(*outcomes: str) -> str:
         rows = [
-            CellRow(
+            Row(
                 block=NAME, marking=name, trial=trial, arm="marked", seed=seed, stage="verify/0",
-                outcome="" if outcome == "failed" else outcome, error="it broke" if outcome == "failed" else "",
-                wsr=0.5 if outcome == "MARKED" else 0.0 if outcome == "INVALID" else math.nan,
+                error="it broke" if outcome == "failed" else "",
+                verdict=None if outcome == "failed" else Brief(outcome=outcome, wsr=0.5 if outcome == "MARKED" else 0.0),
             )
             for name in ("T2S", "vanilla") for trial in ("", "transfer") for seed, outcome in enumerate(outcomes)
         ]  # fmt: skip

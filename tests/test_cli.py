@@ -1094,7 +1094,7 @@ def test_detect_holds_what_it_finds_against_the_key(stage: Path) -> None:
     command = ["--set", "samples=200", *CPU, "--json"]
     ran = run("detect", stage / "stolen", "--attack", "lof", "--key", stage / "marked", *command)
     assert ran.code == 0
-    assert {"detected", "false_alarms", "accuracy", "wsr", "outcome"} <= set(json.loads(ran.out))
+    assert {"detected", "flagged", "accuracy", "wsr", "outcome"} <= set(json.loads(ran.out))
     ways = ["--attack", "mix-probing", "--set", "samples=5", "--set", "quadruples=2", *CPU, "--json"]
     alone = json.loads(run("detect", stage / "stolen", *ways).out)
     held = json.loads(run("detect", stage / "stolen", *ways, "--key", stage / "marked").out)

@@ -31,8 +31,8 @@ from heirmark.pipeline.demo_plan import plan_demo
 from heirmark.pipeline.judging import read_calibration
 from heirmark.pipeline.profiles import FULL, QUICK, Profile
 from heirmark.pipeline.store import Event
+from heirmark.results.verdict import Calibration
 from heirmark.runtime import Runtime
-from heirmark.verification.verdict import Calibration
 
 ANSWER = "answer a thief's queries"
 START = [

@@ -31,7 +31,6 @@ from heirmark.bench.grid import Grid
 from heirmark.bench.on_ray import run_on_ray
 from heirmark.bench.plan import Plan, plan_grid
 from heirmark.bench.recipes import load_grid
-from heirmark.bench.rows import CellRow, to_plain
 from heirmark.bench.settings import Contexts
 from heirmark.errors import BadConfig
 from heirmark.pipeline.altering import Alteration, alter_stage
@@ -39,6 +38,7 @@ from heirmark.pipeline.answering import answer_stage
 from heirmark.pipeline.mirror import open_store
 from heirmark.pipeline.stealing import Theft, steal_stage
 from heirmark.pipeline.store import Store
+from heirmark.results.rows import Row, row_to_json
 from heirmark.runtime import Runtime
 
 CPU = Runtime(device="cpu", precision="float32")
@@ -101,9 +101,9 @@ def contents(root: Path) -> dict[str, str]:
     }
 
 
-def plain(rows: tuple[CellRow, ...]) -> list[dict[str, Any]]:
+def plain(rows: tuple[Row, ...]) -> list[dict[str, Any]]:
     """Rows without times."""
-    return [{name: value for name, value in to_plain(row).items() if name != "seconds"} for row in rows]
+    return [{name: value for name, value in row_to_json(row).items() if name != "seconds"} for row in rows]
 
 
 @pytest.fixture(scope="module")

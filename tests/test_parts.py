@@ -16,11 +16,11 @@ from heirmark.attacks import LocalOutliers, NeuralCleanse
 from heirmark.bench import Grid, select
 from heirmark.bench.bench import join_bench
 from heirmark.bench.parts import Part, read_part, unlike
-from heirmark.bench.rows import CellRow, from_plain, to_plain
 from heirmark.cli import app
 from heirmark.configuration import to_json
 from heirmark.errors import BadArtifact, BadConfig
 from heirmark.pipeline.trials import Probe
+from heirmark.results.rows import Row, row_from_json, row_to_json, write_rows
 
 NAMES = tuple(bench_rows.STRENGTH)
 
@@ -37,13 +37,9 @@ def grid(seeds: Sequence[int] = bench_rows.SEEDS, names: Sequence[str] = NAMES) 
     return replace(whole, seeds=tuple(seeds), blocks=(replace(block, markings=kept, probes=probes),))
 
 
-def made(seeds: Sequence[int], names: Sequence[str]) -> list[CellRow]:
+def made(seeds: Sequence[int], names: Sequence[str]) -> list[Row]:
     """Its rows."""
     return [row for row in bench_rows.rows() if row.seed in seeds and row.marking in names]
-
-
-def write_rows(folder: Path, rows: Sequence[CellRow]) -> None:
-    (folder / "rows.jsonl").write_text("".join(f"{json.dumps(to_plain(row))}\n" for row in rows))
 
 
 def lay(
@@ -51,7 +47,7 @@ def lay(
 ) -> Path:
     """A folder as a run of a part leaves it."""
     folder.mkdir()
-    write_rows(folder, made(seeds, names))
+    write_rows(folder / "rows.jsonl", made(seeds, names))
     provenance = {"command": f"heirmark bench r.py:t --seed {seeds[0]}", "seeds": " ".join(map(str, seeds)), **facts}
     described = {"provenance": provenance, "grid": to_json(of or grid(seeds, names))}
     (folder / "bench.json").write_text(json.dumps(described))
@@ -74,7 +70,7 @@ def test_parts_make_the_whole(tmp_path: Path) -> None:
     }
     assert joined.report.notes == all_at_once.report.notes
     row = next(row for row in joined.report.blocks[0].rows if row.marking == "T2S")
-    assert [seed.command for seed in row.seeds] == [
+    assert [joined.report.command(seed) for seed in row.marked] == [
         f"heirmark bench r.py:t --only T2S --seed {seed}" for seed in bench_rows.SEEDS
     ], "the command is that of the part that has the row"
     described = json.loads((tmp_path / "joined" / "bench.json").read_text())
@@ -98,7 +94,7 @@ def test_parts_by_block_make_the_whole_and_parts_by_trial_do_not(tmp_path: Path)
     (block,) = grid().blocks
     two = replace(grid(), blocks=(block, replace(block, name="another")))
     parts = [lay(tmp_path / f"part-{name}", [0], of=select(two, blocks=[name])) for name in (block.name, "another")]
-    write_rows(parts[1], [replace(row, block="another") for row in made([0], NAMES)])
+    write_rows(parts[1] / "rows.jsonl", [replace(row, block="another") for row in made([0], NAMES)])
     joined = join_bench(two, tmp_path / "out", parts, command="c")
     assert [row.block for row in joined.rows] == [block.name] * (len(joined.rows) // 2) + ["another"] * (
         len(joined.rows) // 2
@@ -118,7 +114,7 @@ def test_a_control_that_was_trained_twice_is_told(tmp_path: Path) -> None:
                 replace(row, accuracy=share if row.seed else 0.7) if row.arm == "unmarked" else row
                 for row in made([0, 1], names)
             ]
-            write_rows(part, rows)
+            write_rows(part / "rows.jsonl", rows)
         joined = join_bench(grid(), tmp_path / out, parts, command="c")
         return [note for note in joined.report.notes if "unmarked control is not one model" in note]
 
@@ -157,7 +153,7 @@ def test_parts_of_unlike_runtimes_are_told(tmp_path: Path) -> None:
 
 def test_of_unlike_parts_whole_blocks_are_named_and_many_watermarks_counted() -> None:
     def part(precision: str, block: str, names: Sequence[str]) -> Part:
-        rows = tuple(CellRow(block=block, marking=name, arm="marked", seed=0) for name in names)
+        rows = tuple(Row(block=block, marking=name, arm="marked", seed=0) for name in names)
         return Part(folder=Path(), rows=rows, provenance={"precision": precision}, grid={})
 
     letters = "abcdefghijkl"
@@ -212,12 +208,15 @@ def test_a_row_of_no_cell_is_refused(tmp_path: Path) -> None:
     ("line", "words"),
     [
         ("{", "not valid JSON"),
-        ("[]", "is no row of a grid"),
-        ('{"block": "a"}', "lacks a field"),
-        ('{"block": "a", "marking": "b", "arm": "marked", "seed": true}', "seed is True"),
-        ('{"block": "a", "marking": "b", "arm": "marked", "seed": 0, "wsr": "high"}', "wsr is 'high'"),
-        ('{"block": "a", "marking": "b", "arm": "marked", "seed": 0, "curve": [1, 2]}', "curve is"),
-        ('{"block": "a", "marking": "b", "arm": "marked", "seed": 0, "colour": 1}', "'colour' is no field"),
+        ("[]", "is no object of Row's fields"),
+        ('{"block": "a"}', "needs marking, arm, seed"),
+        ('{"block": "a", "marking": "b", "arm": "marked", "seed": true}', "seed: expected int, not True"),
+        (
+            '{"block": "a", "marking": "b", "arm": "marked", "seed": 0, "wsr": "high"}',
+            "wsr: expected float, not 'high'",
+        ),
+        ('{"block": "a", "marking": "b", "arm": "marked", "seed": 0, "curve": [1, 2]}', "curve"),
+        ('{"block": "a", "marking": "b", "arm": "marked", "seed": 0, "colour": 1}', "Row has no field 'colour'"),
     ],
 )
 def test_damaged_rows_are_refused(tmp_path: Path, line: str, words: str) -> None:
@@ -240,8 +239,7 @@ def test_settings_that_are_none_are_refused(tmp_path: Path, text: str) -> None:
 
 def test_rows_survive_a_file() -> None:
     for row in bench_rows.rows():
-        again = from_plain(json.loads(json.dumps(to_plain(row))))
-        assert isinstance(again, CellRow)
+        again = row_from_json(json.loads(json.dumps(row_to_json(row))), "a row")
         assert str(again) == str(row)
 
 

@@ -8,15 +8,12 @@ import os
 import secrets
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
-
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as _parse_tensors
-from safetensors.torch import save as _dump_tensors
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from heirmark.errors import BadArtifact
+
+if TYPE_CHECKING:  # torch takes seconds to import, and JSON needs none of it
+    from torch import Tensor
 
 MIB = 2**20
 GIB = 2**30
@@ -76,10 +73,13 @@ def atomic_write_tensors(path: Path, tensors: Mapping[str, Tensor], *, private: 
         tensors: any devices and layouts; views and tied tensors are written out as copies of their own.
         private: readable by the owner only.
     """
+    import torch
+    from safetensors.torch import save
+
     plain = {
         name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()
     }
-    atomic_write_bytes(path, _dump_tensors(plain), private=private)
+    atomic_write_bytes(path, save(plain), private=private)
 
 
 def read_bytes(path: Path, *, max_bytes: int) -> bytes:
@@ -156,12 +156,15 @@ def read_tensors(path: Path, *, max_bytes: int = GIB, names: Collection[str] | N
     Raises:
         BadArtifact: if it is missing, too large, truncated, malformed, or holds other tensors than ``names``.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
     data = read_bytes(path, max_bytes=max_bytes)
     header = int.from_bytes(data[:8], "little")
     if len(data) < 8 or header > len(data) - 8 or header > _MAX_HEADER or data[8:9] != b"{":
         raise BadArtifact(f"{path} is not a safetensors file or is truncated: copy it again from where it was made")
     try:
-        tensors = _parse_tensors(data)
+        tensors = load(data)
     except (SafetensorError, AssertionError, KeyError, OverflowError, RuntimeError, TypeError, ValueError):
         raise BadArtifact(f"{path} is a damaged safetensors file: copy it again from where it was made") from None
     if names is not None and set(tensors) != set(names):

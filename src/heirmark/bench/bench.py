@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,10 +14,9 @@ from heirmark.bench.parts import BENCH, PARTS, ROWS, join, read_part
 from heirmark.bench.pictures import Pictures, pictures_of
 from heirmark.bench.plan import Plan, plan_grid
 from heirmark.bench.reporting import report_of
-from heirmark.bench.rows import CellRow, rows_of, to_plain
+from heirmark.bench.rows import rows_of
 from heirmark.bench.running import run_here
 from heirmark.bench.settings import Contexts
-from heirmark.bench.summaries import Summary, summarise
 from heirmark.configuration import to_json
 from heirmark.errors import BadConfig, told
 from heirmark.files import atomic_write_bytes, atomic_write_json
@@ -29,6 +27,8 @@ from heirmark.pipeline.work import OnEvent
 from heirmark.report.bench import BenchReport
 from heirmark.report.bench_page import render_bench
 from heirmark.report.bench_tables import markdown
+from heirmark.results.rows import Row, write_rows
+from heirmark.results.summary import Summary, summarise, summary_to_json
 
 Executor = Callable[[Plan, Store, Contexts], Mapping[str, str]]
 """Computes what is missing of a plan; returns why stages failed, by their names."""
@@ -47,7 +47,7 @@ class BenchResult:
         untold: why trackers were not told, in words; these are among the report's notes.
     """
 
-    rows: tuple[CellRow, ...]
+    rows: tuple[Row, ...]
     summary: tuple[Summary, ...]
     provenance: Mapping[str, str]
     report: BenchReport
@@ -155,10 +155,10 @@ def join_bench(grid: Grid, out: Path, folders: Sequence[Path], *, command: str) 
 
 def _write(
     grid: Grid,
-    rows: tuple[CellRow, ...],
+    rows: tuple[Row, ...],
     out: Path,
     *,
-    made_by: Callable[[CellRow], str],
+    made_by: Callable[[Row], str],
     provenance: Mapping[str, str],
     drawn: Pictures | None = None,
     notes: Sequence[str] = (),
@@ -166,24 +166,20 @@ def _write(
     parts: Sequence[Mapping[str, str]] = (),
 ) -> BenchResult:
     """Rows, figures, page and tables into ``out``."""
-    summary = tuple(summarise(rows))
-    lines = (
-        json.dumps({name: value for name, value in to_plain(row).items() if value not in (None, "")}) for row in rows
-    )
-    atomic_write_bytes(out / ROWS, "".join(f"{line}\n" for line in lines).encode())
+    summary = tuple(summarise(rows, grid.papers))
+    write_rows(out / ROWS, rows)
     atomic_write_json(
         out / BENCH,
         {
             "provenance": provenance,
             **({PARTS: parts} if parts else {}),
             "grid": to_json(grid),
-            "summary": [to_plain(figures) for figures in summary],
+            "summary": [summary_to_json(figures) for figures in summary],
         },
     )
     drawn = drawn or Pictures()
     report = report_of(
         grid,
-        rows,
         summary,
         made_by=made_by,
         provenance=provenance,
@@ -209,7 +205,7 @@ def _check_writable(folder: Path, remedy: str) -> None:
 
 
 def _track(
-    trackers: Sequence[Tracker], experiment: str, plan: Plan, store: Store, rows: Sequence[CellRow]
+    trackers: Sequence[Tracker], experiment: str, plan: Plan, store: Store, rows: Sequence[Row]
 ) -> Iterator[str]:
     """Tell the trackers; what keeps one from listening, in words, for the figures stand without it."""
     runs = cache(lambda: runs_of(plan, store, rows))

@@ -11,6 +11,7 @@ from heirmark.errors import BadConfig
 from heirmark.methods import Method, Unmarked
 from heirmark.models import Factory
 from heirmark.pipeline.trials import Probe, Trial
+from heirmark.results.summary import Published
 from heirmark.verification.verify import LEAST_QUERIES
 
 Picture: TypeAlias = Literal["pca", "history", "shift"]
@@ -170,27 +171,6 @@ class Block:
     def factory(self) -> Factory | None:
         """The user's own model factory among its architectures, which stages need to load such models again."""
         return next(_factories(self), None)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Published:
-    """What a paper prints for a cell, to stand beside it.
-
-    Attributes:
-        source: paper and table.
-        marking: name of the marking.
-        trial: name of the trial; empty for the model itself.
-        accuracy: in [0, 1]; None when it is not printed.
-        wsr: likewise.
-        block: name of the block; empty for every block that has the cell.
-    """
-
-    source: str
-    marking: str
-    trial: str = ""
-    accuracy: float | None = None
-    wsr: float | None = None
-    block: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,16 +12,16 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from heirmark.bench.plan import Cell, Plan
-from heirmark.bench.rows import CellRow
 from heirmark.configuration import to_json
 from heirmark.errors import BadConfig, HeirmarkError
 from heirmark.pipeline.folders import read_history
 from heirmark.pipeline.stage import lineage
 from heirmark.pipeline.store import Store
+from heirmark.results.rows import Row
 
 MINE = "heirmark.run"
 """Tag of MLflow by which a run is found again."""
-FIGURES = ("accuracy", "wsr", "found", "detected", "false_alarms")
+FIGURES = ("accuracy", "wsr", "found", "detected", "flagged")
 """Of a row, those that a tracker is told."""
 
 
@@ -46,7 +46,7 @@ Tracker: TypeAlias = Callable[[str, Sequence[Run]], None]
 """Keeps the runs of an experiment, whose name comes first."""
 
 
-def runs_of(plan: Plan, store: Store, rows: Sequence[CellRow]) -> list[Run]:
+def runs_of(plan: Plan, store: Store, rows: Sequence[Row]) -> list[Run]:
     """A run for every watermark, block and seed.
 
     Args:
@@ -54,7 +54,7 @@ def runs_of(plan: Plan, store: Store, rows: Sequence[CellRow]) -> list[Run]:
         store: of its finished stages.
         rows: what they say.
     """
-    groups: dict[tuple[str, str, int], list[tuple[Cell, CellRow]]] = {}
+    groups: dict[tuple[str, str, int], list[tuple[Cell, Row]]] = {}
     for cell, row in zip(plan.cells, rows, strict=True):
         groups.setdefault((row.block, row.marking, row.seed), []).append((cell, row))
     return [
@@ -137,7 +137,7 @@ def flat(settings: Any, prefix: str = "") -> dict[str, str | int | float | bool]
     return {prefix: settings if isinstance(settings, (str, int, float, bool)) else json.dumps(settings)}
 
 
-def _figures(rows: Sequence[CellRow]) -> Iterator[tuple[str, float]]:
+def _figures(rows: Sequence[Row]) -> Iterator[tuple[str, float]]:
     for row in rows:
         for name in FIGURES:
             value = getattr(row, name)

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from heirmark.bench.grid import Grid, of_blocks
-from heirmark.bench.rows import CellRow, from_plain
 from heirmark.configuration import to_json
 from heirmark.errors import BadArtifact, BadConfig
-from heirmark.files import MIB, parse_json, read_bytes, read_json
+from heirmark.files import MIB, read_json
 from heirmark.pipeline.trials import Trial
+from heirmark.results.rows import Row, read_rows
 
 ROWS, BENCH = "rows.jsonl", "bench.json"
 """Files of a run: one cell a line, and its settings."""
@@ -38,7 +38,7 @@ class Part:
     """
 
     folder: Path
-    rows: tuple[CellRow, ...]
+    rows: tuple[Row, ...]
     provenance: Mapping[str, str]
     grid: Mapping[str, Any]
 
@@ -59,9 +59,9 @@ class Whole:
     """
 
     grid: Grid
-    rows: tuple[CellRow, ...]
+    rows: tuple[Row, ...]
     provenance: Mapping[str, str]
-    made_by: Callable[[CellRow], str]
+    made_by: Callable[[Row], str]
     missing: int
     absent: tuple[str, ...]
     uneven: tuple[int, ...]
@@ -84,15 +84,7 @@ def read_part(folder: Path) -> Part:
         raise BadArtifact(f"{folder / BENCH} holds no settings of a grid: name a folder that heirmark bench wrote")
     if PARTS in described:
         raise BadArtifact(f"{folder} is put together of parts itself: name these instead")
-    rows = []
-    for number, line in enumerate(read_bytes(folder / ROWS, max_bytes=256 * MIB).splitlines(), 1):
-        where = f"{folder / ROWS}, line {number},"
-        values = parse_json(line, source=where)
-        try:
-            rows.append(from_plain(values if isinstance(values, dict) else {"": values}))
-        except ValueError as error:
-            raise BadArtifact(f"{where} is no row of a grid ({error}): run the part again") from None
-    return Part(folder=folder, rows=tuple(rows), provenance=provenance, grid=grid)
+    return Part(folder=folder, rows=read_rows(folder / ROWS), provenance=provenance, grid=grid)
 
 
 def join(grid: Grid, parts: Sequence[Part], command: str) -> Whole:
@@ -108,11 +100,11 @@ def join(grid: Grid, parts: Sequence[Part], command: str) -> Whole:
     """
     described: Any = to_json(grid)
     wanted: dict[str, Any] = {block["name"]: block for block in described["blocks"]}
-    found: dict[tuple[str, str, str, str, str, int], tuple[CellRow, Part]] = {}
+    found: dict[tuple[str, str, str, str, str, int], tuple[Row, Part]] = {}
     for part in parts:
         _check_settings(part, wanted)
         for row in part.rows:
-            other = found.setdefault(_place(row), (row, part))[1]
+            other = found.setdefault(row.place, (row, part))[1]
             if other is not part:
                 raise BadConfig(
                     f"{other.folder} and {part.folder} both have {row.marking} with seed {row.seed}: leave one of them out"
@@ -142,7 +134,7 @@ def join(grid: Grid, parts: Sequence[Part], command: str) -> Whole:
             "seeds": " ".join(map(str, seeds)),
             **_common([part.provenance for part in parts], but=("command", "seeds")),
         },
-        made_by=lambda row: commands[_place(row)],
+        made_by=lambda row: commands[row.place],
         missing=sum(place not in found for place in places),
         absent=(
             *(f"seed {seed}" for seed in grid.seeds if seed not in seeds),
@@ -165,7 +157,7 @@ def _uneven(parts: Sequence[Part]) -> list[int]:
     for part in parts:
         mine: dict[tuple[int, str, str, str], set[float]] = {}
         for row in part.rows:
-            if row.arm == "unmarked" and math.isfinite(row.accuracy):
+            if not row.marked and math.isfinite(row.accuracy):
                 mine.setdefault((row.seed, row.block, row.trial, row.probe), set()).add(row.accuracy)
         for question, accuracies in mine.items():
             seen.setdefault(question, []).append(accuracies)
@@ -254,10 +246,6 @@ def _common(facts: Sequence[Mapping[str, str]], but: Sequence[str]) -> dict[str,
     """Facts by name, each that differs once."""
     names = dict.fromkeys(name for each in facts for name in each if name not in but)
     return {name: "; ".join(dict.fromkeys(each[name] for each in facts if name in each)) for name in names}
-
-
-def _place(row: CellRow) -> tuple[str, str, str, str, str, int]:
-    return (row.block, row.marking, row.trial, row.probe, row.arm, row.seed)
 
 
 def _places(grid: Grid) -> Iterator[tuple[str, str, str, str, str, int]]:

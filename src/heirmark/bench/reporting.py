@@ -4,37 +4,21 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
 
-from heirmark.bench.grid import Block, Grid, Published
-from heirmark.bench.rows import CellRow
-from heirmark.bench.summaries import Summary
+from heirmark.bench.grid import Block, Grid
 from heirmark.pipeline.answering import ADVERSARY
 from heirmark.pipeline.loading import splits_by_seed
 from heirmark.pipeline.stealing import Theft
-from heirmark.report.bench import (
-    ArmRow,
-    BenchBlock,
-    BenchReport,
-    BenchRow,
-    Course,
-    Kind,
-    PaperRow,
-    Projection,
-    SeedRow,
-    tell_bench,
-)
-
-KINDS: Mapping[str, Kind] = {"verify": "verdict", "screen": "screen", "expose": "search"}
-"""What a row tells, by the kind of the stage that told it."""
+from heirmark.report.bench import BenchBlock, BenchReport, Course, Projection, tell_bench
+from heirmark.results.rows import Row
+from heirmark.results.summary import Summary
 
 
 def report_of(
     grid: Grid,
-    rows: Sequence[CellRow],
     summary: Sequence[Summary],
     *,
-    made_by: Callable[[CellRow], str],
+    made_by: Callable[[Row], str],
     provenance: Mapping[str, str],
     projections: Mapping[str, Sequence[Projection]] | None = None,
     courses: Mapping[str, Sequence[Course]] | None = None,
@@ -46,8 +30,7 @@ def report_of(
 
     Args:
         grid: what was wanted.
-        rows: one a cell.
-        summary: one a cell over all seeds, of these rows.
+        summary: one a cell over all seeds.
         made_by: the command that made a row; see :func:`part_command`.
         provenance: how to make these numbers again.
         projections: pictures of features by block.
@@ -56,20 +39,11 @@ def report_of(
         notes: remarks on the rows.
         incidents: remarks on the run that made them.
     """
-    members: dict[tuple[str, str, str, str], list[CellRow]] = {}
-    for row in rows:
-        members.setdefault((row.block, row.marking, row.trial, row.probe), []).append(row)
     blocks = tuple(
         BenchBlock(
             name=block.name,
             facts=_facts(block, grid),
-            rows=tuple(
-                _row(
-                    figures, members[figures.block, figures.marking, figures.trial, figures.probe], block, grid, made_by
-                )
-                for figures in summary
-                if figures.block == block.name
-            ),
+            rows=tuple(figures for figures in summary if figures.block == block.name),
             projections=tuple((projections or {}).get(block.name, ())),
             courses=tuple((courses or {}).get(block.name, ())),
             shifts=(shifts or {}).get(block.name, {}),
@@ -84,6 +58,7 @@ def report_of(
         notes=(*incidents, *notes, *_unmatched(grid)),
         incidents=tuple(incidents),
         provenance=provenance,
+        command=lambda row: part_command(made_by(row), row.marking, row.seed),
     )
 
 
@@ -141,93 +116,6 @@ def _pools(block: Block) -> list[str]:
     steps += [step for probe in block.probes for step in probe.stolen]
     pools = [step.pool for step in steps if isinstance(step, Theft) and getattr(step.attack, "asks_pool", False)]
     return [words.get(pool, f"images of {pool}") for pool in dict.fromkeys(pools)]
-
-
-def _row(
-    figures: Summary, members: Sequence[CellRow], block: Block, grid: Grid, made_by: Callable[[CellRow], str]
-) -> BenchRow:
-    # A probe of a marking that is a point of a curve, or a square of a map, is a row of the probes' tables and no more.
-    drawn = not figures.probe
-    along: Literal["", "trial", "marking"] = ""
-    if drawn and figures.curve is not None:
-        along = "trial" if _moves(block, figures) else "marking"
-    return BenchRow(
-        marking=figures.marking,
-        trial=figures.probe or figures.trial,
-        group=figures.group,
-        kind=KINDS.get(members[0].stage.partition("/")[0], "verdict"),
-        curve=figures.curve if drawn else None,
-        along=along,
-        cell=figures.cell if drawn else None,
-        accuracy=figures.accuracy,
-        wsr=figures.wsr,
-        wfpr=figures.wfpr,
-        marked=figures.marked,
-        invalid=figures.invalid,
-        failed=figures.failed,
-        control_accuracy=figures.control_accuracy,
-        control_wsr=figures.control_wsr,
-        control_wfpr=figures.control_wfpr,
-        false_alarms=figures.false_alarms,
-        control_failed=figures.control_failed,
-        control_invalid=figures.control_invalid,
-        asked=figures.asked,
-        seconds=figures.seconds,
-        found=figures.found,
-        control_found=figures.control_found,
-        false_suspects=figures.false_suspects,
-        detected=figures.detected,
-        flagged=figures.flagged,
-        seeds=_seeds(members, made_by),
-        papers=tuple(
-            PaperRow(source=paper.source, accuracy=paper.accuracy, wsr=paper.wsr)
-            for paper in grid.papers
-            if drawn and _speaks_of(paper, figures)
-        ),
-    )
-
-
-def _moves(block: Block, figures: Summary) -> bool:
-    """Whether the trial is a point of a curve itself."""
-    return any(trial.name == figures.trial and trial.curve is not None for trial in block.trials)
-
-
-def _speaks_of(paper: Published, figures: Summary) -> bool:
-    same = (paper.marking, paper.trial) == (figures.marking, figures.trial)
-    return same and paper.block in ("", figures.block)
-
-
-def _seeds(members: Sequence[CellRow], made_by: Callable[[CellRow], str]) -> tuple[SeedRow, ...]:
-    marked = {row.seed: row for row in members if row.arm == "marked"}
-    control = {row.seed: row for row in members if row.arm == "unmarked"}
-    return tuple(
-        SeedRow(
-            seed=seed,
-            command=part_command(made_by(row), row.marking, seed),
-            marked=_arm(row),
-            control=_arm(control[seed]) if seed in control else ArmRow(),
-            asked=row.asked,
-            seconds=row.seconds,
-        )
-        for seed, row in marked.items()
-    )
-
-
-def _arm(row: CellRow) -> ArmRow:
-    return ArmRow(
-        accuracy=row.accuracy,
-        wsr=row.wsr,
-        p_value=row.p_value,
-        outcome=row.outcome,
-        reason=row.reason,
-        hosts=row.control_rate,
-        found=row.found,
-        false_suspects=row.false_suspects,
-        detected=row.detected,
-        flagged=row.false_alarms,
-        stage=row.stage,
-        error=row.error,
-    )
 
 
 def _unmatched(grid: Grid) -> list[str]:

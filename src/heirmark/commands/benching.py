@@ -29,8 +29,8 @@ from heirmark.console import error_line, show
 if TYPE_CHECKING:
     from heirmark.bench.bench import BenchResult, Executor
     from heirmark.bench.grid import Grid
-    from heirmark.bench.rows import CellRow
     from heirmark.report.bench import BenchReport
+    from heirmark.results.rows import Row
 
 
 @guarded
@@ -173,10 +173,10 @@ def folder_of(grid: Grid, scale: str) -> Path:
 
 def _tell(result: BenchResult, as_json: bool) -> int:
     """Print what was found, and what a reader must know of it; returns the exit code."""
-    from heirmark.bench.rows import to_plain
+    from heirmark.results.summary import summary_to_json
 
     if as_json:
-        print_json([to_plain(figures) for figures in result.summary])
+        print_json([summary_to_json(figures) for figures in result.summary])
     else:
         _print(result.report)
         out = result.page.parent
@@ -188,7 +188,7 @@ def _tell(result: BenchResult, as_json: bool) -> int:
     return FAILURE if result.untold else _code(result.rows)
 
 
-def _code(rows: Sequence[CellRow]) -> int:
+def _code(rows: Sequence[Row]) -> int:
     """A failure where no cell has a result; a cell that fails among others is a row."""
     return FAILURE if all(row.error for row in rows) else MARKED
 
@@ -221,7 +221,7 @@ def _print(report: BenchReport) -> None:
         probes = probe_table(block)
         if probes is not None:
             console.print(probes)
-    points = sum(row.curve is not None or row.cell is not None for block in report.blocks for row in block.rows)
+    points = sum(row.curve is not None or row.square is not None for block in report.blocks for row in block.rows)
     drawn = [f"{points} points of curves and heat maps stand in the report."] if points else []
     show(" ".join([*report.summary, *drawn]))
 

@@ -134,6 +134,15 @@ def from_json(types: Mapping[str, Callable[..., object]], value: object) -> obje
     return _decode(object, value, types, "configuration")
 
 
+def decoded(hint: Any, value: object, where: str) -> Any:
+    """A JSON value as a type annotation wants it.
+
+    Raises:
+        BadConfig: when it is of another type.
+    """
+    return _decode(hint, value, {}, where)
+
+
 def _decode(hint: Any, value: Any, known: Mapping[str, Callable[..., object]], where: str) -> Any:
     members = members_of(hint)
     name = value.get("type") if isinstance(value, Mapping) else None

@@ -14,7 +14,7 @@ from heirmark.attacks import Inspection, Screening
 from heirmark.models.storage import ONNX
 from heirmark.pipeline.altering import Alteration, alter_stage
 from heirmark.pipeline.context import Context
-from heirmark.pipeline.detecting import expose_stage, read_exposed, read_screened, screen_stage
+from heirmark.pipeline.detecting import expose_stage, read_exposed, read_served, screen_stage
 from heirmark.pipeline.exporting import check_free, export_folder
 from heirmark.pipeline.folder import Data, ModelFolder
 from heirmark.pipeline.inspecting import inspect_stage, read_inspected
@@ -107,7 +107,7 @@ def inspect_job(
             "targets": [classes[label] for label in truth.targets],
             "target_found": truth.found,
             "false_suspects": truth.false_suspects,
-            "reversed_success": {classes[label]: round(share, 4) for label, share in truth.reversed_success.items()},
+            "reversed_success": {classes[label]: round(share, 4) for label, share in truth.reversed_success},
         }
     return facts
 
@@ -129,8 +129,10 @@ def screen_job(screening: Screening, victim: ModelFolder, data: Data, work: Work
     asked = key.key_stage
     calibration = None if key.calibration is None else asked
     stage = screen_stage(screening, victim.model_stage, asked, calibration, context, seed=work.seed)
-    truth = read_screened(work.labelled({stage.name: "screen queries"}).get(stage, context).folder)
-    return {name: round(value, 4) if isinstance(value, float) else value for name, value in vars(truth).items()}
+    served = read_served(work.labelled({stage.name: "screen queries"}).get(stage, context).folder)
+    verdict = served.verdict
+    facts = {**vars(served.screened), "accuracy": served.accuracy, "wsr": verdict.wsr, "p_value": verdict.p_value}
+    return {name: round(value, 4) for name, value in facts.items()} | {"outcome": verdict.outcome}
 
 
 def _begin(attack: object, victim: ModelFolder, data: Data, out: Path, work: Work) -> Context:

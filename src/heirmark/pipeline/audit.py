@@ -13,7 +13,7 @@ from heirmark.files import atomic_write_bytes, atomic_write_json
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.audit_plan import Programme
 from heirmark.pipeline.context import Context
-from heirmark.pipeline.detecting import expose_stage, read_exposed, read_screened, screen_stage
+from heirmark.pipeline.detecting import expose_stage, read_exposed, read_served, screen_stage
 from heirmark.pipeline.inspecting import inspect_stage
 from heirmark.pipeline.judging import Judged, Judgement, read_judged, verify_stage
 from heirmark.pipeline.provenance import made_here
@@ -144,7 +144,7 @@ class Auditor:
             suspects=tuple(classes[label] for label in found.suspects),
             found=found.found,
             false_suspects=found.false_suspects,
-            reversed_success=max(found.reversed_success.values(), default=math.nan),
+            reversed_success=max((share for _, share in found.reversed_success), default=math.nan),
             seconds=seconds,
         )
 
@@ -155,16 +155,16 @@ class Auditor:
             artifact = self.store.get(stage, self.context)
         except Exception as error:
             return ScreenRow(name=probe.name, model=name, error=told(error))
-        found = read_screened(artifact.folder)
+        found = read_served(artifact.folder)
         return ScreenRow(
             name=probe.name,
             model=name,
-            detected=found.detected,
-            false_alarms=found.false_alarms,
+            detected=found.screened.detected,
+            false_alarms=found.screened.flagged,
             accuracy=found.accuracy,
-            wsr=found.wsr,
-            p_value=found.p_value,
-            outcome=found.outcome,
+            wsr=found.verdict.wsr,
+            p_value=found.verdict.p_value,
+            outcome=found.verdict.outcome,
             seconds=artifact.record["seconds"],
         )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from heirmark.asking import predict
 from heirmark.attacks.base import Inspected, Screen, Screening
-from heirmark.files import atomic_write_json, read_json
+from heirmark.files import atomic_write_json
 from heirmark.key import Key
 from heirmark.models import ModelSpec
 from heirmark.models.storage import load_model
@@ -21,58 +21,31 @@ from heirmark.pipeline.inspecting import read_inspected
 from heirmark.pipeline.judging import CALIBRATION, read_calibration, read_key
 from heirmark.pipeline.stage import Job, Stage
 from heirmark.pipeline.victim import VICTIM, versions_behind
+from heirmark.records import plain, read_record
+from heirmark.results.probes import Exposed, Screened
+from heirmark.results.verdict import Calibration, Verdict
 from heirmark.runtime import Runtime, generator_of
 from heirmark.space import decode
 from heirmark.task import Split
 from heirmark.verification.suspects import Suspect
-from heirmark.verification.verdict import Calibration
 from heirmark.verification.verify import verify
 
 TRUTH = "truth.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Exposed:
-    """What an inspection was worth.
+class Served:
+    """A thief's service with a screen before it, which answers what the screen flags with a random label.
 
     Attributes:
-        suspects: classes that it suspects.
-        targets: classes that the key expects, which an inspector wants to know.
-        found: whether a target is among the suspects.
-        false_suspects: how many of the suspects are no target.
-        reversed_success: by suspect, the share of test inputs of other classes that its reconstructed trigger sends there.
-        details: the inspection's own figures.
+        accuracy: on the test split, screen and all.
+        verdict: on the service.
+        screened: what the screen flags.
     """
 
-    suspects: tuple[int, ...]
-    targets: tuple[int, ...]
-    found: bool
-    false_suspects: int
-    reversed_success: Mapping[int, float]
-    details: Mapping[str, float]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Screened:
-    """What a screen of queries is worth to a thief whose service answers what it flags with a random label.
-
-    Attributes:
-        detected: share of the key's triggers that it flags.
-        controls_detected: share of their matched controls.
-        false_alarms: share of the test inputs that it flags.
-        accuracy: of the service, screen and all.
-        wsr: of the service.
-        p_value: of the verdict on the service.
-        outcome: of the verdict on the service.
-    """
-
-    detected: float
-    controls_detected: float
-    false_alarms: float
     accuracy: float
-    wsr: float
-    p_value: float
-    outcome: str
+    verdict: Verdict
+    screened: Screened
 
 
 def expose_stage(inspection: Stage, victim: Stage, marked: Stage, context: Context) -> Stage:
@@ -92,9 +65,7 @@ def run_expose(job: Job) -> Mapping[str, Any]:
         context.task.test,
         exact(context.runtime),
     )
-    atomic_write_json(
-        job.folder / TRUTH, asdict(exposed) | {"reversed_success": list(exposed.reversed_success.items())}
-    )
+    atomic_write_json(job.folder / TRUTH, plain(exposed))
     return {"suspects": list(exposed.suspects), "found": exposed.found}
 
 
@@ -109,32 +80,24 @@ def expose(found: Inspected, key: Key, model: nn.Module, test: Split, runtime: R
         runtime: where the model computes.
     """
     targets = tuple(sorted(set(key.expected.tolist())))
-    success = {}
+    success: list[tuple[int, float]] = []
     for label, trigger in sorted(found.triggers.items()):
         if label in found.suspects:
             stamped = trigger.apply(decode(test.inputs[test.labels != label]))
-            success[label] = _share(predict(model, stamped, runtime=runtime).argmax(1) == label)
+            success.append((label, _share(predict(model, stamped, runtime=runtime).argmax(1) == label)))
     return Exposed(
         suspects=found.suspects,
         targets=targets,
         found=bool(set(targets) & set(found.suspects)),
         false_suspects=len(set(found.suspects) - set(targets)),
-        reversed_success=success,
+        reversed_success=tuple(success),
         details=found.details,
     )
 
 
 def read_exposed(folder: Path) -> Exposed:
     """What :func:`run_expose` wrote."""
-    record = read_json(folder / TRUTH)
-    return Exposed(
-        suspects=tuple(record["suspects"]),
-        targets=tuple(record["targets"]),
-        found=record["found"],
-        false_suspects=record["false_suspects"],
-        reversed_success={int(label): share for label, share in record["reversed_success"]},
-        details=record["details"],
-    )
+    return read_record(folder / TRUTH, Exposed)
 
 
 def screen_stage(
@@ -153,7 +116,7 @@ def run_screen(job: Job) -> Mapping[str, Any]:
     """Fit a screen on the adversary's data, put it before the model, verify what is left, and write ``truth.json``."""
     context, calibration = context_of(job), job.inputs.get("calibration")
     model, spec = load_model(job.inputs[VICTIM].folder, factory=context.factory)
-    screened = put_screen(
+    served = put_screen(
         job.config(model, spec, context.task.adversary, seed=job.seed, runtime=context.runtime),
         model,
         spec,
@@ -163,8 +126,8 @@ def run_screen(job: Job) -> Mapping[str, Any]:
         seed=job.seed,
         runtime=exact(context.runtime),
     )
-    atomic_write_json(job.folder / TRUTH, asdict(screened))
-    return {"detected": screened.detected, "outcome": screened.outcome}
+    atomic_write_json(job.folder / TRUTH, plain(served))
+    return {"detected": served.screened.detected, "outcome": served.verdict.outcome}
 
 
 def put_screen(
@@ -177,7 +140,7 @@ def put_screen(
     *,
     seed: int,
     runtime: Runtime,
-) -> Screened:
+) -> Served:
     """Put a screen before a model's service, and ask the service a key's queries.
 
     Args:
@@ -204,20 +167,20 @@ def put_screen(
         calibration=calibration,
         accuracy=accuracy,
     )
-    return Screened(
-        detected=_share(screen(key.queries)),
-        controls_detected=_share(screen(key.controls)),
-        false_alarms=_share(screen(test.inputs)),
+    return Served(
         accuracy=accuracy,
-        wsr=verdict.wsr,
-        p_value=verdict.p_value,
-        outcome=verdict.outcome,
+        verdict=verdict,
+        screened=Screened(
+            detected=_share(screen(key.queries)),
+            controls_detected=_share(screen(key.controls)),
+            flagged=_share(screen(test.inputs)),
+        ),
     )
 
 
-def read_screened(folder: Path) -> Screened:
+def read_served(folder: Path) -> Served:
     """What :func:`run_screen` wrote."""
-    return Screened(**read_json(folder / TRUTH))
+    return read_record(folder / TRUTH, Served)
 
 
 def _share(flags: Tensor) -> float:

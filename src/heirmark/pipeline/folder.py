@@ -30,9 +30,9 @@ from heirmark.pipeline.loading import (
 from heirmark.pipeline.profiles import QUICK
 from heirmark.pipeline.stage import Stage
 from heirmark.pipeline.victim import check_fit
+from heirmark.results.verdict import Calibration
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
-from heirmark.verification.verdict import Calibration
 
 TASK = "task.json"
 TWIN = "twin.json"

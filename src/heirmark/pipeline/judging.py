@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +10,15 @@ from typing import Any
 from torch import Tensor
 
 from heirmark.errors import BadArtifact
-from heirmark.files import atomic_write_bytes, atomic_write_json, read_bytes, read_json
+from heirmark.files import atomic_write_bytes, atomic_write_json, read_bytes
 from heirmark.key import Key
 from heirmark.models.storage import ONNX, load_model
 from heirmark.pipeline.context import Context, context_of, exact
 from heirmark.pipeline.folders import read_training_triggers
 from heirmark.pipeline.stage import Job, Stage
+from heirmark.records import plain, read_record
+from heirmark.results.verdict import Calibration, Verdict
 from heirmark.verification.suspects import Suspect
-from heirmark.verification.verdict import Calibration, Verdict
 from heirmark.verification.verify import calibrate, verify
 
 CALIBRATION = "calibration.json"
@@ -93,15 +93,8 @@ def run_verify(job: Job) -> Mapping[str, Any]:
     training_wsr = None
     if trained is not None:
         training_wsr = _share(suspect.labels(trained[0]) == trained[1])
-    atomic_write_json(
-        job.folder / JUDGED,
-        {
-            "accuracy": measured,
-            "ignorant_accuracy": ignorant,
-            "training_wsr": training_wsr,
-            "verdict": verdict.to_dict(),
-        },
-    )
+    judged = Judged(accuracy=measured, ignorant_accuracy=ignorant, training_wsr=training_wsr, verdict=verdict)
+    atomic_write_json(job.folder / JUDGED, plain(judged))
     return {"accuracy": measured, "outcome": verdict.outcome, "wsr": verdict.wsr}
 
 
@@ -131,19 +124,13 @@ class Judged:
 
     accuracy: float
     ignorant_accuracy: float
-    training_wsr: float | None
+    training_wsr: float | None = None
     verdict: Verdict
 
 
 def read_judged(folder: Path) -> Judged:
     """What :func:`run_verify` wrote."""
-    record = read_json(folder / JUDGED)
-    return Judged(
-        accuracy=record["accuracy"],
-        ignorant_accuracy=record["ignorant_accuracy"],
-        training_wsr=record["training_wsr"],
-        verdict=Verdict.from_json(json.dumps(record["verdict"])),
-    )
+    return read_record(folder / JUDGED, Judged)
 
 
 def read_calibration(path: Path) -> Calibration:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from heirmark.pipeline.judging import Judged
+from heirmark.results.verdict import Verdict
 from heirmark.verification.statistics import binomial_p, least_hits
-from heirmark.verification.verdict import Verdict
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,7 +35,7 @@ from heirmark.report.figures import (
     open_panel,
     styled,
 )
-from heirmark.report.spreads import Spread
+from heirmark.results.spreads import Spread
 
 Look: TypeAlias = tuple[str, tuple[float, ...], str]
 """Colour, dashes in line widths, marker."""

@@ -11,8 +11,8 @@ from markupsafe import Markup
 from heirmark.report.bench import (
     BenchBlock,
     BenchReport,
-    BenchRow,
     Course,
+    axes_of,
     called,
     hits,
     paper_text,
@@ -23,9 +23,10 @@ from heirmark.report.bench import (
     trial_name,
     worst_seed,
 )
-from heirmark.report.content import OUTCOMES
+from heirmark.report.content import OUTCOMES, spread_text
 from heirmark.report.render import environment
-from heirmark.report.spreads import Spread, spread_text
+from heirmark.results.spreads import Spread
+from heirmark.results.summary import Summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ class _Panel:
 
     title: str
     figures: tuple[_Figure, ...]
-    rows: tuple[tuple[str, BenchRow], ...] = ()
+    rows: tuple[tuple[str, Summary], ...] = ()
 
 
 def render_bench(report: BenchReport) -> str:
@@ -76,21 +77,10 @@ def render_bench(report: BenchReport) -> str:
         remarks=remarks,
         worst_seed=worst_seed,
         trial_name=trial_name,
-        standing=standing,
     )
 
 
-def standing(row: BenchRow) -> str:
-    """How many seeds were called marked, in a word: ``"all"``, ``"some"``, ``"none"``; else ``"failed"``, ``"invalid"``."""
-    judged = len(row.seeds) - row.failed
-    if judged == 0:
-        return "failed"
-    if row.invalid == judged:
-        return "invalid"
-    return "all" if row.marked == len(row.seeds) else "some" if row.marked else "none"
-
-
-def _glance(block: BenchBlock) -> tuple[list[str], list[tuple[str, list[BenchRow | None]]]]:
+def _glance(block: BenchBlock) -> tuple[list[str], list[tuple[str, list[Summary | None]]]]:
     """The whole block in one small table: of watermarks and trials, those are its rows of which there are more."""
     trials = {trial: {row.marking: row for row in rows} for _, group in tabled(block) for trial, rows in group}
     markings = list(dict.fromkeys(marking for rows in trials.values() for marking in rows))
@@ -102,22 +92,24 @@ def _glance(block: BenchBlock) -> tuple[list[str], list[tuple[str, list[BenchRow
 
 def _curves(block: BenchBlock, where: str) -> Iterator[_Panel]:
     """Curves by the axis that they share: of a trial with a line a watermark, of watermarks with a figure a trial."""
-    shared: dict[tuple[str, str, str], list[BenchRow]] = {}
+    shared: dict[tuple[str, str, str], list[Summary]] = {}
+    own = axes_of(block)
     for row in block.rows:
-        if row.curve is not None and row.cell is None:
-            shared.setdefault((row.along, row.curve[0], row.group if row.along == "trial" else ""), []).append(row)
+        if row.curve is not None and row.square is None:
+            along = "marking" if own.get(row.marking) == row.curve else "trial"
+            shared.setdefault((along, row.curve[0], row.first.group if along == "trial" else ""), []).append(row)
     for number, ((along, axis, group), rows) in enumerate(shared.items()):
-        parts: dict[str, list[BenchRow]] = {}
+        parts: dict[str, list[Summary]] = {}
         for row in rows:
-            parts.setdefault("" if along == "trial" else _headline(row.trial), []).append(row)
+            parts.setdefault("" if along == "trial" else _headline(row.question), []).append(row)
         yield _Panel(
             title=f"{group}, by {axis}" if group else f"By {axis}",
             figures=tuple(
                 figure
                 for place, (name, members) in enumerate(parts.items())
-                for figure in _axis(members, axis, name, f"{where}-curve-{number}-{place}")
+                for figure in _axis(members, along, axis, name, f"{where}-curve-{number}-{place}")
             ),
-            rows=tuple((_point_name(row), row) for row in rows),
+            rows=tuple((_point_name(row, along), row) for row in rows),
         )
 
 
@@ -125,21 +117,21 @@ def _headline(trial: str) -> str:
     return trial_name(trial) if trial else trial_name(trial).capitalize()
 
 
-def _point_name(row: BenchRow) -> str:
-    if row.along == "trial" and row.curve:
+def _point_name(row: Summary, along: str) -> str:
+    if along == "trial" and row.curve:
         return f"{row.marking}, {row.curve[0]} {row.curve[1]:g}"
-    return f"{row.marking}: {trial_name(row.trial)}"
+    return f"{row.marking}: {trial_name(row.question)}"
 
 
-def _axis(rows: Sequence[BenchRow], axis: str, title: str, where: str) -> Iterator[_Figure]:
+def _axis(rows: Sequence[Summary], along: str, axis: str, title: str, where: str) -> Iterator[_Figure]:
     """One figure of a single line's rates; for several lines one of their WSR and one of their accuracy."""
     from heirmark.report.bench_figures import CONTROL_LOOK, LOOKS, Look, Rates, rate_lines, swatch
 
-    lines: dict[str, list[BenchRow]] = {}
+    lines: dict[str, list[Summary]] = {}
     for row in rows:
-        lines.setdefault(row.marking if row.along == "trial" else family(row.marking), []).append(row)
+        lines.setdefault(row.marking if along == "trial" else family(row.marking), []).append(row)
 
-    def line(members: Sequence[BenchRow], field: str, look: Look) -> Rates:
+    def line(members: Sequence[Summary], field: str, look: Look) -> Rates:
         return Rates(points=tuple((row.curve[1], getattr(row, field)) for row in members if row.curve), look=look)
 
     if len(lines) == 1:
@@ -182,7 +174,7 @@ def family(marking: str) -> str:
     return marking.rpartition(",")[0].strip()
 
 
-def _worst_controls(rows: Sequence[BenchRow]) -> Iterator[tuple[float, Spread]]:
+def _worst_controls(rows: Sequence[Summary]) -> Iterator[tuple[float, Spread]]:
     """At every place the highest WSR of any control."""
     places: dict[float, list[float]] = {}
     for row in rows:
@@ -197,16 +189,16 @@ def _maps(block: BenchBlock, where: str) -> Iterator[_Panel]:
     """A pair of heat maps a trial."""
     from heirmark.report.bench_figures import heat_map
 
-    by_trial: dict[str, list[BenchRow]] = {}
+    by_trial: dict[str, list[Summary]] = {}
     for row in block.rows:
-        if row.cell is not None and row.kind == "verdict":
-            by_trial.setdefault(row.trial, []).append(row)
+        if row.square is not None and row.kind == "verdict":
+            by_trial.setdefault(row.question, []).append(row)
     for number, (trial, rows) in enumerate(by_trial.items()):
         figures = tuple(
             _Figure(
                 title=title,
                 drawing=heat_map(
-                    {row.cell: getattr(row, field).mean for row in rows if row.cell},
+                    {row.square: getattr(row, field).mean for row in rows if row.square},
                     ("source", "target"),
                     f"{where}-map-{number}-{field}",
                     f"Heat map: {title.lower()} in percent; the numbers follow below.",

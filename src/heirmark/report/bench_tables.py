@@ -14,8 +14,6 @@ from heirmark.errors import printable
 from heirmark.report.bench import (
     BenchBlock,
     BenchReport,
-    BenchRow,
-    Kind,
     called,
     hits,
     printed,
@@ -25,9 +23,10 @@ from heirmark.report.bench import (
     tabled,
     trial_name,
 )
-from heirmark.report.content import DASH, percent
+from heirmark.report.content import DASH, percent, spread_text
 from heirmark.report.render import CAPTION
-from heirmark.report.spreads import spread_text
+from heirmark.results.rows import Kind
+from heirmark.results.summary import Summary
 
 VERDICT_COLUMNS = (
     "watermark", "ACC", "worst", "WSR", "worst", "control’s worst WSR", "false alarms", "called marked",
@@ -62,8 +61,8 @@ def _block(block: BenchBlock) -> Iterator[str]:
         yield from _table(("trial", *VERDICT_COLUMNS), [line for row in told for line in _verdict(row)])
     verdicts = [row for row in block.rows if row.kind == "verdict"]
     for heading, points in (
-        ("Points of curves", [row for row in verdicts if row.curve is not None and row.cell is None]),
-        ("Pairs of classes", [row for row in verdicts if row.cell is not None]),
+        ("Points of curves", [row for row in verdicts if row.curve is not None and row.square is None]),
+        ("Pairs of classes", [row for row in verdicts if row.square is not None]),
     ):
         if points:
             yield from (f"### {heading}", "")
@@ -83,7 +82,7 @@ def _block(block: BenchBlock) -> Iterator[str]:
     told_besides = [(row, text) for row in block.rows for text in (*reasons(row), *remarks(row))]
     if told_besides:
         yield from (
-            f"- {_plain(row.marking)}, {_plain(trial_name(row.trial))}: {_plain(text)}" for row, text in told_besides
+            f"- {_plain(row.marking)}, {_plain(trial_name(row.question))}: {_plain(text)}" for row, text in told_besides
         )
         yield ""
 
@@ -94,9 +93,9 @@ def _shifts(block: BenchBlock) -> list[str]:
     return _table(("watermark", *layers), rows)
 
 
-def _verdict(row: BenchRow) -> Iterator[Sequence[str]]:
+def _verdict(row: Summary) -> Iterator[Sequence[str]]:
     figures = ["failed", *[""] * 3]
-    if row.failed < len(row.seeds):
+    if row.failed < len(row.marked):
         figures = [
             spread_text(row.accuracy),
             percent(row.accuracy.lowest),
@@ -105,18 +104,18 @@ def _verdict(row: BenchRow) -> Iterator[Sequence[str]]:
         ]
     # The control is told of in any case: where the marked arm failed it may have been judged.
     control = (percent(row.control_wsr.highest), called(row, "control"))
-    yield (trial_name(row.trial), row.marking, *figures, *control, called(row, "marked"))
+    yield (trial_name(row.question), row.marking, *figures, *control, called(row, "marked"))
     for paper in row.papers:
         rates = [DASH if rate is None else printed(rate) for rate in (paper.accuracy, paper.wsr)]
         yield ("", f"… {paper.source}", rates[0], "", rates[1], "", "", "", "")
 
 
-def _probe(row: BenchRow) -> Sequence[str]:
+def _probe(row: Summary) -> Sequence[str]:
     if row.kind == "search":
         false = f"{row.false_suspects:.1f}" if math.isfinite(row.false_suspects) else DASH
-        return (row.trial, row.marking, hits(row, "marked"), false, hits(row, "control"))
+        return (row.question, row.marking, hits(row, "marked"), false, hits(row, "control"))
     figures = [percent(row.detected), percent(row.flagged), spread_text(row.accuracy), spread_text(row.wsr)]
-    return (row.trial, row.marking, *figures, called(row, "marked"))
+    return (row.question, row.marking, *figures, called(row, "marked"))
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -158,16 +157,16 @@ def bench_table(block: BenchBlock) -> Table:
     return result
 
 
-def _cells(row: BenchRow) -> list[str | Text]:
+def _cells(row: Summary) -> list[str | Text]:
     control = percent(row.control_wsr.highest) + ("!" if row.false_alarms else "")
-    if row.failed == len(row.seeds):
+    if row.failed == len(row.marked):
         return ["", "", "", control, "failed"]
     return [
         percent(row.accuracy.mean),
         spread_text(row.wsr),
         percent(row.wsr.lowest),
         control,
-        Text(called(row, "marked"), style="bold" if row.marked == len(row.seeds) else ""),
+        Text(called(row, "marked"), style="bold" if row.called_marked == len(row.marked) else ""),
     ]
 
 
@@ -194,5 +193,5 @@ def probe_table(block: BenchBlock) -> Table | None:
                 percent(row.wsr.mean),
                 called(row, "marked"),
             ]
-        result.add_row(Text(printable(row.trial)), Text(printable(row.marking)), *figures)
+        result.add_row(Text(printable(row.question)), Text(printable(row.marking)), *figures)
     return result

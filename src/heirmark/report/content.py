@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heirmark.errors import BadConfig, ShapeMismatch
+from heirmark.results.spreads import Spread
 
 OUTCOMES = {"MARKED": "Marked", "NOT_ESTABLISHED": "Not established", "INVALID": "Invalid"}
 """Every outcome of a verification, and how it is written for people."""
@@ -172,6 +173,21 @@ def percent(rate: float | None) -> str:
         ('91.2%', '–')
     """
     return DASH if rate is None or not math.isfinite(rate) else f"{100 * rate:.1f}%"
+
+
+def spread_text(rate: Spread) -> str:
+    """A rate 0..1 over seeds in percent, with the standard deviation where there is one.
+
+    Example:
+        >>> from heirmark.results.spreads import spread_of
+        >>> spread_text(spread_of([0.9, 0.92])), spread_text(spread_of([0.9])), spread_text(spread_of([]))
+        ('91.0 ± 1.4%', '90.0%', '–')
+    """
+    if not math.isfinite(rate.mean):
+        return DASH
+    if not math.isfinite(rate.spread):
+        return percent(rate.mean)
+    return f"{100 * rate.mean:.1f} ± {100 * rate.spread:.1f}%"
 
 
 def points(difference: float) -> str:

@@ -1,7 +1,7 @@
 """Verification: ask a suspect a key's queries, and say what the answers prove."""
 
+from heirmark.results.verdict import FLAGS, OUTCOMES, Calibration, Verdict
 from heirmark.verification.suspects import Suspect
-from heirmark.verification.verdict import FLAGS, OUTCOMES, Calibration, Verdict
 from heirmark.verification.verify import calibrate, verify
 from heirmark.verification.wilcoxon import WilcoxonResult, verify_wilcoxon
 

@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from heirmark.blackbox import ModelFault
 from heirmark.errors import BadArtifact, BadConfig, BadData
 from heirmark.key import Key
+from heirmark.results.verdict import Calibration, Verdict
 from heirmark.runtime import Runtime, generator_of
 from heirmark.verification.statistics import binomial_p, clopper_pearson, mcnemar_p, null_rate
 from heirmark.verification.suspects import Suspect
-from heirmark.verification.verdict import Calibration, Verdict
 
 LEAST_QUERIES = 20
 _FEW_QUERIES = 100

@@ -6,11 +6,12 @@ import json
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from heirmark.errors import BadArtifact, printable
 from heirmark.files import parse_json
+from heirmark.records import plain, record_of
 
 Outcome = Literal["MARKED", "NOT_ESTABLISHED", "INVALID"]
 OUTCOMES: Mapping[Outcome, str] = {
@@ -214,47 +215,14 @@ def _format(kind: type[Any]) -> str:
 
 
 def _to_dict(record: Calibration | Verdict) -> dict[str, Any]:
-    values = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(record).items()}
-    return {"format": _format(type(record)), **values}
-
-
-# How each annotation of the two records looks in JSON, and how it is read; bool is no number here.
-_READERS: Mapping[str, tuple[tuple[type, ...], int | None]] = {
-    "int": ((int,), None),
-    "float": ((int, float), None),
-    "str": ((str,), None),
-    "Outcome": ((str,), None),
-    "tuple[int, ...]": ((int,), -1),
-    "tuple[int, int]": ((int,), 2),
-    "tuple[float, float]": ((int, float), 2),
-    "tuple[float, ...]": ((int, float), -1),
-    "tuple[str, ...]": ((str,), -1),
-}
+    return {"format": _format(type(record)), **plain(record)}
 
 
 def _from_json(kind: type[_T], text: str | bytes) -> _T:
-    what = kind.__name__.lower()
-    data = parse_json(text, source=f"the {what}")
-    names: dict[str, str] = {entry.name: str(entry.type) for entry in fields(kind)}
-    needed = {"format", *(entry.name for entry in fields(kind) if entry.default is MISSING)}
-    if (
-        not isinstance(data, dict)
-        or data.get("format") != _format(kind)
-        or not needed <= set(data) <= {"format", *names}
-    ):
-        raise BadArtifact(f"this is no {what} of format {_format(kind)}: check the file, or update heirmark")
-    values: dict[str, Any] = {}
-    for name, annotation in names.items():
-        if name not in data:
-            continue  # it has a default: a file from before there was such a field
-        types, length = _READERS[annotation]
-        value = data[name]
-        items = value if length is not None and isinstance(value, list) else [value]
-        listed = length is None or (isinstance(value, list) and length in (-1, len(value)))
-        if not listed or not all(isinstance(item, types) and not isinstance(item, bool) for item in items):
-            raise BadArtifact(f"{name} of the {what} is not of type {annotation}: it was changed or damaged")
-        values[name] = value if length is None else tuple(items)
-    try:
-        return kind(**values)
-    except OverflowError:  # integers that no float holds
-        raise BadArtifact(f"the numbers of the {what} are out of range: it was changed or damaged") from None
+    what = f"the {kind.__name__.lower()}"
+    data = parse_json(text, source=what)
+    if not isinstance(data, dict) or data.get("format") != _format(kind):
+        raise BadArtifact(
+            f"this is no {kind.__name__.lower()} of format {_format(kind)}: check the file, or update heirmark"
+        )
+    return record_of(kind, {name: value for name, value in data.items() if name != "format"}, what)

@@ -7,8 +7,6 @@ import statistics
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from heirmark.report.content import DASH, percent
-
 
 @dataclass(frozen=True, kw_only=True)
 class Spread:
@@ -47,17 +45,3 @@ def spread_of(values: Iterable[float]) -> Spread:
         lowest=min(found),
         highest=max(found),
     )
-
-
-def spread_text(rate: Spread) -> str:
-    """A rate 0..1 over seeds in percent, with the standard deviation where there is one.
-
-    Example:
-        >>> spread_text(spread_of([0.9, 0.92])), spread_text(spread_of([0.9])), spread_text(spread_of([]))
-        ('91.0 ± 1.4%', '90.0%', '–')
-    """
-    if not math.isfinite(rate.mean):
-        return DASH
-    if not math.isfinite(rate.spread):
-        return percent(rate.mean)
-    return f"{100 * rate.mean:.1f} ± {100 * rate.spread:.1f}%"
