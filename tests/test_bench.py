@@ -140,8 +140,8 @@ def test_a_probe_of_a_copy_looks_into_the_copy_that_is_judged() -> None:
     for arm in ("marked", "unmarked"):
         copies = {cell.steps[0].name for cell in cells if cell.trial.name == "Knockoff" and cell.arm == arm}
         probed = [cell.goal for cell in cells if cell.probe == "probing a copy" and cell.arm == arm]
-        assert {goal.inputs["held"].name for goal in probed} == copies
-        assert {goal.inputs["inspection"].inputs["held"].name for goal in probed} == copies
+        assert {goal.inputs["victim"].name for goal in probed} == copies
+        assert {goal.inputs["inspection"].inputs["victim"].name for goal in probed} == copies
 
 
 def test_probes_of_one_name_are_refused() -> None:
