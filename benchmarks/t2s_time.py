@@ -29,6 +29,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from heirmark.augmenting import augment
 from heirmark.data import load_task
 from heirmark.files import atomic_write_json
 from heirmark.methods import T2S
@@ -39,7 +40,6 @@ from heirmark.rehearsal.passes import Manner, copies, leaves, run
 from heirmark.rehearsal.student import theft_manner
 from heirmark.runtime import Runtime
 from heirmark.task import Split, Task, make_task
-from heirmark.training import augment
 from provenance import provenance
 from training import finish, timed
 

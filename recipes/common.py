@@ -210,7 +210,9 @@ def ewe_on_photographs(model: Architecture) -> EWE:
         trigger=Entangled(of=of, layers=layers),
         pretraining=replace(usual.pretraining, epochs=50),
         # One batch in five, six times four epochs.
-        training=replace(usual.training, recipe=replace(usual.training.recipe, epochs=24), extras=(16, 16)),
+        training=replace(
+            usual.training, recipe=replace(usual.training.recipe, epochs=24), extras={"watermark": 16, "target": 16}
+        ),
         factors=(1e5, 1e5, 1e5),
         layers=layers,
     )

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from heirmark.asking import predict
 from heirmark.errors import BadConfig, BadData
-from heirmark.joint import Answers, Extra, Phase, fit_jointly
+from heirmark.joint import Extra, Outputs, Phase, fit_jointly
 from heirmark.methods import (
     EWE,
     METHODS,
@@ -40,6 +40,7 @@ from heirmark.models.inner import hidden_layers, listening
 from heirmark.pipeline.loading import with_foreign
 from heirmark.pipeline.profiles import QUICK
 from heirmark.runtime import Runtime
+from heirmark.samples import Samples
 from heirmark.space import decode
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
@@ -355,7 +356,12 @@ def test_ewe_moves_temperatures_and_entangles(tiny_task: Task, clean: nn.Module,
     prepared = Prepared(task=tiny_task, clean=clean, secret=secret, training=drawn)
     found = {}
     for factor in (0.0, 1000.0):
-        method = EWE(model=NET, trigger=trigger, training=Phase(recipe=ADAM, extras=(8, 8)), factors=(factor,) * 3)
+        method = EWE(
+            model=NET,
+            trigger=trigger,
+            training=Phase(recipe=ADAM, extras={"watermark": 8, "target": 8}),
+            factors=(factor,) * 3,
+        )
         history = method.embed(prepared, seed=0, runtime=cpu).history
         assert {name for name in history[0] if name.startswith("weight of ent")} == {
             f"weight of entanglement {n}" for n in (1, 2, 3)
@@ -373,9 +379,10 @@ def test_ewe_moves_temperatures_and_entangles(tiny_task: Task, clean: nn.Module,
         {"factors": (-1.0, 1.0, 1.0)},
         {"temperatures": (0.0, 1.0, 1.0)},
         {"layers": ("head",)},
-        {"training": Phase(recipe=ADAM, extras=(4,))},
-        {"training": Phase(recipe=ADAM, extras=(4, 0))},
-        {"training": Phase(recipe=ADAM, extras=(1, 1))},
+        {"training": Phase(recipe=ADAM, extras={"watermark": 4})},
+        {"training": Phase(recipe=ADAM, extras={"watermark": 4, "target": 0})},
+        {"training": Phase(recipe=ADAM, extras={"watermark": 4, "target": 4, "mixed": 4})},
+        {"training": Phase(recipe=ADAM, extras={"watermark": 1, "target": 1})},
     ],
 )
 def test_ewe_refuses_what_makes_no_sense(changes: dict[str, Any]) -> None:
@@ -395,7 +402,10 @@ def test_ewe_gives_a_small_net_the_last_factors(tiny_task: Task, clean: nn.Modul
     drawn = draw_training(secret, tiny_task, 30, seed=0)
     prepared = Prepared(task=tiny_task, clean=clean, secret=secret, training=drawn)
     method = EWE(
-        model=NET, training=Phase(recipe=ADAM, extras=(8, 8)), factors=(5.0, 4.0, 3.0, 2.0), temperatures=(1.0,) * 4
+        model=NET,
+        training=Phase(recipe=ADAM, extras={"watermark": 8, "target": 8}),
+        factors=(5.0, 4.0, 3.0, 2.0),
+        temperatures=(1.0,) * 4,
     )
     history = method.embed(prepared, seed=0, runtime=cpu).history
     assert [history[0][f"weight of entanglement {number}"] for number in (1, 2, 3)] == [-4, -3, -2]
@@ -482,13 +492,14 @@ def test_extras_can_be_changed_before_the_model_is_asked(tiny_task: Task, cpu: R
 
     model = build("naivenet", input_shape=(1, 16, 16), classes=6, width=4, hidden=16)
     model.register_forward_pre_hook(lambda module, inputs: asked.append(inputs[0].detach()))
-    extra = dataclasses.replace(Extra.alone(tiny_task.owner.inputs[:8], tiny_task.owner.labels[:8]), change=change)
+    samples = Samples(inputs=tiny_task.owner.inputs[:8], targets=tiny_task.owner.labels[:8])
+    extra = Extra(samples=samples, change=change)
 
-    def losses(clean: Answers, extras: Any) -> dict[str, Tensor]:
+    def losses(clean: Outputs, extras: Any) -> dict[str, Tensor]:
         return {"primary": F.cross_entropy(clean.logits, clean.targets)}
 
-    phase = Phase(recipe=Recipe(epochs=1, batch_size=32, learning_rate=1e-3), extras=(3,), share=0.3)
-    fit_jointly(model, tiny_task.owner, [extra], losses, phase, seed=0, runtime=cpu)
+    phase = Phase(recipe=Recipe(epochs=1, batch_size=32, learning_rate=1e-3), extras={"watermark": 3}, share=0.3)
+    fit_jointly(model, tiny_task.owner, {"watermark": extra}, losses, phase, seed=0, runtime=cpu)
     assert set(seen) == {(torch.float32, 3)}
     assert all(bool((batch[-3:] == 0.25).all()) for batch in asked)
 

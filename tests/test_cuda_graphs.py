@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -9,13 +10,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import tapes
 from heirmark import cuda_graphs as graphs
-from heirmark.cuda_graphs import WORTH, gradients_of
+from heirmark.cuda_graphs import WORTH, recorded
+from heirmark.joint import Extra, Outputs, Phase, fit_jointly
+from heirmark.methods import EWE
+from heirmark.methods.base import Prepared, draw_training, settle
+from heirmark.methods.nets import new_model
 from heirmark.models import build
 from heirmark.runtime import Runtime
+from heirmark.samples import Samples
+from heirmark.steps import Figures, Step, backward
 from heirmark.task import Task
 from heirmark.training import Mixed, Recipe, accuracy, fit
+from heirmark.triggers import Patch
 
+NET = "naivenet:width=3,hidden=12,batch_norm=true"
 CHANCES = torch.rand(40, 4, generator=torch.Generator().manual_seed(0))
 
 
@@ -33,27 +43,153 @@ class Looks(nn.Module):
         return inputs if float(inputs.sum()) > -1e9 else -inputs
 
 
+def layer_step(layer: nn.Linear) -> Step:
+    return backward(layer, lambda inputs, labels: {"loss": F.cross_entropy(layer(inputs), labels)})
+
+
+@pytest.fixture
+def taped(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The CPU records, by a stand-in; what happened to each attempt."""
+    fates: list[str] = []
+
+    def record(compute: Callable[[], Figures], device: torch.device) -> Any:
+        fates.append("refused")
+        made = tapes.record(compute, device)
+        fates[-1] = "recorded"
+        return made
+
+    monkeypatch.setitem(graphs.RECORDERS, "cpu", record)
+    return fates
+
+
 @pytest.mark.parametrize("steps", [1, WORTH])
-def test_gradients_are_those_of_the_batch_alone(steps: int, cpu: Runtime) -> None:
+@pytest.mark.parametrize("on_tape", [False, True])
+def test_gradients_are_those_of_the_batch_alone(
+    steps: int, on_tape: bool, cpu: Runtime, request: pytest.FixtureRequest
+) -> None:
+    fates = request.getfixturevalue("taped") if on_tape else []
     layer = nn.Linear(4, 3)
-    gradients = gradients_of(
-        layer, lambda inputs, labels: F.cross_entropy(layer(inputs), labels), runtime=cpu, steps=steps
-    )
+    gradients = recorded(layer, layer_step(layer), runtime=cpu, steps=steps)
     labels = torch.tensor([0, 1])
     gradients(CHANCES[:2], labels)
-    value = gradients(CHANCES[2:4], labels)
+    value = gradients(CHANCES[2:4], labels)["loss"]
     wanted = F.cross_entropy(layer(CHANCES[2:4]), labels)
+    assert isinstance(value, Tensor)
     assert torch.equal(value, wanted)
     assert not value.requires_grad
     (slope,) = torch.autograd.grad(wanted, layer.weight)
     assert layer.weight.grad is not None
     assert torch.equal(layer.weight.grad, slope)
+    assert fates == ["recorded"] * (on_tape and steps == WORTH)
 
 
-def test_layers_of_others_are_not_recorded() -> None:
+def test_two_graphs_of_one_model_leave_their_own_gradients(taped: list[str], cpu: Runtime) -> None:
+    layer, labels = nn.Linear(4, 3), torch.tensor([0, 1])
+    first, second = (recorded(layer, layer_step(layer), runtime=cpu, steps=WORTH) for _ in range(2))
+    for batch, gradients in ((CHANCES[:2], first), (CHANCES[2:4], second), (CHANCES[4:6], first)):
+        gradients(batch, labels)
+    (slope,) = torch.autograd.grad(F.cross_entropy(layer(CHANCES[4:6]), labels), layer.weight)
+    assert layer.weight.grad is not None
+    assert torch.equal(layer.weight.grad, slope)
+    assert taped == ["recorded"] * 2
+
+
+def test_recording_leaves_no_trace_in_what_a_step_changes(taped: list[str], cpu: Runtime) -> None:
+    layer, count = nn.BatchNorm1d(4), torch.zeros(())
+
+    def losses(inputs: Tensor) -> dict[str, Tensor]:
+        count.add_(1)
+        return {"loss": layer(inputs).square().sum() * count}
+
+    gradients = recorded(layer, backward(layer, losses, state=[count]), runtime=cpu, steps=WORTH)
+    for number in (1, 2, 3):
+        gradients(CHANCES[:8])
+        assert (float(count), int(layer.num_batches_tracked)) == (number, number)
+    assert taped == ["recorded"]
+
+
+def test_layers_of_others_and_steps_that_say_so_are_not_recorded(taped: list[str], cpu: Runtime) -> None:
     known = build("resnet18", input_shape=(3, 8, 8), classes=4, seed=0, width=4)
     assert graphs.repeats(known)
     assert not graphs.repeats(nn.Sequential(known, Own()))
+    layer = nn.Linear(4, 3)
+    step = layer_step(layer)
+    weighed = backward(layer, step.gradients, lambda losses, parameters: {"loss": 1.0})
+    foreign = nn.Sequential(layer, Own())
+    assert recorded(foreign, step, runtime=cpu, steps=WORTH) is step.gradients
+    assert recorded(layer, weighed, runtime=cpu, steps=WORTH) is weighed.gradients
+    assert not taped
+
+
+def extra(task: Task, seed: int, companions: int = 0) -> Extra:
+    chosen = torch.randperm(len(task.calibration), generator=torch.Generator().manual_seed(seed))[:20]
+    split = task.calibration.subset(chosen)
+    beside = split.inputs[:, None].repeat(1, companions, *[1] * (split.inputs.ndim - 1))
+    return Extra(samples=Samples(inputs=split.inputs, targets=split.labels), companions=beside)
+
+
+def in_phases(task: Task, cpu: Runtime, model: nn.Module) -> Any:
+    """Joint training with companions, augmentation, weights, and a number that every epoch changes in place."""
+    scale = torch.ones(())
+
+    def losses(clean: Outputs, extras: Mapping[str, Outputs]) -> Mapping[str, Tensor]:
+        mark = extras["mark"]
+        return {
+            "clean": F.cross_entropy(clean.logits, clean.targets) * scale,
+            "mark": F.cross_entropy(mark.logits, mark.targets),
+            "near": (mark.logits[:, None] - mark.companions).square().mean(),
+        }
+
+    phase = Phase(
+        recipe=Recipe(epochs=3, batch_size=8, learning_rate=0.01, augment="crop-flip"), extras={"mark": 3}, share=0.8
+    )
+    return fit_jointly(
+        model, task.owner, {"mark": extra(task, 0, 2)}, losses, phase, seed=1, runtime=cpu, weights={"near": 0.1},
+        before_epoch=lambda epoch: scale.fill_(1 / (1 + epoch)),
+    )  # fmt: skip
+
+
+def alone(task: Task, cpu: Runtime, model: nn.Module) -> Any:
+    recipe = Recipe(epochs=3, batch_size=8, learning_rate=0.01, augment="flip")
+    mixed = Mixed(samples=extra(task, 0).samples, per_batch=4)
+    return fit(model, task.owner.inputs, task.owner.labels, recipe=recipe, seed=1, runtime=cpu, mixed=mixed)
+
+
+def entangled(task: Task, cpu: Runtime, model: nn.Module) -> Any:
+    """Its loss changes temperatures in place at every step."""
+    phase = Phase(
+        recipe=Recipe(epochs=3, batch_size=8, optimizer="adam", learning_rate=1e-3),
+        extras={"watermark": 4, "target": 4},
+    )
+    method = EWE(model=NET, trigger=Patch(), triggers=20, training=phase)
+    secret = settle(method.trigger, task, model, seed=0, runtime=cpu)
+    drawn = draw_training(secret, task, 20, seed=0)
+    made = method.embed(Prepared(task=task, clean=model, secret=secret, training=drawn), seed=0, runtime=cpu)
+    model.load_state_dict(made.model.state_dict())
+    return made.history
+
+
+TRAININGS: dict[str, Callable[[Task, Runtime, nn.Module], Any]] = {
+    "fit": alone,
+    "fit jointly": in_phases,
+    "ewe": entangled,
+}
+
+
+@pytest.mark.parametrize("name", TRAININGS)
+def test_a_recorded_training_is_the_same_training(
+    name: str, tiny_task: Task, cpu: Runtime, request: pytest.FixtureRequest
+) -> None:
+    def trained() -> tuple[Any, dict[str, Tensor]]:
+        model = new_model(tiny_task, NET, seed=0)
+        return TRAININGS[name](tiny_task, cpu, model), model.state_dict()
+
+    wanted, expected = trained()
+    fates = request.getfixturevalue("taped")
+    found, state = trained()
+    assert fates == ["recorded"]
+    assert found == wanted
+    assert all(torch.equal(state[key], value) for key, value in expected.items())
 
 
 def test_a_trained_model_keeps_no_gradients(tiny_task: Task, cpu: Runtime) -> None:
@@ -74,11 +210,11 @@ def test_played_steps_give_what_single_ones_do(
     precision: str, name: str, options: dict[str, Any], tiny_task: Task, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     split, runtime = tiny_task.owner, Runtime(device="cuda", precision=precision)
-    mixed = Mixed(inputs=split.inputs[:8], targets=split.labels[:8], per_batch=4)
+    mixed = Mixed(samples=Samples(inputs=split.inputs[:8], targets=split.labels[:8]), per_batch=4)
     recipe = Recipe(epochs=12, batch_size=16, learning_rate=0.05, augment="crop-flip")
-    recorded: list[object] = []
+    graphed: list[object] = []
     graph = torch.cuda.CUDAGraph
-    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: recorded.append(made := graph()) or made)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graphed.append(made := graph()) or made)
 
     def trained() -> tuple[tuple[float, ...], dict[str, Tensor]]:
         model = build(name, input_shape=tiny_task.input_shape, classes=len(tiny_task.classes), seed=0, **options)
@@ -88,12 +224,12 @@ def test_played_steps_give_what_single_ones_do(
     torch.backends.cudnn.deterministic, before = True, torch.backends.cudnn.deterministic
     try:
         losses, state = trained()
-        assert len(recorded) == 1
+        assert len(graphed) == 1
         monkeypatch.setattr(graphs, "WORTH", 10**9)
         wanted, expected = trained()
     finally:
         torch.backends.cudnn.deterministic = before
-    assert len(recorded) == 1
+    assert len(graphed) == 1
     assert losses == pytest.approx(wanted, rel=0.02)
     assert losses[0] == pytest.approx(wanted[0], rel=1e-3)
     counted = [name for name in state if name.endswith("num_batches_tracked")]

@@ -31,6 +31,7 @@ from heirmark.attacks.detection.stimulation import choose_layers, layers_of, sti
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec, build, specify
 from heirmark.runtime import Runtime
+from heirmark.samples import Samples
 from heirmark.task import Split, Task
 from heirmark.training import Mixed, Recipe, accuracy, fit
 
@@ -82,7 +83,7 @@ def trained(tiny_task: Task, spec: ModelSpec, cpu: Runtime) -> Callable[..., nn.
 def twins(trained: Callable[..., nn.Module], tiny_task: Task) -> tuple[nn.Module, nn.Module]:
     """A net with a planted trigger and one without, of the same seed."""
     others = patched(tiny_task.owner.inputs[tiny_task.owner.labels != TARGET])
-    planted = Mixed(inputs=others, targets=torch.full((len(others),), TARGET), per_batch=8)
+    planted = Mixed(samples=Samples(inputs=others, targets=torch.full((len(others),), TARGET)), per_batch=8)
     return trained(planted, 2), trained(None, 2)
 
 
@@ -91,7 +92,7 @@ def halved(trained: Callable[..., nn.Module], tiny_task: Task) -> nn.Module:
     """A net that says 3 to every left half of class 0 with the right half of class 1."""
     owner = tiny_task.owner
     made = halves(owner.inputs[owner.labels == 0], owner.inputs[owner.labels == 1])
-    return trained(Mixed(inputs=made, targets=torch.full((len(made),), 3), per_batch=6))
+    return trained(Mixed(samples=Samples(inputs=made, targets=torch.full((len(made),), 3)), per_batch=6))
 
 
 # ---------------------------------------------------------------- the outlier rule

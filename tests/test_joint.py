@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import pytest
@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
-from heirmark.joint import Answers, Extra, Phase, fit_jointly, fixed, mgda
+from heirmark.joint import Extra, Outputs, Phase, check_sets, fit_jointly, mgda
 from heirmark.models import build
 from heirmark.runtime import Runtime
+from heirmark.samples import Samples
 from heirmark.task import Split
 from heirmark.training import Recipe, fit
 
@@ -35,22 +36,19 @@ def extra(count: int = 6, companions: int = 2) -> Extra:
     generator = torch.Generator().manual_seed(6)
     inputs = torch.randint(256, (count, 1, 16, 16), generator=generator, dtype=torch.uint8)
     beside = torch.randint(256, (count, companions, 1, 16, 16), generator=generator, dtype=torch.uint8)
-    return Extra(inputs=inputs, targets=torch.full((count,), 3), companions=beside)
+    return Extra(samples=Samples(inputs=inputs, targets=torch.full((count,), 3)), companions=beside)
 
 
-def losses(clean: Answers, extras: Sequence[Answers | None]) -> Mapping[str, Tensor]:
+def losses(clean: Outputs, extras: Mapping[str, Outputs]) -> Mapping[str, Tensor]:
     found = {"clean": F.cross_entropy(clean.logits, clean.targets)}
-    for number, answers in enumerate(extras):
-        if answers is not None:
-            found[f"extra {number}"] = F.cross_entropy(answers.logits, answers.targets)
-    return found
+    return found | {name: F.cross_entropy(outputs.logits, outputs.targets) for name, outputs in extras.items()}
 
 
 def test_without_extras_it_is_plain_training(cpu: Runtime) -> None:
     plain, joint = net(), net()
     split = data()
     wanted = fit(plain, split.inputs, split.labels, recipe=RECIPE, seed=3, runtime=cpu)
-    rows = fit_jointly(joint, split, [], losses, Phase(recipe=RECIPE, extras=()), seed=3, runtime=cpu)
+    rows = fit_jointly(joint, split, {}, losses, Phase(recipe=RECIPE), seed=3, runtime=cpu)
     assert [row["clean"] for row in rows] == pytest.approx(list(wanted))
     for one, other in zip(plain.parameters(), joint.parameters(), strict=True):
         torch.testing.assert_close(one, other)
@@ -60,10 +58,9 @@ def test_without_extras_it_is_plain_training(cpu: Runtime) -> None:
 def test_all_samples_go_through_in_one_batch_and_companions_have_no_gradient(cpu: Runtime) -> None:
     seen: list[tuple[int, list[tuple[int, ...]]]] = []
 
-    def watch(clean: Answers, extras: Sequence[Answers | None]) -> Mapping[str, Tensor]:
-        first = extras[0]
-        assert first is not None
-        assert extras[1] is None
+    def watch(clean: Outputs, extras: Mapping[str, Outputs]) -> Mapping[str, Tensor]:
+        assert set(extras) == {"mark"}
+        first = extras["mark"]
         assert not first.companions.requires_grad
         assert first.logits.requires_grad
         seen.append((len(clean.logits), [tuple(first.logits.shape), tuple(first.companions.shape)]))
@@ -72,8 +69,9 @@ def test_all_samples_go_through_in_one_batch_and_companions_have_no_gradient(cpu
     model = net()
     sizes: list[int] = []
     model.register_forward_hook(lambda module, inputs, output: sizes.append(len(output)))
-    phase = Phase(recipe=RECIPE, extras=(3, 0), share=0.5)
-    fit_jointly(model, data(), [extra(), extra(5, 0)], watch, phase, seed=0, runtime=cpu)
+    phase = Phase(recipe=RECIPE, extras={"mark": 3, "evasion": 0, "absent": 2}, share=0.5)
+    sets = {"mark": extra(), "evasion": extra(5, 0), "absent": None}
+    fit_jointly(model, data(), sets, watch, phase, seed=0, runtime=cpu)
     assert seen == [(8, [(3, 4), (3, 2, 4)])] * 4, "half the data is two batches an epoch"
     assert sizes == [8 + 3 + 6] * 4
 
@@ -82,12 +80,12 @@ def test_weights_reach_the_gradient(cpu: Runtime) -> None:
     def gradient(weights: dict[str, float]) -> Tensor:
         model = net()
         before = torch.cat([p.detach().clone().flatten() for p in model.parameters()])
-        phase = Phase(recipe=Recipe(epochs=1, batch_size=32, momentum=0.0, weight_decay=0.0), extras=(4,))
-        rows = fit_jointly(model, data(), [extra()], losses, phase, seed=0, weigh=fixed(weights), runtime=cpu)
-        assert rows[0]["weight of extra 0"] == weights.get("extra 0", 1.0)
+        phase = Phase(recipe=Recipe(epochs=1, batch_size=32, momentum=0.0, weight_decay=0.0), extras={"mark": 4})
+        rows = fit_jointly(model, data(), {"mark": extra()}, losses, phase, seed=0, weights=weights, runtime=cpu)
+        assert rows[0]["weight of mark"] == weights.get("mark", 1.0)
         return torch.cat([p.detach().flatten() for p in model.parameters()]) - before
 
-    none, single, double = (gradient({"extra 0": weight}) for weight in (0.0, 1.0, 2.0))
+    none, single, double = (gradient({"mark": weight}) for weight in (0.0, 1.0, 2.0))
     torch.testing.assert_close(double - none, 2 * (single - none), rtol=1e-3, atol=1e-6)
 
 
@@ -122,44 +120,58 @@ def test_losses_that_are_absent_are_not_missed(cpu: Runtime) -> None:
 
 def test_mgda_weighs_every_step(cpu: Runtime) -> None:
     rows = fit_jointly(
-        net(), data(), [extra()], losses, Phase(recipe=RECIPE, extras=(4,)), seed=0, weigh=mgda("loss+"), runtime=cpu
+        net(),
+        data(),
+        {"mark": extra()},
+        losses,
+        Phase(recipe=RECIPE, extras={"mark": 4}),
+        seed=0,
+        weights=mgda("loss+"),
+        runtime=cpu,
     )
     for row in rows:
-        assert row["weight of clean"] + row["weight of extra 0"] == pytest.approx(1, abs=1e-6)
+        assert row["weight of clean"] + row["weight of mark"] == pytest.approx(1, abs=1e-6)
         assert 0 <= row["weight of clean"] <= 1
 
 
 def test_same_seed_same_net_and_inputs_untouched(cpu: Runtime, unchanged_globals: Callable[[], Any]) -> None:
     split, more = data(), extra()
-    before = copy.deepcopy((split.inputs, more.inputs, more.companions))
+    before = copy.deepcopy((split.inputs, more.samples.inputs, more.companions))
     nets = [net(), net()]
     with unchanged_globals():
         for model in nets:
-            fit_jointly(model, split, [more], losses, Phase(recipe=RECIPE, extras=(4,)), seed=1, runtime=cpu)
+            fit_jointly(
+                model, split, {"mark": more}, losses, Phase(recipe=RECIPE, extras={"mark": 4}), seed=1, runtime=cpu
+            )
     for one, other in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         assert torch.equal(one, other)
-    for kept, now in zip(before, (split.inputs, more.inputs, more.companions), strict=True):
+    for kept, now in zip(before, (split.inputs, more.samples.inputs, more.companions), strict=True):
         assert torch.equal(kept, now)
 
 
 def test_epochs_are_announced_before_they_start(cpu: Runtime) -> None:
     told: list[int] = []
-    fit_jointly(net(), data(), [], losses, Phase(recipe=RECIPE, extras=()), seed=0, on_epoch=told.append, runtime=cpu)
+    fit_jointly(net(), data(), {}, losses, Phase(recipe=RECIPE), seed=0, before_epoch=told.append, runtime=cpu)
     assert told == [0, 1]
 
 
 def test_mistakes_name_their_remedy(cpu: Runtime) -> None:
     with pytest.raises(BadConfig, match="share must lie"):
-        Phase(recipe=RECIPE, extras=(), share=0.0)
+        Phase(recipe=RECIPE, share=0.0)
     with pytest.raises(BadConfig, match="extras may not be negative"):
-        Phase(recipe=RECIPE, extras=(-1,))
-    with pytest.raises(ShapeMismatch, match="one number a set"):
-        fit_jointly(net(), data(), [], losses, Phase(recipe=RECIPE, extras=(1,)), seed=0, runtime=cpu)
-    empty = Extra.alone(data().inputs[:0], data().labels[:0])
-    with pytest.raises(ShapeMismatch, match="no sample of an empty one"):
-        fit_jointly(net(), data(), [empty], losses, Phase(recipe=RECIPE, extras=(1,)), seed=0, runtime=cpu)
-    with pytest.raises(BadData, match="lower learning_rate"):
+        Phase(recipe=RECIPE, extras={"mark": -1})
+    other = Phase(recipe=RECIPE, extras={"mark": 1})
+    with pytest.raises(
+        BadConfig, match="no samples 'mark' join a batch here: extras of a phase count watermark and evasion"
+    ):
+        check_sets([other], "watermark", "evasion")
+    with pytest.raises(BadConfig, match="no samples 'mark' join"):
+        fit_jointly(net(), data(), {"watermark": None}, losses, other, seed=0, runtime=cpu)
+    empty = Extra(samples=Samples(inputs=data().inputs[:0], targets=data().labels[:0]))
+    with pytest.raises(ShapeMismatch, match="samples of an empty set"):
+        fit_jointly(net(), data(), {"mark": empty}, losses, other, seed=0, runtime=cpu)
+    with pytest.raises(BadData, match=r"the training's x became nan in epoch 1: lower learning_rate"):
         fit_jointly(
-            net(), data(), [], lambda clean, extras: {"x": clean.logits.sum() * float("nan")},
-            Phase(recipe=RECIPE, extras=()), seed=0, runtime=cpu,
+            net(), data(), {}, lambda clean, extras: {"x": clean.logits.sum() * float("nan")},
+            Phase(recipe=RECIPE), seed=0, runtime=cpu,
         )  # fmt: skip

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from heirmark.asking import predict
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
-from heirmark.joint import Answers, Phase, mgda
+from heirmark.joint import Outputs, Phase, mgda
 from heirmark.methods import (
     EWE,
     SSWP,
@@ -72,7 +72,7 @@ def test_combination_loss_is_the_sum_of_divergences(count: int, kinds: int, clas
         for kind in range(kinds):
             q = others[row, kind].softmax(0).tolist()
             wanted += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)) / count
-    answers = Answers(logits=own, targets=torch.zeros(count, dtype=torch.long), companions=others)
+    answers = Outputs(logits=own, targets=torch.zeros(count, dtype=torch.long), companions=others)
     assert float(combination_loss(answers)) == pytest.approx(wanted, abs=1e-12)
 
 
@@ -102,8 +102,8 @@ def mea(**changes: Any) -> MEADefender:
         "evasion": ("left", "pixels"),
         "key_size": 30,
         "pretraining": ADAM,
-        "first": Phase(recipe=replace(ADAM, epochs=1), extras=(2, 0)),
-        "second": Phase(recipe=replace(ADAM, epochs=1), extras=(4, 2)),
+        "first": Phase(recipe=replace(ADAM, epochs=1), extras={"watermark": 2}),
+        "second": Phase(recipe=replace(ADAM, epochs=1), extras={"watermark": 4, "evasion": 2}),
     }
     return MEADefender(**{**settings, **changes})
 
@@ -162,7 +162,11 @@ def test_nested_weighs_the_two_watermark_losses_first(
 
 def test_pretrained_starts_from_the_clean_model(tiny_task: Task, clean: nn.Module, cpu: Runtime) -> None:
     still = replace(ADAM, epochs=0)
-    method = mea(start="clean", first=Phase(recipe=still, extras=(1, 0)), second=Phase(recipe=still, extras=(1, 0)))
+    method = mea(
+        start="clean",
+        first=Phase(recipe=still, extras={"watermark": 1}),
+        second=Phase(recipe=still, extras={"watermark": 1}),
+    )
     model = method.embed(prepared(tiny_task, clean, method.trigger, cpu), seed=0, runtime=cpu).model
     assert model is not clean
     for one, other in zip(model.parameters(), clean.parameters(), strict=True):
@@ -231,7 +235,7 @@ def test_centroids_are_means_by_class() -> None:
 def test_deeptracers_losses(
     changes: dict[str, Any], wanted: set[str], tiny_task: Task, clean: nn.Module, cpu: Runtime
 ) -> None:
-    phase = Phase(recipe=replace(ADAM, epochs=1), extras=(4,))
+    phase = Phase(recipe=replace(ADAM, epochs=1), extras={"watermark": 4})
     method = DeepTracer(model=NET, first=phase, second=phase, pretraining=ADAM, **changes)
     history = method.embed(prepared(tiny_task, clean, Patch(), cpu), seed=0, runtime=cpu).history
     assert {name for name in history[0] if name.startswith("weight of")} == {f"weight of {name}" for name in wanted}
@@ -250,7 +254,7 @@ def test_centroids_are_of_what_trains_with_its_true_labels(
         return class_centroids(outputs, labels, classes)
 
     monkeypatch.setattr("heirmark.methods.deeptracer.class_centroids", spy)
-    phase = Phase(recipe=replace(ADAM, epochs=1), extras=(4,))
+    phase = Phase(recipe=replace(ADAM, epochs=1), extras={"watermark": 4})
     DeepTracer(model=NET, first=phase, second=phase, pretraining=ADAM).embed(start, seed=0, runtime=cpu)
     assert len(start.data) < len(tiny_task.owner)
     assert seen == [start.data.labels.tolist()] * 2
@@ -444,7 +448,7 @@ def test_a_trigger_of_the_first_phase_alone_is_refused() -> None:
 def test_the_rehearsed_thief_starts_clean_and_the_target_watermarked(
     tiny_task: Task, clean: nn.Module, cpu: Runtime, tiny_task_of: Callable[..., Task]
 ) -> None:
-    phase = Phase(recipe=replace(ADAM, epochs=2), extras=(6,))
+    phase = Phase(recipe=replace(ADAM, epochs=2), extras={"watermark": 6})
     method = T2S(
         model=NET, trigger=Patch(source=1, target=2), triggers=40, key_size=20, pretraining=ADAM,
         watermark=DeepTracer(first=phase, second=phase), rehearsal=Rehearsal(epochs=1, batch_size=48, trigger_batch=8),
@@ -460,14 +464,14 @@ def test_the_rehearsed_thief_starts_clean_and_the_target_watermarked(
     ("make", "words"),
     [
         (lambda: mea(triggers=0), "must be positive"),
-        (lambda: mea(first=Phase(recipe=ADAM, extras=(1,))), "two numbers"),
+        (lambda: mea(first=Phase(recipe=ADAM, extras={"mixed": 1})), "count watermark and evasion samples"),
         (lambda: mea(without=("utility",)), "unknown without 'utility'"),
         (lambda: mea(evasion=("upside",)), "unknown evasion 'upside'"),
         (lambda: mea(weighting="even"), "unknown weighting 'even'"),
         (lambda: DeepTracer(key_size=0), "must be positive"),
         (lambda: DeepTracer(margin=0.0), "margin must be positive"),
         (lambda: DeepTracer(weight_intra=-1.0), "may not be negative"),
-        (lambda: DeepTracer(second=Phase(recipe=ADAM, extras=(1, 1))), "one number"),
+        (lambda: DeepTracer(second=Phase(recipe=ADAM, extras={"evasion": 1})), "count watermark samples"),
         (lambda: DeepTracer(centroids="mean"), "unknown centroids 'mean'"),  # type: ignore[arg-type]
         (lambda: FeatureSharing(frozen=-1), "may not be negative"),
         (lambda: FeatureSharing(trigger_batch=0), "must be positive"),
@@ -490,7 +494,7 @@ def test_a_filter_needs_as_many_candidates_as_the_key_has_samples(tiny_task: Tas
 @pytest.mark.parametrize(
     "method",
     [
-        EWE(model=NET, training=Phase(recipe=ADAM, extras=(2, 2)), trigger=Patch()),
+        EWE(model=NET, training=Phase(recipe=ADAM, extras={"watermark": 2, "target": 2}), trigger=Patch()),
         FeatureSharing(model=NET),
         MEADefender(model=NET, start="clean"),
         Abstract(model=NET, start="pretrained"),
@@ -522,8 +526,8 @@ def test_inputs_that_are_no_images_are_refused_with_the_right_remedy(cpu: Runtim
     with pytest.raises(ShapeMismatch, match="'alexnet' takes images"):
         DeepTracer(model=net, trigger=Feature())(task, seed=0, runtime=cpu, clean=asked)
     phases = {
-        "first": Phase(recipe=replace(ADAM, epochs=1), extras=(2, 0)),
-        "second": Phase(recipe=replace(ADAM, epochs=1), extras=(2, 2)),
+        "first": Phase(recipe=replace(ADAM, epochs=1), extras={"watermark": 2}),
+        "second": Phase(recipe=replace(ADAM, epochs=1), extras={"watermark": 2, "evasion": 2}),
     }
     blending = MEADefender(model=net, trigger=Mix(combiner=PixelBlend()), triggers=10, key_size=10, **phases)
     with pytest.raises(BadConfig, match="set evasion_samples=0"):

@@ -17,13 +17,16 @@ from torch import Tensor, nn
 
 from heirmark.attacks import DistillTo
 from heirmark.attacks.extraction.learning import learn
+from heirmark.augmenting import augment
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.layout import channels_last
 from heirmark.models import build, specify
 from heirmark.runtime import Runtime, derive_seed
+from heirmark.samples import Samples, ShuffledIndex
 from heirmark.space import decode
+from heirmark.steps import backward
 from heirmark.task import Split, Task
-from heirmark.training import Mixed, Recipe, Rotation, accuracy, augment, descend, fit
+from heirmark.training import Mixed, Recipe, accuracy, descend, fit
 
 
 def net(task: Task, seed: int = 0, name: str = "naivenet", **options: Any) -> nn.Module:
@@ -203,7 +206,7 @@ def test_accuracy_is_the_share_of_right_answers(cpu: Runtime) -> None:
 def test_one_hot_soft_labels_equal_hard_labels(with_triggers: bool, tiny_task: Task, cpu: Runtime) -> None:
     split = tiny_task.owner
     extra = tiny_task.calibration.subset(torch.arange(20))
-    mixed = Mixed(inputs=extra.inputs, targets=extra.labels, per_batch=8) if with_triggers else None
+    mixed = Mixed(samples=Samples(inputs=extra.inputs, targets=extra.labels), per_batch=8) if with_triggers else None
     recipe = Recipe(epochs=1, batch_size=32, learning_rate=0.02)
     models, losses = [], []
     for targets in (split.labels, F.one_hot(split.labels, 6).float()):
@@ -238,7 +241,9 @@ def test_soft_labels_may_be_in_double_precision(cpu: Runtime) -> None:
 @pytest.mark.parametrize(("count", "per_batch"), [(12, 3), (10, 4), (3, 5), (1, 2), (7, 7)])
 def test_exactly_so_many_samples_join_every_batch_and_none_twice_in_a_round(count: int, per_batch: int) -> None:
     model = Recorder(2, 2)
-    mixed = Mixed(inputs=numbered(count, offset=1000), targets=torch.ones(count).long(), per_batch=per_batch)
+    mixed = Mixed(
+        samples=Samples(inputs=numbered(count, offset=1000), targets=torch.ones(count).long()), per_batch=per_batch
+    )
     recipe = Recipe(epochs=4, batch_size=6, learning_rate=1e-9)
     fit(model, numbered(30), torch.zeros(30).long(), recipe=recipe, seed=0, mixed=mixed)
     shown = numbers(model.batches)
@@ -256,7 +261,7 @@ def test_mixed_in_samples_keep_their_own_targets(soft: bool) -> None:
     # Clean samples are of class 0 and look one way, the others are of class 1 and look the other way.
     model = Recorder(2, 2)
     targets = F.one_hot(torch.zeros(8).long(), 2).float() if soft else torch.zeros(8).long()
-    mixed = Mixed(inputs=torch.tensor([[0.0, 1.0]]), targets=torch.tensor([1]), per_batch=2)
+    mixed = Mixed(samples=Samples(inputs=torch.tensor([[0.0, 1.0]]), targets=torch.tensor([1])), per_batch=2)
     recipe = Recipe(epochs=30, batch_size=4, learning_rate=0.1)
     fit(model, torch.tensor([[1.0, 0.0]]).expand(8, 2), targets, recipe=recipe, seed=0, mixed=mixed)
     assert model(torch.eye(2)).argmax(1).tolist() == [0, 1]
@@ -275,7 +280,7 @@ def test_mixed_in_samples_are_never_augmented() -> None:
 
     images = torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     model = Look()
-    mixed = Mixed(inputs=images[:4], targets=torch.zeros(4).long(), per_batch=2)
+    mixed = Mixed(samples=Samples(inputs=images[:4], targets=torch.zeros(4).long()), per_batch=2)
     fit(
         model,
         images,
@@ -291,16 +296,15 @@ def test_mixed_in_samples_are_never_augmented() -> None:
 
 
 @given(st.integers(1, 12), st.lists(st.none(), min_size=1, max_size=9), st.integers(0, 15), st.integers(0, 2**40))
-def test_a_rotation_gives_shuffles_one_after_another(count: int, draws: list[None], per_batch: int, seed: int) -> None:
-    rotation = Rotation(numbered(count), torch.arange(count) * 10, per_batch)
-    generator = torch.Generator().manual_seed(seed)
+def test_a_shuffled_index_gives_shuffles_one_after_another(
+    count: int, draws: list[None], per_batch: int, seed: int
+) -> None:
+    index, generator = ShuffledIndex(count, per_batch), torch.Generator().manual_seed(seed)
     drawn: list[int] = []
     for _ in draws:
-        inputs, targets = rotation.draw(generator)
-        assert inputs.dtype == torch.float32
-        assert len(inputs) == len(targets) == per_batch
-        assert targets.tolist() == [10 * int(row[0]) for row in inputs]
-        drawn += [int(row[0]) for row in inputs]
+        positions = index.draw(generator)
+        assert positions.shape == (per_batch,)
+        drawn += positions.tolist()
     uses = Counter(drawn)
     assert max(uses.values(), default=0) - min((uses[number] for number in range(count)), default=0) <= 1
     for start in range(0, len(drawn), count):
@@ -308,10 +312,10 @@ def test_a_rotation_gives_shuffles_one_after_another(count: int, draws: list[Non
         assert len(set(part)) == len(part)
 
 
-def test_rotations_with_one_seed_agree_and_shuffle_anew() -> None:
+def test_shuffled_indices_with_one_seed_agree_and_shuffle_anew() -> None:
     def draw(seed: int) -> list[int]:
-        rotation, generator = Rotation(numbered(20), torch.arange(20), 20), torch.Generator().manual_seed(seed)
-        return [int(row[0]) for _ in range(2) for row in rotation.draw(generator)[0]]
+        index, generator = ShuffledIndex(20, 20), torch.Generator().manual_seed(seed)
+        return [position for _ in range(2) for position in index.draw(generator).tolist()]
 
     assert draw(1) == draw(1) != draw(2)
     assert draw(1)[:20] != draw(1)[20:]
@@ -441,13 +445,16 @@ def test_a_loss_of_ones_own_sees_every_batch_until_one_says_stop(cpu: Runtime) -
         batches.append(chosen)
         return (inputs[chosen],)
 
-    def loss(batch: Tensor) -> Tensor:
+    def loss(batch: Tensor) -> dict[str, Tensor]:
         modes.append(model.training)
-        return model(batch).square().sum() + len(batch)
+        return {"size": model(batch).square().sum() + len(batch)}
 
     recipe = Recipe(epochs=9, batch_size=3, learning_rate=1e-9)
-    losses = descend(model, 7, draw, loss, recipe=recipe, seed=0, runtime=cpu, stop=lambda: next(epochs))
-    assert losses == (3.0, 3.0)
+    rows = descend(
+        model, 7, draw, backward(model, loss), recipe=recipe, seed=0, runtime=cpu, stop=lambda: next(epochs),
+        after_epoch=lambda epoch: {"twice": 2.0 * epoch},
+    )  # fmt: skip
+    assert rows == ({"epoch": 1.0, "twice": 0.0, "size": 3.0}, {"epoch": 2.0, "twice": 2.0, "size": 3.0})
     assert [len(batch) for batch in batches] == [3, 3, 3, 3]
     assert all(len(set(torch.cat(batches[start : start + 2]).tolist())) == 6 for start in (0, 2))
     assert all(modes)
@@ -481,9 +488,8 @@ def test_inputs_and_targets_have_to_fit(inputs: int, targets: int) -> None:
 
 @pytest.mark.parametrize(("inputs", "targets"), [(0, 0), (3, 2)])
 def test_mixed_in_inputs_and_targets_have_to_fit(inputs: int, targets: int) -> None:
-    mixed = Mixed(inputs=numbered(inputs), targets=torch.zeros(targets).long(), per_batch=1)
     with pytest.raises(ShapeMismatch, match=f"{inputs} mixed-in inputs and {targets} targets"):
-        fit(Recorder(2, 2), numbered(4), torch.zeros(4).long(), recipe=Recipe(), seed=0, mixed=mixed)
+        Mixed(samples=Samples(inputs=numbered(inputs), targets=torch.zeros(targets).long()), per_batch=1)
 
 
 def test_a_loss_that_is_no_number_stops_the_training(tiny_task: Task, cpu: Runtime) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from heirmark.attacks.extraction.learning import learn
-from heirmark.joint import Answers, Extra, Phase, fit_jointly, mgda
+from heirmark.joint import Extra, Outputs, Phase, fit_jointly, mgda
 from heirmark.models import build
 from heirmark.runtime import Runtime, to_device
+from heirmark.samples import Samples
 from heirmark.task import Split, Task
 from heirmark.training import Mixed, Recipe, fit
 from heirmark.tuning import Monitor, Rehearsal, rehearse
@@ -79,12 +80,12 @@ Loop = Callable[[Split, Split, Runtime], object]
 
 
 def plain(data: Split, extra: Split, runtime: Runtime) -> None:
-    mixed = Mixed(inputs=extra.inputs, targets=extra.labels, per_batch=5)
+    mixed = Mixed(samples=Samples(inputs=extra.inputs, targets=extra.labels), per_batch=5)
     fit(net(), data.inputs, data.labels, recipe=RECIPE, seed=0, runtime=runtime, mixed=mixed)
 
 
 def mixed_soft(data: Split, extra: Split, runtime: Runtime) -> None:
-    mixed = Mixed(inputs=extra.inputs, targets=extra.labels, per_batch=5)
+    mixed = Mixed(samples=Samples(inputs=extra.inputs, targets=extra.labels), per_batch=5)
     soft = F.one_hot(data.labels, 6).float()
     fit(net(), data.inputs, soft, recipe=RECIPE, seed=0, runtime=runtime, mixed=mixed)
 
@@ -94,17 +95,14 @@ def soft(data: Split, extra: Split, runtime: Runtime) -> None:
     learn(net(), data.inputs, (targets,), F.cross_entropy, recipe=RECIPE, seed=0, runtime=runtime)
 
 
-def losses(clean: Answers, extras: Sequence[Answers | None]) -> Mapping[str, Tensor]:
+def losses(clean: Outputs, extras: Mapping[str, Outputs]) -> Mapping[str, Tensor]:
     found = {"clean": F.cross_entropy(clean.logits, clean.targets)}
-    for number, answers in enumerate(extras):
-        assert answers is not None
-        found[f"extra {number}"] = F.cross_entropy(answers.logits, answers.targets)
-    return found
+    return found | {name: F.cross_entropy(outputs.logits, outputs.targets) for name, outputs in extras.items()}
 
 
 def jointly(data: Split, extra: Split, runtime: Runtime) -> None:
-    sets = [Extra.alone(extra.inputs, extra.labels)]
-    fit_jointly(net(), data, sets, losses, Phase(recipe=RECIPE, extras=(4,)), seed=0, runtime=runtime)
+    sets = {"watermark": Extra(samples=Samples(inputs=extra.inputs, targets=extra.labels))}
+    fit_jointly(net(), data, sets, losses, Phase(recipe=RECIPE, extras={"watermark": 4}), seed=0, runtime=runtime)
 
 
 def rehearsed(**options: Any) -> Loop:
@@ -151,9 +149,10 @@ def test_more_steps_take_no_more_looks(name: str, looks: Looks, tiny_task: Task,
 
 def test_weighing_by_mgda_takes_one_look_a_step(looks: Looks, tiny_task: Task, cpu: Runtime) -> None:
     def run(data: Split, extra: Split, runtime: Runtime) -> None:
-        sets = [Extra.alone(extra.inputs, extra.labels)] * 2
-        phase = Phase(recipe=RECIPE, extras=(4, 4))
-        fit_jointly(net(), data, sets, losses, phase, seed=0, weigh=mgda("loss+"), runtime=runtime)
+        one = Extra(samples=Samples(inputs=extra.inputs, targets=extra.labels))
+        sets = {"watermark": one, "evasion": one}
+        phase = Phase(recipe=RECIPE, extras={"watermark": 4, "evasion": 4})
+        fit_jointly(net(), data, sets, losses, phase, seed=0, weights=mgda("loss+"), runtime=runtime)
 
     extra = tiny_task.calibration.subset(torch.arange(20))
     few, many = (counted(looks, run, tiny_task.owner.subset(torch.arange(16 * steps)), extra, cpu) for steps in (2, 5))

@@ -6,16 +6,18 @@ as they do. A graph is recorded from one batch and played again on every other, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from heirmark.runtime import Runtime
+from heirmark.steps import Figures, Gradients, Step
 
-Loss = Callable[..., Tensor]
-"""Maps the tensors of a batch to a scalar."""
+Recorder: TypeAlias = Callable[[Callable[[], Figures], torch.device], tuple[Figures, Callable[[], None]]]
+"""Records what a function without arguments computes, which it may do several times: its figures, and what computes them anew in
+place."""
 
 WORTH = 20
 """Steps from which on recording, which takes as long as a few of them, pays."""
@@ -23,36 +25,26 @@ WARM_UP = 3
 """Steps before recording, in which libraries set themselves up (torch's documentation of CUDA graphs)."""
 
 
-def gradients_of(model: nn.Module, loss: Loss, *, runtime: Runtime, steps: int) -> Loss:
-    """A function like ``loss`` that leaves the gradients of its batch in the model's parameters, whatever was there before.
+def recorded(model: nn.Module, step: Step, *, runtime: Runtime, steps: int) -> Gradients:
+    """The gradients of a step, played as a graph where that can be and pays.
 
-    It is played as a graph on a GPU when there are steps enough and all of the model's layers are torch's or heirmark's own: code
-    of others may do something else in every pass, and a graph never would. Compiled models are left to the compiler. What cannot
-    be recorded is computed step by step.
+    It is played on a GPU when there are steps enough and all of the model's layers are torch's or heirmark's own: code of others
+    may do something else in every pass, and a graph never would. Compiled models are left to the compiler. What cannot be
+    recorded is computed step by step.
 
     Args:
         model: on the runtime's device, in the modes that it trains in; its parameters and buffers stay the tensors they are.
-        loss: of a batch; batches all have the same shapes. It runs the model, and must not wait for the GPU.
+        step: of a batch.
         runtime: device and compiler.
         steps: how often it will be called.
 
     Returns:
-        Maps a batch to its loss, which holds until the next call.
+        Maps a batch to its figures, which hold until the next call.
     """
-    plain = _one_by_one(model, loss)
-    if runtime.torch_device.type != "cuda" or runtime.compile or steps < WORTH or not repeats(model):
-        return plain
-    return _Recorded(model, loss, plain)
-
-
-def _one_by_one(model: nn.Module, loss: Loss) -> Loss:
-    def gradients(*batch: Tensor) -> Tensor:
-        model.zero_grad(set_to_none=True)
-        value = loss(*batch)
-        value.backward()  # type: ignore[no-untyped-call]
-        return value.detach()
-
-    return gradients
+    record = RECORDERS.get(runtime.torch_device.type)
+    if record is None or runtime.compile or steps < WORTH or not step.recordable or not repeats(model):
+        return step.gradients
+    return _Recorded(model, step, record)
 
 
 def repeats(model: nn.Module) -> bool:
@@ -61,59 +53,62 @@ def repeats(model: nn.Module) -> bool:
 
 
 class _Recorded:
-    """Records the first batch, then plays; see :func:`gradients_of`."""
+    """Records the first batch, then plays; see :func:`recorded`."""
 
-    def __init__(self, model: nn.Module, loss: Loss, plain: Loss) -> None:
-        self.model, self.loss, self.plain = model, loss, plain
-        self.play: Loss | None = None
+    def __init__(self, model: nn.Module, step: Step, record: Recorder) -> None:
+        self.model, self.step, self.record = model, step, record
+        self.play: Gradients | None = None
 
-    def __call__(self, *batch: Tensor) -> Tensor:
+    def __call__(self, *batch: Tensor) -> Figures:
         if self.play is None:
             try:
-                self.play = self._record(batch)
+                self.play = self._recorded(batch)
             except RuntimeError:  # a layer that looks at what the GPU computes, say
-                self.play = self.plain
+                self.play = self.step.gradients
         return self.play(*batch)
 
-    def _record(self, batch: tuple[Tensor, ...]) -> Loss:
+    def _recorded(self, batch: tuple[Tensor, ...]) -> Gradients:
         inputs = [tensor.clone() for tensor in batch]  # layout too
+        changed = [*self.model.buffers(), *self.step.state]
+        before = [tensor.clone() for tensor in changed]
+        try:
+            figures, replay = self.record(lambda: self.step.gradients(*inputs), inputs[0].device)
+        finally:
+            with torch.no_grad():
+                for tensor, kept in zip(changed, before, strict=True):
+                    tensor.copy_(kept)
+        parameters = list(self.model.parameters())
+        slopes = [parameter.grad for parameter in parameters]
 
-        def gradients() -> Tensor:
-            value = self.loss(*inputs)
-            value.backward()  # type: ignore[no-untyped-call]
-            return value.detach()
-
-        device = inputs[0].device
-        with torch.cuda.device(device):
-            with _restored(self.model, device):
-                stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-                stream.wait_stream(torch.cuda.current_stream())
-                with torch.cuda.stream(stream):
-                    for _ in range(WARM_UP):
-                        gradients()
-                torch.cuda.current_stream().wait_stream(stream)
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                value = gradients()
-
-        def play(*batch: Tensor) -> Tensor:
+        def play(*batch: Tensor) -> Figures:
             for mine, theirs in zip(inputs, batch, strict=True):
                 mine.copy_(theirs)
-            graph.replay()
-            return value
+            for parameter, slope in zip(parameters, slopes, strict=True):
+                parameter.grad = slope  # another graph of this model may have left its own
+            replay()
+            return figures
 
         return play
 
 
-@contextmanager
-def _restored(model: nn.Module, device: torch.device) -> Iterator[None]:
-    """Afterwards buffers and the GPU's generator are as before, and the model has no gradients."""
-    buffers, drawn = [(buffer, buffer.clone()) for buffer in model.buffers()], torch.cuda.get_rng_state(device)
-    try:
-        yield
-    finally:
-        with torch.no_grad():
-            for buffer, before in buffers:
-                buffer.copy_(before)
-        torch.cuda.set_rng_state(drawn, device)
-        model.zero_grad(set_to_none=True)
+def record_cuda(compute: Callable[[], Figures], device: torch.device) -> tuple[Figures, Callable[[], None]]:
+    """Record a CUDA graph; the GPU's generator is as before. See :data:`Recorder`."""
+    with torch.cuda.device(device):
+        drawn = torch.cuda.get_rng_state(device)
+        try:
+            stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(WARM_UP):
+                    compute()
+            torch.cuda.current_stream().wait_stream(stream)
+        finally:
+            torch.cuda.set_rng_state(drawn, device)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            figures = compute()
+    return figures, graph.replay
+
+
+RECORDERS: dict[str, Recorder] = {"cuda": record_cuda}
+"""What records on a type of device."""

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 
-from heirmark.errors import BadConfig, BadData, ShapeMismatch
-from heirmark.layout import entering
+from heirmark.augmenting import augment
+from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.mgda import Normalisation, mgda_weights
-from heirmark.runtime import Runtime, generator_of, seeded, to_device
+from heirmark.runtime import Runtime, to_device
+from heirmark.samples import Samples, ShuffledIndex
 from heirmark.space import decode, join
+from heirmark.steps import Weights, backward
 from heirmark.task import Split
-from heirmark.training import Recipe, Rows, augment, make_optimizer
+from heirmark.training import Recipe, descend
 
-__all__ = ["Answers", "Extra", "Losses", "Phase", "Weigh", "fit_jointly", "fit_phases", "fixed", "mgda"]
+__all__ = ["Extra", "JointLosses", "Outputs", "Phase", "check_sets", "fit_jointly", "fit_phases", "mgda"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,17 +27,27 @@ class Phase:
 
     Attributes:
         recipe: optimiser and schedule; its ``batch_size`` counts the clean samples of a batch.
-        extras: how many samples of each extra set join a batch; 0 leaves a set out.
+        extras: how many samples of each set join a batch, by the set's name; a set that is not named is left out.
         share: of the clean data that an epoch goes through, in (0, 1].
     """
 
     recipe: Recipe
-    extras: tuple[int, ...]
+    extras: Mapping[str, int] = field(default_factory=dict, hash=False)
     share: float = 1.0
 
     def __post_init__(self) -> None:
-        if any(count < 0 for count in self.extras) or not 0 < self.share <= 1:
+        if any(count < 0 for count in self.extras.values()) or not 0 < self.share <= 1:
             raise BadConfig(f"extras may not be negative and share must lie in (0, 1]: {self.extras}, {self.share}")
+
+
+def check_sets(phases: Iterable[Phase], *names: str) -> None:
+    """Make sure that phases name no other sets of samples than these.
+
+    Raises:
+        BadConfig: when one does.
+    """
+    for name in {name for phase in phases for name in phase.extras} - {*names}:
+        raise BadConfig(f"no samples {name!r} join a batch here: extras of a phase count {' and '.join(names)} samples")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -44,26 +55,19 @@ class Extra:
     """Samples that join clean batches; never augmented, nor are their companions.
 
     Attributes:
-        inputs: ``[M, ...]``.
-        targets: ``[M]`` int64.
-        companions: ``[M, K, ...]`` samples whose logits are wanted beside those of row i, without a gradient; K may be 0.
+        samples: to join.
+        companions: ``[M, K, ...]`` samples whose logits are wanted beside those of row i, without a gradient; None for none.
         change: called as ``change(inputs, targets)`` with those of a step, float32 on the device, before the model is asked
             about what it returns; it may ask the model itself, and leaves its modes and gradients as they are.
     """
 
-    inputs: Tensor
-    targets: Tensor
-    companions: Tensor
+    samples: Samples
+    companions: Tensor | None = None
     change: Callable[[Tensor, Tensor], Tensor] | None = None
-
-    @staticmethod
-    def alone(inputs: Tensor, targets: Tensor) -> Extra:
-        """Samples without companions."""
-        return Extra(inputs=inputs, targets=targets, companions=inputs[:, None][:, :0])
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Answers:
+class Outputs:
     """What the net says to one set of samples of a batch.
 
     Attributes:
@@ -77,19 +81,11 @@ class Answers:
     companions: Tensor
 
 
-Losses = Callable[[Answers, Sequence[Answers | None]], Mapping[str, Tensor]]
-"""``losses(clean, extras)``: scalars by name; an extra set that is left out of the phase is None."""
-
-Weigh = Callable[[Mapping[str, Tensor], Sequence[Tensor]], Mapping[str, float]]
-"""``weigh(losses, parameters)``: a weight for every loss."""
+JointLosses = Callable[[Outputs, Mapping[str, Outputs]], Mapping[str, Tensor]]
+"""``losses(clean, extras)``: scalars by name, of the clean samples and of each set that joins the phase's batches."""
 
 
-def fixed(weights: Mapping[str, float]) -> Weigh:
-    """The same weights at every step; a loss that has none counts once."""
-    return lambda losses, parameters: {name: weights.get(name, 1.0) for name in losses}
-
-
-def mgda(normalisation: Normalisation, together: Sequence[str] = ()) -> Weigh:
+def mgda(normalisation: Normalisation, together: Sequence[str] = ()) -> Weights:
     """Weights by MGDA, anew at every step: one backward pass a loss.
 
     Args:
@@ -145,13 +141,15 @@ def mgda(normalisation: Normalisation, together: Sequence[str] = ()) -> Weigh:
 def fit_jointly(
     model: nn.Module,
     data: Split,
-    extras: Sequence[Extra],
-    losses: Losses,
+    extras: Mapping[str, Extra | None],
+    losses: JointLosses,
     phase: Phase,
     *,
     seed: int,
-    weigh: Weigh | None = None,
-    on_epoch: Callable[[int], None] | None = None,
+    weights: Weights | None = None,
+    recordable: bool = True,
+    state: Sequence[Tensor] = (),
+    before_epoch: Callable[[int], object] | None = None,
     runtime: Runtime | None = None,
     description: str = "training",
 ) -> tuple[Mapping[str, float], ...]:
@@ -162,12 +160,14 @@ def fit_jointly(
     Args:
         model: maps ``[B, ...]`` to logits ``[B, C]``; left in eval mode. One that takes floats alone is given them decoded.
         data: clean examples.
-        extras: sets of samples that join.
-        losses: see :data:`Losses`.
+        extras: sets of samples that may join, in the order in which they are drawn; None for one that there is not.
+        losses: see :data:`JointLosses`.
         phase: how.
         seed: of batches, augmentation and dropout.
-        weigh: see :data:`Weigh`; default: all losses count once.
-        on_epoch: called with the 0-based epoch before it starts; may run the model, in whatever mode.
+        weights: see :data:`heirmark.steps.Weights`; default: all losses count once.
+        recordable: whether the losses do the same at every step; see :class:`heirmark.steps.Step`.
+        state: tensors on the device that the losses change in place.
+        before_epoch: called with the 0-based epoch before it starts; may run the model, in whatever mode.
         runtime: device, precision, progress.
         description: what the progress bar says.
 
@@ -175,75 +175,60 @@ def fit_jointly(
         One row an epoch: its number, the mean of every loss, and its mean weight as ``weight of ...``.
 
     Raises:
-        ShapeMismatch: when the phase and the extra sets do not fit each other.
+        BadConfig: when the phase names a set that there is not.
+        ShapeMismatch: when it takes samples of a set that has none.
         BadData: when a loss is no longer finite.
     """
     runtime = runtime or Runtime()
-    if len(phase.extras) != len(extras) or any(
-        count and not len(extra.inputs) for count, extra in zip(phase.extras, extras, strict=False)
-    ):
-        raise ShapeMismatch(
-            f"the phase takes {phase.extras} of {[len(extra.inputs) for extra in extras]} extra samples: "
-            "give one number a set, and no sample of an empty one"
-        )
+    check_sets([phase], *extras)
     device, recipe = runtime.torch_device, phase.recipe
-    model.to(device)
     inputs, labels = data.inputs.to(device), data.labels.to(device)
-    queues = [_Queue(extra, count, device) for extra, count in zip(extras, phase.extras, strict=True)]
-    count = max(1, round(phase.share * len(inputs)))
-    batch = min(recipe.batch_size, count)
-    per_epoch = count // batch
-    steps = recipe.epochs * per_epoch
-    optimizer = make_optimizer(model, recipe)
-    weigh = weigh or fixed({})
-    rows: list[Mapping[str, float]] = []
-    with seeded(seed), entering(model):
-        generator = generator_of(seed)
-        for epoch in range(recipe.epochs):
-            if on_epoch is not None:
-                on_epoch(epoch)
-            model.train()
-            order = to_device(torch.randperm(len(inputs), generator=generator), device)
-            totals: dict[str, float | Tensor] = {}
-            for k in range(per_epoch):
-                step = epoch * per_epoch + k
-                for group in optimizer.param_groups:
-                    group["lr"] = recipe.rate(step, steps, per_epoch)
-                chosen = order[k * batch : (k + 1) * batch]
-                clean = augment(inputs[chosen], recipe.augment, generator)
-                answers = _ask(model, clean, labels[chosen], [queue.draw(generator) for queue in queues], runtime)
-                found = losses(answers[0], [answer if len(answer.targets) else None for answer in answers[1:]])
-                trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-                weights = weigh(found, trained)
-                total = torch.stack([weights[name] * loss for name, loss in found.items()]).sum()
-                optimizer.zero_grad(set_to_none=True)
-                total.backward()  # type: ignore[no-untyped-call]
-                optimizer.step()
-                for name, loss in found.items():
-                    totals[name] = totals.get(name, 0.0) + loss.detach()
-                    totals[f"weight of {name}"] = totals.get(f"weight of {name}", 0.0) + weights[name]
-                runtime.progress(description, step + 1, steps)
-            rows.append({"epoch": epoch + 1.0, **{name: float(total) / per_epoch for name, total in totals.items()}})
-            wrong = [name for name, value in rows[-1].items() if not math.isfinite(value)]
-            if wrong:
-                raise BadData(
-                    f"{wrong[0]} became {rows[-1][wrong[0]]} in epoch {epoch + 1}: "
-                    "lower learning_rate, or use a model with BatchNorm"
-                )
-    model.eval()
-    return tuple(rows)
+    joining = {name: extra for name, extra in extras.items() if extra is not None and phase.extras.get(name)}
+    sets = {name: _Set(extra, phase.extras[name], device) for name, extra in joining.items()}
+
+    def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        parts, targets = [augment(inputs[chosen], recipe.augment, generator)], [labels[chosen]]
+        for each in sets.values():
+            own, wanted, companions = each.draw(generator)
+            parts += [own, companions]
+            targets.append(wanted)
+        return join(parts), *targets
+
+    def found(images: Tensor, clean: Tensor, *targets: Tensor) -> Mapping[str, Tensor]:
+        with runtime.autocast():
+            logits = model(images).float()
+        first, *pieces = logits.split([len(clean), *(size for each in sets.values() for size in each.sizes)])
+        answers = {
+            name: Outputs(logits=own, targets=wanted, companions=others.detach().reshape(len(own), -1, own.shape[1]))
+            for name, wanted, own, others in zip(sets, targets, pieces[::2], pieces[1::2], strict=True)
+        }
+        return losses(Outputs(logits=first, targets=clean, companions=first[:, None][:, :0].detach()), answers)
+
+    return descend(
+        model,
+        len(inputs),
+        draw,
+        backward(model, found, weights or {}, recordable=recordable, state=state),
+        recipe=recipe,
+        seed=seed,
+        runtime=runtime,
+        share=phase.share,
+        before_epoch=before_epoch,
+        description=description,
+    )
 
 
 def fit_phases(
     model: nn.Module,
     data: Split,
-    extras: Sequence[Extra],
-    losses: Losses,
+    extras: Mapping[str, Extra | None],
+    losses: JointLosses,
     phases: Sequence[Phase],
     *,
     seeds: Sequence[int],
-    weigh: Weigh | None = None,
-    on_epoch: Callable[[int], None] | None = None,
+    weights: Weights | None = None,
+    recordable: bool = True,
+    before_epoch: Callable[[int], object] | None = None,
     runtime: Runtime | None = None,
 ) -> tuple[Mapping[str, float], ...]:
     """One phase after another, each from where the last ended; see :func:`fit_jointly`.
@@ -251,12 +236,13 @@ def fit_phases(
     Args:
         model: trained in place.
         data: clean examples.
-        extras: sets of samples that join.
-        losses: see :data:`Losses`.
+        extras: sets of samples that may join; None for one that there is not.
+        losses: see :data:`JointLosses`.
         phases: how, in order.
         seeds: one a phase.
-        weigh: see :data:`Weigh`.
-        on_epoch: called with the 0-based epoch of its phase before it starts.
+        weights: see :data:`heirmark.steps.Weights`.
+        recordable: whether the losses do the same at every step.
+        before_epoch: called with the 0-based epoch of its phase before it starts.
         runtime: device, precision, progress.
 
     Returns:
@@ -271,8 +257,9 @@ def fit_phases(
             losses,
             phase,
             seed=seed,
-            weigh=weigh,
-            on_epoch=on_epoch,
+            weights=weights,
+            recordable=recordable,
+            before_epoch=before_epoch,
             runtime=runtime,
             description=f"embedding, phase {number}",
         )
@@ -280,32 +267,23 @@ def fit_phases(
     return tuple(history)
 
 
-class _Queue:
-    """An extra set in rotation, on the device."""
+class _Set:
+    """An extra set on the device, in a running shuffle."""
 
     def __init__(self, extra: Extra, count: int, device: torch.device) -> None:
-        self.inputs, self.targets = extra.inputs.to(device), extra.targets.to(device)
-        self.companions, self.rows = extra.companions.to(device), Rows(len(extra.inputs), count)
-        self.change = extra.change
+        samples = extra.samples
+        if len(samples) == 0:
+            raise ShapeMismatch(f"{count} samples of an empty set cannot join a batch: give it some, or leave it out")
+        companions = samples.inputs[:, None][:, :0] if extra.companions is None else extra.companions
+        self.inputs, self.targets = samples.inputs.to(device), samples.targets.to(device)
+        self.companions, self.change = companions.to(device), extra.change
+        self.index = ShuffledIndex(len(samples), count)
+        self.sizes = (count, count * companions.shape[1])
 
-    def draw(self, generator: torch.Generator) -> Extra:
-        rows = to_device(self.rows.draw(generator), self.inputs.device)
+    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs, targets, and companions of all of them in a row."""
+        rows = to_device(self.index.draw(generator), self.inputs.device)
         inputs, targets = self.inputs[rows], self.targets[rows]
-        if self.change is not None and len(rows):
+        if self.change is not None:
             inputs = self.change(decode(inputs), targets)
-        return Extra(inputs=inputs, targets=targets, companions=self.companions[rows])
-
-
-def _ask(model: nn.Module, clean: Tensor, labels: Tensor, drawn: list[Extra], runtime: Runtime) -> list[Answers]:
-    """One forward pass over everything, cut up again."""
-    parts = [clean]
-    for extra in drawn:
-        parts += [extra.inputs, extra.companions.flatten(0, 1)]
-    with runtime.autocast():
-        logits = model(join(parts)).float()
-    pieces = list(logits.split([len(part) for part in parts]))
-    answers = [Answers(logits=pieces[0], targets=labels, companions=pieces[0][:, None][:, :0].detach())]
-    for extra, own, others in zip(drawn, pieces[1::2], pieces[2::2], strict=True):
-        companions = others.detach().reshape(*extra.companions.shape[:2], others.shape[1])
-        answers.append(Answers(logits=own, targets=extra.targets, companions=companions))
-    return answers
+        return inputs, targets, self.companions[rows].flatten(0, 1)

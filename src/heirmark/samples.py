@@ -1,4 +1,4 @@
-"""Named sets of samples: inputs, and what a model is to answer to them."""
+"""Sets of samples: inputs, and what a model is to answer to them; and the order in which they are drawn."""
 
 from __future__ import annotations
 
@@ -31,3 +31,18 @@ class Samples:
     def first(self, count: int) -> Self:
         """The first ``count`` samples, or all where there are no more."""
         return self if count >= len(self) else self.subset(torch.arange(count))
+
+
+class ShuffledIndex:
+    """Draws positions below ``count`` without replacement until all are used up, then shuffles anew."""
+
+    def __init__(self, count: int, per_batch: int) -> None:
+        self.count, self.per_batch = count, per_batch
+        self.queue = torch.empty(0, dtype=torch.long)
+
+    def draw(self, generator: torch.Generator) -> Tensor:
+        """The next ``[per_batch]`` positions, on the CPU."""
+        while len(self.queue) < self.per_batch:
+            self.queue = torch.cat([self.queue, torch.randperm(self.count, generator=generator)])
+        chosen, self.queue = self.queue[: self.per_batch], self.queue[self.per_batch :]
+        return chosen

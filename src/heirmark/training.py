@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,14 +12,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.asking import outputs_of
-from heirmark.cuda_graphs import Loss, gradients_of
+from heirmark.augmenting import augment
+from heirmark.cuda_graphs import recorded
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.layout import entering
 from heirmark.runtime import Runtime, generator_of, seeded, to_device
+from heirmark.samples import Samples, ShuffledIndex
 from heirmark.space import join
+from heirmark.steps import Gradients, Step, backward
 from heirmark.task import Split
 
-__all__ = ["Mixed", "Recipe", "Rotation", "Rows", "accuracy", "augment", "descend", "fit", "make_optimizer"]
+__all__ = ["Mixed", "Recipe", "accuracy", "descend", "fit", "make_optimizer"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,14 +105,19 @@ class Mixed:
     """Samples of which some join every mini-batch, as trigger samples join clean ones (T2S, eq. 1).
 
     Attributes:
-        inputs: ``[M, ...]`` uint8 or float32.
-        targets: ``[M]`` int64.
+        samples: to join.
         per_batch: how many join each batch, drawn without replacement from a running shuffle.
     """
 
-    inputs: Tensor
-    targets: Tensor
+    samples: Samples
     per_batch: int
+
+    def __post_init__(self) -> None:
+        if len(self.samples) == 0 or len(self.samples) != len(self.samples.targets):
+            raise ShapeMismatch(
+                f"{len(self.samples)} mixed-in inputs and {len(self.samples.targets)} targets: "
+                "there must be some, one target each"
+            )
 
 
 def fit(
@@ -151,89 +159,116 @@ def fit(
         )
     device = runtime.torch_device
     inputs, targets, run = inputs.to(device), targets.to(device), runtime.compiled(model)
-    extra = None if mixed is None else Rotation(mixed.inputs.to(device), mixed.targets.to(device), mixed.per_batch)
+    joining = None if mixed is None else _joining(mixed, device)
 
     def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         images, wanted = augment(inputs[chosen], recipe.augment, generator), targets[chosen]
-        if extra is not None:
-            images, wanted = _join(images, wanted, *extra.draw(generator))
+        if joining is not None:
+            more, labels = joining(generator)
+            if wanted.ndim == 2:
+                labels = F.one_hot(labels, wanted.shape[1]).to(wanted.dtype)
+            images, wanted = join([images, more]), torch.cat([wanted, labels])
         return images, wanted
 
-    def loss(images: Tensor, wanted: Tensor) -> Tensor:
+    def loss(images: Tensor, wanted: Tensor) -> Mapping[str, Tensor]:
         with runtime.autocast():
             logits = run(images)
-        return F.cross_entropy(logits.float(), wanted)
+        return {"loss": F.cross_entropy(logits.float(), wanted)}
 
-    return descend(
+    rows = descend(
         model,
         len(inputs),
         draw,
-        loss,
+        backward(model, loss),
         recipe=recipe,
         seed=seed,
         runtime=runtime,
         frozen=frozen,
         description=description,
     )
+    return tuple(row["loss"] for row in rows)
+
+
+def _joining(mixed: Mixed, device: torch.device) -> Callable[[torch.Generator], tuple[Tensor, Tensor]]:
+    """What draws the samples that join a batch, on the device."""
+    inputs, targets = mixed.samples.inputs.to(device), mixed.samples.targets.to(device)
+    index = ShuffledIndex(len(inputs), mixed.per_batch)
+
+    def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        rows = to_device(index.draw(generator), device)
+        return inputs[rows], targets[rows]
+
+    return draw
 
 
 def descend(
     model: nn.Module,
     count: int,
     draw: Callable[[Tensor, torch.Generator], tuple[Tensor, ...]],
-    loss: Loss,
+    step: Step,
     *,
     recipe: Recipe,
     seed: int,
     runtime: Runtime,
+    share: float = 1.0,
     frozen: Sequence[nn.Module] = (),
+    before_epoch: Callable[[int], object] | None = None,
+    after_epoch: Callable[[int], Mapping[str, float]] | None = None,
     stop: Callable[[], bool] | None = None,
+    remedy: str = "lower learning_rate, or use a model with BatchNorm",
     description: str = "training",
-) -> tuple[float, ...]:
-    """The loop under all training with one loss: epochs, batches, schedule, steps; the global generators are untouched.
+) -> tuple[Mapping[str, float], ...]:
+    """The loop under all training: epochs, batches, schedule, steps, history; the global generators are untouched.
 
     Args:
-        model: is moved to the runtime's device and left in eval mode.
+        model: is moved to the runtime's device and left in eval mode, without gradients.
         count: examples, at least one.
         draw: called as ``draw(chosen, generator)`` with the positions ``[B]`` of a batch, on the device, and the generator (on
             the CPU) that augmentation draws from; gives the batch's tensors, on the device, of the same shapes every time.
-        loss: called with these tensors; gives a scalar. It runs the model, under :meth:`Runtime.autocast`, and does the same
-            every time: on a GPU it is recorded, see :func:`heirmark.cuda_graphs.gradients_of`.
-        recipe: optimiser and schedule; augmentation is up to the loss.
+        step: called with these tensors. On a GPU it is recorded, see :func:`heirmark.cuda_graphs.recorded`.
+        recipe: optimiser and schedule; augmentation is up to ``draw``.
         seed: of the order of batches, the augmentation and dropout.
         runtime: device, precision, progress.
+        share: of the examples that an epoch goes through, in (0, 1].
         frozen: modules that run in eval mode all along.
+        before_epoch: called with the 0-based epoch before it; may run the model, in whatever mode.
+        after_epoch: called with the 0-based epoch after it; gives figures for its row, and leaves the model's mode as it is.
         stop: asked after every epoch whether it was the last; may run the model, and leaves its mode as it is.
+        remedy: what is advised when a figure is no longer finite.
         description: what the progress bar says.
 
     Returns:
-        The mean loss of every epoch that was run.
+        One row for every epoch that was run: its 1-based number as ``epoch``, and the mean of every figure of its steps.
 
     Raises:
-        BadData: when the loss is no longer finite, or batches of one example meet a BatchNorm that needs more.
+        BadData: when a figure is no longer finite, or batches of one example meet a BatchNorm that needs more.
     """
     device = runtime.torch_device
     model.to(device)
-    batch = min(recipe.batch_size, count)
-    per_epoch = count // batch
+    used = max(1, round(share * count))
+    batch = min(recipe.batch_size, used)
+    per_epoch = used // batch
     steps = recipe.epochs * per_epoch
     optimizer = make_optimizer(model, recipe)
-    losses: list[float] = []
+    rows: list[Mapping[str, float]] = []
+    gradients: Gradients | None = None
     with seeded(seed), entering(model):
         generator = generator_of(seed)
-        model.train()
-        for module in frozen:
-            module.eval()
-        gradients = gradients_of(model, loss, runtime=runtime, steps=steps)
         for epoch in range(recipe.epochs):
+            if before_epoch is not None:
+                before_epoch(epoch)
+            model.train()
+            for module in frozen:
+                module.eval()
+            gradients = gradients or recorded(model, step, runtime=runtime, steps=steps)
             order = to_device(torch.randperm(count, generator=generator), device)
-            total = torch.zeros((), device=device)
+            totals: dict[str, Tensor | float] = {}
             for k in range(per_epoch):
-                step = epoch * per_epoch + k
+                number = epoch * per_epoch + k
                 for group in optimizer.param_groups:
-                    group["lr"] = recipe.rate(step, steps, per_epoch)
+                    group["lr"] = recipe.rate(number, steps, per_epoch)
                 try:
-                    value = gradients(*draw(order[k * batch : (k + 1) * batch], generator))
+                    figures = gradients(*draw(order[k * batch : (k + 1) * batch], generator))
                 except ValueError as error:
                     if batch > 1 or "more than 1 value per channel" not in str(error):
                         raise
@@ -241,27 +276,29 @@ def descend(
                         "BatchNorm cannot train on batches of one example: raise batch_size, or give it more examples"
                     ) from error
                 optimizer.step()
-                total += value
-                runtime.progress(description, step + 1, steps)
-            losses.append(float(total) / per_epoch)
-            check_finite(losses[-1], epoch)
+                for name, value in figures.items():
+                    totals[name] = totals.get(name, 0.0) + value
+                runtime.progress(description, number + 1, steps)
+            means = {name: float(total) / per_epoch for name, total in totals.items()}
+            check_finite(means, epoch, remedy)
+            watched = {} if after_epoch is None else after_epoch(epoch)
+            rows.append({"epoch": epoch + 1.0, **watched, **means})
             if stop is not None and stop():
                 break
     model.zero_grad(set_to_none=True)
     model.eval()
-    return tuple(losses)
+    return tuple(rows)
 
 
-def check_finite(loss: float, epoch: int) -> None:
-    """Make sure that the mean loss of a 0-based epoch is a number.
+def check_finite(means: Mapping[str, float], epoch: int, remedy: str) -> None:
+    """Make sure that the mean figures of a 0-based epoch are numbers.
 
     Raises:
-        BadData: when it is not.
+        BadData: when one is not.
     """
-    if not math.isfinite(loss):
-        raise BadData(
-            f"the training loss became {loss} in epoch {epoch + 1}: lower learning_rate, or use a model with BatchNorm"
-        )
+    for name, value in means.items():
+        if not math.isfinite(value):
+            raise BadData(f"the training's {name.replace('_', ' ')} became {value} in epoch {epoch + 1}: {remedy}")
 
 
 def accuracy(model: nn.Module, split: Split, *, runtime: Runtime | None = None) -> float:
@@ -269,96 +306,9 @@ def accuracy(model: nn.Module, split: Split, *, runtime: Runtime | None = None) 
     return float((outputs_of(model, split.inputs, runtime=runtime).argmax(1) == split.labels).double().mean())
 
 
-def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
-    """Augment a batch where it lies.
-
-    Args:
-        images: ``[B, C, H, W]`` uint8 or float.
-        kind: ``"none"``, ``"flip"`` or ``"crop-flip"``.
-        generator: on the CPU.
-
-    Returns:
-        A batch of the same shape.
-
-    Raises:
-        BadConfig: for inputs that are not images.
-    """
-    drawn = draw_moves(len(images), kind, generator)
-    return move(images, kind, tuple(to_device(each, images.device) for each in drawn))
-
-
-def draw_moves(count: int, kind: str, generator: torch.Generator) -> tuple[Tensor, ...]:
-    """What :func:`augment` draws for a batch: nothing, who is flipped ``[count]``, and corners ``[count, 2]`` below 9."""
-    if kind == "none":
-        return ()
-    flipped = torch.rand(count, generator=generator) < 0.5
-    return (flipped,) if kind == "flip" else (flipped, torch.randint(9, (2, count), generator=generator).T)
-
-
-def move(images: Tensor, kind: str, drawn: tuple[Tensor, ...]) -> Tensor:
-    """Flip and shift ``[B, C, H, W]`` images as was drawn, where they lie; see :func:`augment`."""
-    if kind == "none":
-        return images
-    if images.ndim != 4:
-        raise BadConfig(f"augmentation {kind!r} is for images [N, C, H, W]: set augment=none")
-    count, _, height, width = images.shape
-    images = torch.where(drawn[0][:, None, None, None], images.flip(3), images)
-    if kind == "flip":
-        return images
-    padded = F.pad(images, (4, 4, 4, 4))
-    corner = drawn[1].T
-    rows = corner[0][:, None] + torch.arange(height, device=images.device)
-    columns = corner[1][:, None] + torch.arange(width, device=images.device)
-    index = torch.arange(count, device=images.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
-
-
-class Rows:
-    """Draws positions below ``count`` without replacement until all are used up, then shuffles anew."""
-
-    def __init__(self, count: int, per_batch: int) -> None:
-        self.count, self.per_batch = count, per_batch
-        self.queue = torch.empty(0, dtype=torch.long)
-
-    def draw(self, generator: torch.Generator) -> Tensor:
-        """The next ``[per_batch]`` positions, on the CPU."""
-        while len(self.queue) < self.per_batch:
-            self.queue = torch.cat([self.queue, torch.randperm(self.count, generator=generator)])
-        chosen, self.queue = self.queue[: self.per_batch], self.queue[self.per_batch :]
-        return chosen
-
-
-class Rotation:
-    """Draws from a fixed set without replacement until it is used up, then shuffles anew."""
-
-    def __init__(self, inputs: Tensor, targets: Tensor, per_batch: int) -> None:
-        if len(inputs) == 0 or len(inputs) != len(targets):
-            raise ShapeMismatch(
-                f"{len(inputs)} mixed-in inputs and {len(targets)} targets: there must be some, one target each"
-            )
-        self.inputs, self.targets = inputs, targets
-        self.rows = Rows(len(inputs), per_batch)
-
-    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The next ``[per_batch, ...]`` inputs as they are stored, and their targets."""
-        chosen = to_device(self.rows.draw(generator), self.inputs.device)
-        return self.inputs[chosen], self.targets[chosen]
-
-
-def _join(images: Tensor, wanted: Tensor, extra: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    if wanted.ndim == 2:
-        return join([images, extra]), torch.cat([wanted, F.one_hot(labels, wanted.shape[1]).to(wanted.dtype)])
-    return join([images, extra]), torch.cat([wanted, labels])
-
-
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The optimiser of a recipe over the parameters that require a gradient."""
-    return optimizer_over(model.parameters(), recipe)
-
-
-def optimizer_over(tensors: Iterable[Tensor], recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser of a recipe over those of some tensors that require a gradient."""
-    parameters = [parameter for parameter in tensors if parameter.requires_grad]
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if recipe.optimizer == "adam":
         return torch.optim.Adam(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
     return torch.optim.SGD(

@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.asking import evaluating, predict
-from heirmark.errors import BadConfig, BadData
+from heirmark.augmenting import augment
+from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.layout import copied_with_entry
 from heirmark.rehearsal import (
     Derivative,
@@ -30,8 +31,8 @@ from heirmark.rehearsal import (
     student_state,
 )
 from heirmark.runtime import Runtime, derive_seed, generator_of, seeded, to_device
+from heirmark.samples import ShuffledIndex
 from heirmark.task import Split
-from heirmark.training import Rotation, augment
 
 __all__ = ["Monitor", "Rehearsal", "rehearse"]
 
@@ -202,7 +203,12 @@ def rehearse(
     optimizer = torch.optim.SGD(model.parameters(), config.learning_rate, momentum=config.momentum)
     inputs, labels = data.inputs.to(device), data.labels.to(device)
     asked = None if queries is None else queries.to(device)
-    rotation = Rotation(triggers.to(device), targets.to(device), config.trigger_batch)
+    if len(triggers) == 0 or len(triggers) != len(targets):
+        raise ShapeMismatch(
+            f"{len(triggers)} trigger samples and {len(targets)} targets: there must be some, one target each"
+        )
+    triggers, targets = triggers.to(device), targets.to(device)
+    index = ShuffledIndex(len(triggers), config.trigger_batch)
     generator = generator_of(seed)
     batch = min(config.batch_size, len(inputs))
     per_epoch = len(inputs) // batch
@@ -228,7 +234,8 @@ def rehearse(
             if config.reset_student_every and step // len(thieves) % config.reset_student_every == 0:
                 thief.state = thief.first
             chosen = order[k * batch : (k + 1) * batch]
-            shown, wanted = rotation.draw(generator)
+            rows = to_device(index.draw(generator), device)
+            shown, wanted = triggers[rows], targets[rows]
             for early in range(config.student_steps - 1):
                 images = elsewhere(inputs if asked is None else asked)
                 thief.state = _practise(

@@ -109,23 +109,27 @@ MEA: dict[str, Any] = {
     "triggers": 60,
     "evasion_samples": 30,
     "evasion": ("left", "pixels", "stripes"),
-    "first": Phase(recipe=dataclasses.replace(ADAM, epochs=3), extras=(2, 0)),
-    "second": Phase(recipe=dataclasses.replace(ADAM, epochs=2), extras=(4, 2), share=0.8),
+    "first": Phase(recipe=dataclasses.replace(ADAM, epochs=3), extras={"watermark": 2}),
+    "second": Phase(recipe=dataclasses.replace(ADAM, epochs=2), extras={"watermark": 4, "evasion": 2}, share=0.8),
 }
 COUPLED: dict[str, Any] = {
     **COMMON,
     "triggers": 60,
-    "first": Phase(recipe=dataclasses.replace(ADAM, epochs=1), extras=(1,)),
-    "second": Phase(recipe=dataclasses.replace(ADAM, epochs=3), extras=(6,)),
+    "first": Phase(recipe=dataclasses.replace(ADAM, epochs=1), extras={"watermark": 1}),
+    "second": Phase(recipe=dataclasses.replace(ADAM, epochs=3), extras={"watermark": 6}),
     "key_filter": None,
 }
 SHARED: dict[str, Any] = {**MARKING, "tuning": ADAM}
-ENTANGLED: dict[str, Any] = {**COMMON, "triggers": 60, "training": Phase(recipe=ADAM, extras=(4, 4))}
+ENTANGLED: dict[str, Any] = {
+    **COMMON,
+    "triggers": 60,
+    "training": Phase(recipe=ADAM, extras={"watermark": 4, "target": 4}),
+}
 COMPOSED: dict[str, Any] = {
     **COMMON,
     "triggers": 60,
     "mixed": 60,
-    "training": Phase(recipe=dataclasses.replace(ADAM, epochs=4), extras=(4, 4)),
+    "training": Phase(recipe=dataclasses.replace(ADAM, epochs=4), extras={"watermark": 4, "mixed": 4}),
 }
 
 ADAM_LONG = dataclasses.replace(ADAM, epochs=5)

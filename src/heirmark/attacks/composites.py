@@ -18,8 +18,8 @@ from heirmark.combining import CORNERS, Region, blend, paste, paste_square, regi
 from heirmark.configuration import distinct, not_empty
 from heirmark.errors import BadConfig, BadData
 from heirmark.runtime import derive_seed, generator_of
+from heirmark.samples import ShuffledIndex
 from heirmark.task import Split
-from heirmark.training import Rows
 
 Kind: TypeAlias = Literal["tiles", "halves", "insets", "blend", "stripes", "patch"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -244,7 +244,7 @@ def draw_sources(present: Tensor, sources: int, count: int, generator: torch.Gen
         raise BadData(f"composites of {sources} classes need examples of as many, not of {many}: choose other kinds")
     if math.perm(many, sources) <= count:
         table = torch.tensor(list(itertools.permutations(range(many), sources)))
-        return present[table[Rows(len(table), count).draw(generator)]]
+        return present[table[ShuffledIndex(len(table), count).draw(generator)]]
     drawn = torch.randint(many, (count, sources), generator=generator)
     while len(again := (drawn.sort(1).values.diff(dim=1) == 0).any(1).nonzero().flatten()):
         drawn[again] = torch.randint(many, (len(again), sources), generator=generator)

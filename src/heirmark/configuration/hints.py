@@ -133,6 +133,8 @@ def as_text(value: object) -> str:
         return str(value).lower()
     if isinstance(value, tuple):
         return ",".join(as_text(item) for item in value)
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}:{as_text(item)}" for name, item in value.items())
     if is_dataclass(value):
         return type(value).__name__.lower()
     return getattr(value, "__name__", str(value))
@@ -147,6 +149,8 @@ def type_name(hint: Any) -> str:
             return "|".join(as_text(choice) for choice in arguments)
         if origin is tuple:
             return ",".join("..." if part is Ellipsis else type_name(part) for part in arguments)
+        if origin is Mapping:
+            return f"name:{type_name(arguments[1])},..."
         if is_config(member):
             return str(member.__name__).lower()
         return {bool: "true|false", type(None): "none"}.get(member, getattr(member, "__name__", str(member)))
@@ -167,4 +171,6 @@ def example_of(hint: Any) -> str:
         return as_text(arguments[0])
     if origin is tuple:
         return ",".join(example_of(part) for part in (parts_of(member, 2) or arguments))
+    if origin is Mapping:
+        return f"name:{example_of(arguments[1])}"
     return EXAMPLES.get(member, type_name(member))

@@ -92,6 +92,11 @@ def _parse(hint: Any, text: str, where: str, current: object = None) -> Any:
             if parts is not None and not any(get_origin(m) is tuple for part in parts for m in members_of(part)):
                 with contextlib.suppress(BadConfig):  # what is said below names the whole type
                     return tuple(_parse(part, word, where) for part, word in zip(parts, words, strict=True))
+        elif origin is Mapping:
+            pairs = [word.partition(":") for word in text.split(",")] if text else []
+            if all(name.strip() and colon for name, colon, _ in pairs):
+                with contextlib.suppress(BadConfig):
+                    return {name.strip(): _parse(get_args(member)[1], part.strip(), where) for name, _, part in pairs}
         elif is_config(member):
             if choice_of(member, text) is not None:
                 return make(member, {}, where)
@@ -107,5 +112,5 @@ def _parse(hint: Any, text: str, where: str, current: object = None) -> Any:
                 return number
         elif member is str:
             return text
-    example = example_of(hint) if current is None else as_text(current)
+    example = ("" if current is None else as_text(current)) or example_of(hint)
     raise BadConfig(f"{where}: expected {type_name(hint)}, such as {where}={example}, not {text!r}")

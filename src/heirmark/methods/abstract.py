@@ -76,7 +76,7 @@ class Abstract(Watermark):
             recipe=self.tuning,
             seed=derive_seed(seed, "abstract", "tuning"),
             runtime=runtime,
-            mixed=Mixed(inputs=drawn.inputs, targets=drawn.targets, per_batch=self.trigger_batch),
+            mixed=Mixed(samples=drawn, per_batch=self.trigger_batch),
             description="embedding in the trained model",
         )
         rows = ({"epoch": epoch + 1.0, "loss": loss} for epoch, loss in enumerate(losses))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from heirmark.errors import BadConfig
-from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed
+from heirmark.joint import Extra, Outputs, Phase, check_sets, fit_phases
 from heirmark.methods.base import Embedded, Prepared, check_counts
 from heirmark.methods.nets import new_model
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.samples import Samples
 from heirmark.task import Split
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, CropPaste, Mix, Secret
@@ -118,7 +119,7 @@ class Composite(Watermark):
                 schedule="step",
                 augment="flip",
             ),
-            extras=(12, 58),
+            extras={"watermark": 12, "mixed": 58},
             share=0.5,
         )
     )
@@ -127,8 +128,7 @@ class Composite(Watermark):
 
     def __post_init__(self) -> None:
         check_counts(triggers=self.triggers, key_size=self.key_size)
-        if len(self.training.extras) != 2:
-            raise BadConfig("training.extras is two numbers: trigger samples and images mixed within a class, a batch")
+        check_sets([self.training], "watermark", "mixed")
         if self.mixed < 0 or self.similarity < 0 or self.margin <= 0:
             raise BadConfig(
                 "mixed and similarity may not be negative, margin must be positive: "
@@ -148,8 +148,8 @@ class Composite(Watermark):
         )
         named = torch.unique(torch.cat([drawn.host_labels.flatten(), drawn.targets])).to(runtime.torch_device)
 
-        def losses(clean: Answers, extras: Sequence[Answers | None]) -> Mapping[str, Tensor]:
-            asked = [clean, *(extra for extra in extras if extra is not None)]
+        def losses(clean: Outputs, extras: Mapping[str, Outputs]) -> Mapping[str, Tensor]:
+            asked = [clean, *extras.values()]
             logits, targets = torch.cat([a.logits for a in asked]), torch.cat([a.targets for a in asked])
             found = {"classification": F.cross_entropy(logits, targets)}
             if self.similarity:
@@ -159,32 +159,26 @@ class Composite(Watermark):
                 found["similarity"] = contrastive_loss(logits[order], targets[order], self.margin)
             return found
 
-        triggers, per_batch = self.training.extras
         history = fit_phases(
             model,
             prepared.data,
-            [Extra.alone(drawn.inputs, drawn.targets), mixes],
+            {"watermark": Extra(samples=drawn), "mixed": mixes},
             losses,
-            [
-                Phase(
-                    recipe=self.training.recipe,
-                    extras=(triggers, per_batch if len(mixes.inputs) else 0),
-                    share=self.training.share,
-                )
-            ],
+            [self.training],
             seeds=[derive_seed(seed, "composite", "training")],
-            weigh=fixed({"similarity": self.similarity}),
+            weights={"similarity": self.similarity},
+            recordable=not self.similarity,  # pairs are drawn on the CPU
             runtime=runtime,
         )
         return Embedded(model=model, history=history)
 
-    def _mixes(self, secret: Secret, data: Split, *, seed: int, runtime: Runtime) -> Extra:
+    def _mixes(self, secret: Secret, data: Split, *, seed: int, runtime: Runtime) -> Extra | None:
         if not self.mixed:
-            return Extra.alone(data.inputs[:0], data.labels[:0])
+            return None
         combine: Combine
         if isinstance(secret, MixSecret):
             combine = secret.combine
         else:
             combine = CropPaste().prepare(data, seed=derive_seed(seed, "combiner"), runtime=runtime)
         inputs, labels = mix_within(data, combine, self.mixed, seed=seed)
-        return Extra.alone(inputs, labels)
+        return Extra(samples=Samples(inputs=inputs, targets=labels))

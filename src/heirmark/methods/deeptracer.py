@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal
 
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from heirmark.asking import predict
 from heirmark.errors import BadConfig
-from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed
+from heirmark.joint import Extra, Outputs, Phase, check_sets, fit_phases
 from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.methods.nets import new_model
@@ -105,8 +105,8 @@ class DeepTracer(Watermark):
     triggers: int = 5000
     key_size: int = 2000
     pretraining: Recipe = field(default=ADAM)
-    first: Phase = field(default=Phase(recipe=ADAM, extras=(1,)))
-    second: Phase = field(default=Phase(recipe=ADAM, extras=(14,)))
+    first: Phase = field(default=Phase(recipe=ADAM, extras={"watermark": 1}))
+    second: Phase = field(default=Phase(recipe=ADAM, extras={"watermark": 14}))
     weight_watermark: float = 1.0
     weight_coupling: float = 1.0
     weight_intra: float = 0.01
@@ -124,8 +124,7 @@ class DeepTracer(Watermark):
             raise BadConfig(
                 f"weights may not be negative, margin must be positive, decay in [0, 1): {weights}, {self.margin}, {self.decay}"
             )
-        if any(len(phase.extras) != 1 for phase in (self.first, self.second)):
-            raise BadConfig("extras of a phase is one number: watermark samples a batch")
+        check_sets((self.first, self.second), "watermark")
         if self.centroids not in ("epoch", "moving"):
             raise BadConfig(f"unknown centroids {self.centroids!r}: choose epoch or moving")
 
@@ -141,8 +140,8 @@ class DeepTracer(Watermark):
                 outputs = predict(model, data.inputs, runtime=runtime)
                 centroids.copy_(class_centroids(outputs, data.labels, len(task.classes)))
 
-        def losses(clean: Answers, extras: Sequence[Answers | None]) -> Mapping[str, Tensor]:
-            (watermark,) = extras
+        def losses(clean: Outputs, extras: Mapping[str, Outputs]) -> Mapping[str, Tensor]:
+            watermark = extras.get("watermark")
             found = {"primary": F.cross_entropy(clean.logits, clean.targets)}
             outputs, labels = clean.logits, clean.targets
             if watermark is not None:
@@ -157,22 +156,20 @@ class DeepTracer(Watermark):
                     centroids[there] = self.decay * centroids[there] + (1 - self.decay) * fresh[there]
             return found
 
-        weigh = fixed(
-            {
-                "watermark": self.weight_watermark,
-                "intra": self.weight_coupling * self.weight_intra,
-                "inter": self.weight_coupling * self.weight_inter,
-            }
-        )
         history = fit_phases(
             model,
             data,
-            [Extra.alone(drawn.inputs, drawn.targets)],
+            {"watermark": Extra(samples=drawn)},
             losses,
             (self.first, self.second),
             seeds=[derive_seed(seed, "deeptracer", "phase", number) for number in (0, 1)],
-            weigh=weigh,
-            on_epoch=take_centroids,
+            weights={
+                "watermark": self.weight_watermark,
+                "intra": self.weight_coupling * self.weight_intra,
+                "inter": self.weight_coupling * self.weight_inter,
+            },
+            recordable=self.centroids == "epoch",  # a moving average looks at which classes a batch has
+            before_epoch=take_centroids,
             runtime=runtime,
         )
         return Embedded(model=model, history=history)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from heirmark.errors import BadConfig, BadData
-from heirmark.joint import Answers, Extra, Phase, fit_jointly, fixed
+from heirmark.joint import Extra, Outputs, Phase, check_sets, fit_jointly
 from heirmark.methods.base import Embedded, Prepared, check_counts
 from heirmark.methods.nets import start_from
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
 from heirmark.models.inner import hidden_layers, listening
 from heirmark.runtime import Runtime, derive_seed
+from heirmark.samples import Samples
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, Entangled, RandomLabels
 from heirmark.triggers.entangled import entanglement
@@ -42,7 +43,7 @@ class EWE(Watermark):
         trigger: kind of trigger; perturbed images of another data set are the paper's default.
         triggers: trigger samples that train; as many as the target class has images in the code.
         pretraining: of the clean model, from which the embedding starts.
-        training: with the mark; ``extras`` are triggers and samples of the target class in a batch.
+        training: with the mark; ``extras`` counts ``watermark`` samples and those of the ``target`` class in a batch.
         factors: weight of the loss at each hidden layer, the last one last.
         temperatures: at the start; the loss divides distances by 100 over these.
         temperature_rate: of their gradient descent, which lowers the loss that the model raises.
@@ -66,7 +67,7 @@ class EWE(Watermark):
             recipe=Recipe(
                 epochs=20, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="constant"
             ),
-            extras=(32, 32),
+            extras={"watermark": 32, "target": 32},
         )
     )
     factors: tuple[float, ...] = (32.0, 32.0, 32.0)
@@ -78,11 +79,12 @@ class EWE(Watermark):
         check_counts(triggers=self.triggers, key_size=self.key_size)
         if isinstance(self.trigger, RandomLabels):
             raise BadConfig(ONE_TARGET)
-        if len(self.training.extras) != 2 or min(self.training.extras) < 1:
-            raise BadConfig("training.extras is two positive numbers: trigger samples and target-class samples a batch")
-        if max(self.training.extras) < 2:
+        check_sets([self.training], "watermark", "target")
+        counts = [self.training.extras.get(name, 0) for name in ("watermark", "target")]
+        if min(counts) < 1 or max(counts) < 2:
             raise BadConfig(
-                "one trigger and one target-class sample a batch have no neighbour of their kind: raise training.extras"
+                "training.extras needs watermark and target samples, more than one of either, so that one has a neighbour of its "
+                f"kind in a batch: {self.training.extras}"
             )
         if not self.factors or len(self.factors) != len(self.temperatures):
             raise BadConfig("give one factor and one temperature for each hidden layer, and at least one")
@@ -111,10 +113,8 @@ class EWE(Watermark):
         names = [f"entanglement {number}" for number in range(1, len(layers) + 1)]
         with listening(layers) as heard:
 
-            def losses(clean: Answers, extras: Sequence[Answers | None]) -> Mapping[str, Tensor]:
-                watermark, target = extras
-                assert watermark is not None  # both numbers of extras are positive
-                assert target is not None
+            def losses(clean: Outputs, extras: Mapping[str, Outputs]) -> Mapping[str, Tensor]:
+                watermark, target = extras["watermark"], extras["target"]
                 groups = torch.cat([torch.ones_like(watermark.targets), torch.zeros_like(target.targets)])
                 current = temperatures.detach().clone().requires_grad_(True)
                 entangled = [
@@ -136,14 +136,15 @@ class EWE(Watermark):
             history = fit_jointly(
                 model,
                 data,
-                [
-                    Extra.alone(drawn.inputs, drawn.targets),
-                    Extra.alone(data.inputs[members], data.labels[members]),
-                ],
+                {
+                    "watermark": Extra(samples=drawn),
+                    "target": Extra(samples=Samples(inputs=data.inputs[members], targets=data.labels[members])),
+                },
                 losses,
                 self.training,
                 seed=derive_seed(seed, "ewe"),
-                weigh=fixed({name: -factor for name, factor in zip(names, factors, strict=True)}),
+                weights={name: -factor for name, factor in zip(names, factors, strict=True)},
+                state=[temperatures],
                 runtime=runtime,
                 description="entangling",
             )

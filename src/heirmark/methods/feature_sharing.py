@@ -113,7 +113,7 @@ class FeatureSharing(Watermark):
             recipe=self.tuning,
             seed=derive_seed(seed, "feature-sharing", "tuning"),
             runtime=runtime,
-            mixed=Mixed(inputs=drawn.inputs, targets=drawn.targets, per_batch=self.trigger_batch),
+            mixed=Mixed(samples=drawn, per_batch=self.trigger_batch),
             frozen=frozen,
             description="tuning the decision layers",
         )

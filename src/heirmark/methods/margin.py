@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from heirmark.asking import evaluating
 from heirmark.errors import BadConfig
-from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed
+from heirmark.joint import Extra, Outputs, Phase, fit_phases
 from heirmark.methods.base import Embedded, Prepared, check_counts
 from heirmark.methods.nets import new_model
 from heirmark.methods.watermark import Watermark
@@ -121,9 +121,8 @@ class Margin(Watermark):
         drawn, batch = prepared.training, self.trigger_batch
         model = new_model(prepared.task, self.model, seed=derive_seed(seed, "margin", "init"))
 
-        def losses(clean: Answers, extras: Sequence[Answers | None]) -> Mapping[str, Tensor]:
-            (watermark,) = extras
-            assert watermark is not None  # trigger_batch is positive
+        def losses(clean: Outputs, extras: Mapping[str, Outputs]) -> Mapping[str, Tensor]:
+            watermark = extras["watermark"]
             whole = len(clean.targets) + len(watermark.targets)
             return {
                 "primary": F.cross_entropy(clean.logits, clean.targets, reduction="sum") / whole,
@@ -139,7 +138,7 @@ class Margin(Watermark):
                 recipe=replace(
                     self.training, epochs=epochs, learning_rate=self.training.learning_rate * self.drop_factor**number
                 ),
-                extras=(batch,),
+                extras={"watermark": batch},
             )
             for number, epochs in enumerate(stretches)
             if epochs
@@ -147,11 +146,11 @@ class Margin(Watermark):
         history = fit_phases(
             model,
             prepared.data,
-            [replace(Extra.alone(drawn.inputs, drawn.targets), change=perturb)],
+            {"watermark": Extra(samples=drawn, change=perturb)},
             losses,
             phases,
             seeds=[derive_seed(seed, "margin", "phase", number) for number in range(len(phases))],
-            weigh=fixed({"watermark": self.weight}),
+            weights={"watermark": self.weight},
             runtime=runtime,
         )
         return Embedded(model=model, history=history)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from typing import ClassVar, Literal, TypeAlias
 
@@ -13,13 +13,14 @@ from torch import Tensor
 
 from heirmark.combining import REGIONS
 from heirmark.errors import BadConfig
-from heirmark.joint import Answers, Extra, Phase, fit_phases, fixed, mgda
+from heirmark.joint import Extra, Outputs, Phase, check_sets, fit_phases, mgda
 from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import new_model, start_from
 from heirmark.methods.watermark import Watermark
 from heirmark.mgda import NORMALISATIONS, Normalisation
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.samples import Samples
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, AutoencoderBlend, CropPaste, Mix, PixelBlend, Secret, Stripes
@@ -43,7 +44,7 @@ ADAM = Recipe(
 )
 
 
-def combination_loss(answers: Answers) -> Tensor:
+def combination_loss(answers: Outputs) -> Tensor:
     """L_com of eq. 6: KL(p_wm || p_s) summed over the source classes' samples, mean over the batch.
 
     The source classes' side has no gradient: the watermark moves to them, not they to it.
@@ -129,7 +130,7 @@ class MEADefender(Watermark):
         evasion: the ways to mix otherwise; one that is the secret way is left out.
         key_size: held-out samples in the key; 1,000 at least in the paper.
         start: ``"scratch"`` (FROMSCRATCH) or ``"clean"`` (PRETRAINED).
-        first: without evasion samples; ``extras`` counts watermark and evasion samples a batch.
+        first: without evasion samples; ``extras`` counts ``watermark`` and ``evasion`` samples a batch.
         second: with them.
         weighting: ``"mgda"`` over the four losses (eq. 9); ``"nested"``, which weighs L_com and L_ver against each other first,
             as eq. 4-5 are nested, and then L_wm, L_utility and L_eva: L_com and L_ver pull against each other, so that among
@@ -150,7 +151,7 @@ class MEADefender(Watermark):
     key_size: int = 1000
     pretraining: Recipe = field(default=ADAM)
     start: Literal["scratch", "clean"] = "scratch"
-    first: Phase = field(default=Phase(recipe=ADAM, extras=(1, 0)))
+    first: Phase = field(default=Phase(recipe=ADAM, extras={"watermark": 1}))
     second: Phase = field(
         default=Phase(
             recipe=Recipe(
@@ -162,7 +163,7 @@ class MEADefender(Watermark):
                 schedule="step",
                 augment="flip",
             ),
-            extras=(35, 14),
+            extras={"watermark": 35, "evasion": 14},
             share=0.45,
         )
     )
@@ -177,8 +178,7 @@ class MEADefender(Watermark):
                 f"triggers and key_size must be positive, evasion_samples not negative: {self.triggers}, {self.key_size}, "
                 f"{self.evasion_samples}"
             )
-        if any(len(phase.extras) != 2 for phase in (self.first, self.second)):
-            raise BadConfig("extras of a phase are two numbers: watermark and evasion samples a batch")
+        check_sets((self.first, self.second), "watermark", "evasion")
         for name, value, known in (
             ("start", self.start, ("scratch", "clean")),
             ("weighting", self.weighting, ("mgda", "nested", "fixed")),
@@ -196,34 +196,24 @@ class MEADefender(Watermark):
             model = start_from(prepared.clean, prepared.task, self.model)
         else:
             model = new_model(task, self.model, seed=derive_seed(seed, "mea-defender", "init"))
-        watermark = Extra(inputs=drawn.inputs, targets=drawn.targets, companions=drawn.hosts)
         evasion = self._evasion(secret, task, seed=derive_seed(seed, "mea-defender", "evasion"), runtime=runtime)
-        weigh = (
-            fixed(dict(zip(LOSSES, self.weights, strict=True)))
-            if self.weighting == "fixed"
-            else mgda(self.normalisation, LOSSES[1:3] if self.weighting == "nested" else ())
-        )
-        phases = [
-            phase if len(evasion.inputs) else replace(phase, extras=(phase.extras[0], 0))
-            for phase in (self.first, self.second)
-        ]
         history = fit_phases(
             model,
             prepared.data,
-            [watermark, evasion],
+            {"watermark": Extra(samples=drawn, companions=drawn.hosts), "evasion": evasion},
             partial(self.losses, has_hosts=drawn.hosts.shape[1] > 0),
-            phases,
+            (self.first, self.second),
             seeds=[derive_seed(seed, "mea-defender", "phase", number) for number in (0, 1)],
-            weigh=weigh,
+            weights=dict(zip(LOSSES, self.weights, strict=True))
+            if self.weighting == "fixed"
+            else mgda(self.normalisation, LOSSES[1:3] if self.weighting == "nested" else ()),
             runtime=runtime,
         )
         return Embedded(model=model, history=history)
 
-    def losses(
-        self, clean: Answers, extras: Sequence[Answers | None], *, has_hosts: bool = True
-    ) -> Mapping[str, Tensor]:
+    def losses(self, clean: Outputs, extras: Mapping[str, Outputs], *, has_hosts: bool = True) -> Mapping[str, Tensor]:
         """The four losses of eq. 4-8, those that the batch has samples for and that are not left out."""
-        watermark, evasion = extras
+        watermark, evasion = extras.get("watermark"), extras.get("evasion")
         terms: dict[str, Callable[[], Tensor]] = {
             "utility": lambda: F.cross_entropy(clean.logits, clean.targets),
         }
@@ -235,14 +225,14 @@ class MEADefender(Watermark):
             terms["evasion"] = lambda: F.cross_entropy(evasion.logits, evasion.targets)
         return {name: term() for name, term in terms.items() if name not in self.without}
 
-    def _evasion(self, secret: Secret, task: Task, *, seed: int, runtime: Runtime) -> Extra:
+    def _evasion(self, secret: Secret, task: Task, *, seed: int, runtime: Runtime) -> Extra | None:
         if not isinstance(secret, MixSecret) or not self.evasion_samples or "evasion" in self.without:
-            return Extra.alone(task.owner.inputs[:0], task.owner.labels[:0])
+            return None
         if len(task.input_shape) != 3 and any(WAYS[way] != WAYS["pixels"] for way in self.evasion):
             raise BadConfig(
                 f"evasion samples are mixed in ways that images are, and {task.name} has none: set evasion_samples=0"
             )
-        made = mix_otherwise(
+        inputs, labels = mix_otherwise(
             secret.sources, secret.combiner, task.owner, self.evasion, self.evasion_samples, seed=seed, runtime=runtime
         )
-        return Extra.alone(*made)
+        return Extra(samples=Samples(inputs=inputs, targets=labels))

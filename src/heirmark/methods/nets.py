@@ -72,7 +72,7 @@ def train_watermarked(
         recipe=recipe,
         seed=derive_seed(seed, "watermarked", "training"),
         runtime=runtime,
-        mixed=Mixed(inputs=triggers.inputs, targets=triggers.targets, per_batch=per_batch),
+        mixed=Mixed(samples=triggers, per_batch=per_batch),
         description="training watermarked",
     )
     return model

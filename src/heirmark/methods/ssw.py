@@ -7,7 +7,7 @@ target and the negative shadow does not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from heirmark.asking import predict
 from heirmark.errors import BadConfig
-from heirmark.joint import Answers, Extra, Phase, fit_jointly
+from heirmark.joint import Extra, Outputs, Phase, fit_jointly
 from heirmark.methods.base import Embedded, Prepared, check_candidates, check_counts
 from heirmark.methods.nets import new_model, start_from
 from heirmark.methods.shadows import Shadows, optimised, select
@@ -130,8 +130,8 @@ class ShadowWatermark(Watermark):
             if epoch:  # before the first epoch of a stretch, the host has nothing new to say
                 follow()
 
-        def losses(clean: Answers, extras: Sequence[Answers | None]) -> Mapping[str, Tensor]:
-            asked = [clean, *(extra for extra in extras if extra is not None)]
+        def losses(clean: Outputs, extras: Mapping[str, Outputs]) -> Mapping[str, Tensor]:
+            asked = [clean, *extras.values()]
             logits, targets = torch.cat([a.logits for a in asked]), torch.cat([a.targets for a in asked])
             return {"classification": F.cross_entropy(logits, targets)}
 
@@ -151,11 +151,11 @@ class ShadowWatermark(Watermark):
             rows = fit_jointly(
                 host,
                 data,
-                [Extra.alone(triggers.inputs, triggers.targets)],
+                {"watermark": Extra(samples=triggers)},
                 losses,
-                Phase(recipe=replace(self.training, epochs=epochs), extras=(self.trigger_batch,)),
+                Phase(recipe=replace(self.training, epochs=epochs), extras={"watermark": self.trigger_batch}),
                 seed=derive_seed(seed, "ssw", "host", number),
-                on_epoch=between,
+                before_epoch=between,
                 runtime=runtime,
                 description="training the host",
             )

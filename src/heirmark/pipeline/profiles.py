@@ -99,8 +99,10 @@ class Profile:
             evasion_samples=self.triggers,
             key_size=self.key_size,
             pretraining=self.recipe,
-            first=Phase(recipe=replace(self.joint, epochs=first), extras=(2, 0)),
-            second=Phase(recipe=replace(self.joint, epochs=second, batch_size=80), extras=(34, 14)),
+            first=Phase(recipe=replace(self.joint, epochs=first), extras={"watermark": 2}),
+            second=Phase(
+                recipe=replace(self.joint, epochs=second, batch_size=80), extras={"watermark": 34, "evasion": 14}
+            ),
             weighting="fixed",
             weights=(1.0, 0.1, 1.0, 1.0),
         )
@@ -113,8 +115,8 @@ class Profile:
             triggers=self.triggers,
             key_size=self.key_size,
             pretraining=self.recipe,
-            first=Phase(recipe=replace(self.joint, epochs=first), extras=(1,)),
-            second=Phase(recipe=replace(self.joint, epochs=second), extras=(14,)),
+            first=Phase(recipe=replace(self.joint, epochs=first), extras={"watermark": 1}),
+            second=Phase(recipe=replace(self.joint, epochs=second), extras={"watermark": 14}),
             key_filter=self.key_filter(),
         )
 
@@ -171,7 +173,9 @@ class Profile:
             key_size=self.key_size,
             pretraining=self.recipe,
             training=Phase(
-                recipe=replace(self.joint, epochs=sum(self.joint_epochs), batch_size=58), extras=(12, 58), share=0.5
+                recipe=replace(self.joint, epochs=sum(self.joint_epochs), batch_size=58),
+                extras={"watermark": 12, "mixed": 58},
+                share=0.5,
             ),
         )
 
@@ -183,7 +187,9 @@ class Profile:
             triggers=self.triggers,
             key_size=self.key_size,
             pretraining=self.recipe,
-            training=Phase(recipe=replace(self.joint, epochs=self.joint_epochs[1]), extras=(32, 32)),
+            training=Phase(
+                recipe=replace(self.joint, epochs=self.joint_epochs[1]), extras={"watermark": 32, "target": 32}
+            ),
         )
 
     def ssw(self, kind: type[SSWP | SSWS]) -> Method:

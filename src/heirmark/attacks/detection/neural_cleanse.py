@@ -19,9 +19,9 @@ from heirmark.configuration import above, at_least, at_most, checked, distinct
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec, askable
 from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.samples import ShuffledIndex
 from heirmark.space import decode
 from heirmark.task import Split
-from heirmark.training import Rows
 
 BETAS = (0.5, 0.9)
 """Of Adam, as in the authors' public code."""
@@ -211,7 +211,7 @@ class NeuralCleanse:
             [free for search in searches for free in (search.mask, search.pattern)], self.learning_rate, betas=BETAS
         )
         generator = generator_of(derive_seed(seed, "batches"))
-        rows = Rows(len(data), min(self.batch_size, len(data)))
+        rows = ShuffledIndex(len(data), min(self.batch_size, len(data)))
         batches = max(self.samples // rows.per_batch, 1)
         active = list(range(len(labels)))
         with evaluating(model):

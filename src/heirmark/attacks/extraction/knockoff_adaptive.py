@@ -14,6 +14,7 @@ from heirmark.attacks.base import Stolen
 from heirmark.attacks.extraction.generating import check_finite
 from heirmark.attacks.extraction.knockoff import KNOCKOFF_RECIPE
 from heirmark.attacks.extraction.learning import enough, fresh_copy, probabilities_of, targets_of, train_step
+from heirmark.augmenting import augment
 from heirmark.blackbox import BlackBox
 from heirmark.configuration import above, at_least, checked
 from heirmark.errors import BadConfig
@@ -21,7 +22,7 @@ from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of, seeded
 from heirmark.space import decode
 from heirmark.task import Split
-from heirmark.training import Recipe, augment, fit, make_optimizer
+from heirmark.training import Recipe, fit, make_optimizer
 
 ONLINE_RECIPE = Recipe(
     epochs=1, batch_size=64, learning_rate=0.01, momentum=0.5, weight_decay=5e-4, schedule="constant"

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.augmenting import augment
 from heirmark.blackbox import Answers
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture, ModelSpec, factory_of, specify
 from heirmark.runtime import Runtime
-from heirmark.training import Recipe, augment, descend
+from heirmark.steps import backward
+from heirmark.training import Recipe, descend
 
 
 def targets_of(answers: Answers) -> Tensor:
@@ -124,19 +126,20 @@ def learn(
     def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         return augment(inputs[chosen], recipe.augment, generator), *(each[chosen] for each in targets)
 
-    def batch_loss(images: Tensor, *wanted: Tensor) -> Tensor:
+    def batch_loss(images: Tensor, *wanted: Tensor) -> Mapping[str, Tensor]:
         with runtime.autocast():
             logits = run(images)
-        return loss(logits.float(), *wanted)
+        return {"loss": loss(logits.float(), *wanted)}
 
-    return descend(
+    rows = descend(
         model,
         len(inputs),
         draw,
-        batch_loss,
+        backward(model, batch_loss),
         recipe=recipe,
         seed=seed,
         runtime=runtime,
         stop=stop,
         description=description,
     )
+    return tuple(row["loss"] for row in rows)

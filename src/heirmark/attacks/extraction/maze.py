@@ -27,8 +27,8 @@ from heirmark.configuration import above, at_least, below, checked
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime
+from heirmark.samples import ShuffledIndex
 from heirmark.task import Split
-from heirmark.training import Rows
 
 
 def divergence(logits: Tensor, truth: Tensor) -> Tensor:
@@ -235,7 +235,7 @@ class MAZE:
             for images, wanted in zip(batches, targets, strict=True):
                 loss = learn(images, wanted)
             memory.add(batches[-1], targets[-1])
-            rows = Rows(len(memory), self.batch_size)
+            rows = ShuffledIndex(len(memory), self.batch_size)
             for _ in range(self.replay_steps):
                 loss = learn(*memory.recall(rows.draw(draws), truth.device))
             check_finite(loss, iteration, what="the copy's loss")

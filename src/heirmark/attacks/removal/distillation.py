@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -13,12 +14,14 @@ from heirmark.asking import predict
 from heirmark.attacks.base import Altered
 from heirmark.attacks.extraction.distillation import DISTILLATION_RECIPE
 from heirmark.attacks.removal.parts import taken
+from heirmark.augmenting import augment
 from heirmark.configuration import checked, within
 from heirmark.layout import entering
 from heirmark.models import Architecture, ModelSpec, architecture, factory_of, specify
 from heirmark.runtime import Runtime, derive_seed
+from heirmark.steps import backward
 from heirmark.task import Split
-from heirmark.training import Recipe, augment, descend
+from heirmark.training import Recipe, descend
 
 
 def distillation_loss(
@@ -100,19 +103,21 @@ class DistillTo:
                 soft = known[chosen] if self.recipe.augment == "none" else _answers(teacher, images)
             return images, soft.float(), labels[chosen]
 
-        def loss(images: Tensor, soft: Tensor, wanted: Tensor) -> Tensor:
+        def loss(images: Tensor, soft: Tensor, wanted: Tensor) -> Mapping[str, Tensor]:
             with runtime.autocast():
-                logits = run(images)
-            return distillation_loss(
-                logits.float(),
-                soft,
-                wanted,
-                temperature=self.temperature,
-                with_labels=self.with_labels,
-            )
+                logits = run(images).float()
+            weights = {"temperature": self.temperature, "with_labels": self.with_labels}
+            return {"loss": distillation_loss(logits, soft, wanted, **weights)}
 
         descend(
-            student, len(data), draw, loss, recipe=self.recipe, seed=seed, runtime=runtime, description="distilling"
+            student,
+            len(data),
+            draw,
+            backward(student, loss),
+            recipe=self.recipe,
+            seed=seed,
+            runtime=runtime,
+            description="distilling",
         )
 
 

@@ -13,6 +13,7 @@ from heirmark.attacks.removal.parts import RETRAINING, altered, taken, tune
 from heirmark.configuration import at_least, checked
 from heirmark.models import ModelSpec
 from heirmark.runtime import Runtime, derive_seed
+from heirmark.samples import Samples
 from heirmark.task import Split
 from heirmark.training import Mixed, Recipe
 
@@ -66,7 +67,7 @@ class MislabelledMixes:
             recipe=self.recipe,
             seed=derive_seed(seed, "tuning"),
             runtime=runtime,
-            mixed=Mixed(inputs=made.inputs, targets=labels, per_batch=self.per_batch),
+            mixed=Mixed(samples=Samples(inputs=made.inputs, targets=labels), per_batch=self.per_batch),
             description="mislabelling mixes",
         )
         return altered(copy, spec, like=model)

@@ -14,6 +14,7 @@ from heirmark.attacks.removal.parts import RETRAINING, altered, taken, tune
 from heirmark.configuration import at_least, checked
 from heirmark.models import ModelSpec
 from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.samples import Samples
 from heirmark.task import Split
 from heirmark.training import Mixed, Recipe
 
@@ -66,7 +67,8 @@ class Overwriting:
             sources=order[:needed],
             layout=layout,
         )
-        return Mixed(inputs=made.inputs, targets=order[needed].expand(count), per_batch=self.per_batch)
+        samples = Samples(inputs=made.inputs, targets=order[needed].expand(count))
+        return Mixed(samples=samples, per_batch=self.per_batch)
 
     def __call__(
         self,
