@@ -24,24 +24,24 @@ def edit(path: str, old: str | None, new: str) -> dict[str, Any]:
 
 UNRELATED = [
     edit("models/vit.py", "return tokens[:, 0]", "return tokens[:, 1]"),
-    edit("models/simple.py", "class AlexNet(nn.Module):", "class AlexNet(nn.Module):\n    depth = 9\n"),
+    edit("models/simple.py", "class AlexNet(Net):", "class AlexNet(Net):\n    depth = 9\n"),
     edit("models/brand.py", None, NEW),
-    edit("models/registry.py", '"simple:AlexNet", 8),', '"simple:AlexNet", 9), "brand": ("brand:Brand", 8),'),
-    edit("triggers/patch.py", "size: int | None = None", "size: int | None = 5"),
+    edit("models/registry.py", '"simple:AlexNet",', '"simple:AlexNet", "brand": "brand:Brand",'),
+    edit("triggers/patch.py", "class Patch(OfTask):", "class Patch(OfTask):\n    novel = 1\n"),
     edit("triggers/brand.py", None, NEW),
     edit("triggers/__init__.py", "__all__ = [", "from heirmark.triggers.brand import Brand\n\n__all__ = ["),
     edit("methods/ewe.py", "class EWE(Watermark):", "class EWE(Watermark):\n    novel = 1\n"),
     edit("methods/brand.py", None, NEW),
-    edit("attacks/removal/quantisation.py", "bits: int = 8", "bits: int = 7"),
+    edit("attacks/removal/quantisation.py", "class Quantisation:", "class Quantisation:\n    novel = 1\n"),
     edit("attacks/extraction/brand.py", None, NEW),
 ]
 USED = {
     "a model": (edit("models/simple.py", "hidden: int = 128", "hidden: int = 129"), ALL),
     "what trains": (edit("training.py", "optimizer.step()", "optimizer.step(); total *= 1"), ALL),
-    "a trigger": (edit("triggers/tiles.py", "samples: int = 500", "samples: int = 501"), ALL - {"train"}),
+    "a trigger": (edit("triggers/tiles.py", "class Tiles(OfTask):", "class Tiles(OfTask):\n    novel = 1\n"), ALL - {"train"}),
     "a method": (edit("methods/t2s.py", "rehearse: bool = True", "rehearse: bool = (1 == 1)"), ALL - {"train"}),
     "a theft": (edit("attacks/extraction/knockoff.py", "count = len(", "count = 0 + len("), {"steal", *LATER}),
-    "a removal": (edit("attacks/removal/pruning.py", "rate: float = 0.5", "rate: float = 0.25 * 2"), LATER),
+    "a removal": (edit("attacks/removal/pruning.py", "class Pruning:", "class Pruning:\n    novel = 1\n"), LATER),
     "a rule": (edit("verification/verify.py", "_CONFIDENCE = 0.95", "_CONFIDENCE = 0.96"), {"verify"}),
 }
 

@@ -23,6 +23,7 @@ from heirmark.attacks.extraction.jbda import JBDA
 from heirmark.attacks.extraction.knockoff import Knockoff
 from heirmark.attacks.extraction.knockoff_adaptive import KnockoffAdaptive
 from heirmark.attacks.extraction.maze import MAZE
+from heirmark.attacks.registry import EXTRACTIONS, INSPECTIONS, REMOVALS, SCREENINGS
 from heirmark.attacks.removal.adaptive import AdaptiveUnlearning
 from heirmark.attacks.removal.distillation import DistillTo
 from heirmark.attacks.removal.fine_pruning import FinePruning
@@ -73,42 +74,3 @@ __all__ = [
     "Stolen",
     "Transfer",
 ]
-
-EXTRACTIONS: dict[str, type[Extraction]] = {
-    "knockoff": Knockoff,
-    "knockoff-adaptive": KnockoffAdaptive,
-    "distillation": Distillation,
-    "jbda": JBDA,
-    "active-thief": ActiveThief,
-    "dfme": DFME,
-    "maze": MAZE,
-}
-"""Extraction attacks: a black box and data in, a stolen model out."""
-
-REMOVALS: dict[str, type[Removal]] = {
-    "fine-tuning": FineTuning,
-    "pruning": Pruning,
-    "fine-pruning": FinePruning,
-    "quantisation": Quantisation,
-    "int8": Int8,
-    "transfer": Transfer,
-    "distil-to": DistillTo,
-    "mislabelled-mixes": MislabelledMixes,
-    "overwriting": Overwriting,
-    "adaptive": AdaptiveUnlearning,
-    "preprocessing": Preprocessing,
-}
-"""Removal attacks: a model and labelled data in, an altered model out."""
-
-INSPECTIONS: dict[str, type[Inspection]] = {
-    "neural-cleanse": NeuralCleanse,
-    "abs": ABS,
-    "mix-probing": MixProbing,
-}
-"""Detection attacks on models: a model and data in, suspected target classes out."""
-
-SCREENINGS: dict[str, type[Screening]] = {
-    "lof": LocalOutliers,
-    "composites": CompositeScreen,
-}
-"""Detection attacks on queries: a model and data in, a screen out."""

@@ -16,12 +16,15 @@ from heirmark.configuration.constraints import (
 )
 from heirmark.configuration.describing import FieldHelp, describe_fields
 from heirmark.configuration.encoding import JSON, canonical_json, from_json, qualified_name, to_json
+from heirmark.configuration.registry import OneOf, Registry
 from heirmark.configuration.setting import apply_settings
 
 __all__ = [
     "JSON",
     "Constraint",
     "FieldHelp",
+    "OneOf",
+    "Registry",
     "above",
     "apply_settings",
     "at_least",

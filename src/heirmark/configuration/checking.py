@@ -67,7 +67,7 @@ def check_fields(config: object) -> None:
 def _fault(hint: Any, value: Any, where: str) -> str | None:
     """What is wrong with a value; None when nothing is."""
     inner = None
-    for member, rules in ruled_members_of(hint):
+    for member, rules in ruled_members_of(hint, named=False):
         if get_origin(member) in (tuple, list):
             parts = parts_of(member, len(value)) if isinstance(value, (tuple, list)) else None
             if parts is None:

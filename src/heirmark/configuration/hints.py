@@ -11,6 +11,7 @@ from dataclasses import MISSING, is_dataclass
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from heirmark.configuration.constraints import Constraint
+from heirmark.configuration.registry import OneOf
 from heirmark.errors import BadConfig
 
 # Text that fits several members of a union means the first of these; anything at all is a string, so that comes last.
@@ -83,23 +84,31 @@ def members_of(hint: Any) -> list[Any]:
     return [member for member, _ in ruled_members_of(hint)]
 
 
-def ruled_members_of(hint: Any) -> list[tuple[Any, tuple[Constraint, ...]]]:
-    """As :func:`members_of`, each with what it must be besides."""
+def ruled_members_of(hint: Any, *, named: bool = True) -> list[tuple[Any, tuple[Constraint, ...]]]:
+    """As :func:`members_of`, each with what it must be besides.
+
+    Args:
+        hint: a type.
+        named: where it is :class:`OneOf` those of a table, the dataclasses of the table; else the type that they have in common.
+    """
 
     def rank(member: Any) -> int:
         kind = get_origin(member) if get_origin(member) in _RANKS else member
         return _RANKS.index(kind) if kind in _RANKS else len(_RANKS) + (not is_config(kind)) + (kind is str)
 
-    return sorted(_flat(hint, ()), key=lambda pair: rank(pair[0]))
+    return sorted(_flat(hint, (), named), key=lambda pair: rank(pair[0]))
 
 
-def _flat(hint: Any, rules: tuple[Constraint, ...]) -> list[tuple[Any, tuple[Constraint, ...]]]:
+def _flat(hint: Any, rules: tuple[Constraint, ...], named: bool) -> list[tuple[Any, tuple[Constraint, ...]]]:
     hint = getattr(hint, "__value__", hint)  # a type alias made by the type statement
     if get_origin(hint) is Annotated:
         kind, *notes = get_args(hint)
-        return _flat(kind, (*rules, *(note for note in notes if isinstance(note, Constraint))))
+        tables = [note for note in notes if isinstance(note, OneOf)] if named else []
+        kinds = [member for table in tables for member in table.kinds()] or [kind]
+        rules = (*rules, *(note for note in notes if isinstance(note, Constraint)))
+        return [pair for kind in kinds for pair in _flat(kind, rules, named)]
     if get_origin(hint) in (Union, types.UnionType):
-        return [pair for part in get_args(hint) for pair in _flat(part, rules)]
+        return [pair for part in get_args(hint) for pair in _flat(part, rules, named)]
     return [(hint, () if hint is type(None) else rules)]
 
 

@@ -12,6 +12,7 @@ from heirmark.methods.key_filter import KeyFilter
 from heirmark.methods.margin import Margin
 from heirmark.methods.mea_defender import MEADefender
 from heirmark.methods.noise import Noise
+from heirmark.methods.registry import METHODS
 from heirmark.methods.ssw import SSWP, SSWS
 from heirmark.methods.t2s import T2S
 from heirmark.methods.unmarked import Unmarked
@@ -42,23 +43,3 @@ __all__ = [
     "Vanilla",
     "Watermark",
 ]
-
-METHODS: dict[str, type[Method]] = {
-    "t2s": T2S,
-    "mea-defender": MEADefender,
-    "deeptracer": DeepTracer,
-    "feature-sharing": FeatureSharing,
-    "ewe": EWE,
-    "ssw-p": SSWP,
-    "ssw-s": SSWS,
-    "margin": Margin,
-    "composite": Composite,
-    "badnets": BadNets,
-    "content": Content,
-    "noise": Noise,
-    "unrelated": Unrelated,
-    "abstract": Abstract,
-    "vanilla": Vanilla,
-    "unmarked": Unmarked,
-}
-"""Methods: the four that are made against extraction, the baselines that they compare with, and the unmarked control arm."""

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
+from heirmark.configuration import OneOf
 from heirmark.errors import BadConfig
-from heirmark.methods.abstract import Abstract
 from heirmark.methods.base import Embedded, Prepared, check_counts, check_queries, queries_of
-from heirmark.methods.composite import Composite
-from heirmark.methods.deeptracer import DeepTracer
-from heirmark.methods.ewe import EWE
-from heirmark.methods.feature_sharing import FeatureSharing
-from heirmark.methods.margin import Margin
-from heirmark.methods.mea_defender import MEADefender
 from heirmark.methods.nets import new_model, start_from, train_clean
+from heirmark.methods.registry import METHODS
 from heirmark.methods.vanilla import Vanilla
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
@@ -23,9 +18,8 @@ from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
 from heirmark.tuning import Monitor, Rehearsal, rehearse
 
-FirstPhase = Vanilla | MEADefender | DeepTracer | FeatureSharing | EWE | Composite | Margin | Abstract
-"""What may watermark the target before a rehearsal. BadNets, Content, Noise and Unrelated are ``Vanilla`` with their triggers;
-SSW keeps no samples to rehearse, for it goes on optimising them while it trains."""
+FirstPhase: TypeAlias = Annotated[Watermark, OneOf(METHODS, lambda kind: kind.rehearsable)]
+"""What may watermark the target before a rehearsal."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +47,7 @@ class T2S(Watermark):
     """
 
     name: ClassVar[str] = "t2s"
+    rehearsable: ClassVar[bool] = False
 
     trigger_batch: int = 64
     initial: Literal["watermarked", "clean", "scratch"] = "watermarked"

@@ -43,6 +43,8 @@ class Method(ABC):
     """
 
     name: ClassVar[str]
+    rehearsable: ClassVar[bool] = False
+    """Whether T2S may rehearse a theft of its models: samples that train are drawn once, and stay as they are to the end."""
 
     model: Architecture = architecture("resnet18")
     trigger: AnyTrigger = field(default=Feature())
@@ -108,7 +110,6 @@ class Watermark(Method):
     """
 
     rehearsable: ClassVar[bool] = True
-    """Whether T2S may rehearse a theft of its models: what it draws to train on is what trains to the end."""
 
     triggers: int = 500
     key_filter: KeyFilter | None = None

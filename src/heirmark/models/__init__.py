@@ -18,7 +18,7 @@ from heirmark.asking import out_of_memory
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.layout import copied, entering, fitted, in_channels_last, through_entry, unwrapped
 from heirmark.models.front import Front, behind, check_front
-from heirmark.models.registry import MODELS, class_of, smallest_of
+from heirmark.models.registry import MODELS
 from heirmark.runtime import seeded
 
 __all__ = [
@@ -72,13 +72,13 @@ class ModelSpec:
         check_front(self.front, self.input_shape)
         if self.name == CUSTOM:
             return
-        smallest = smallest_of(self.name)
-        if len(self.input_shape) != 3 or min(self.input_shape[1:]) < smallest:
+        kind = MODELS[self.name]
+        if len(self.input_shape) != 3 or min(self.input_shape[1:]) < kind.smallest:
             raise ShapeMismatch(
-                f"model {self.name!r} takes images of shape (C, H, W) with sides of at least {smallest}, "
+                f"model {self.name!r} takes images of shape (C, H, W) with sides of at least {kind.smallest}, "
                 f"not {self.input_shape}: choose another model"
             )
-        known = inspect.signature(MODELS[self.name]).parameters
+        known = inspect.signature(kind).parameters
         allowed = [name for name, p in known.items() if p.kind is inspect.Parameter.KEYWORD_ONLY]
         for option, value in self.options:
             if option not in allowed:
@@ -133,7 +133,7 @@ def code_of(named: Architecture | tuple[Architecture, ...] | None) -> Iterator[t
     elif isinstance(named, str):
         name = named.partition(":")[0]
         if name in MODELS:
-            yield class_of(name)
+            yield MODELS[name]
     elif named is not None:
         yield named
 

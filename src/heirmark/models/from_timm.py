@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -10,13 +10,6 @@ from torch import nn
 from heirmark.errors import BadConfig
 from heirmark.models.layers import Door, Net
 
-TIMM = {
-    "densenet121": "densenet121",
-    "densenet161": "densenet161",
-    "efficientnet-b0": "efficientnet_b0",
-    "efficientnet-b2": "efficientnet_b2",
-}
-"""Our names of models, and timm's."""
 LEAST = 32
 """Side in pixels, once enlarged; a DenseNet pools anything much smaller to nothing."""
 MOST = 600
@@ -31,7 +24,6 @@ class TimmNet(Net):
     thirty-second, so ``enlarge`` small ones. Nothing is downloaded.
 
     Args:
-        name: key of :data:`TIMM`.
         input_shape: ``(C, H, W)`` with H, W of at least 8, and of at least 32 once enlarged.
         classes: number of logits.
         enlarge: factor by which both sides are stretched first, bilinearly; at 7 images of 32 pixels become 224.
@@ -41,7 +33,10 @@ class TimmNet(Net):
         ValueError: when the images are too small, or would be enlarged beyond 600 pixels.
     """
 
-    def __init__(self, name: str, input_shape: tuple[int, int, int], classes: int, *, enlarge: int = 1) -> None:
+    timm: ClassVar[str]
+    """Its name there."""
+
+    def __init__(self, input_shape: tuple[int, int, int], classes: int, *, enlarge: int = 1) -> None:
         super().__init__()
         side = min(input_shape[1:])
         if side * enlarge < LEAST:
@@ -49,12 +44,36 @@ class TimmNet(Net):
         # No weight depends on it, so a stranger's description could ask for any amount of memory.
         if enlarge > 1 and max(input_shape[1:]) * enlarge > MOST:
             raise ValueError(f"enlarge={enlarge} makes sides of more than {MOST} pixels: lower it")
-        net = _timm(name).create_model(
-            TIMM[name], pretrained=False, in_chans=input_shape[0], num_classes=0, global_pool="avg"
+        net = _timm(self.timm).create_model(
+            self.timm, pretrained=False, in_chans=input_shape[0], num_classes=0, global_pool="avg"
         )
         stretch: list[nn.Module] = [nn.Upsample(scale_factor=enlarge, mode="bilinear")] if enlarge > 1 else []
         self.features = nn.Sequential(Door(), *stretch, net)
         self.head = nn.Linear(net.num_features, classes)
+
+
+class DenseNet121(TimmNet):
+    """DenseNet-121."""
+
+    timm: ClassVar[str] = "densenet121"
+
+
+class DenseNet161(TimmNet):
+    """DenseNet-161."""
+
+    timm: ClassVar[str] = "densenet161"
+
+
+class EfficientNetB0(TimmNet):
+    """EfficientNet-B0."""
+
+    timm: ClassVar[str] = "efficientnet_b0"
+
+
+class EfficientNetB2(TimmNet):
+    """EfficientNet-B2."""
+
+    timm: ClassVar[str] = "efficientnet_b2"
 
 
 def _timm(name: str) -> Any:

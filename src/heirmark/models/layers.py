@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -24,9 +26,14 @@ class Door(nn.Module):
 
 
 class Net(nn.Module):
-    """A built-in model: a head over features, of which the first layer is a :class:`Door`."""
+    """A built-in model: a head over features, of which the first layer is a :class:`Door`.
+
+    Its constructor takes ``input_shape``, ``classes`` and, as keywords with a default, options that are bool, int or float.
+    """
 
     takes_stored = True
+    smallest: ClassVar[int] = 8
+    """Side in pixels of the smallest images that it takes."""
     features: nn.Module
     head: nn.Module
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -70,6 +72,8 @@ class MobileViT(Net):
         width: factor of all channel counts and token lengths, each rounded to a multiple of 8. The paper's narrower
             nets, XS and XXS, are no multiples of S, and not to be had by it.
     """
+
+    smallest: ClassVar[int] = 16
 
     def __init__(self, input_shape: tuple[int, int, int], classes: int, *, width: float = 1.0) -> None:
         super().__init__()

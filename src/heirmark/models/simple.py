@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import nn
 
 from heirmark.models.layers import Door, Net
@@ -22,6 +24,8 @@ class NaiveNet(Net):
         batch_norm: normalise after both convolutions.
         padded: zeros around each convolution's input, so that it sees the border in as many places as the middle.
     """
+
+    smallest: ClassVar[int] = 16
 
     def __init__(
         self,
@@ -109,6 +113,8 @@ class VGGLike(Net):
         hidden: units of the first two fully connected layers.
         dropout: probability of dropping a hidden unit.
     """
+
+    smallest: ClassVar[int] = 12
 
     def __init__(
         self,

@@ -190,7 +190,11 @@ def _read(name: str) -> _Source | None:
         return known[2]
     is_package = path.name == "__init__.py"
     trusted = name.partition(".")[0] == "heirmark"
-    tree = _Essence(annotated=not trusted).visit(ast.parse(path.read_bytes()))
+    tree = ast.parse(path.read_bytes())
+    stub = path.with_suffix(".pyi")
+    if trusted and stub.is_file():  # names that a package imports on use
+        tree.body += ast.parse(stub.read_bytes()).body
+    tree = _Essence(annotated=not trusted).visit(tree)
     package = name if is_package else name.rpartition(".")[0]
     statements = tuple(
         _examine(part, package, trusted=trusted) for statement in tree.body for part in _apart(statement)

@@ -1,0 +1,61 @@
+"""The attacks by name, each imported when it is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from heirmark.configuration import Registry
+
+if TYPE_CHECKING:
+    from heirmark.attacks.base import Extraction, Inspection, Removal, Screening
+
+EXTRACTIONS: Registry[type[Extraction]] = Registry(
+    "heirmark.attacks.extraction",
+    {
+        "knockoff": "knockoff:Knockoff",
+        "knockoff-adaptive": "knockoff_adaptive:KnockoffAdaptive",
+        "distillation": "distillation:Distillation",
+        "jbda": "jbda:JBDA",
+        "active-thief": "active_thief:ActiveThief",
+        "dfme": "dfme:DFME",
+        "maze": "maze:MAZE",
+    },
+)
+"""Extraction attacks: a black box and data in, a stolen model out."""
+
+REMOVALS: Registry[type[Removal]] = Registry(
+    "heirmark.attacks.removal",
+    {
+        "fine-tuning": "fine_tuning:FineTuning",
+        "pruning": "pruning:Pruning",
+        "fine-pruning": "fine_pruning:FinePruning",
+        "quantisation": "quantisation:Quantisation",
+        "int8": "int8:Int8",
+        "transfer": "transfer:Transfer",
+        "distil-to": "distillation:DistillTo",
+        "mislabelled-mixes": "mislabelled_mixes:MislabelledMixes",
+        "overwriting": "overwriting:Overwriting",
+        "adaptive": "adaptive:AdaptiveUnlearning",
+        "preprocessing": "preprocessing:Preprocessing",
+    },
+)
+"""Removal attacks: a model and labelled data in, an altered model out."""
+
+INSPECTIONS: Registry[type[Inspection]] = Registry(
+    "heirmark.attacks.detection",
+    {
+        "neural-cleanse": "neural_cleanse:NeuralCleanse",
+        "abs": "abs:ABS",
+        "mix-probing": "mix_probing:MixProbing",
+    },
+)
+"""Detection attacks on models: a model and data in, suspected target classes out."""
+
+SCREENINGS: Registry[type[Screening]] = Registry(
+    "heirmark.attacks.detection",
+    {
+        "lof": "local_outliers:LocalOutliers",
+        "composites": "composite_screen:CompositeScreen",
+    },
+)
+"""Detection attacks on queries: a model and data in, a screen out."""

@@ -1,0 +1,33 @@
+"""The methods by name, each imported when it is used."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from heirmark.configuration import Registry
+
+if TYPE_CHECKING:
+    from heirmark.methods.watermark import Method
+
+METHODS: Registry[type[Method]] = Registry(
+    "heirmark.methods",
+    {
+        "t2s": "t2s:T2S",
+        "mea-defender": "mea_defender:MEADefender",
+        "deeptracer": "deeptracer:DeepTracer",
+        "feature-sharing": "feature_sharing:FeatureSharing",
+        "ewe": "ewe:EWE",
+        "ssw-p": "ssw:SSWP",
+        "ssw-s": "ssw:SSWS",
+        "margin": "margin:Margin",
+        "composite": "composite:Composite",
+        "badnets": "badnets:BadNets",
+        "content": "content:Content",
+        "noise": "noise:Noise",
+        "unrelated": "unrelated:Unrelated",
+        "abstract": "abstract:Abstract",
+        "vanilla": "vanilla:Vanilla",
+        "unmarked": "unmarked:Unmarked",
+    },
+)
+"""Methods: the four that are made against extraction, the baselines that they compare with, and the unmarked control arm."""
