@@ -38,7 +38,10 @@ UNRELATED = [
 USED = {
     "a model": (edit("models/simple.py", "hidden: int = 128", "hidden: int = 129"), ALL),
     "what trains": (edit("training.py", "optimizer.step()", "optimizer.step(); total *= 1"), ALL),
-    "a trigger": (edit("triggers/tiles.py", "class Tiles(OfTask):", "class Tiles(OfTask):\n    novel = 1\n"), ALL - {"train"}),
+    "a trigger": (
+        edit("triggers/tiles.py", "class Tiles(OfTask):", "class Tiles(OfTask):\n    novel = 1\n"),
+        ALL - {"train"},
+    ),
     "a method": (edit("methods/t2s.py", "rehearse: bool = True", "rehearse: bool = (1 == 1)"), ALL - {"train"}),
     "a theft": (edit("attacks/extraction/knockoff.py", "count = len(", "count = 0 + len("), {"steal", *LATER}),
     "a removal": (edit("attacks/removal/pruning.py", "class Pruning:", "class Pruning:\n    novel = 1\n"), LATER),
