@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -134,6 +134,8 @@ def _settings_of(config: Any, default: Any, path: str = "") -> Iterator[str]:
                 yield f"{path}{field.name}={type(value).__name__.lower()}"
                 usual = type(value)()
             yield from _settings_of(value, usual, f"{path}{field.name}.")
+        elif isinstance(value, Mapping):
+            yield f"{path}{field.name}={','.join(f'{name}:{item}' for name, item in value.items())}"
         elif isinstance(value, tuple):
             yield f"{path}{field.name}={','.join(map(str, value))}"
         else:

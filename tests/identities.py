@@ -1,14 +1,15 @@
 """Identities of a chain of stages, after each of several edits of a copy of the package; run as a script by ``test_identity``.
 
 Reads from standard input one JSON document: ``[[{"path": ..., "old": ..., "new": ...}, ...], ...]``, paths in the package's
-folder, whose parent is the first argument; ``old`` of None writes a new file. Prints the identities before the first edits and
-after each.
+folder, whose parent is the first argument; ``old`` is a pattern that matches once, or None, which writes a new file. Prints the
+identities before the first edits and after each.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -56,9 +57,11 @@ def main() -> None:
     for edits in json.load(sys.stdin):
         for edit in edits:
             file = root / "heirmark" / edit["path"]
-            text = "" if edit["old"] is None else file.read_text()
-            assert edit["old"] is None or text.count(edit["old"]) == 1, edit
-            file.write_text(edit["new"] if edit["old"] is None else text.replace(edit["old"], edit["new"]))
+            text, times = edit["new"], 1
+            if edit["old"] is not None:
+                text, times = re.subn(edit["old"], edit["new"], file.read_text())
+            assert times == 1, edit
+            file.write_text(text)
         found.append(identities())
     print(json.dumps(found))
 

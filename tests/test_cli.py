@@ -171,7 +171,13 @@ def test_without_a_seed_the_key_is_random_and_the_work_can_be_resumed(here: Path
     assert Key.load(here / "one/key").commitment == Key.load(here / "again/key").commitment
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    "method",
+    [
+        name if name in ("t2s", "vanilla", "unmarked") else pytest.param(name, marks=pytest.mark.slow)
+        for name in METHODS
+    ],
+)
 def test_every_method_embeds_without_calibration(method: str) -> None:
     small: dict[str, list[str]] = {
         "t2s": settings(rehearsal__epochs=1, rehearsal__batch_size=32, triggers=40),

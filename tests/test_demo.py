@@ -233,6 +233,7 @@ run_demo(
 """
 
 
+@pytest.mark.slow
 def test_killed_process_loses_only_the_stage_it_was_at(ran: Ran, tmp_path: Path) -> None:
     source, tests = Path(heirmark.cli.__file__).parents[1], Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{tests}", "OMP_NUM_THREADS": "1"}

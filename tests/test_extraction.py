@@ -542,7 +542,7 @@ def test_the_generator_seeks_what_copy_and_victim_disagree_on(
     assert gap(torch.cat(shown[-5:])) > 1.2 * gap(torch.cat(shown[:5]))
 
 
-@pytest.mark.parametrize("answers", ["probabilities", "label"])
+@pytest.mark.parametrize("answers", ["probabilities", pytest.param("label", marks=pytest.mark.slow)])
 def test_dfme_steals_without_data(answers: str, victim: nn.Module, tiny_task: Task, cpu: Runtime) -> None:
     nothing = Split(inputs=torch.zeros(1, 1, 16, 16, dtype=torch.uint8), labels=torch.zeros(1, dtype=torch.long))
     box = BlackBox(victim, classes=6, answers=answers, runtime=cpu)  # type: ignore[arg-type]
@@ -615,7 +615,7 @@ def test_maze_learns_the_generators_images_and_new_ones_and_repeats_them_for_not
         assert set(rows(taught[3:])) <= set(remembered)
 
 
-@pytest.mark.parametrize("answers", ["probabilities", "label"])
+@pytest.mark.parametrize("answers", ["probabilities", pytest.param("label", marks=pytest.mark.slow)])
 def test_maze_steals_without_data(answers: str, victim: nn.Module, tiny_task: Task, cpu: Runtime) -> None:
     nothing = Split(inputs=torch.zeros(1, 1, 16, 16, dtype=torch.uint8), labels=torch.zeros(1, dtype=torch.long))
     box = BlackBox(victim, classes=6, answers=answers, runtime=cpu)  # type: ignore[arg-type]

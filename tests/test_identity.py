@@ -19,33 +19,31 @@ LATER = {"prune", "verify"}
 
 
 def edit(path: str, old: str | None, new: str) -> dict[str, Any]:
+    """``new`` in place of what the pattern ``old`` matches once, or a new file."""
     return {"path": path, "old": old, "new": new}
 
 
 UNRELATED = [
-    edit("models/vit.py", "return tokens[:, 0]", "return tokens[:, 1]"),
-    edit("models/simple.py", "class AlexNet(Net):", "class AlexNet(Net):\n    depth = 9\n"),
+    edit("models/vit.py", r"return tokens\[:, 0\]", "return tokens[:, 1]"),
+    edit("models/simple.py", r"class AlexNet\(.*\):", r"\g<0>\n    depth = 9\n"),
     edit("models/brand.py", None, NEW),
-    edit("models/registry.py", '"simple:AlexNet",', '"simple:AlexNet", "brand": "brand:Brand",'),
-    edit("triggers/patch.py", "class Patch(OfTask):", "class Patch(OfTask):\n    novel = 1\n"),
+    edit("models/registry.py", r'"simple:AlexNet",', '"simple:AlexNet", "brand": "brand:Brand",'),
+    edit("triggers/patch.py", r"class Patch\b.*:", r"\g<0>\n    novel = 1\n"),
     edit("triggers/brand.py", None, NEW),
-    edit("triggers/__init__.py", "__all__ = [", "from heirmark.triggers.brand import Brand\n\n__all__ = ["),
-    edit("methods/ewe.py", "class EWE(Watermark):", "class EWE(Watermark):\n    novel = 1\n"),
+    edit("triggers/__init__.py", r"__all__ = \[", "from heirmark.triggers.brand import Brand\n\n__all__ = ["),
+    edit("methods/ewe.py", r"class EWE\(.*\):", r"\g<0>\n    novel = 1\n"),
     edit("methods/brand.py", None, NEW),
-    edit("attacks/removal/quantisation.py", "class Quantisation:", "class Quantisation:\n    novel = 1\n"),
+    edit("attacks/removal/quantisation.py", r"class Quantisation\b.*:", r"\g<0>\n    novel = 1\n"),
     edit("attacks/extraction/brand.py", None, NEW),
 ]
 USED = {
-    "a model": (edit("models/simple.py", "hidden: int = 128", "hidden: int = 129"), ALL),
-    "what trains": (edit("training.py", "optimizer.step()", "optimizer.step(); total *= 1"), ALL),
-    "a trigger": (
-        edit("triggers/tiles.py", "class Tiles(OfTask):", "class Tiles(OfTask):\n    novel = 1\n"),
-        ALL - {"train"},
-    ),
-    "a method": (edit("methods/t2s.py", "rehearse: bool = True", "rehearse: bool = (1 == 1)"), ALL - {"train"}),
-    "a theft": (edit("attacks/extraction/knockoff.py", "count = len(", "count = 0 + len("), {"steal", *LATER}),
-    "a removal": (edit("attacks/removal/pruning.py", "class Pruning:", "class Pruning:\n    novel = 1\n"), LATER),
-    "a rule": (edit("verification/verify.py", "_CONFIDENCE = 0.95", "_CONFIDENCE = 0.96"), {"verify"}),
+    "a model": (edit("models/simple.py", r"(hidden: int = )128", r"\g<1>129"), ALL),
+    "what trains": (edit("training.py", r"optimizer\.step\(\)", "optimizer.step(); total *= 1"), ALL),
+    "a trigger": (edit("triggers/tiles.py", r"class Tiles\b.*:", r"\g<0>\n    novel = 1\n"), ALL - {"train"}),
+    "a method": (edit("methods/t2s.py", r"(\n    rehearse: .*= )True", r"\g<1>(1 == 1)"), ALL - {"train"}),
+    "a theft": (edit("attacks/extraction/knockoff.py", r"count = len\(", "count = 0 + len("), {"steal", *LATER}),
+    "a removal": (edit("attacks/removal/pruning.py", r"class Pruning\b.*:", r"\g<0>\n    novel = 1\n"), LATER),
+    "a rule": (edit("verification/verify.py", r"_CONFIDENCE = 0\.95", "_CONFIDENCE = 0.96"), {"verify"}),
 }
 
 

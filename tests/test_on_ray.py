@@ -139,6 +139,7 @@ def wait_for(path: Path, *, seconds: float = 120, process: subprocess.Popen[Any]
     raise AssertionError(f"{path.name} has not come")
 
 
+@pytest.mark.slow
 def test_killed_bench_goes_on_where_it_was(whole: Ran, grid: Grid, recipe: Path, tmp_path: Path) -> None:
     source, tests = Path(heirmark.cli.__file__).parents[1], Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{tests}", "OMP_NUM_THREADS": "1"}

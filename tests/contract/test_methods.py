@@ -229,6 +229,18 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 EVERY = [(name, variant) for name in METHODS for variant in CONFIGS.get(name, {"": None})]
 NAMES = [f"{name}-{variant}" for name, variant in EVERY]
+# One configuration a method and one a trigger, with which all is tried that trains again. ``make slow`` tries it with the others.
+TELLING = {(name, next(iter(variants))) for name, variants in CONFIGS.items()} | {
+    ("vanilla", kind) for kind in TRIGGERS | BASELINE_TRIGGERS
+}
+trained_again = pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, id=name, marks=[] if case in TELLING else pytest.mark.slow)
+        for case, name in zip(EVERY, NAMES, strict=True)
+    ],
+    indirect=True,
+)
 SEED = 3
 
 
@@ -265,14 +277,33 @@ def digest(marked: Marked) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_task: Task, cpu: Runtime) -> Callable[..., Marked]:
-    """Runs a configuration once a seed and keeps the result, which no test may change."""
-    kept: dict[tuple[str, str, int], Marked] = {}
+def clean_for(tiny_task: Task, cpu: Runtime) -> Callable[[Any, int], nn.Module]:
+    """The clean model of a configuration and seed, trained once, which nobody may change."""
+    kept: dict[tuple[str, Recipe, str, int], nn.Module] = {}
 
-    def run(name: str, variant: str, seed: int = SEED) -> Marked:
-        if (name, variant, seed) not in kept:
-            kept[name, variant, seed] = CONFIGS[name][variant](tiny_task, seed=seed, runtime=cpu)
-        return kept[name, variant, seed]
+    def train(config: Any, seed: int) -> nn.Module:
+        role = getattr(config, "data", "owner")
+        key = (config.model, config.pretraining, role, seed)
+        if key not in kept:
+            kept[key] = train_clean(*(tiny_task, *key[:2]), seed=seed, runtime=cpu, data=tiny_task.splits[role])
+        return kept[key]
+
+    return train
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_task: Task, cpu: Runtime, clean_for: Callable[[Any, int], nn.Module]) -> Callable[..., Marked]:
+    """Runs a configuration once and keeps the result, which no test may change.
+
+    It is given its clean model; that this changes nothing is what the tests of randomness show.
+    """
+    kept: dict[tuple[str, str], Marked] = {}
+
+    def run(name: str, variant: str) -> Marked:
+        if (name, variant) not in kept:
+            config = CONFIGS[name][variant]
+            kept[name, variant] = config(tiny_task, seed=SEED, runtime=cpu, clean=clean_for(config, SEED))
+        return kept[name, variant]
 
     return run
 
@@ -419,21 +450,31 @@ def test_nothing_that_trained_verifies(config: Any, marked: Marked, tiny_task: T
 # ---------------------------------------------------------------- randomness and side effects
 
 
-def test_one_seed_gives_one_result_and_leaves_no_trace(
+@trained_again
+def test_one_seed_gives_one_result_looks_at_no_other_split_and_leaves_no_trace(
     case: tuple[str, str], config: Any, runs: Callable[..., Marked], tiny_task: Task, cpu: Runtime,
     unchanged_globals: Callable[[], Any],
 ) -> None:  # fmt: skip
+    """Whatever the global generators are in; the adversary's and the test split are hidden, and progress is told."""
     first = digest(runs(*case))
     splits = {role: (s.inputs.clone(), s.labels.clone()) for role, s in tiny_task.splits.items()}
+    blind = copy.copy(tiny_task)
+    for role in {"test"} if getattr(config, "data", "owner") == "adversary" else {"adversary", "test"}:
+        object.__setattr__(blind, role, Untouchable(role))
+    told: list[tuple[str, int, int]] = []
+    listening = dataclasses.replace(cpu, progress=lambda *words: told.append(words))
     stir()
     with unchanged_globals():
-        second = config(tiny_task, seed=SEED, runtime=cpu)
+        second = config(blind, seed=SEED, runtime=listening)
     assert digest(second) == first
     for role, (inputs, labels) in splits.items():
         assert torch.equal(tiny_task.splits[role].inputs, inputs)
         assert torch.equal(tiny_task.splits[role].labels, labels)
+    assert told, "long work has to report its progress"
+    assert all(0 < done <= total for _, done, total in told)
 
 
+@trained_again
 def test_another_seed_gives_another_key(
     case: tuple[str, str], runs: Callable[..., Marked], config: Any, tiny_task: Task, cpu: Runtime
 ) -> None:
@@ -459,20 +500,7 @@ class Untouchable:
         raise AssertionError(f"the method looked at the length of the {object.__getattribute__(self, 'role')} split")
 
 
-def test_the_adversarys_and_the_test_split_are_not_looked_at(
-    case: tuple[str, str], config: Any, runs: Callable[..., Marked], tiny_task: Task, cpu: Runtime
-) -> None:
-    hidden = {"test"} if getattr(config, "data", "owner") == "adversary" else {"adversary", "test"}
-    blind = copy.copy(tiny_task)
-    for role in hidden:
-        object.__setattr__(blind, role, Untouchable(role))
-    told: list[tuple[str, int, int]] = []
-    listening = dataclasses.replace(cpu, progress=lambda *words: told.append(words))
-    assert digest(config(blind, seed=SEED, runtime=listening)) == digest(runs(*case))
-    assert told, "long work has to report its progress"
-    assert all(0 < done <= total for _, done, total in told)
-
-
+@trained_again
 def test_the_calibration_split_does_not_train(
     case: tuple[str, str], config: Any, runs: Callable[..., Marked], tiny_task: Task, cpu: Runtime
 ) -> None:
@@ -485,6 +513,7 @@ def test_the_calibration_split_does_not_train(
     assert result.key.trigger == runs(*case).key.trigger, "the secret is settled without the calibration split"
 
 
+@trained_again
 def test_models_that_are_handed_in_save_time_and_nothing_else(
     case: tuple[str, str], config: Any, runs: Callable[..., Marked], tiny_task: Task, cpu: Runtime,
     unchanged_globals: Callable[[], Any],
@@ -588,14 +617,15 @@ def test_a_marked_model_is_proved_and_unmarked_ones_are_not(
 
 
 def test_the_unmarked_arm_has_no_small_p_values(
-    unmarked_models: list[nn.Module], tiny_task: Task, cpu: Runtime
+    unmarked_models: list[nn.Module], tiny_task: Task, cpu: Runtime, clean_for: Callable[[Any, int], nn.Module]
 ) -> None:
     """Of keys drawn at random a few may be hit by chance, as models differ by more than the five that calibrate show."""
     verdicts = {
         (kind, seed): judged(marked.model, marked.key, unmarked_models, cpu)
         for kind, trigger in (TRIGGERS | BASELINE_TRIGGERS).items()
         for seed in range(3)
-        for marked in [Unmarked(**COMMON, trigger=trigger)(tiny_task, seed=seed, runtime=cpu)]
+        for config in [Unmarked(**COMMON, trigger=trigger)]
+        for marked in [config(tiny_task, seed=seed, runtime=cpu, clean=clean_for(config, seed))]
     }
     small = {case: verdict.p_value for case, verdict in verdicts.items() if verdict.p_value < 0.05}
     assert len(small) <= 2, small
