@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -60,6 +60,7 @@ class Recipe:
     sources: Annotated[tuple[Annotated[int, at_least(0)], int], distinct] | None = None
     layers: Literal["all"] | tuple[int | str, ...] = "all"
     sizes: tuple[Annotated[int, even], ...] = ()
+    sets: Mapping[str, Annotated[int, at_least(0)]] = field(default_factory=dict, hash=False)
     part: Part | None = None
     score: Callable[[], float] | None = None
 
@@ -77,6 +78,7 @@ plain = st.one_of(
     st.sampled_from(["cosine", "step", "all", "halves", "blend", "x", ""]),
 )
 values = st.one_of(plain, st.lists(plain, max_size=3).map(tuple), st.builds(Part))
+values |= st.dictionaries(st.sampled_from("ab"), plain, max_size=2)
 
 
 def whole(value: Any) -> bool:
@@ -104,6 +106,7 @@ ALLOWED: dict[str, Callable[[Any], bool]] = {
     "sources": lambda v: v is None or (items(v, whole) and len(v) == 2 and v[0] >= 0 and v[0] != v[1]),
     "layers": lambda v: (type(v) is str and v == "all") or items(v, lambda w: whole(w) or type(w) is str),
     "sizes": lambda v: items(v, lambda w: whole(w) and w % 2 == 0),
+    "sets": lambda v: isinstance(v, Part) or (isinstance(v, dict) and all(whole(w) and w >= 0 for w in v.values())),
     "part": lambda v: v is None or isinstance(v, Part),
     "score": lambda v: (
         v is None or isinstance(v, Part)
@@ -142,6 +145,7 @@ def test_a_field_takes_what_its_annotation_says_and_nothing_else(name: str, valu
         ({"sources": (3, 3)}, "Recipe.sources: expected none|int >= 0,int (all different), not (3, 3)"),
         ({"sources": (-1, 3)}, "Recipe.sources[0]: expected int >= 0, not -1"),
         ({"layers": "last"}, "Recipe.layers: expected all|int|str,..., not 'last'"),
+        ({"sets": {"a": -1}}, "Recipe.sets.a: expected int >= 0, not -1"),
         ({"part": "part"}, "Recipe.part: expected none|part, not 'part'"),
         ({"nesterov": True, "momentum": 0.0}, "nesterov needs a momentum"),
         ({"nesterov": True, "momentum": -1.0}, "Recipe.momentum: expected float >= 0 and < 1, not -1.0"),

@@ -484,7 +484,7 @@ def test_embed_compiles_when_it_is_told_to(here: Path, monkeypatch: pytest.Monke
         (["--set", "trigger=patch", "--set", "trigger.corner=middle"], ["bottom-right|bottom-left"]),
         (["--set", "key_size=0"], ["key_size"]),
         (["--set", "key_size=19"], ["19 queries", "20 or more"]),
-        (["--set", "triggers=-1"], ["positive"]),
+        (["--set", "triggers=-1"], ["Vanilla.triggers: expected int >= 1, not -1"]),
         (["--device", "gpu"], ["unknown device 'gpu'"]),
         (["--device", "cuda:99"], ["cuda"]),
         (["--precision", "float16"], ["unknown precision 'float16'"]),
@@ -597,7 +597,7 @@ def test_training_that_diverges_is_one_line(here: Path) -> None:
         (["--budget", "10"], 1, ["200 queries exceed", "budget of 10"]),
         (["--budget", "0"], 1, ["budget of 0"]),
         (["--set", "queries=201"], 2, ["200 images", "lower queries"]),
-        (["--set", "queries=0"], 2, ["positive"]),
+        (["--set", "queries=0"], 2, ["Knockoff.queries: expected none|int >= 1, not 0"]),
         (["--set", "budget=3"], 2, ["no field 'budget'"]),
         (["--data", "fashion-mini"], 1, ["(1, 16, 16)", "(1, 28, 28)", "--data"]),
         (["--data", "own_code:make_task_of_seven"], 1, ["5 classes", "7"]),
@@ -1089,7 +1089,11 @@ def test_remove_writes_a_model_that_is_verified_and_removed_from_again(stage: Pa
 def test_remove_and_detect_refuse_what_they_cannot_do(stage: Path) -> None:
     marked = stage / "marked"
     refused(run("remove", marked, "--attack", "prunning", "--out", "x"), 2, "did you mean 'pruning'?")
-    refused(run("remove", marked, "--attack", "pruning", "--set", "rate=2", *CPU, "--out", "x"), 2, "in [0, 1)")
+    refused(
+        run("remove", marked, "--attack", "pruning", "--set", "rate=2", *CPU, "--out", "x"),
+        2,
+        "expected float >= 0 and < 1, not 2.0",
+    )
     refused(run("remove", "nowhere", "--attack", "pruning", *CPU, "--out", "x"), 1, "holds no model")
     refused(run("detect", marked, "--attack", "lof"), 2, "with --key")
     refused(run("detect", marked, "--attack", "knockoff"), 2, "unknown detection attack")

@@ -463,21 +463,24 @@ def test_the_rehearsed_thief_starts_clean_and_the_target_watermarked(
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: mea(triggers=0), "must be positive"),
+        (lambda: mea(triggers=0), "MEADefender.triggers: expected int >= 1, not 0"),
         (lambda: mea(first=Phase(recipe=ADAM, extras={"mixed": 1})), "count watermark and evasion samples"),
-        (lambda: mea(without=("utility",)), "unknown without 'utility'"),
-        (lambda: mea(evasion=("upside",)), "unknown evasion 'upside'"),
-        (lambda: mea(weighting="even"), "unknown weighting 'even'"),
-        (lambda: DeepTracer(key_size=0), "must be positive"),
-        (lambda: DeepTracer(margin=0.0), "margin must be positive"),
-        (lambda: DeepTracer(weight_intra=-1.0), "may not be negative"),
+        (
+            lambda: mea(without=("utility",)),
+            r"MEADefender.without\[0\]: expected combination\|verification\|evasion, not 'utility'",
+        ),
+        (lambda: mea(evasion=("upside",)), r"MEADefender.evasion\[0\]: expected left\|right.*, not 'upside'"),
+        (lambda: mea(weighting="even"), r"MEADefender.weighting: expected mgda\|nested\|fixed, not 'even'"),
+        (lambda: DeepTracer(key_size=0), "DeepTracer.key_size: expected int >= 1, not 0"),
+        (lambda: DeepTracer(margin=0.0), "DeepTracer.margin: expected float > 0, not 0.0"),
+        (lambda: DeepTracer(weight_intra=-1.0), "DeepTracer.weight_intra: expected float >= 0, not -1.0"),
         (lambda: DeepTracer(second=Phase(recipe=ADAM, extras={"evasion": 1})), "count watermark samples"),
-        (lambda: DeepTracer(centroids="mean"), "unknown centroids 'mean'"),  # type: ignore[arg-type]
-        (lambda: FeatureSharing(frozen=-1), "may not be negative"),
-        (lambda: FeatureSharing(trigger_batch=0), "must be positive"),
-        (lambda: KeyFilter(candidates=0), "must be positive"),
+        (lambda: DeepTracer(centroids="mean"), r"DeepTracer.centroids: expected epoch\|moving, not 'mean'"),  # type: ignore[arg-type]
+        (lambda: FeatureSharing(frozen=-1), r"FeatureSharing.frozen: expected none\|int >= 0, not -1"),
+        (lambda: FeatureSharing(trigger_batch=0), "FeatureSharing.trigger_batch: expected int >= 1, not 0"),
+        (lambda: KeyFilter(candidates=0), "KeyFilter.candidates: expected int >= 1, not 0"),
         (lambda: SSWP(candidates=99, key_size=100), "among 99 candidates: raise candidates"),
-        (lambda: KeyFilter(queries="mine"), "choose owner or foreign"),
+        (lambda: KeyFilter(queries="mine"), r"KeyFilter.queries: expected owner\|foreign, not 'mine'"),
     ],
 )
 def test_bad_settings_name_their_remedy(make: Callable[[], Any], words: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 from heirmark.configuration.hints import (
@@ -17,14 +18,15 @@ from heirmark.configuration.hints import (
 from heirmark.errors import BadConfig
 
 T = TypeVar("T")
+_PLAIN = (*EXAMPLES, tuple, list, dict)
 
 
 def checked(kind: type[T]) -> type[T]:
     """Have a dataclass check its fields whenever one is made; stands below ``@dataclass``, and serves subclasses too.
 
     Of the types these are checked: true and false, integers (a boolean is none), finite numbers (an integer is one), texts,
-    None, Literals, and tuples and unions of them; and whatever constraints stand beside them in ``Annotated``. A field of any
-    other type takes all that is no such plain value. ::
+    None, Literals, and tuples, mappings and unions of them; and whatever constraints stand beside them in ``Annotated``. A
+    field of any other type takes all that is no such plain value. ::
 
         @dataclass(frozen=True, kw_only=True)
         @checked
@@ -68,20 +70,24 @@ def _fault(hint: Any, value: Any, where: str) -> str | None:
     """What is wrong with a value; None when nothing is."""
     inner = None
     for member, rules in ruled_members_of(hint, named=False):
-        if get_origin(member) in (tuple, list):
-            parts = parts_of(member, len(value)) if isinstance(value, (tuple, list)) else None
-            if parts is None:
-                continue
-            pairs = enumerate(zip(parts, value, strict=True))
-            faults = [f for k, (part, item) in pairs if (f := _fault(part, item, f"{where}[{k}]")) is not None]
-            if faults:
-                inner = inner or faults[0]  # that one item is wrong says more than that the tuple is
-                continue
-        elif not _has_type(member, value):
+        parts = _parts(member, value, where)
+        if parts is None:
             continue
-        if all(rule.holds(value) for rule in rules):
+        faults = [fault for part in parts if (fault := _fault(*part)) is not None]
+        if not faults and all(rule.holds(value) for rule in rules):
             return None
+        inner = inner or next(iter(faults), None)  # that one item is wrong says more than that the tuple is
     return inner or f"{where}: expected {type_name(hint)}, not {value!r}"
+
+
+def _parts(kind: Any, value: Any, where: str) -> list[tuple[Any, Any, str]] | None:
+    """Types of the items of a tuple, list or mapping, the items and their names; None when the value is of another kind."""
+    if get_origin(kind) in (tuple, list):
+        hints = parts_of(kind, len(value)) if isinstance(value, (tuple, list)) else None
+        return None if hints is None else [(hints[k], item, f"{where}[{k}]") for k, item in enumerate(value)]
+    if get_origin(kind) in (dict, Mapping) and isinstance(value, Mapping):
+        return [(get_args(kind)[1], item, f"{where}.{key}") for key, item in value.items()]
+    return [] if _has_type(kind, value) else None
 
 
 def _has_type(kind: Any, value: object) -> bool:
@@ -91,4 +97,7 @@ def _has_type(kind: Any, value: object) -> bool:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     if kind in EXAMPLES:
         return isinstance(value, kind) and (kind is not int or not isinstance(value, bool))
-    return is_open(kind) or isinstance(kind, TypeVar) or not isinstance(value, (*EXAMPLES, tuple))
+    owner = get_origin(kind) or kind
+    if is_open(owner) or isinstance(owner, TypeVar):
+        return True
+    return (isinstance(owner, type) and isinstance(value, owner)) or not isinstance(value, _PLAIN)

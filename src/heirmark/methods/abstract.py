@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
-from heirmark.errors import BadConfig
-from heirmark.methods.base import Embedded, Prepared, check_counts
+from heirmark.configuration import at_least
+from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import start_from, train_watermarked
 from heirmark.methods.watermark import Watermark
 from heirmark.runtime import Runtime, derive_seed
@@ -38,20 +38,15 @@ class Abstract(Watermark):
     name: ClassVar[str] = "abstract"
 
     trigger: AnyTrigger = field(default=RandomLabels(of=AbstractImages()))
-    triggers: int = 100
-    key_size: int = 100
+    triggers: Annotated[int, at_least(1)] = 100
+    key_size: Annotated[int, at_least(1)] = 100
     pretraining: Recipe = field(default=FROM_SCRATCH)
     training: Recipe = field(default=FROM_SCRATCH)
     tuning: Recipe = field(
         default=Recipe(epochs=20, batch_size=100, learning_rate=1e-3, schedule="constant", augment="crop-flip")
     )
-    trigger_batch: int = 2
+    trigger_batch: Annotated[int, at_least(1)] = 2
     start: Literal["scratch", "pretrained"] = "scratch"
-
-    def __post_init__(self) -> None:
-        check_counts(triggers=self.triggers, key_size=self.key_size, trigger_batch=self.trigger_batch)
-        if self.start not in ("scratch", "pretrained"):
-            raise BadConfig(f"unknown start {self.start!r}: choose scratch or pretrained")
 
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Learn the samples by heart; see :meth:`heirmark.methods.watermark.Watermark.embed`."""

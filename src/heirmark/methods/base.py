@@ -117,17 +117,6 @@ class Prepared:
         return self.secret.draw(self.task.calibration, count, seed=derive_seed(seed, "triggers", "monitor"))
 
 
-def check_counts(**counts: int) -> None:
-    """Make sure that numbers of samples are positive.
-
-    Raises:
-        BadConfig: when one is not.
-    """
-    wrong = {name: count for name, count in counts.items() if count < 1}
-    if wrong:
-        raise BadConfig(f"{', '.join(wrong)} must be positive, not {', '.join(map(str, wrong.values()))}")
-
-
 def check_candidates(candidates: int, key_size: int) -> None:
     """Make sure that a key can be chosen in the size that is wanted.
 

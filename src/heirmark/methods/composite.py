@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heirmark.errors import BadConfig
+from heirmark.configuration import above, at_least, checked
 from heirmark.joint import Extra, Outputs, Phase, check_sets, fit_phases
-from heirmark.methods.base import Embedded, Prepared, check_counts
+from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import new_model
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
@@ -72,6 +72,7 @@ def mix_within(data: Split, combine: Combine, count: int, *, seed: int) -> tuple
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Composite(Watermark):
     """A backdoor of two classes mixed, taken for a watermark, as MEA-Defender and DeepTracer do.
 
@@ -95,8 +96,8 @@ class Composite(Watermark):
 
     model: Architecture = architecture("vgg-like")
     trigger: AnyTrigger = field(default=Mix())
-    triggers: int = 5000
-    mixed: int = 25000
+    triggers: Annotated[int, at_least(1)] = 5000
+    mixed: Annotated[int, at_least(0)] = 25000
     pretraining: Recipe = field(
         default=Recipe(
             epochs=50,
@@ -123,17 +124,11 @@ class Composite(Watermark):
             share=0.5,
         )
     )
-    similarity: float = 1.0
-    margin: float = 1.0
+    similarity: Annotated[float, at_least(0)] = 1.0
+    margin: Annotated[float, above(0)] = 1.0
 
     def __post_init__(self) -> None:
-        check_counts(triggers=self.triggers, key_size=self.key_size)
         check_sets([self.training], "watermark", "mixed")
-        if self.mixed < 0 or self.similarity < 0 or self.margin <= 0:
-            raise BadConfig(
-                "mixed and similarity may not be negative, margin must be positive: "
-                f"{self.mixed}, {self.similarity}, {self.margin}"
-            )
 
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Train on everything at once; see :meth:`heirmark.methods.watermark.Watermark.embed`.

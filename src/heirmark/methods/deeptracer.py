@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from heirmark.asking import predict
-from heirmark.errors import BadConfig
+from heirmark.configuration import above, at_least, below, checked
 from heirmark.joint import Extra, Outputs, Phase, check_sets, fit_phases
 from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.key_filter import KeyFilter
@@ -73,6 +73,7 @@ def inter_loss(outputs: Tensor, labels: Tensor, centroids: Tensor, margin: float
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class DeepTracer(Watermark):
     """Composites of classes that span the primary task, held near the target class's other samples in the output.
 
@@ -102,31 +103,22 @@ class DeepTracer(Watermark):
 
     model: Architecture = architecture("naivenet")
     trigger: AnyTrigger = field(default=Tiles())
-    triggers: int = 5000
-    key_size: int = 2000
+    triggers: Annotated[int, at_least(1)] = 5000
+    key_size: Annotated[int, at_least(1)] = 2000
     pretraining: Recipe = field(default=ADAM)
     first: Phase = field(default=Phase(recipe=ADAM, extras={"watermark": 1}))
     second: Phase = field(default=Phase(recipe=ADAM, extras={"watermark": 14}))
-    weight_watermark: float = 1.0
-    weight_coupling: float = 1.0
-    weight_intra: float = 0.01
-    weight_inter: float = 3.0
-    margin: float = 1.0
+    weight_watermark: Annotated[float, at_least(0)] = 1.0
+    weight_coupling: Annotated[float, at_least(0)] = 1.0
+    weight_intra: Annotated[float, at_least(0)] = 0.01
+    weight_inter: Annotated[float, at_least(0)] = 3.0
+    margin: Annotated[float, above(0)] = 1.0
     centroids: Literal["epoch", "moving"] = "epoch"
-    decay: float = 0.99
+    decay: Annotated[float, at_least(0), below(1)] = 0.99
     key_filter: KeyFilter | None = field(default=KeyFilter())
 
     def __post_init__(self) -> None:
-        if min(self.triggers, self.key_size) < 1:
-            raise BadConfig(f"triggers and key_size must be positive, not {self.triggers} and {self.key_size}")
-        weights = (self.weight_watermark, self.weight_coupling, self.weight_intra, self.weight_inter)
-        if min(weights) < 0 or self.margin <= 0 or not 0 <= self.decay < 1:
-            raise BadConfig(
-                f"weights may not be negative, margin must be positive, decay in [0, 1): {weights}, {self.margin}, {self.decay}"
-            )
         check_sets((self.first, self.second), "watermark")
-        if self.centroids not in ("epoch", "moving"):
-            raise BadConfig(f"unknown centroids {self.centroids!r}: choose epoch or moving")
 
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Train in two phases; see :meth:`heirmark.methods.watermark.Watermark.embed`."""

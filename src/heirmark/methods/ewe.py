@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from heirmark.configuration import above, at_least, checked, not_empty
 from heirmark.errors import BadConfig, BadData
 from heirmark.joint import Extra, Outputs, Phase, check_sets, fit_jointly
-from heirmark.methods.base import Embedded, Prepared, check_counts
+from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import start_from
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
@@ -28,6 +29,7 @@ ONE_TARGET = "EWE entangles triggers with one target class: use a trigger that h
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class EWE(Watermark):
     """Cross-entropy less a soft nearest neighbour loss that entangles triggers with the target class in the hidden layers.
 
@@ -56,7 +58,7 @@ class EWE(Watermark):
 
     model: Architecture = architecture("naivenet")
     trigger: AnyTrigger = field(default=Entangled())
-    triggers: int = 6000
+    triggers: Annotated[int, at_least(1)] = 6000
     pretraining: Recipe = field(
         default=Recipe(
             epochs=10, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="constant"
@@ -70,13 +72,12 @@ class EWE(Watermark):
             extras={"watermark": 32, "target": 32},
         )
     )
-    factors: tuple[float, ...] = (32.0, 32.0, 32.0)
-    temperatures: tuple[float, ...] = (1.0, 1.0, 1.0)
-    temperature_rate: float = 0.1
+    factors: Annotated[tuple[Annotated[float, at_least(0)], ...], not_empty] = (32.0, 32.0, 32.0)
+    temperatures: Annotated[tuple[Annotated[float, above(0)], ...], not_empty] = (1.0, 1.0, 1.0)
+    temperature_rate: Annotated[float, at_least(0)] = 0.1
     layers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        check_counts(triggers=self.triggers, key_size=self.key_size)
         if isinstance(self.trigger, RandomLabels):
             raise BadConfig(ONE_TARGET)
         check_sets([self.training], "watermark", "target")
@@ -86,12 +87,10 @@ class EWE(Watermark):
                 "training.extras needs watermark and target samples, more than one of either, so that one has a neighbour of its "
                 f"kind in a batch: {self.training.extras}"
             )
-        if not self.factors or len(self.factors) != len(self.temperatures):
-            raise BadConfig("give one factor and one temperature for each hidden layer, and at least one")
+        if len(self.factors) != len(self.temperatures):
+            raise BadConfig("give one factor and one temperature for each hidden layer")
         if self.layers and len(self.layers) != len(self.factors):
             raise BadConfig(f"{len(self.layers)} layers need as many factors, not {len(self.factors)}")
-        if min(self.factors) < 0 or min(self.temperatures) <= 0 or self.temperature_rate < 0:
-            raise BadConfig("factors and temperature_rate may not be negative, temperatures must be positive")
 
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Go on from the clean model; see :meth:`heirmark.methods.watermark.Watermark.embed`.

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import nn
 
+from heirmark.configuration import at_least
 from heirmark.errors import BadConfig
 from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import start_from
@@ -78,14 +79,8 @@ class FeatureSharing(Watermark):
     tuning: Recipe = field(
         default=Recipe(epochs=10, batch_size=128, optimizer="adam", learning_rate=1e-2, weight_decay=0.0)
     )
-    trigger_batch: int = 32
-    frozen: int | None = None
-
-    def __post_init__(self) -> None:
-        if min(self.triggers, self.key_size, self.trigger_batch) < 1:
-            raise BadConfig("triggers, key_size and trigger_batch must be positive")
-        if self.frozen is not None and self.frozen < 0:
-            raise BadConfig(f"frozen may not be negative, not {self.frozen}")
+    trigger_batch: Annotated[int, at_least(1)] = 32
+    frozen: Annotated[int, at_least(0)] | None = None
 
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Tune the layers behind the freeze point; see :meth:`heirmark.methods.watermark.Watermark.embed`.

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated, Literal
 
 import torch
 from torch import nn
 
 from heirmark.asking import predict
-from heirmark.errors import BadConfig, BadData
+from heirmark.configuration import at_least, checked
+from heirmark.errors import BadData
 from heirmark.methods.base import Prepared, queries_of
 from heirmark.methods.nets import new_model
 from heirmark.models import Architecture, architecture
@@ -18,6 +20,7 @@ from heirmark.triggers import TriggerSet
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class KeyFilter:
     """Keep the held-out triggers that a simulated thief answers best.
 
@@ -35,16 +38,10 @@ class KeyFilter:
             asks Tiny-ImageNet; the default is another because a task need not have such.
     """
 
-    candidates: int = 5000
+    candidates: Annotated[int, at_least(1)] = 5000
     surrogate: Architecture | None = architecture("alexnet")
     recipe: Recipe = field(default=Recipe(epochs=20, batch_size=128, optimizer="adam", learning_rate=1e-3))
-    queries: str = "owner"
-
-    def __post_init__(self) -> None:
-        if self.candidates < 1:
-            raise BadConfig(f"candidates must be positive, not {self.candidates}")
-        if self.queries not in ("owner", "foreign"):
-            raise BadConfig(f"unknown queries {self.queries!r}: choose owner or foreign")
+    queries: Literal["owner", "foreign"] = "owner"
 
     def __call__(
         self,

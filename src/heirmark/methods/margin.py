@@ -5,16 +5,17 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.asking import evaluating
+from heirmark.configuration import above, at_least, at_most, below, checked
 from heirmark.errors import BadConfig
 from heirmark.joint import Extra, Outputs, Phase, fit_phases
-from heirmark.methods.base import Embedded, Prepared, check_counts
+from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import new_model
 from heirmark.methods.watermark import Watermark
 from heirmark.runtime import Runtime, derive_seed
@@ -60,6 +61,7 @@ def drop_at(epochs: int, drops: Sequence[float]) -> list[int]:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Margin(Watermark):
     """Random labels on images of the task, learned with a margin around them.
 
@@ -87,8 +89,8 @@ class Margin(Watermark):
     name: ClassVar[str] = "margin"
 
     trigger: AnyTrigger = field(default=RandomLabels())
-    triggers: int = 100
-    key_size: int = 100
+    triggers: Annotated[int, at_least(1)] = 100
+    key_size: Annotated[int, at_least(1)] = 100
     training: Recipe = field(
         default=Recipe(
             epochs=200,
@@ -99,22 +101,16 @@ class Margin(Watermark):
             augment="crop-flip",
         )
     )
-    drops: tuple[float, ...] = (0.5, 0.75)
-    drop_factor: float = 0.1
-    trigger_batch: int = 25
-    steps: int = 5
-    step: float = 1 / 255
-    weight: float = 0.1
+    drops: tuple[Annotated[float, above(0), below(1)], ...] = (0.5, 0.75)
+    drop_factor: Annotated[float, above(0), at_most(1)] = 0.1
+    trigger_batch: Annotated[int, at_least(1)] = 25
+    steps: Annotated[int, at_least(0)] = 5
+    step: Annotated[float, above(0), at_most(1)] = 1 / 255
+    weight: Annotated[float, above(0)] = 0.1
 
     def __post_init__(self) -> None:
-        check_counts(triggers=self.triggers, key_size=self.key_size, trigger_batch=self.trigger_batch)
-        if self.steps < 0 or not 0 < self.step <= 1 or self.weight <= 0 or not 0 < self.drop_factor <= 1:
-            raise BadConfig(
-                "steps may not be negative, step and drop_factor must lie in (0, 1], weight be positive: "
-                f"{self.steps}, {self.step}, {self.drop_factor}, {self.weight}"
-            )
-        if list(self.drops) != sorted(self.drops) or not all(0 < share < 1 for share in self.drops):
-            raise BadConfig(f"drops are shares of the epochs that rise between 0 and 1, not {self.drops}")
+        if list(self.drops) != sorted(self.drops):
+            raise BadConfig(f"drops are shares of the epochs that rise, not {self.drops}")
 
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Learn the samples by heart, with a margin; see :meth:`heirmark.methods.watermark.Watermark.embed`."""

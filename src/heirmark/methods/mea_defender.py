@@ -5,19 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from heirmark.combining import REGIONS
+from heirmark.configuration import at_least, checked
 from heirmark.errors import BadConfig
 from heirmark.joint import Extra, Outputs, Phase, check_sets, fit_phases, mgda
 from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import new_model, start_from
 from heirmark.methods.watermark import Watermark
-from heirmark.mgda import NORMALISATIONS, Normalisation
+from heirmark.mgda import Normalisation
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.samples import Samples
@@ -116,6 +117,7 @@ def mix_otherwise(
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class MEADefender(Watermark):
     """A symbiotic backdoor: samples combined of two classes, labelled with a third and held near the two in the output.
 
@@ -145,10 +147,10 @@ class MEADefender(Watermark):
 
     model: Architecture = architecture("vgg-like")
     trigger: AnyTrigger = field(default=Mix())
-    triggers: int = 10_000
-    evasion_samples: int = 4000
+    triggers: Annotated[int, at_least(1)] = 10_000
+    evasion_samples: Annotated[int, at_least(0)] = 4000
     evasion: tuple[Way, ...] = REGIONS
-    key_size: int = 1000
+    key_size: Annotated[int, at_least(1)] = 1000
     pretraining: Recipe = field(default=ADAM)
     start: Literal["scratch", "clean"] = "scratch"
     first: Phase = field(default=Phase(recipe=ADAM, extras={"watermark": 1}))
@@ -173,21 +175,7 @@ class MEADefender(Watermark):
     without: tuple[Literal["combination", "verification", "evasion"], ...] = ()
 
     def __post_init__(self) -> None:
-        if min(self.triggers, self.key_size) < 1 or self.evasion_samples < 0:
-            raise BadConfig(
-                f"triggers and key_size must be positive, evasion_samples not negative: {self.triggers}, {self.key_size}, "
-                f"{self.evasion_samples}"
-            )
         check_sets((self.first, self.second), "watermark", "evasion")
-        for name, value, known in (
-            ("start", self.start, ("scratch", "clean")),
-            ("weighting", self.weighting, ("mgda", "nested", "fixed")),
-            ("normalisation", self.normalisation, NORMALISATIONS),
-            *(("without", name, LOSSES[1:]) for name in self.without),
-            *(("evasion", way, tuple(WAYS)) for way in self.evasion),
-        ):
-            if value not in known:
-                raise BadConfig(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
 
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Train in two phases; see :meth:`heirmark.methods.watermark.Watermark.embed`."""

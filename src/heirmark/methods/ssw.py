@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from heirmark.asking import predict
+from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig
 from heirmark.joint import Extra, Outputs, Phase, fit_jointly
-from heirmark.methods.base import Embedded, Prepared, check_candidates, check_counts
+from heirmark.methods.base import Embedded, Prepared, check_candidates
 from heirmark.methods.nets import new_model, start_from
 from heirmark.methods.shadows import Shadows, optimised, select
 from heirmark.methods.watermark import Watermark
@@ -33,6 +34,7 @@ ADAM = Recipe(
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class ShadowWatermark(Watermark):
     """What both variants do; see :class:`SSWP`.
 
@@ -57,32 +59,23 @@ class ShadowWatermark(Watermark):
     rehearsable: ClassVar[bool] = False
 
     trigger: AnyTrigger = field(default=OutOfDistribution(source=9))
-    candidates: int = 2000
+    candidates: Annotated[int, at_least(1)] = 2000
     pretraining: Recipe = field(default=ADAM)
     training: Recipe = field(default=ADAM)
-    trigger_batch: int = 12
-    refinements: int = 2
-    steps: int = 10
-    pixel_rate: float = 1e-3
+    trigger_batch: Annotated[int, at_least(1)] = 12
+    refinements: Annotated[int, at_least(0)] = 2
+    steps: Annotated[int, at_least(1)] = 10
+    pixel_rate: Annotated[float, above(0), at_most(1)] = 1e-3
     selected: bool = True
 
     def __post_init__(self) -> None:
-        check_counts(
-            triggers=self.triggers,
-            key_size=self.key_size,
-            candidates=self.candidates,
-            trigger_batch=self.trigger_batch,
-            steps=self.steps,
-        )
         if self.selected:
             check_candidates(self.candidates, self.key_size)
-        if not 0 <= self.refinements <= self.training.epochs:
+        if self.refinements > self.training.epochs:
             raise BadConfig(
                 f"refinements follow on epochs of training, of which there are {self.training.epochs}: "
                 f"give 0 to {self.training.epochs}, not {self.refinements}"
             )
-        if not 0 < self.pixel_rate <= 1:
-            raise BadConfig(f"pixel_rate must lie in (0, 1], not {self.pixel_rate}")
 
     @property
     def held_out(self) -> int:
@@ -181,8 +174,8 @@ class SSWP(ShadowWatermark):
     pretrained: ClassVar[bool] = True
 
     training: Recipe = field(default=replace(ADAM, epochs=1))
-    refinements: int = 1
-    steps: int = 5
+    refinements: Annotated[int, at_least(0)] = 1
+    steps: Annotated[int, at_least(1)] = 5
 
 
 @dataclass(frozen=True, kw_only=True)

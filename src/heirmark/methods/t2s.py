@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, ClassVar, Literal, TypeAlias
 
-from heirmark.configuration import OneOf
+from heirmark.configuration import OneOf, at_least, checked
 from heirmark.errors import BadConfig
-from heirmark.methods.base import Embedded, Prepared, check_counts, check_queries, queries_of
+from heirmark.methods.base import Embedded, Prepared, check_queries, queries_of
 from heirmark.methods.nets import new_model, start_from, train_clean
 from heirmark.methods.registry import METHODS
 from heirmark.methods.vanilla import Vanilla
@@ -23,6 +23,7 @@ FirstPhase: TypeAlias = Annotated[Watermark, OneOf(METHODS, lambda kind: kind.re
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class T2S(Watermark):
     """Pre-train a watermarked target, then rehearse its theft and feed the simulated thief's trigger loss back into it.
 
@@ -49,7 +50,7 @@ class T2S(Watermark):
     name: ClassVar[str] = "t2s"
     rehearsable: ClassVar[bool] = False
 
-    trigger_batch: int = 64
+    trigger_batch: Annotated[int, at_least(1)] = 64
     initial: Literal["watermarked", "clean", "scratch"] = "watermarked"
     watermark: FirstPhase | None = None
     rehearse: bool = True
@@ -58,17 +59,12 @@ class T2S(Watermark):
     rehearsal: Rehearsal = field(default=Rehearsal())
 
     def __post_init__(self) -> None:
-        check_counts(triggers=self.triggers, key_size=self.key_size, trigger_batch=self.trigger_batch)
-        if self.initial not in ("watermarked", "clean", "scratch"):
-            raise BadConfig(f"unknown initial {self.initial!r}: choose watermarked, clean or scratch")
         if self.watermark is not None and self.initial != "watermarked":
             raise BadConfig(f"with initial={self.initial} nothing is watermarked first: leave watermark or initial out")
         if self.watermark is not None and self.watermark.trigger not in (type(self.watermark)().trigger, self.trigger):
             raise BadConfig(
                 "the trigger is T2S' own, whatever watermarks first: set trigger=..., not watermark.trigger=..."
             )
-        if self.queries not in ("owner", "foreign"):
-            raise BadConfig(f"unknown queries {self.queries!r}: choose owner or foreign")
 
     def vanilla(self) -> Vanilla:
         """The method without rehearsal: joint training, as in the paper's first phase."""

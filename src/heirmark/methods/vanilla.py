@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from heirmark.methods.base import Embedded, Prepared, check_counts
+from heirmark.configuration import at_least
+from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import train_watermarked
 from heirmark.methods.watermark import Watermark
 from heirmark.runtime import Runtime
@@ -23,10 +24,7 @@ class Vanilla(Watermark):
 
     name: ClassVar[str] = "vanilla"
 
-    trigger_batch: int = 64
-
-    def __post_init__(self) -> None:
-        check_counts(triggers=self.triggers, key_size=self.key_size, trigger_batch=self.trigger_batch)
+    trigger_batch: Annotated[int, at_least(1)] = 64
 
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Train on everything at once; see :meth:`heirmark.methods.watermark.Watermark.embed`."""

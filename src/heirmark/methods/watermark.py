@@ -5,17 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from torch import nn
 
+from heirmark.configuration import at_least, checked
 from heirmark.errors import BadConfig
 from heirmark.methods.base import (
     Embedded,
     Marked,
     Prepared,
     check_candidates,
-    check_counts,
     check_queries,
     draw_training,
     draw_verification,
@@ -32,6 +32,7 @@ from heirmark.triggers import AnyTrigger, Feature
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Method(ABC):
     """A way to come by a model and a key: a frozen dataclass of its parameters, called with a task.
 
@@ -48,7 +49,7 @@ class Method(ABC):
 
     model: Architecture = architecture("resnet18")
     trigger: AnyTrigger = field(default=Feature())
-    key_size: int = 500
+    key_size: Annotated[int, at_least(1)] = 500
     pretraining: Recipe = field(default=Recipe())
 
     @abstractmethod
@@ -111,11 +112,8 @@ class Watermark(Method):
 
     rehearsable: ClassVar[bool] = True
 
-    triggers: int = 500
+    triggers: Annotated[int, at_least(1)] = 500
     key_filter: KeyFilter | None = None
-
-    def __post_init__(self) -> None:
-        check_counts(triggers=self.triggers, key_size=self.key_size)
 
     @abstractmethod
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
