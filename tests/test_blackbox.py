@@ -171,10 +171,10 @@ def test_no_inputs_cost_nothing():
     [
         (torch.rand(4), "pass a batch"),
         (torch.rand(2, 1, 3, 3), r"\[N, 1, 2, 2\]"),
-        (torch.zeros(2, 1, 2, 2, dtype=torch.int64), "pass uint8"),
-        (torch.full((2, 1, 2, 2), 1.5), "scale or clamp"),
-        (torch.full((2, 1, 2, 2), -0.5), "scale or clamp"),
-        (torch.full((2, 1, 2, 2), float("nan")), "scale or clamp"),
+        (torch.zeros(2, 1, 2, 2, dtype=torch.int64), "convert them to uint8"),
+        (torch.full((2, 1, 2, 2), 1.5), "rescale or clamp"),
+        (torch.full((2, 1, 2, 2), -0.5), "rescale or clamp"),
+        (torch.full((2, 1, 2, 2), float("nan")), "rescale or clamp"),
     ],
 )
 def test_unusable_inputs_are_refused_before_the_model_sees_them(inputs, message):

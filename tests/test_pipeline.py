@@ -190,7 +190,7 @@ def flat_task() -> Task:
     inputs = torch.rand(40, 16, generator=torch.Generator().manual_seed(0))
     parts = [Split(inputs=inputs[start : start + 10], labels=torch.arange(10) % 2) for start in range(0, 40, 10)]
     names = ("owner", "adversary", "calibration", "test")
-    return Task(name="flat", classes=("a", "b"), modality="vector", **dict(zip(names, parts, strict=True)))  # type: ignore[arg-type]
+    return Task(name="flat", classes=("a", "b"), **dict(zip(names, parts, strict=True)))  # type: ignore[arg-type]
 
 
 def test_a_pool_has_the_tasks_shape_and_none_of_its_images() -> None:

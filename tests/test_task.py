@@ -155,7 +155,7 @@ def test_pil_images_of_more_than_eight_bits_keep_their_greys() -> None:
         assert one.mode.startswith("I;16")
         assert torch.equal(Split.from_dataset(Listed((one, 0))).inputs[0, 0], wanted)
     assert torch.equal(Split.from_dataset(Listed((image.fromarray(wanted.numpy()), 0))).inputs[0, 0], wanted)  # mode F
-    with pytest.raises(BadData, match=r"item 0 holds floats in .*256.*rescale"):
+    with pytest.raises(BadData, match=r"item 0 leave.* 0 to 256: rescale"):
         Split.from_dataset(Listed((image.fromarray(greys[:1].astype(np.float32)), 0)))
     with pytest.raises(BadData, match=r"mode I.*no known range.*/ 65535"):
         Split.from_dataset(Listed((image.fromarray(greys.astype(np.int32)), 0)))
@@ -172,11 +172,11 @@ OK = (torch.zeros(1, 2, 2), 0)
 @pytest.mark.parametrize(
     ("items", "words"),
     [
-        ((OK, OK, (torch.full((1, 2, 2), 1.5), 0)), "item 2 holds floats in .*1.5.*rescale"),
-        ((OK, (torch.full((1, 2, 2), float("nan")), 0)), "item 1 holds floats"),
+        ((OK, OK, (torch.full((1, 2, 2), 1.5), 0)), "item 2 leave.*1.5.*rescale"),
+        ((OK, (torch.full((1, 2, 2), float("nan")), 0)), "item 1 leave.*nan"),
         ((OK, (torch.zeros(1, 3, 2), 0)), "item 1 is .*resize"),
         ((OK, (torch.zeros(1, 2, 2, dtype=torch.uint8), 0)), "item 1 is torch.uint8"),
-        ((OK, (torch.zeros(1, 2, 2, dtype=torch.int64), 0)), "item 1 is torch.int64.*convert"),
+        ((OK, (torch.zeros(1, 2, 2, dtype=torch.int64), 0)), "item 1 are torch.int64.*convert"),
         ((OK, (np.array([["a"]]), 0)), "item 1 is an array of <U1"),
         ((OK, (OK[0], 0.5)), "item 1 has the label 0.5"),
         ((OK, (OK[0], torch.tensor(1.0))), "item 1 has the label"),
@@ -245,9 +245,8 @@ def test_the_digest_sees_content_labels_roles_and_classes_but_not_the_name() -> 
         four(test=relabelled),
         four(owner=task.adversary, adversary=task.owner),
         four(classes=("a", "b", "d")),
-        four(modality="audio"),
     ]
-    assert len({task.digest(), *(other.digest() for other in others)}) == 5
+    assert len({task.digest(), *(other.digest() for other in others)}) == 4
 
 
 # make_task

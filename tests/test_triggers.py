@@ -671,7 +671,7 @@ def test_features_need_no_pictures(cpu: Runtime) -> None:
         role: Split(inputs=torch.rand(30, 5, generator=torch.Generator().manual_seed(k)), labels=torch.arange(30) % 3)
         for k, role in enumerate(("owner", "adversary", "calibration", "test"))
     }
-    task = Task(name="tabular", classes=("a", "b", "c"), modality="table", **splits)
+    task = Task(name="tabular", classes=("a", "b", "c"), **splits)
     secret = Feature(steps=5, epsilon=0.1).settle(task, nn.Linear(5, 3), seed=0, runtime=cpu)
     assert secret.draw(task.calibration, 5, seed=0).inputs.shape == (5, 5)
     for other in (Mix(), Tiles(sources=(0, 1, 2, 3)), OutOfDistribution()):

@@ -19,6 +19,7 @@ from heirmark.asking import floats_for, in_batches, out_of_memory, outputs_of
 from heirmark.errors import BadConfig, BudgetExhausted, HeirmarkError, ShapeMismatch, told
 from heirmark.layout import are_probabilities, takes_stored, tell_softmax, unwrapped
 from heirmark.runtime import Runtime
+from heirmark.space import fault
 
 AnswerKind = Literal["probabilities", "top-k", "label"]
 
@@ -350,12 +351,5 @@ def _check_inputs(inputs: Tensor, shape: tuple[int, ...] | None) -> None:
     if inputs.ndim < 2 or (shape is not None and tuple(inputs.shape[1:]) != tuple(shape)):
         wanted = "..." if shape is None else ", ".join(str(size) for size in shape)
         raise ShapeMismatch(f"inputs have shape {tuple(inputs.shape)}: pass a batch of shape [N, {wanted}]")
-    if inputs.dtype == torch.uint8:
-        return
-    if not inputs.is_floating_point():
-        raise ShapeMismatch(f"inputs are {inputs.dtype}: pass uint8 in 0..255 or floating point in [0, 1]")
-    # Written so that NaN fails it too.
-    if not bool(((inputs >= 0) & (inputs <= 1)).all()):
-        raise ShapeMismatch(
-            "inputs must be finite and lie in [0, 1]: scale or clamp them, normalisation is the model's own"
-        )
+    if wrong := fault(inputs):
+        raise ShapeMismatch(f"inputs {wrong}")

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from heirmark.errors import BadConfig, BadData, told
+from heirmark.space import fault
 
 _CHANNELS = (1, 3, 4)
 
@@ -98,18 +99,9 @@ def _as_tensor(x: Any, position: int) -> Tensor:
     if not x.ndim or not x.numel():
         raise BadData(f"item {position} is a tensor of shape {list(x.shape)}: inputs need at least one dimension")
     pixels: Tensor = x.detach().cpu()
-    if pixels.dtype == torch.uint8:
-        return pixels
-    if not pixels.is_floating_point():
-        raise BadData(f"item {position} is {pixels.dtype}: convert it to uint8 (0..255) or float32 in [0, 1]")
-    pixels = pixels.float()
-    low, high = (float(edge) for edge in pixels.aminmax())
-    if not (low >= 0 and high <= 1):  # written so that NaN fails too
-        raise BadData(
-            f"item {position} holds floats in [{low:.4g}, {high:.4g}] but they must lie in [0, 1]: rescale them, and "
-            "leave normalisation to the model"
-        )
-    return pixels
+    if wrong := fault(pixels[None]):
+        raise BadData(f"the values of item {position} {wrong}")
+    return pixels if pixels.dtype == torch.uint8 else pixels.float()
 
 
 def _pixels(image: Any, position: int) -> NDArray[Any]:

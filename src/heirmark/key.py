@@ -21,7 +21,7 @@ from torch import Tensor
 from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, ShapeMismatch
 from heirmark.files import GIB, MIB, atomic_write_json, atomic_write_tensors, read_json, read_tensors
 from heirmark.runtime import check_seed
-from heirmark.space import decode
+from heirmark.space import decode, fault, row_digests
 
 FORMAT = "heirmark-key/1"
 _TENSORS = ("queries", "expected", "controls", "host_labels")
@@ -121,7 +121,7 @@ class Key:
     def independent_pairs(self) -> Tensor:
         """Rows whose control no earlier row has, ``[P]`` int64: pairs that share a control are not independent."""
         first: dict[bytes, int] = {}
-        for row, digest in enumerate(_digests(self.controls)):
+        for row, digest in enumerate(row_digests(self.controls)):
             first.setdefault(digest, row)
         return torch.tensor(list(first.values()))
 
@@ -143,9 +143,7 @@ class Key:
                 f"inputs of shape {tuple(inputs.shape[1:])} cannot be compared with queries of shape "
                 f"{self.input_shape}: pass the inputs as the model sees them"
             )
-        known = set(_digests(self.queries))
-        starts = range(0, len(inputs), 4096)
-        return all(known.isdisjoint(_digests(inputs[start : start + 4096])) for start in starts)
+        return set(row_digests(self.queries)).isdisjoint(row_digests(inputs))
 
     def save(self, folder: Path) -> None:
         """Write ``key.safetensors`` and then ``key.json``, readable by you only; a crash leaves nothing that loads.
@@ -253,7 +251,7 @@ def make_key(
         )
     seen: set[bytes] = set()
     keep = []
-    for row, (query, control) in enumerate(zip(_digests(queries), _digests(controls), strict=True)):
+    for row, (query, control) in enumerate(zip(row_digests(queries), row_digests(controls), strict=True)):
         if query not in seen and query != control:
             keep.append(row)
         seen.add(query)
@@ -314,9 +312,8 @@ def _check_tensors(key: Key) -> None:
     if key.host_labels.dtype != torch.int64 or key.host_labels.ndim != 2 or len(key.host_labels) != len(queries):
         raise ShapeMismatch(f"host_labels must be a [{len(queries)}, H] tensor of dtype int64")
     for name, values in (("queries", queries), ("controls", controls)):
-        # Written so that NaN fails it too.
-        if values.is_floating_point() and not bool(((values >= 0) & (values <= 1)).all()):
-            raise BadData(f"{name} must be finite and lie in [0, 1]: clamp them")
+        if wrong := fault(values):
+            raise BadData(f"{name} {wrong}")
     if int(key.expected.min()) < 0 or int(key.expected.max()) >= key.classes:
         raise BadData(f"expected answers must be classes 0 to {key.classes - 1}")
     if bool(((key.host_labels < -1) | (key.host_labels >= key.classes)).any()):
@@ -325,23 +322,17 @@ def _check_tensors(key: Key) -> None:
         raise BadData(
             "a host is already of the class its query should get, which proves nothing: choose hosts of other classes"
         )
-    digests = _digests(queries)
+    digests = list(row_digests(queries))
     if len(set(digests)) < len(digests):
         raise BadData(
             "the same query occurs twice, but trials must be independent: leave repeats out, as make_key does"
         )
-    if any(query == control for query, control in zip(digests, _digests(controls), strict=True)):
+    if any(query == control for query, control in zip(digests, row_digests(controls), strict=True)):
         raise BadData("a query equals its control, so its trigger does nothing: leave it out, as make_key does")
 
 
 def _rows(tensor: Tensor) -> int:
     return len(tensor) if tensor.ndim else 0
-
-
-def _digests(inputs: Tensor) -> list[bytes]:
-    """One hash per row, the same for uint8 x and for float32 x/255, and for 0.0 and -0.0."""
-    floats = (decode(inputs.detach().cpu()) + 0.0).contiguous().numpy()
-    return [hashlib.blake2b(row, digest_size=16).digest() for row in floats]
 
 
 def _canonical(value: object) -> bytes:

@@ -1,15 +1,142 @@
-"""What inputs are: how they are stored, and which numbers a net computes with."""
+"""What inputs are: how they are stored, which numbers a net computes with, and what can be done with them.
+
+Images, and other numbers in [0, 1], are stored as uint8 or as floats; every net takes both (:mod:`heirmark.layout`). A task has a
+:class:`Space`, and triggers, methods and attacks say by ``needs`` which kind of space they work on: :func:`check_needs` is asked
+once, where one of them starts. Inputs of another kind, such as waves or tokens, are a class beside :class:`Continuous`, with
+bounds or a decoding of its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
+from heirmark.errors import BadConfig
+
+DIGEST_BYTES = 16
+_ROWS = 4096
+
+
+class Space(Protocol):
+    """The inputs of a task."""
+
+    named: ClassVar[str]
+    """What the inputs are, in the plural, for messages."""
+    kind: ClassVar[str]
+    """The same in one word, which digests of tasks hold."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one input."""
+
+
+@dataclass(frozen=True)
+class Continuous:
+    """Numbers in [0, 1], any of which may be moved by a little.
+
+    Attributes:
+        shape: of one input.
+    """
+
+    named: ClassVar[str] = "numbers in [0, 1]"
+    kind: ClassVar[str] = "image"  # as digests have always had it
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Images(Continuous):
+    """Images; their shape is ``(C, H, W)``."""
+
+    named: ClassVar[str] = "images [C, H, W]"
+
+    @property
+    def pixels(self) -> int:
+        """How many an image has, each of C numbers."""
+        return self.shape[1] * self.shape[2]
+
+
+def space_of(inputs: Tensor) -> Continuous:
+    """The space of stored inputs ``[N, ...]``: images where one of them has three dimensions."""
+    shape = tuple(inputs.shape[1:])
+    return Images(shape) if len(shape) == 3 else Continuous(shape)
+
+
+# ---------------------------------------------------------------- needs
+
+
+def needed_by(asked: object) -> Iterator[tuple[str, type[Any]]]:
+    """What a configuration, and those that its fields hold, say that they need: the name of each, and a kind of space."""
+    needs: type[Any] | None = getattr(asked, "needs", None)
+    if needs is not None:
+        yield str(getattr(asked, "name", type(asked).__name__)), needs
+    if is_dataclass(asked):
+        for field in fields(asked):
+            yield from needed_by(getattr(asked, field.name))
+    elif isinstance(asked, tuple | list):
+        for each in asked:
+            yield from needed_by(each)
+    elif isinstance(asked, Mapping):
+        yield from needed_by(list(asked.values()))
+
+
+def check_needs(asked: object, space: Space) -> None:
+    """Refuse inputs that something cannot work on. It says ``needs: ClassVar = Images``, or by a property; else it takes all.
+
+    Args:
+        asked: a method, an attack or a trigger; what its fields hold counts too.
+        space: of the inputs.
+
+    Raises:
+        BadConfig: names what cannot, what it needs and what there is.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> check_needs(SimpleNamespace(name="patch", needs=Images), Continuous((9,)))
+        Traceback (most recent call last):
+            ...
+        heirmark.errors.BadConfig: patch needs images [C, H, W], and inputs have the shape (9,): give such, or use another one
+    """
+    for name, needs in needed_by(asked):
+        if not isinstance(space, needs):
+            raise BadConfig(
+                f"{name} needs {needs.named}, and inputs have the shape {space.shape}: give such, or use another one"
+            )
+
+
+# ---------------------------------------------------------------- storage
+
+
+def fault(stored: Tensor) -> str | None:
+    """What is wrong with inputs as they are stored, and the remedy, to follow on "inputs"; None for uint8 and floats in [0, 1].
+
+    Args:
+        stored: ``[N, ...]`` on any device.
+    """
+    if stored.dtype == torch.uint8:
+        return None
+    if not stored.is_floating_point():
+        return f"are {stored.dtype}: convert them to uint8 (0..255) or float32 in [0, 1]"
+    if not stored.numel():
+        return None
+    low, high = (float(edge) for edge in stored.detach().aminmax())
+    if low >= 0 and high <= 1:  # false for NaN
+        return None
+    wrong = ~((stored >= 0) & (stored <= 1)).reshape(len(stored), -1).all(1)
+    first = stored[int(wrong.nonzero()[0])].aminmax()
+    return (
+        f"leave [0, 1], {int(wrong.sum())} of them, the first number {int(wrong.nonzero()[0])} with values from "
+        f"{float(first.min):.4g} to {float(first.max):.4g}: rescale or clamp them (divide 0..255 pixels by 255; normalisation "
+        "belongs in the model), and remove NaN or infinite values"
+    )
+
 
 def decode(stored: Tensor) -> Tensor:
-    """The numbers that stored inputs stand for, as a net computes with them.
+    """The numbers that stored inputs stand for.
 
     Args:
         stored: ``[N, ...]`` uint8 (0..255) or floating point.
@@ -28,9 +155,14 @@ def numbers(stored: Tensor) -> Tensor:
     return decode(stored) if stored.dtype == torch.uint8 else stored
 
 
+def clip(values: Tensor) -> Tensor:
+    """Numbers brought into [0, 1], the bounds of a :class:`Continuous` space."""
+    return values.clamp(0, 1)
+
+
 def encode(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Numbers as inputs of a dtype are stored: clipped to [0, 1], and rounded to a grey level where that is uint8."""
-    values = values.clamp(0, 1)
+    """Numbers as inputs of a dtype are stored: clipped, and rounded to a grey level where that is uint8."""
+    values = clip(values)
     return values.mul(255).round().to(dtype) if dtype == torch.uint8 else values.to(dtype)
 
 
@@ -39,3 +171,21 @@ def join(parts: Sequence[Tensor]) -> Tensor:
     if len({part.dtype for part in parts}) > 1:
         parts = [numbers(part) for part in parts]
     return torch.cat(list(parts))
+
+
+def row_digests(stored: Tensor) -> Iterator[bytes]:
+    """A BLAKE2b digest of each input's content, in order: the same for uint8 x and float x/255, and for 0.0 and -0.0.
+
+    Args:
+        stored: ``[N, ...]`` uint8, or float in [0, 1], on any device; it is gone through by parts.
+    """
+    for part in stored.detach().split(_ROWS):  # type: ignore[no-untyped-call]
+        part = part.cpu().contiguous()
+        levels = part if part.dtype == torch.uint8 else encode(part, torch.uint8)
+        rows = levels.numpy()
+        if part.dtype != torch.uint8:
+            floats = decode(part) + 0.0
+            finer = (decode(levels) != floats).reshape(len(part), -1).any(1).tolist()
+            values = floats.numpy()
+            rows = [values[k] if fine else row for k, (row, fine) in enumerate(zip(rows, finer, strict=True))]
+        yield from (hashlib.blake2b(row, digest_size=DIGEST_BYTES).digest() for row in rows)

@@ -22,9 +22,7 @@ from torch.utils.data import Dataset
 from heirmark.errors import BadConfig, BadData
 from heirmark.items import read_items
 from heirmark.runtime import check_seed, generator_of
-from heirmark.space import decode
-
-_DIGEST_BYTES = 16
+from heirmark.space import Continuous, decode, fault, row_digests, space_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -51,6 +49,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @property
+    def space(self) -> Continuous:
+        """What the inputs are."""
+        return space_of(self.inputs)
 
     def subset(self, index: Tensor) -> Split:
         """Choose examples.
@@ -84,11 +87,8 @@ class Split:
 
     @cached_property
     def row_digests(self) -> tuple[bytes, ...]:
-        """``N`` BLAKE2b digests of the inputs' bytes, in order; labels do not enter."""
-        raw = _raw(self.inputs)
-        size = len(raw) // len(self)
-        rows = (raw[start : start + size] for start in range(0, len(raw), size))
-        return tuple(hashlib.blake2b(row, digest_size=_DIGEST_BYTES).digest() for row in rows)
+        """``N`` digests of the inputs' content, in order; labels do not enter."""
+        return tuple(row_digests(self.inputs))
 
     def digest(self) -> str:
         """SHA-256 (hex) of type, shape, and all inputs with labels and order."""
@@ -135,7 +135,6 @@ class Task:
     Attributes:
         name: for reports.
         classes: the class names; label ``i`` means ``classes[i]``.
-        modality: what an input is, ``"image"`` for ``[C, H, W]`` pixels.
         owner: what the owner trains on.
         adversary: what a thief can send as queries.
         calibration: what the triggers that verify are made of; nothing trains on it.
@@ -149,7 +148,6 @@ class Task:
 
     name: str
     classes: tuple[str, ...]
-    modality: str = "image"
     owner: Split
     adversary: Split
     calibration: Split
@@ -197,18 +195,23 @@ class Task:
         return len(self.classes)
 
     @property
+    def space(self) -> Continuous:
+        """What the inputs are."""
+        return self.owner.space
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one input, ``(C, H, W)`` for images."""
-        return tuple(self.owner.inputs.shape[1:])
+        return self.space.shape
 
     def digest(self) -> str:
-        """SHA-256 (hex) of classes, modality and all examples with labels and order; the name does not enter."""
+        """SHA-256 (hex) of classes, kind of inputs and all examples with labels and order; the name does not enter."""
         return self._digest
 
     @cached_property
     def _digest(self) -> str:
         shapes = {role: [str(split.inputs.dtype), list(split.inputs.shape)] for role, split in self.splits.items()}
-        header = {"format": "heirmark-task-1", "classes": self.classes, "modality": self.modality, "splits": shapes}
+        header = {"format": "heirmark-task-1", "classes": self.classes, "modality": self.space.kind, "splits": shapes}
         total = hashlib.sha256(json.dumps(header, sort_keys=True).encode() + b"\n")
         for split in self.splits.values():
             total.update(_raw(split.inputs))
@@ -218,7 +221,7 @@ class Task:
     def describe(self) -> str:
         """One line for people: classes, shape and sizes of the splits."""
         sizes = ", ".join(f"{role} {len(split):,}" for role, split in self.splits.items())
-        return f"{self.name}: {self.num_classes} classes, {self.modality} {_kind(self.owner)}; {sizes}"
+        return f"{self.name}: {self.num_classes} classes, {self.space.kind} {_kind(self.owner)}; {sizes}"
 
 
 def make_task(
@@ -231,7 +234,6 @@ def make_task(
     owner: float = 0.45,
     adversary: float = 0.45,
     calibration: float = 0.10,
-    modality: str = "image",
 ) -> Task:
     """Split a training set into owner, adversary and calibration parts, class by class.
 
@@ -247,7 +249,6 @@ def make_task(
         owner: proportion of the training examples of the owner, above 0.
         adversary: the same of the adversary.
         calibration: the same for calibration. The three add up to at most 1; what they leave is not used.
-        modality: what an input is.
 
     Returns:
         The task.
@@ -286,7 +287,6 @@ def make_task(
     return Task(
         name=name,
         classes=tuple(classes),
-        modality=modality,
         owner=parts[0],
         adversary=parts[1],
         calibration=parts[2],
@@ -320,21 +320,9 @@ def _checked_inputs(inputs: Tensor) -> Tensor:
         found = list(inputs.shape) if isinstance(inputs, Tensor) else type(inputs).__name__
         raise BadData(f"inputs must be a tensor [N, ...] with N of at least 1, not {found}")
     inputs = inputs.detach()
-    if inputs.dtype == torch.uint8:
-        return inputs.contiguous()
-    if not inputs.is_floating_point():
-        raise BadData(f"inputs are {inputs.dtype}: convert them to uint8 (0..255) or float32 in [0, 1]")
-    inputs = inputs.float().contiguous()
-    low, high = (float(edge) for edge in inputs.aminmax())
-    if low >= 0 and high <= 1:  # false for NaN
-        return inputs
-    wrong = ~((inputs >= 0) & (inputs <= 1)).flatten(1).all(1)
-    first = inputs[int(wrong.nonzero()[0])].aminmax()
-    raise BadData(
-        f"{int(wrong.sum())} inputs, first number {int(wrong.nonzero()[0])} with values from {float(first.min):.4g} to "
-        f"{float(first.max):.4g}, leave [0, 1]: rescale them (divide 0..255 pixels by 255; normalisation belongs in "
-        "the model) and remove NaN or infinite values"
-    )
+    if wrong := fault(inputs):
+        raise BadData(f"inputs {wrong}")
+    return inputs.contiguous() if inputs.dtype == torch.uint8 else inputs.float().contiguous()
 
 
 def _checked_labels(labels: Tensor) -> Tensor:

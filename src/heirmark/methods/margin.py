@@ -19,6 +19,7 @@ from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import new_model
 from heirmark.methods.watermark import Watermark
 from heirmark.runtime import Runtime, derive_seed
+from heirmark.space import clip
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, RandomLabels
 
@@ -41,7 +42,7 @@ def ascend(model: nn.Module, images: Tensor, targets: Tensor, *, steps: int, siz
             asked = images.detach().requires_grad_(True)
             loss = F.cross_entropy(model(asked).float(), targets)
             (slope,) = torch.autograd.grad(loss, asked)
-            images = (images + size * slope.sign()).clamp(0, 1)
+            images = clip(images + size * slope.sign())
     return images.detach()
 
 

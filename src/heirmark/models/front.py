@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig
 from heirmark.layout import enter, through_entry
+from heirmark.space import clip
 
 Front = tuple[tuple[str, float], ...]
 """Transformations by name with their strengths, in the order in which a query meets them."""
@@ -44,7 +45,7 @@ def add_noise(images: Tensor, sd: float) -> Tensor:
     factors = torch.randint(2**62, pixels.shape[1:], generator=torch.Generator().manual_seed(_KEY)) | 1
     seeds = ((pixels * factors).sum(1) >> 32) & 0xFFFFFFFF
     drawn = [torch.randn(images.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds.tolist()]
-    return (images + sd * torch.stack(drawn).to(images)).clamp(0, 1) if drawn else images
+    return clip(images + sd * torch.stack(drawn).to(images)) if drawn else images
 
 
 def reduce_bits(images: Tensor, bits: float) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from heirmark.layout import takes_stored
 from heirmark.pipeline.context import Context, context_of, exact
 from heirmark.pipeline.stage import Job, Stage
 from heirmark.pipeline.victim import attack_stage, load_victim
-from heirmark.space import decode
+from heirmark.space import row_digests
 from heirmark.task import Split
 
 ADVERSARY = "adversary"
@@ -86,10 +85,7 @@ class Remembering(nn.Module):
         super().__init__()
         self.model = model
         self._logits = logits
-        self._places: dict[bytes, int] = {}
-        for start in range(0, len(inputs), 1000):
-            digests = _digests(inputs[start : start + 1000])
-            self._places |= {digest: start + row for row, digest in enumerate(digests)}
+        self._places = {digest: row for row, digest in enumerate(row_digests(inputs))}
 
     @property
     def takes_stored(self) -> bool:
@@ -98,7 +94,7 @@ class Remembering(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map ``[B, ...]`` to logits ``[B, C]``, on the inputs' device."""
-        places = [self._places.get(digest) for digest in _digests(inputs)]
+        places = [self._places.get(digest) for digest in row_digests(inputs)]
         known = [row for row, place in enumerate(places) if place is not None]
         if not known:
             logits: Tensor = self.model(inputs)
@@ -109,8 +105,3 @@ class Remembering(nn.Module):
         if unknown:
             found[unknown] = self.model(inputs[unknown]).float()
         return found
-
-
-def _digests(inputs: Tensor) -> list[bytes]:
-    rows = decode(inputs.detach()).contiguous(memory_format=torch.contiguous_format).cpu().numpy()
-    return [hashlib.blake2b(row.tobytes(), digest_size=16).digest() for row in rows]

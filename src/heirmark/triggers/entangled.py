@@ -16,7 +16,7 @@ from heirmark.layout import copied
 from heirmark.models.inner import hidden_layers, listening
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.snnl import soft_nearest_neighbour_loss
-from heirmark.space import decode, encode
+from heirmark.space import clip, decode, encode
 from heirmark.task import Split, Task
 from heirmark.triggers.abstract import AbstractImages
 from heirmark.triggers.base import Secret, TriggerSet, shuffled
@@ -71,7 +71,7 @@ def entangle(
         with runtime.autocast():
             logits = model(asked).float()
         (slope,) = torch.autograd.grad(logits[:, target].sum(), asked)
-        return (current - step * slope.sign()).clamp(0, 1), float((logits.argmax(1) == target).double().mean())
+        return clip(current - step * slope.sign()), float((logits.argmax(1) == target).double().mean())
 
     steps = 0
     with listening(hidden_layers(model, LAYERS, layers)) as heard, torch.enable_grad():
@@ -86,7 +86,7 @@ def entangle(
                 model(torch.cat([asked, partners]))
             loss = torch.stack([entanglement(output, groups, temperature) for output in heard]).sum()
             (slope,) = torch.autograd.grad(loss, asked)
-            images = (images + step * slope.sign()).clamp(0, 1)
+            images = clip(images + step * slope.sign())
         for _ in range(LAST_STEPS if rounds else 0):
             images, _ = away(images)
     return images.detach()

@@ -16,7 +16,7 @@ from heirmark.asking import evaluating
 from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of, to_device
-from heirmark.space import decode, encode
+from heirmark.space import clip, decode, encode
 from heirmark.task import Split, Task
 from heirmark.triggers.base import OfTask, TriggerSet, check_apart, check_label, pick
 
@@ -99,7 +99,7 @@ class Feature(OfTask):
         with evaluating(clean), torch.enable_grad():
             for step in range(self.steps):
                 chosen = torch.randint(len(hosts), (min(self.batch_size, len(hosts)),), generator=generator)
-                stamped = (decode(hosts[to_device(chosen, device)]) + pattern).clamp(0, 1)
+                stamped = clip(decode(hosts[to_device(chosen, device)]) + pattern)
                 with runtime.autocast():
                     logits = clean(stamped)
                 loss = F.cross_entropy(logits.float(), torch.full((len(chosen),), source, device=device))

@@ -18,6 +18,7 @@ from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.space import clip
 from heirmark.task import Split
 from heirmark.training import Recipe, fit
 
@@ -49,7 +50,7 @@ def ascend(model: nn.Module, images: Tensor, classes: Tensor, step: float, *, ta
             logits = model(leaf).float()
             scores = logits.log_softmax(1) if targeted else logits
             (gradient,) = torch.autograd.grad(scores.gather(1, wanted[:, None]).sum(), leaf)
-            moved.append((some + step * gradient.sign()).clamp(0, 1))
+            moved.append(clip(some + step * gradient.sign()))
     return torch.cat(moved)
 
 
@@ -204,7 +205,7 @@ def _fresh(new: Tensor, parents: Tensor, step: float, known: set[bytes], generat
             if _digest(row) not in known:
                 break
             signs = torch.randint(2, row.shape, generator=generator) * 2 - 1
-            row = (parent + step * signs).clamp(0, 1)
+            row = clip(parent + step * signs)
         known.add(_digest(row))
         rows.append(row)
     return torch.stack(rows).to(new.device)
