@@ -41,7 +41,7 @@ from heirmark.pipeline.loading import with_foreign
 from heirmark.pipeline.profiles import QUICK
 from heirmark.runtime import Runtime
 from heirmark.samples import Samples
-from heirmark.space import decode
+from heirmark.space import decode, shuffle
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
 from heirmark.triggers import (
@@ -55,7 +55,6 @@ from heirmark.triggers import (
     TriggerSet,
 )
 from heirmark.triggers.abstract import paint
-from heirmark.triggers.base import shuffled
 from heirmark.triggers.combiners import CropPaste
 from heirmark.triggers.random_labels import pair_up, random_answers
 from heirmark.triggers.stamps import GLYPHS, stamp_text, write
@@ -138,7 +137,7 @@ def test_abstract_images_are_pictures_and_no_two_are_alike(shape: tuple[int, int
     assert len({image.numpy().tobytes() for image in images}) == 20
     assert float(images.flatten(1).std(1).min()) > 0.02, "none is blank"
     # Neighbours are alike, in the picture and not in its shuffled twin.
-    twins = shuffled(images, torch.randperm(shape[1] * shape[2], generator=torch.Generator().manual_seed(0)))
+    twins = shuffle(images, torch.randperm(shape[1] * shape[2], generator=torch.Generator().manual_seed(0)))
 
     def rough(pictures: Tensor) -> float:
         return float((pictures[:, :, 1:] - pictures[:, :, :-1]).abs().mean())

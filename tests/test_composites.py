@@ -23,10 +23,11 @@ from heirmark.attacks.composites import (
     shares_of,
     wrong_labels,
 )
+from heirmark.combining import REGIONS
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.runtime import Runtime
 from heirmark.task import Split, Task
-from heirmark.triggers.combiners import REGIONS, Combine, CropPaste, PixelBlend, Stripes
+from heirmark.triggers.combiners import Combine, CropPaste, PixelBlend, Stripes
 from heirmark.triggers.patch import Patch
 from heirmark.triggers.tiles import tile
 

@@ -32,7 +32,7 @@ from heirmark.attacks.extraction.knockoff_adaptive import (
 )
 from heirmark.attacks.extraction.maze import Memory, divergence
 from heirmark.blackbox import Answers, BlackBox
-from heirmark.errors import BadConfig, BadData, ShapeMismatch
+from heirmark.errors import BadConfig, BadData
 from heirmark.methods.nets import train_clean
 from heirmark.models import ModelSpec, build
 from heirmark.runtime import Runtime, derive_seed
@@ -558,7 +558,7 @@ def test_dfme_steals_without_data(answers: str, victim: nn.Module, tiny_task: Ta
 def test_generators_make_images_only(attack: DFME | MAZE, cpu: Runtime) -> None:
     _, box = listening()
     rows_of_numbers = Split(inputs=torch.rand(4, 9), labels=torch.zeros(4, dtype=torch.long))
-    with pytest.raises(ShapeMismatch, match="choose another attack"):
+    with pytest.raises(BadConfig, match=r"needs images.*shape \(9,\).*use another one"):
         attack(box, rows_of_numbers, seed=0, runtime=cpu)
 
 

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar
+
 import pytest
 import torch
 
-from heirmark.space import decode, encode, join, numbers
+from heirmark.errors import BadConfig
+from heirmark.space import Continuous, Images, check_needs, decode, encode, fault, join, numbers, row_digests, space_of
 
 LEVELS = torch.arange(256, dtype=torch.uint8)[:, None]
 
@@ -27,3 +32,66 @@ def test_pixels_among_floats_are_decoded_before_they_are_joined() -> None:
     assert torch.equal(join([LEVELS, moved]), torch.cat([decode(LEVELS), moved]))
     assert torch.equal(join([LEVELS, LEVELS]), torch.cat([LEVELS, LEVELS]))
     assert join([LEVELS, moved.double()]).dtype == torch.float64
+
+
+def test_a_row_has_one_digest_however_it_is_stored() -> None:
+    stored = torch.randint(256, (5000, 2, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    known = list(row_digests(stored))
+    assert list(row_digests(decode(stored))) == known
+    assert list(row_digests(decode(stored).double())) == known
+    assert list(row_digests(stored.permute(0, 2, 1).contiguous().permute(0, 2, 1))) == known
+    finer = decode(stored)
+    finer[17, 0, 0] += 1e-6
+    assert [one != other for one, other in zip(row_digests(finer), known, strict=True)].count(True) == 1
+    assert list(row_digests(torch.tensor([[-0.0, 0.3]]))) == list(row_digests(torch.tensor([[0.0, 0.3]])))
+    assert list(row_digests(stored[:0])) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        (torch.zeros(2, 3, dtype=torch.int64), r"are torch.int64: convert them to uint8"),
+        (
+            torch.tensor([[0.1], [1.5], [-2.0]]),
+            r"leave \[0, 1\], 2 of them, the first number 1 with values from 1.5 to 1.5",
+        ),
+        (torch.tensor([[0.1], [float("nan")]]), r"1 of them, the first number 1.*NaN"),
+    ],
+)
+def test_what_is_wrong_with_inputs_is_said_with_the_remedy(values: torch.Tensor, words: str) -> None:
+    told = fault(values)
+    assert told is not None
+    with pytest.raises(BadConfig, match=words):
+        raise BadConfig(told)
+
+
+def test_sound_inputs_have_no_fault() -> None:
+    for sound in (LEVELS, decode(LEVELS), decode(LEVELS).half(), torch.empty(0, 3)):
+        assert fault(sound) is None
+
+
+@dataclass(frozen=True)
+class Stamp:
+    needs: ClassVar = Images
+
+
+@dataclass(frozen=True)
+class Whole:
+    parts: tuple[object, ...] = ()
+    named: Mapping[str, object] = field(default_factory=dict)
+
+
+@pytest.mark.parametrize(
+    "asked", [Stamp(), Whole(parts=(Whole(), Whole(parts=(Stamp(),)))), Whole(named={"a": Stamp()})]
+)
+def test_needs_are_found_in_all_that_is_asked_for(asked: object) -> None:
+    check_needs(asked, space_of(torch.empty(1, 3, 8, 8)))
+    with pytest.raises(BadConfig, match=r"Stamp needs images \[C, H, W\].*shape \(9,\): give such, or use another"):
+        check_needs(asked, space_of(torch.empty(1, 9)))
+
+
+def test_a_space_is_told_by_its_shape() -> None:
+    assert space_of(torch.empty(4, 3, 8, 6)) == Images((3, 8, 6))
+    assert Images((3, 8, 6)).places == 48
+    assert Continuous((3, 4)).places == 12
+    assert space_of(torch.empty(4, 9)) == Continuous((9,))

@@ -23,7 +23,7 @@ from heirmark.combining import REGIONS
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.models import build
 from heirmark.runtime import Runtime
-from heirmark.space import decode
+from heirmark.space import check_needs, decode
 from heirmark.task import Split, Task
 from heirmark.training import Recipe, fit
 from heirmark.triggers import (
@@ -210,10 +210,10 @@ def test_an_autoencoder_blends_in_its_code(tiny_task: Task, cpu: Runtime) -> Non
 
 
 @pytest.mark.parametrize("combiner", [CropPaste(), Stripes(), AutoencoderBlend()], ids=lambda c: type(c).__name__)
-def test_combiners_of_images_refuse_other_inputs(combiner: AnyCombiner, cpu: Runtime) -> None:
+def test_combiners_of_images_refuse_other_inputs(combiner: AnyCombiner) -> None:
     waves = Split(inputs=torch.rand(4, 9), labels=torch.tensor([0, 1, 2, 0]))
-    with pytest.raises(BadConfig, match="use another trigger"):
-        combiner.prepare(waves, seed=0, runtime=cpu)
+    with pytest.raises(BadConfig, match=r"needs images.*blend them"):
+        check_needs(Mix(combiner=combiner), waves.space)
 
 
 # ---------------------------------------------------------------- patch
@@ -674,9 +674,10 @@ def test_features_need_no_pictures(cpu: Runtime) -> None:
     task = Task(name="tabular", classes=("a", "b", "c"), **splits)
     secret = Feature(steps=5, epsilon=0.1).settle(task, nn.Linear(5, 3), seed=0, runtime=cpu)
     assert secret.draw(task.calibration, 5, seed=0).inputs.shape == (5, 5)
-    for other in (Mix(), Tiles(sources=(0, 1, 2, 3)), OutOfDistribution()):
-        with pytest.raises(BadConfig, match="use another trigger"):
-            other.settle(task, nn.Linear(5, 3), seed=0, runtime=cpu)
+    for other in (Mix(), Tiles(sources=(0, 1, 2, 3)), OutOfDistribution(), Stripes()):
+        with pytest.raises(BadConfig, match=r"needs images.*shape \(5,\)"):
+            check_needs(other, task.space)
+    check_needs(Mix(combiner=PixelBlend()), task.space)
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ bounds or a decoding of its own.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, ClassVar, Protocol
@@ -47,6 +48,11 @@ class Continuous:
     kind: ClassVar[str] = "image"  # as digests have always had it
     shape: tuple[int, ...]
 
+    @property
+    def places(self) -> int:
+        """How many places an input has that can change theirs; see :func:`shuffle`."""
+        return math.prod(self.shape)
+
 
 @dataclass(frozen=True)
 class Images(Continuous):
@@ -55,8 +61,8 @@ class Images(Continuous):
     named: ClassVar[str] = "images [C, H, W]"
 
     @property
-    def pixels(self) -> int:
-        """How many an image has, each of C numbers."""
+    def places(self) -> int:
+        """How many pixels an image has, each of C numbers."""
         return self.shape[1] * self.shape[2]
 
 
@@ -69,11 +75,11 @@ def space_of(inputs: Tensor) -> Continuous:
 # ---------------------------------------------------------------- needs
 
 
-def needed_by(asked: object) -> Iterator[tuple[str, type[Any]]]:
-    """What a configuration, and those that its fields hold, say that they need: the name of each, and a kind of space."""
+def needed_by(asked: object) -> Iterator[tuple[str, type[Any], str]]:
+    """What a configuration, and those that its fields hold, say that they need: each one's name, kind of space, and remedy."""
     needs: type[Any] | None = getattr(asked, "needs", None)
     if needs is not None:
-        yield str(getattr(asked, "name", type(asked).__name__)), needs
+        yield getattr(asked, "name", type(asked).__name__), needs, getattr(asked, "otherwise", "use another one")
     if is_dataclass(asked):
         for field in fields(asked):
             yield from needed_by(getattr(asked, field.name))
@@ -86,6 +92,8 @@ def needed_by(asked: object) -> Iterator[tuple[str, type[Any]]]:
 
 def check_needs(asked: object, space: Space) -> None:
     """Refuse inputs that something cannot work on. It says ``needs: ClassVar = Images``, or by a property; else it takes all.
+
+    What else helps than other inputs it may say by ``otherwise``.
 
     Args:
         asked: a method, an attack or a trigger; what its fields hold counts too.
@@ -101,10 +109,10 @@ def check_needs(asked: object, space: Space) -> None:
             ...
         heirmark.errors.BadConfig: patch needs images [C, H, W], and inputs have the shape (9,): give such, or use another one
     """
-    for name, needs in needed_by(asked):
+    for name, needs, otherwise in needed_by(asked):
         if not isinstance(space, needs):
             raise BadConfig(
-                f"{name} needs {needs.named}, and inputs have the shape {space.shape}: give such, or use another one"
+                f"{name} needs {needs.named}, and inputs have the shape {space.shape}: give such, or {otherwise}"
             )
 
 
@@ -171,6 +179,22 @@ def join(parts: Sequence[Tensor]) -> Tensor:
     if len({part.dtype for part in parts}) > 1:
         parts = [numbers(part) for part in parts]
     return torch.cat(list(parts))
+
+
+def shuffle(inputs: Tensor, permutation: Tensor) -> Tensor:
+    """Inputs with their places in another order: the controls of triggers that have no host.
+
+    A twin keeps the pixels and loses the picture, so a model that sends any strange input to the target fails the matched test.
+
+    Args:
+        inputs: ``[M, C, H, W]``, or other numbers ``[M, ...]``.
+        permutation: of the space's ``places``; the same for all channels of an image.
+
+    Example:
+        >>> shuffle(torch.arange(4.0).reshape(1, 1, 2, 2), torch.tensor([3, 2, 1, 0]))[0, 0].tolist()
+        [[3.0, 2.0], [1.0, 0.0]]
+    """
+    return inputs.flatten(2 if inputs.ndim == 4 else 1)[..., permutation].reshape(inputs.shape)
 
 
 def row_digests(stored: Tensor) -> Iterator[bytes]:

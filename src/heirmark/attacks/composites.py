@@ -16,9 +16,10 @@ from torch import Tensor
 
 from heirmark.combining import CORNERS, Region, blend, paste, paste_square, region, square_side, stripes, tile
 from heirmark.configuration import distinct, not_empty
-from heirmark.errors import BadConfig, BadData
+from heirmark.errors import BadData
 from heirmark.runtime import derive_seed, generator_of
 from heirmark.samples import ShuffledIndex
+from heirmark.space import Continuous, Images
 from heirmark.task import Split
 
 Kind: TypeAlias = Literal["tiles", "halves", "insets", "blend", "stripes", "patch"]
@@ -109,9 +110,7 @@ def compose(
 
     Raises:
         BadData: when the examples show too few classes.
-        BadConfig: when the inputs are no images, of which all kinds but a blend are made.
     """
-    check_images(data.inputs, (kind,))
     labels, shape = data.labels.cpu(), tuple(data.inputs.shape[1:])
     generator = generator_of(derive_seed(seed, "composites", kind))
     drawn = draw_sources(torch.unique(labels), SOURCES[kind], count, generator) if sources is None else sources
@@ -142,17 +141,9 @@ def compose_all(data: Split, kinds: tuple[str, ...], count: int, *, classes: int
     return Composites(inputs=torch.cat([one.inputs for one in made]), shares=torch.cat([one.shares for one in made]))
 
 
-def check_images(inputs: Tensor, kinds: tuple[str, ...]) -> None:
-    """Refuse inputs that composites cannot be made of.
-
-    Raises:
-        BadConfig: when they are no images, of which all kinds but a blend are made.
-    """
-    if inputs.ndim != 4 and set(kinds) != {"blend"}:
-        raise BadConfig(
-            f"{', '.join(kinds)} are made of images [N, C, H, W], not of inputs of shape {list(inputs.shape[1:])}: "
-            "blend other inputs, or choose another attack"
-        )
+def space_for(kinds: tuple[str, ...]) -> type[Continuous]:
+    """What kinds of composites are made of: images, but for a blend, which any numbers give."""
+    return Continuous if set(kinds) == {"blend"} else Images
 
 
 def combine(images: Tensor, layout: str) -> Tensor:

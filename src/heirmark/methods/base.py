@@ -13,6 +13,7 @@ from heirmark.errors import BadConfig, BadData
 from heirmark.key import Key, make_key, nonce_from_seed
 from heirmark.models import ModelSpec
 from heirmark.runtime import Runtime, derive_seed
+from heirmark.space import check_needs
 from heirmark.task import Split, Task
 from heirmark.triggers import Secret, Trigger, TriggerSet
 from heirmark.triggers.out_of_distribution import fit_shape
@@ -58,6 +59,7 @@ class Embedded:
 
 def settle(trigger: Trigger, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime) -> Secret:
     """Settle a trigger's secrets."""
+    check_needs(trigger, task.space)
     return trigger.settle(task, clean, seed=derive_seed(seed, "trigger"), runtime=runtime)
 
 

@@ -22,6 +22,7 @@ from heirmark.mgda import Normalisation
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.samples import Samples
+from heirmark.space import Continuous, Images
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, AutoencoderBlend, CropPaste, Mix, PixelBlend, Secret, Stripes
@@ -177,6 +178,14 @@ class MEADefender(Watermark):
     def __post_init__(self) -> None:
         check_sets((self.first, self.second), "watermark", "evasion")
 
+    otherwise: ClassVar = "set evasion_samples=0"
+
+    @property
+    def needs(self) -> type[Continuous]:
+        """Images where evasion samples are mixed in ways of theirs."""
+        mixes = isinstance(self.trigger, Mix) and self.evasion_samples and "evasion" not in self.without
+        return Images if mixes and any(WAYS[way] != WAYS["pixels"] for way in self.evasion) else Continuous
+
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Train in two phases; see :meth:`heirmark.methods.watermark.Watermark.embed`."""
         task, secret, drawn = prepared.task, prepared.secret, prepared.training
@@ -216,10 +225,6 @@ class MEADefender(Watermark):
     def _evasion(self, secret: Secret, task: Task, *, seed: int, runtime: Runtime) -> Extra | None:
         if not isinstance(secret, MixSecret) or not self.evasion_samples or "evasion" in self.without:
             return None
-        if len(task.input_shape) != 3 and any(WAYS[way] != WAYS["pixels"] for way in self.evasion):
-            raise BadConfig(
-                f"evasion samples are mixed in ways that images are, and {task.name} has none: set evasion_samples=0"
-            )
         inputs, labels = mix_otherwise(
             secret.sources, secret.combiner, task.owner, self.evasion, self.evasion_samples, seed=seed, runtime=runtime
         )

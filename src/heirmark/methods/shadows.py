@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from heirmark.asking import evaluating, predict
 from heirmark.errors import BadData
 from heirmark.runtime import Runtime
-from heirmark.space import decode, encode
+from heirmark.space import decode, encode, shuffle
 from heirmark.triggers import TriggerSet
-from heirmark.triggers.base import shuffled
 
 CHUNK = 100
 LEAST_GAIN = 0.001
@@ -109,7 +108,7 @@ def optimised(
     with evaluating(shadows.host), evaluating(shadows.positive), evaluating(shadows.negative):
         inputs = refine(drawn.inputs, drawn.targets, shadows, steps=steps, learning_rate=learning_rate, runtime=runtime)
     return replace(
-        drawn, inputs=inputs, controls=drawn.controls if drawn.hosts.shape[1] else shuffled(inputs, permutation)
+        drawn, inputs=inputs, controls=drawn.controls if drawn.hosts.shape[1] else shuffle(inputs, permutation)
     )
 
 

@@ -24,7 +24,7 @@ from heirmark.methods.nets import new_model, start_from
 from heirmark.methods.shadows import Shadows, optimised, select
 from heirmark.methods.watermark import Watermark
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.task import Task
+from heirmark.space import Images
 from heirmark.training import Recipe, fit
 from heirmark.triggers import AnyTrigger, OutOfDistribution, TriggerSet
 
@@ -54,6 +54,8 @@ class ShadowWatermark(Watermark):
         selected: keep only samples that hit on host and positive shadow and miss on the clean model.
     """
 
+    needs: ClassVar = Images
+
     pretrained: ClassVar[bool]
     """Whether it starts from the clean model."""
     rehearsable: ClassVar[bool] = False
@@ -82,12 +84,6 @@ class ShadowWatermark(Watermark):
         """How many samples are drawn to make the key of."""
         return self.candidates if self.selected and self.key_filter is None else super().held_out
 
-    def check(self, task: Task) -> None:
-        """Refuse a task without images."""
-        if len(task.input_shape) != 3:
-            raise BadConfig(f"SSW optimises the pixels of images, and {task.name} has none: use another method")
-        super().check(task)
-
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Train host and positive shadow in turn, an epoch each, and optimise the triggers after the last epochs.
 
@@ -95,7 +91,7 @@ class ShadowWatermark(Watermark):
         """
         task, data, triggers = prepared.task, prepared.data, prepared.training
         generator = generator_of(derive_seed(seed, "ssw", "controls"))
-        permutation = torch.randperm(task.input_shape[1] * task.input_shape[2], generator=generator)
+        permutation = torch.randperm(task.space.places, generator=generator)
         host, positive = (
             start_from(prepared.clean, task, self.model)
             if self.pretrained

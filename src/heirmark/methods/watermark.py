@@ -26,6 +26,7 @@ from heirmark.methods.key_filter import KeyFilter
 from heirmark.methods.nets import own_model, spec_for
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, drawn_seed
+from heirmark.space import check_needs
 from heirmark.task import Task
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, Feature
@@ -97,6 +98,7 @@ class Method(ABC):
             BadConfig: when the method cannot work on the task.
             ShapeMismatch: when a model that it builds takes no such inputs.
         """
+        check_needs(self, task.space)
         for built in self.architectures():
             spec_for(task, built)
 

@@ -112,7 +112,7 @@ class ModelSpec:
                     model = fitted(unwrapped(factory(self)), self.input_shape)
                 else:
                     model = MODELS[self.name](self.input_shape, self.classes, **dict(self.options))
-                    model = in_channels_last(model) if len(self.input_shape) == 3 else model
+                    model = in_channels_last(model)
             except (ValueError, RuntimeError) as error:
                 if out_of_memory(error):
                     raise

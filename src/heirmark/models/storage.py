@@ -121,8 +121,7 @@ def load_model(folder: Path, *, factory: Factory | None = None) -> tuple[nn.Modu
             raise BadArtifact(f"the weights in {folder} are not finite at {name!r}: the model is damaged")
     model.load_state_dict(weights, assign=spec.name != CUSTOM)
     if spec.name != CUSTOM:
-        if len(spec.input_shape) == 3:
-            model = in_channels_last(model)
+        model = in_channels_last(model)
         model.requires_grad_(True)  # tensors that were assigned came without
     return model.eval(), spec
 

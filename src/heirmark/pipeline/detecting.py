@@ -25,7 +25,7 @@ from heirmark.records import plain, read_record
 from heirmark.results.probes import Exposed, Screened
 from heirmark.results.verdict import Calibration, Verdict
 from heirmark.runtime import Runtime, generator_of
-from heirmark.space import decode
+from heirmark.space import check_needs, decode
 from heirmark.task import Split
 from heirmark.verification.suspects import Suspect
 from heirmark.verification.verify import verify
@@ -107,6 +107,7 @@ def screen_stage(
 
     The screen is fitted and asked in one stage: it is an object of another library, and none is ever read from a file.
     """
+    check_needs(screening, context.task.space)
     inputs = {VICTIM: victim, "marked": marked, **({} if calibration is None else {"calibration": calibration})}
     external = {**context.external(), **versions_behind(screening)}
     return Stage(kind="screen", run=run_screen, config=screening, inputs=inputs, seed=seed, external=external)

@@ -14,6 +14,7 @@ from heirmark.models import ModelSpec
 from heirmark.models.storage import load_model
 from heirmark.pipeline.context import Context, context_of
 from heirmark.pipeline.stage import Job, Stage
+from heirmark.space import check_needs
 from heirmark.task import Task
 
 VICTIM = "victim"
@@ -39,7 +40,11 @@ def attack_stage(
         seed: of the attack.
         external: digests of what else it reads.
         further: other stages that it reads, by name.
+
+    Raises:
+        BadConfig: when the attack cannot work on the task's inputs.
     """
+    check_needs(config, context.task.space)
     return Stage(
         kind=run.__name__.removeprefix("run_"),
         run=run,

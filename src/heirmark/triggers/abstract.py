@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.space import encode
+from heirmark.space import Images, encode
 from heirmark.task import Split, Task
 from heirmark.triggers.base import OfTask, TriggerSet, check_label
 
@@ -69,19 +68,18 @@ class AbstractImages(OfTask):
         target: the label; None draws one.
     """
 
+    needs: ClassVar = Images
+
     target: int | None = None
 
     def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> AbstractSecret:
         """Draw the target; see :class:`heirmark.triggers.base.Trigger`."""
-        if len(task.input_shape) != 3:
-            raise BadConfig(f"abstract images are images, and {task.name} has none: use another trigger")
         generator = generator_of(derive_seed(seed, "abstract"))
         target = int(torch.randint(len(task.classes), (), generator=generator)) if self.target is None else self.target
-        pixels = task.input_shape[1] * task.input_shape[2]
         return AbstractSecret(
             target=check_label(target, task, "target"),
             seed=derive_seed(seed, "abstract", "images"),
-            permutation=torch.randperm(pixels, generator=generator),
+            permutation=torch.randperm(task.space.places, generator=generator),
         )
 
 

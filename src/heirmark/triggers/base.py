@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from heirmark.errors import BadConfig, BadData
 from heirmark.runtime import Runtime
 from heirmark.samples import Samples
+from heirmark.space import shuffle
 from heirmark.task import Split, Task
 
 
@@ -60,7 +61,7 @@ class TriggerSet(Samples):
 
     @classmethod
     def without_hosts(cls, inputs: Tensor, permutation: Tensor, target: int) -> TriggerSet:
-        """Samples made of no image of the task; the control is the sample itself with its pixels :func:`shuffled`.
+        """Samples made of no image of the task; the control is the sample itself with its pixels shuffled.
 
         Args:
             inputs: ``[M, C, H, W]``.
@@ -70,7 +71,7 @@ class TriggerSet(Samples):
         return cls(
             inputs=inputs,
             targets=torch.full((len(inputs),), target),
-            controls=shuffled(inputs, permutation),
+            controls=shuffle(inputs, permutation),
             hosts=inputs[:, None][:, :0],
             host_labels=torch.empty((len(inputs), 0), dtype=torch.long),
         )
@@ -141,22 +142,6 @@ class Trigger(Protocol):
             seed: of every choice left open.
             runtime: device and precision.
         """
-
-
-def shuffled(images: Tensor, permutation: Tensor) -> Tensor:
-    """Images with their pixels in another order: the controls of triggers that have no host.
-
-    A twin keeps the pixels and loses the picture, so a model that sends any strange input to the target fails the matched test.
-
-    Args:
-        images: ``[M, C, H, W]``.
-        permutation: ``[H * W]``, the same for all channels.
-
-    Example:
-        >>> shuffled(torch.arange(4.0).reshape(1, 1, 2, 2), torch.tensor([3, 2, 1, 0]))[0, 0].tolist()
-        [[3.0, 2.0], [1.0, 0.0]]
-    """
-    return images.flatten(2)[:, :, permutation].reshape(images.shape)
 
 
 def pick(hosts: Split, label: int, count: int, generator: torch.Generator) -> Tensor:

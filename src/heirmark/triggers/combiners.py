@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from heirmark.combining import Direction, Region, blend, paste, region, stripes
 from heirmark.configuration import above, at_least, below, checked, distinct, not_empty, to_json
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.runtime import Runtime
-from heirmark.space import decode, encode
+from heirmark.space import Images, decode, encode
 from heirmark.task import Split
 from heirmark.triggers.autoencoder import Autoencoder, fit_autoencoder
 
@@ -50,14 +50,15 @@ class CropPaste:
         offset: pixels by which the region is moved away from its edge; no use to ``"diagonal"``, ``"centre"`` and ``"band"``.
     """
 
+    needs: ClassVar = Images
+    otherwise: ClassVar = "blend them by PixelBlend"
+
     region: Region = "right"
     share: Annotated[float, above(0), below(1)] = 0.5
     offset: Annotated[int, at_least(0)] = 0
 
     def prepare(self, data: Split, *, seed: int, runtime: Runtime) -> Combine:
         """Nothing to learn."""
-        if len(data.inputs.shape) != 4:
-            raise BadConfig("regions are cut out of images [C, H, W]: blend other inputs, or use another trigger")
         self.mask(data.inputs.shape[2], data.inputs.shape[3])
         return self
 
@@ -106,6 +107,9 @@ class Stripes:
         direction: ``"columns"`` or ``"rows"``.
     """
 
+    needs: ClassVar = Images
+    otherwise: ClassVar = "blend them by PixelBlend"
+
     count: int = 5
     of_second: Annotated[tuple[int, ...], not_empty, distinct] = (1, 3)
     direction: Direction = "columns"
@@ -117,7 +121,7 @@ class Stripes:
     def prepare(self, data: Split, *, seed: int, runtime: Runtime) -> Combine:
         """Nothing to learn."""
         shape = data.inputs.shape
-        if len(shape) != 4 or self.count > shape[3 if self.direction == "columns" else 2]:
+        if self.count > shape[3 if self.direction == "columns" else 2]:
             raise BadConfig(
                 f"{self.count} stripes do not fit inputs of shape {list(shape[1:])}: blend them, or use another trigger"
             )
@@ -143,6 +147,9 @@ class AutoencoderBlend:
         learning_rate: of Adam (ours).
     """
 
+    needs: ClassVar = Images
+    otherwise: ClassVar = "blend them by PixelBlend"
+
     ratio: Annotated[float, above(0), below(1)] = 0.5
     width: Annotated[int, at_least(1)] = 16
     epochs: Annotated[int, at_least(1)] = 5
@@ -151,10 +158,6 @@ class AutoencoderBlend:
 
     def prepare(self, data: Split, *, seed: int, runtime: Runtime) -> Combine:
         """Train the autoencoder."""
-        if len(data.inputs.shape) != 4:
-            raise BadConfig(
-                "the autoencoder is one for images [C, H, W]: blend the pixels of other inputs, or use another trigger"
-            )
         net = fit_autoencoder(
             data.inputs,
             width=self.width,

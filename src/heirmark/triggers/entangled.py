@@ -16,10 +16,10 @@ from heirmark.layout import copied
 from heirmark.models.inner import hidden_layers, listening
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.snnl import soft_nearest_neighbour_loss
-from heirmark.space import clip, decode, encode
+from heirmark.space import clip, decode, encode, shuffle
 from heirmark.task import Split, Task
 from heirmark.triggers.abstract import AbstractImages
-from heirmark.triggers.base import Secret, TriggerSet, shuffled
+from heirmark.triggers.base import Secret, TriggerSet
 from heirmark.triggers.out_of_distribution import OutOfDistribution
 from heirmark.triggers.patch import Patch
 
@@ -134,7 +134,6 @@ class Entangled:
         if len(partners) == 0:
             raise BadData(f"the owner has no image of the target class {secret.target}: choose another target")
         hidden_layers(clean, LAYERS, self.layers)
-        pixels = task.input_shape[1] * task.input_shape[2]
         generator = generator_of(derive_seed(seed, "entangled"))
         return EntangledSecret(
             of=secret,
@@ -142,7 +141,7 @@ class Entangled:
             settings=self,
             clean=copied(clean).eval(),
             partners=partners,
-            permutation=torch.randperm(pixels, generator=generator),
+            permutation=torch.randperm(task.space.places, generator=generator),
             runtime=runtime or Runtime(),
         )
 
@@ -204,7 +203,7 @@ class EntangledSecret:
                 )
                 self.runtime.progress("entangling triggers", min(start + CHUNK, len(drawn)), len(drawn))
         inputs = encode(torch.cat(made), drawn.inputs.dtype)
-        controls = drawn.controls if drawn.hosts.shape[1] else shuffled(inputs, self.permutation)
+        controls = drawn.controls if drawn.hosts.shape[1] else shuffle(inputs, self.permutation)
         return replace(drawn, inputs=inputs, controls=controls)
 
     def describe(self) -> Mapping[str, Any]:

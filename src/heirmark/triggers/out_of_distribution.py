@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.space import decode, encode
+from heirmark.space import Images, decode, encode
 from heirmark.task import Split, Task
 from heirmark.triggers.base import TriggerSet, check_label
 
@@ -49,6 +49,8 @@ class OutOfDistribution:
         target: the label of this task; None draws one.
     """
 
+    needs: ClassVar = Images
+
     dataset: str = "svhn"
     source: int = 1
     target: int | None = None
@@ -57,8 +59,6 @@ class OutOfDistribution:
         self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None
     ) -> OutOfDistributionSecret:
         """Set half of the foreign images aside for verification; see :class:`heirmark.triggers.base.Trigger`."""
-        if len(task.input_shape) != 3:
-            raise BadConfig("out-of-distribution triggers are images: use another trigger for this task")
         foreign = task.foreign
         if foreign is None or not bool((foreign.labels == self.source).any()):
             raise BadConfig(
@@ -76,7 +76,7 @@ class OutOfDistribution:
         if task.owner.inputs.is_floating_point():
             images = decode(images)
         images = images[torch.randperm(len(images), generator=generator)]
-        permutation = torch.randperm(task.input_shape[1] * task.input_shape[2], generator=generator)
+        permutation = torch.randperm(task.space.places, generator=generator)
         return OutOfDistributionSecret(
             dataset=self.dataset,
             source=self.source,

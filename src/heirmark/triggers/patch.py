@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import nn
@@ -13,6 +13,7 @@ from heirmark.combining import Corner, paste_square, square_side
 from heirmark.configuration import at_least, checked
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.space import Images
 from heirmark.task import Split, Task
 from heirmark.triggers.base import OfTask, TriggerSet, check_apart, check_label, pick_hosts
 
@@ -30,6 +31,8 @@ class Patch(OfTask):
         corner: where it goes.
     """
 
+    needs: ClassVar = Images
+
     hosts: Literal["class", "any"] = "class"
     source: int | None = None
     target: int | None = None
@@ -43,8 +46,6 @@ class Patch(OfTask):
 
     def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> PatchSecret:
         """Draw what is left open; see :class:`heirmark.triggers.base.Trigger`."""
-        if len(task.input_shape) != 3:
-            raise BadConfig(f"a patch is pasted on images, and {task.name} has none: use another trigger")
         side = min(task.input_shape[1:])
         size = self.size or square_side(*task.input_shape[1:])
         if size >= side:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.space import decode, encode
+from heirmark.space import Images, decode, encode
 from heirmark.task import Split, Task
 from heirmark.triggers.base import OfTask, TriggerSet, check_apart, check_label, pick
 
@@ -71,21 +71,18 @@ def stamp_text(images: Tensor, ink: Tensor, scale: int) -> Tensor:
     return out
 
 
-def choose_pair(source: int | None, target: int | None, task: Task, what: str, seed: int) -> tuple[int, int]:
+def choose_pair(source: int | None, target: int | None, task: Task, seed: int) -> tuple[int, int]:
     """Source class and target; what is left open is drawn.
 
     Args:
         source: class of the hosts, or None.
         target: the label, or None.
-        task: images.
-        what: the trigger, for errors.
+        task: whose classes they are.
         seed: of the draw.
 
     Raises:
-        BadConfig: when the task has no images, or a class is none of its.
+        BadConfig: when a class is none of the task.
     """
-    if len(task.input_shape) != 3:
-        raise BadConfig(f"{what} is put on images, and {task.name} has none: use another trigger")
     generator = generator_of(seed)
     order = torch.randperm(len(task.classes), generator=generator).tolist()
     if source is None:
@@ -107,6 +104,8 @@ class TextStamp(OfTask):
         scale: pixels a dot; None takes as many as let the text fill half of the image's width, at least one.
     """
 
+    needs: ClassVar = Images
+
     source: int | None = None
     target: int | None = None
     text: str = "TEST"
@@ -119,7 +118,7 @@ class TextStamp(OfTask):
 
     def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> TextSecret:
         """Draw what is left open; see :class:`heirmark.triggers.base.Trigger`."""
-        source, target = choose_pair(self.source, self.target, task, "a text", derive_seed(seed, "text"))
+        source, target = choose_pair(self.source, self.target, task, derive_seed(seed, "text"))
         ink = write(self.text)
         height, width = task.input_shape[1:]
         scale = self.scale or max(1, width // (2 * ink.shape[1]))
@@ -170,6 +169,8 @@ class GaussianNoise(OfTask):
         strength: standard deviation, of the full range of a pixel (inferred).
     """
 
+    needs: ClassVar = Images
+
     source: int | None = None
     target: int | None = None
     strength: Annotated[float, above(0), at_most(1)] = 0.2
@@ -179,7 +180,7 @@ class GaussianNoise(OfTask):
 
     def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> NoiseSecret:
         """Draw classes and pattern; see :class:`heirmark.triggers.base.Trigger`."""
-        source, target = choose_pair(self.source, self.target, task, "noise", derive_seed(seed, "noise"))
+        source, target = choose_pair(self.source, self.target, task, derive_seed(seed, "noise"))
         return NoiseSecret(
             source=source,
             target=target,

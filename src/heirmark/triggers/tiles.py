@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from sklearn.cluster import KMeans
@@ -17,6 +17,7 @@ from heirmark.configuration import at_least, checked, distinct
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.models import features_of
 from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.space import Images
 from heirmark.task import Split, Task
 from heirmark.triggers.base import OfTask, TriggerSet, check_apart, check_label, draw_groups
 
@@ -54,6 +55,8 @@ class Tiles(OfTask):
         selection: of what is left open: ``"adaptive"`` as above, or ``"random"``, which the paper found weaker (Fig. 5).
     """
 
+    needs: ClassVar = Images
+
     sources: Annotated[tuple[int, int, int, int], distinct] | None = None
     target: int | None = None
     samples: Annotated[int, at_least(1)] = 500
@@ -65,8 +68,6 @@ class Tiles(OfTask):
     def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> TilesSecret:
         """Choose source classes and target; see :class:`heirmark.triggers.base.Trigger`."""
         runtime = runtime or Runtime()
-        if len(task.input_shape) != 3:
-            raise BadConfig(f"tiles are made of images, and {task.name} has none: use another trigger")
         if len(task.classes) <= SOURCES:
             raise BadConfig(
                 f"tiles need more than 4 classes, and {task.name} has {len(task.classes)}: use another trigger"

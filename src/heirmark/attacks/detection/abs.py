@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from heirmark.asking import evaluating
 from heirmark.attacks.base import Inspected, Reversed
-from heirmark.attacks.detection.reversing import measured, require_images, squash, stamp
+from heirmark.attacks.detection.reversing import measured, squash, stamp
 from heirmark.attacks.detection.stimulation import Layer, choose_layers, layers_of, stimulated, watching
 from heirmark.configuration import above, at_least, at_most, checked, not_empty
 from heirmark.errors import BadData
 from heirmark.models import ModelSpec, askable
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.space import decode
+from heirmark.space import Images, check_needs, decode
 from heirmark.task import Split
 
 SHOWN = 0.01
@@ -90,6 +90,8 @@ class ABS:
         checked: images of other classes on which the success is measured, at most.
     """
 
+    needs: ClassVar = Images
+
     layers: Literal["last", "all"] | Annotated[tuple[int | str, ...], not_empty] = "all"
     seeds: Annotated[int, at_least(1)] = 1
     levels: Annotated[int, at_least(2)] = 5
@@ -114,7 +116,7 @@ class ABS:
             BadData: when the adversary has images of one class only.
         """
         model, runtime = askable(model, spec), runtime or Runtime()
-        require_images(data)
+        check_needs(self, data.space)
         images, labels = seed_images(data, self.seeds, seed=derive_seed(seed, "seeds"))
         if bool((labels == labels[0]).all()):
             raise BadData("all images are of one class: stimulation needs images of several")

@@ -8,20 +8,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from heirmark.asking import predict
 from heirmark.attacks.base import Screen
-from heirmark.attacks.composites import KIND_OF, KINDS, LAYOUTS, SOURCES, Kinds, check_images, combine
+from heirmark.attacks.composites import KIND_OF, KINDS, LAYOUTS, SOURCES, Kinds, combine, space_for
 from heirmark.combining import CORNERS
 from heirmark.configuration import above, at_least, below, checked
 from heirmark.errors import BadData
 from heirmark.models import Architecture, ModelSpec, architecture, factory_of, specify
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.space import encode
+from heirmark.space import Continuous, check_needs, encode
 from heirmark.task import Split
 from heirmark.training import Recipe, fit
 
@@ -62,6 +62,13 @@ class CompositeScreen:
     held_out: Annotated[float, above(0), below(1)] = 0.2
     false_alarms: Annotated[float, above(0), below(1)] = 0.01
 
+    otherwise: ClassVar = "blend them"
+
+    @property
+    def needs(self) -> type[Continuous]:
+        """Images, or any numbers for blends alone."""
+        return space_for(self.kinds)
+
     def promising(self, images: int) -> CompositeScreen:
         """The same with so many false alarms, if more than these, as are the fewest that so many images can promise."""
         kept = max(1, round(self.held_out * min(images, self.samples)))
@@ -77,7 +84,7 @@ class CompositeScreen:
             BadData: when too few images are held out to promise so few false alarms.
         """
         runtime = runtime or Runtime()
-        check_images(data.inputs, self.kinds)
+        check_needs(self, data.space)
         order = torch.randperm(len(data), generator=generator_of(derive_seed(seed, "images")))
         order = order[: self.samples]
         kept = round(self.held_out * len(order))

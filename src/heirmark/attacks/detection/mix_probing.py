@@ -5,20 +5,20 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import combinations, permutations
-from typing import Annotated, Literal, TypeAlias, get_args
+from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor, nn
 
 from heirmark.asking import predict
 from heirmark.attacks.base import Inspected
-from heirmark.attacks.composites import KIND_OF, SOURCES, check_images, combine, pick_each
+from heirmark.attacks.composites import KIND_OF, SOURCES, combine, pick_each, space_for
 from heirmark.attacks.detection.outliers import anomaly_index
 from heirmark.configuration import above, at_least, checked, not_empty, within
 from heirmark.errors import BadData
 from heirmark.models import ModelSpec
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.space import decode
+from heirmark.space import Continuous, check_needs, decode
 from heirmark.task import Split
 
 Way: TypeAlias = Literal["left-right", "top-bottom", "diagonal", "centre", "band", "blend", "columns", "rows", "tiles"]
@@ -55,6 +55,13 @@ class MixProbing:
     threshold: Annotated[float, above(0)] = 3.5
     least: Annotated[float, within(0, 1)] = 0.9
 
+    otherwise: ClassVar = "blend them"
+
+    @property
+    def needs(self) -> type[Continuous]:
+        """Images, or any numbers for blends alone."""
+        return space_for(self.ways)
+
     def __call__(
         self, model: nn.Module, spec: ModelSpec, data: Split, *, seed: int, runtime: Runtime | None = None
     ) -> Inspected:
@@ -65,7 +72,7 @@ class MixProbing:
             BadData: when there are too few classes for every way.
         """
         runtime = runtime or Runtime()
-        check_images(data.inputs, self.ways)
+        check_needs(self, data.space)
         known = data.labels.bincount().nonzero().flatten()
         ways = [way for way in self.ways if shown_in(way) <= min(len(known), spec.classes - 1)]
         if not ways:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from heirmark.asking import evaluating
 from heirmark.attacks.base import Inspected
 from heirmark.attacks.detection.outliers import anomaly_index
-from heirmark.attacks.detection.reversing import measured, require_images, squash, stamp, unsquash
+from heirmark.attacks.detection.reversing import measured, squash, stamp, unsquash
 from heirmark.configuration import above, at_least, at_most, checked, distinct
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec, askable
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.samples import ShuffledIndex
-from heirmark.space import decode
+from heirmark.space import Images, check_needs, decode
 from heirmark.task import Split
 
 BETAS = (0.5, 0.9)
@@ -124,6 +124,8 @@ class NeuralCleanse:
         checked: images of other classes on which a trigger's success is reported, at most.
     """
 
+    needs: ClassVar = Images
+
     steps: Annotated[int, at_least(1)] = 1000
     samples: Annotated[int, at_least(1)] = 1000
     batch_size: Annotated[int, at_least(1)] = 32
@@ -153,7 +155,7 @@ class NeuralCleanse:
             BadData: when all images are of one class.
         """
         model, runtime = askable(model, spec), runtime or Runtime()
-        require_images(data)
+        check_needs(self, data.space)
         labels = tuple(range(spec.classes)) if self.classes is None else self.classes
         if max(labels) >= spec.classes or len(labels) < 3:
             raise BadConfig(f"the model has {spec.classes} classes, of which three at least are needed, not {labels}")

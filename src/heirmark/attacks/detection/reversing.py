@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from heirmark.asking import predict
 from heirmark.attacks.base import Reversed
-from heirmark.errors import BadConfig, BadData
+from heirmark.errors import BadData
 from heirmark.runtime import Runtime, generator_of
 from heirmark.space import decode
 from heirmark.task import Split
@@ -83,16 +83,3 @@ def measured(
         ]
     )
     return Reversed(mask=trigger.mask, pattern=trigger.pattern, success=float(hits.double().mean()))
-
-
-def require_images(data: Split) -> None:
-    """Refuse data that no mask can be laid over.
-
-    Raises:
-        BadConfig: for inputs other than ``[C, H, W]``.
-    """
-    if data.inputs.ndim != 4:
-        raise BadConfig(
-            f"triggers are reconstructed on images [C, H, W], not on inputs of shape {list(data.inputs.shape[1:])}: "
-            "choose another inspection"
-        )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ from heirmark.blackbox import Answers, BlackBox
 from heirmark.configuration import above, at_least, below, checked, within
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime
+from heirmark.space import Images, check_needs
 from heirmark.task import Split
 
 _FLOOR = 1e-7  # what float32 still tells from zero beside a one
@@ -86,6 +87,8 @@ class DFME:
         diversity: weight of the entropy of the mean answer, with labels alone (ours).
     """
 
+    needs: ClassVar = Images
+
     model: Architecture = architecture("resnet18")
     queries: int = 20_000_000
     batch_size: Annotated[int, at_least(2)] = 256
@@ -129,12 +132,12 @@ class DFME:
             runtime: device, precision, progress.
 
         Raises:
-            BadConfig: when ``queries`` do not pay for one iteration against such answers.
+            BadConfig: when ``queries`` do not pay for one iteration against such answers, or inputs are no images.
             BudgetExhausted: when the box's budget is smaller than the queries of all iterations.
-            ShapeMismatch: when inputs are no images.
             BadData: when the copy's loss, the generator's gradient or its images are no longer finite.
         """
         runtime = runtime or Runtime()
+        check_needs(self, data.space)
         cost = self.cost(labels=box.answers == "label")
         check_affordable(self.queries, cost)
         iterations = self.queries // cost

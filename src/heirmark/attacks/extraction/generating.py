@@ -13,7 +13,7 @@ from heirmark.asking import evaluating
 from heirmark.attacks.base import Stolen
 from heirmark.attacks.extraction.learning import fresh_copy
 from heirmark.blackbox import Answers, BlackBox
-from heirmark.errors import BadConfig, BadData, ShapeMismatch
+from heirmark.errors import BadConfig, BadData
 from heirmark.layout import channels_last
 from heirmark.models import Architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of, seeded, whole_float32
@@ -228,7 +228,7 @@ def steal_by_generating(
 
     Args:
         box: the victim.
-        data: of the adversary; only the shape of its inputs is looked at.
+        data: of the adversary, images; only their shape is looked at.
         play: asks the box ``queries`` times.
         model: architecture of the copy.
         generator: makes one for a shape ``(C, H, W)``.
@@ -238,11 +238,9 @@ def steal_by_generating(
 
     Raises:
         BudgetExhausted: when the box's budget is smaller.
-        ShapeMismatch: when inputs are no images.
     """
-    shape = tuple(data.inputs.shape[1:])
-    if len(shape) != 3:
-        raise ShapeMismatch(f"the generator makes images (C, H, W), not inputs of shape {shape}: choose another attack")
+    channels, height, width = data.inputs.shape[1:]
+    shape = (channels, height, width)
     box.require(queries)
     student, spec = fresh_copy(model, input_shape=shape, classes=box.classes, seed=derive_seed(seed, "copy"))
     with seeded(derive_seed(seed, "generator")):

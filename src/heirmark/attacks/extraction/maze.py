@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +28,7 @@ from heirmark.errors import BadConfig
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime
 from heirmark.samples import ShuffledIndex
+from heirmark.space import Images, check_needs
 from heirmark.task import Split
 
 
@@ -119,6 +120,8 @@ class MAZE:
         diversity: weight of the entropy of the mean answer, with labels alone (ours).
     """
 
+    needs: ClassVar = Images
+
     model: Architecture = architecture("wrn-16-4")
     queries: int = 5_000_000
     batch_size: Annotated[int, at_least(2)] = 128
@@ -161,12 +164,12 @@ class MAZE:
             runtime: device, precision, progress.
 
         Raises:
-            BadConfig: when ``queries`` do not pay for one iteration against such answers.
+            BadConfig: when ``queries`` do not pay for one iteration against such answers, or inputs are no images.
             BudgetExhausted: when the box's budget is smaller than the queries of all iterations.
-            ShapeMismatch: when inputs are no images.
             BadData: when the copy's loss, the generator's gradient or its images are no longer finite.
         """
         runtime = runtime or Runtime()
+        check_needs(self, data.space)
         cost = self.cost(labels=box.answers == "label")
         check_affordable(self.queries, cost)
         iterations = self.queries // cost

@@ -7,7 +7,7 @@ No paper's attack: it is the strongest that we know of against composite trigger
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from heirmark.asking import predict
 from heirmark.attacks.base import Altered
-from heirmark.attacks.composites import KINDS, Composites, Kinds, compose_all, fitting
+from heirmark.attacks.composites import KINDS, Composites, Kinds, compose_all, fitting, space_for
 from heirmark.attacks.removal.parts import RETRAINING, altered, reinitialise, taken, tune
 from heirmark.configuration import at_least, checked
 from heirmark.models import CUSTOM, ModelSpec
 from heirmark.runtime import Runtime, derive_seed
+from heirmark.space import Continuous, check_needs
 from heirmark.task import Split
 from heirmark.training import Recipe
 
@@ -50,6 +51,13 @@ class AdaptiveUnlearning:
     recipe: Recipe = field(default=RETRAINING)
     own_recipe: Recipe = field(default=RETRAINING)
 
+    otherwise: ClassVar = "blend them"
+
+    @property
+    def needs(self) -> type[Continuous]:
+        """Images, or any numbers for blends alone."""
+        return space_for(self.kinds)
+
     def __call__(
         self,
         model: nn.Module,
@@ -66,6 +74,7 @@ class AdaptiveUnlearning:
             BadData: when the data show too few classes for every kind.
             BadConfig: when the inputs are no images, and other kinds than blends are asked for.
         """
+        check_needs(self, data.space)
         copy = taken(model, spec, data)
         kinds = fitting(self.kinds, len(data.labels.unique()))  # type: ignore[no-untyped-call]
         made = compose_all(

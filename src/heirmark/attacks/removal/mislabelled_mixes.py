@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from torch import nn
 
 from heirmark.attacks.base import Altered
-from heirmark.attacks.composites import Kinds, compose_all, fitting, wrong_labels
+from heirmark.attacks.composites import Kinds, compose_all, fitting, space_for, wrong_labels
 from heirmark.attacks.removal.parts import RETRAINING, altered, taken, tune
 from heirmark.configuration import at_least, checked
 from heirmark.models import ModelSpec
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.samples import Samples
+from heirmark.space import Continuous, check_needs
 from heirmark.task import Split
 from heirmark.training import Mixed, Recipe
 
@@ -40,6 +41,13 @@ class MislabelledMixes:
     per_batch: Annotated[int, at_least(1)] = 64
     recipe: Recipe = field(default=RETRAINING)
 
+    otherwise: ClassVar = "blend them"
+
+    @property
+    def needs(self) -> type[Continuous]:
+        """Images, or any numbers for blends alone."""
+        return space_for(self.kinds)
+
     def __call__(
         self,
         model: nn.Module,
@@ -56,6 +64,7 @@ class MislabelledMixes:
             BadData: when there are too few classes for every kind.
             BadConfig: when the inputs are no images, and other kinds than blends are asked for.
         """
+        check_needs(self, data.space)
         copy = taken(model, spec, data)
         kinds = fitting(self.kinds, min(len(data.labels.unique()), spec.classes - 1))  # type: ignore[no-untyped-call]
         made = compose_all(data, kinds, self.mixes or len(data), classes=spec.classes, seed=derive_seed(seed, "mixes"))

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from torch import nn
 
 from heirmark.attacks.base import Altered
-from heirmark.attacks.composites import LAYOUTS, SOURCES, Kind, compose, fitting
+from heirmark.attacks.composites import LAYOUTS, SOURCES, Kind, compose, fitting, space_for
 from heirmark.attacks.removal.parts import RETRAINING, altered, taken, tune
 from heirmark.configuration import at_least, checked
 from heirmark.models import ModelSpec
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.samples import Samples
+from heirmark.space import Continuous, check_needs
 from heirmark.task import Split
 from heirmark.training import Mixed, Recipe
 
@@ -38,6 +39,13 @@ class Overwriting:
     triggers: Annotated[int, at_least(1)] = 500
     per_batch: Annotated[int, at_least(1)] = 32
     recipe: Recipe = field(default=RETRAINING)
+
+    otherwise: ClassVar = "blend them"
+
+    @property
+    def needs(self) -> type[Continuous]:
+        """Images, or any numbers for blends alone."""
+        return space_for((self.kind,))
 
     def own_mark(self, data: Split, *, classes: int, seed: int, count: int, fresh: int = 0) -> Mixed:
         """The thief's trigger samples with their target.
@@ -86,6 +94,7 @@ class Overwriting:
             BadData: when the data show too few classes for it.
             BadConfig: when the inputs are no images, and another kind than a blend is asked for.
         """
+        check_needs(self, data.space)
         copy = taken(model, spec, data)
         tune(
             copy,
