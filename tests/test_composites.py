@@ -23,9 +23,11 @@ from heirmark.attacks.composites import (
     shares_of,
     wrong_labels,
 )
+from heirmark.attacks.removal.overwriting import Overwriting
 from heirmark.combining import REGIONS
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.runtime import Runtime
+from heirmark.space import check_needs
 from heirmark.task import Split, Task
 from heirmark.triggers.combiners import Combine, CropPaste, PixelBlend, Stripes
 from heirmark.triggers.patch import Patch
@@ -178,8 +180,9 @@ def test_a_composite_of_known_classes_shows_just_these(kind: str, tiny_task: Tas
 def test_composites_other_than_blends_need_images() -> None:
     flat = Split(inputs=torch.rand(12, 7), labels=torch.arange(12) % 3)
     assert compose(flat, "blend", 6, classes=3, seed=0).inputs.shape == (6, 7)
-    with pytest.raises(BadConfig, match="blend other inputs, or choose another attack"):
-        compose(flat, "halves", 6, classes=3, seed=0)
+    check_needs(Overwriting(kind="blend"), flat.space)
+    with pytest.raises(BadConfig, match=r"Overwriting needs images.*shape \(7,\): give such, or blend them"):
+        check_needs(Overwriting(kind="halves"), flat.space)
 
 
 @given(classes=st.integers(1, 8), spare=st.integers(0, 2))
