@@ -21,7 +21,8 @@ import bench_rows
 from heirmark.attacks import DFME, Knockoff, LocalOutliers, Transfer
 from heirmark.bench import Block, Grid, Marking, Published, Workload, logging
 from heirmark.bench.bench import BenchResult, run_bench
-from heirmark.bench.pictures import mean_history, project
+from heirmark.bench.pictures import KINDS, mean_history, project
+from heirmark.bench.plan import plan_grid
 from heirmark.bench.recipes import load_grid
 from heirmark.bench.reporting import part_command, report_of
 from heirmark.bench.settings import Contexts
@@ -30,11 +31,16 @@ from heirmark.errors import BadConfig
 from heirmark.methods import FeatureSharing, Unmarked, Vanilla
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.stealing import Theft
+from heirmark.pipeline.store import Store
 from heirmark.pipeline.trials import Probe, Trial
-from heirmark.report.bench import BenchReport, Cloud, Course, Projection
-from heirmark.report.bench_figures import heat_map, rate_lines
-from heirmark.report.bench_page import family, render_bench
-from heirmark.report.bench_tables import bench_table, markdown, probe_table
+from heirmark.report.charts import heat_map, rate_lines
+from heirmark.report.page import markdown, render
+from heirmark.report.section import Report
+from heirmark.report.sections.clouds import Cloud, Projection, clouds
+from heirmark.report.sections.courses import Course, courses
+from heirmark.report.sections.curves import family
+from heirmark.report.sections.shifts import Shift, shifts
+from heirmark.report.terminal import probe_table, verdict_table
 from heirmark.results.rows import Brief, Row
 from heirmark.results.summary import summarise
 from heirmark.runtime import Runtime
@@ -46,7 +52,7 @@ COMMAND = "heirmark bench recipes/table.py:table_1 --scale cpu"
 NAME = "Fashion-MNIST, NaiveNet"
 
 
-def report(rows: Sequence[Row] | None = None, grid: Grid | None = None, **more: Any) -> BenchReport:
+def report(rows: Sequence[Row] | None = None, grid: Grid | None = None, **more: Any) -> Report:
     rows = bench_rows.rows() if rows is None else rows
     grid = grid or bench_rows.grid()
     return report_of(
@@ -58,25 +64,32 @@ def report(rows: Sequence[Row] | None = None, grid: Grid | None = None, **more: 
     )
 
 
+SHIFTS = [
+    Shift(marking="T2S", layer="conv1", share=0.5),
+    Shift(marking="T2S", layer="fc", share=1.25),
+    Shift(marking="joint", layer="fc", share=0.0),
+]
+
+
 @pytest.fixture(scope="module")
-def whole() -> BenchReport:
+def whole() -> Report:
     draw = np.random.default_rng(0)
     groups = {name: draw.normal(size=(9, 2)) for name in ("other classes", "source shirt", "target boot", "triggers")}
-    clouds = tuple(Cloud(model=name, groups=groups, explained=(0.5, 0.2)) for name in ("marked model", "a copy"))
+    drawn = tuple(Cloud(model=name, groups=groups, explained=(0.5, 0.2)) for name in ("marked model", "a copy"))
     course = Course(
         marking="T2S", history=tuple({"epoch": float(e), "target_wsr": 1.0, "student_wsr": e / 3} for e in range(4))
     )
-    return report(
-        projections={NAME: [Projection(marking="T2S", seed=0, clouds=clouds)]},
-        courses={NAME: [course]},
-        shifts={NAME: {("T2S", "conv1"): 0.5, ("T2S", "fc"): 1.25, ("joint", "fc"): 0.0}},
-        notes=("A remark.",),
+    pictures = (
+        *courses([course]),
+        *shifts(SHIFTS),
+        *clouds([Projection(marking="T2S", seed=0, clouds=drawn)]),
     )
+    return report(pictures={NAME: pictures}, notes=("A remark.",))
 
 
 @pytest.fixture(scope="module")
-def html(whole: BenchReport) -> str:
-    return render_bench(whole)
+def html(whole: Report) -> str:
+    return render(whole)
 
 
 def words(text: str) -> str:
@@ -102,14 +115,13 @@ def test_page_loads_nothing_and_runs_nothing(html: str) -> None:
     assert not re.search(r"@import|url\((?!#|['\"]?data:)", html)
 
 
-def test_every_row_leads_to_the_command_and_stage_of_every_seed(html: str, whole: BenchReport) -> None:
+def test_every_row_leads_to_the_command_and_stage_of_every_seed(html: str, whole: Report) -> None:
     text = words(html)
-    rows = whole.blocks[0].rows
+    rows = whole.chapters[0].rows
     assert len(rows) == 4 * 6 + 4 * 5 + 4 * 2 + 6 * 2 + 4 * 2
     for row in rows:
         for seed in row.marked:
-            assert whole.command(seed) == part_command(COMMAND, row.marking, seed.seed)
-            assert whole.command(seed) in text
+            assert part_command(COMMAND, row.marking, seed.seed) in text
     assert text.count(f"{COMMAND} --only T2S --seed 0") == 6 + 5 + 2
     assert "verify/0123456789abcde0" in text
     assert "screen/0123456789abcde0" in text
@@ -125,9 +137,9 @@ def test_drawings_have_titles_and_ids_of_their_own(html: str) -> None:
     assert set(re.findall(r'href="#([^"]+)"', html)) <= set(ids)
 
 
-def test_same_rows_same_bytes(whole: BenchReport) -> None:
-    assert render_bench(whole) == render_bench(whole)
-    assert markdown(whole) == markdown(report(shifts={NAME: whole.blocks[0].shifts}, notes=whole.notes))
+def test_same_rows_same_bytes(whole: Report) -> None:
+    assert render(whole) == render(whole)
+    assert markdown(whole) == markdown(report(pictures={NAME: tuple(shifts(SHIFTS))}, notes=whole.notes))
     assert "2026-01-01" not in markdown(whole), "a date would change what documents include"
 
 
@@ -156,14 +168,16 @@ def test_hostile_names_are_shown_and_not_obeyed(name: str) -> None:
         if not row.probe or row.marking != "vanilla"
     ]
     made = report(rows, grid)
-    text = render_bench(made)
+    text = render(made)
     assert "script" not in Page(text).seen
     assert "\u202e" not in text
     assert "{{ 49" not in text
     tables = markdown(made)
     assert "\u202e" not in tables
     assert not re.search(r"(?<!\\)<", tables)
-    Console(width=80, record=True, file=open_nothing()).print(bench_table(made.blocks[0]))
+    Console(width=80, record=True, file=open_nothing()).print(
+        verdict_table(made.chapters[0].name, made.chapters[0].rows)
+    )
 
 
 def open_nothing() -> Any:
@@ -172,7 +186,7 @@ def open_nothing() -> Any:
     return io.StringIO()
 
 
-def test_tables_of_markdown_are_rectangular(whole: BenchReport) -> None:
+def test_tables_of_markdown_are_rectangular(whole: Report) -> None:
     lines = markdown(whole).splitlines()
     tables: list[list[str]] = [[]]
     for line in lines:
@@ -195,9 +209,9 @@ def test_tables_of_markdown_are_rectangular(whole: BenchReport) -> None:
     assert markdown(whole).endswith(f"Made by `` {COMMAND} ``.\n")
 
 
-def test_terminal_tables_fit_80_columns(whole: BenchReport) -> None:
+def test_terminal_tables_fit_80_columns(whole: Report) -> None:
     console = Console(width=80, file=open_nothing())
-    for table in (bench_table(whole.blocks[0]), probe_table(whole.blocks[0])):
+    for table in (verdict_table(NAME, whole.chapters[0].rows), probe_table(whole.chapters[0].rows)):
         assert table is not None
         console.print(table)
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -207,7 +221,7 @@ def test_terminal_tables_fit_80_columns(whole: BenchReport) -> None:
     assert "failed" in text
 
 
-def test_trials_stand_in_the_order_of_the_grid_and_points_of_curves_apart(whole: BenchReport) -> None:
+def test_trials_stand_in_the_order_of_the_grid_and_points_of_curves_apart(whole: Report) -> None:
     lines = [line.split(" | ") for line in markdown(whole).splitlines() if line.startswith("| ")]
     first = [cells[0].strip("| ") for cells in lines]
     assert list(dict.fromkeys(first[2 : first.index("trial", 2)])) == [
@@ -219,7 +233,7 @@ def test_trials_stand_in_the_order_of_the_grid_and_points_of_curves_apart(whole:
 def test_one_seed_has_no_spread_and_no_worst() -> None:
     rows = [row for row in bench_rows.rows() if row.seed == 0]
     made = report(rows)
-    text = words(render_bench(made))
+    text = words(render(made))
     assert "±" not in text.replace("mean ± standard deviation", "")
     assert ", seed 0" not in text
     assert "1 seed, one by one" in text
@@ -234,7 +248,7 @@ def test_hosts_that_hit_without_the_trigger_are_told_of() -> None:
                 for row in bench_rows.rows()
             ]
         )
-        return words(render_bench(made)) + markdown(made)
+        return words(render(made)) + markdown(made)
 
     assert told(0.9).count("get the expected answer in 90.0%") >= 2
     assert "get the expected answer" not in told(0.1)
@@ -242,9 +256,9 @@ def test_hosts_that_hit_without_the_trigger_are_told_of() -> None:
 
 def test_look_alikes_that_hit_are_told_of() -> None:
     made = report([replace(row, wfpr=0.125 if row.arm == "marked" else 0.25) for row in bench_rows.rows()])
-    for text in (words(render_bench(made)), markdown(made)):
+    for text in (words(render(made)), markdown(made)):
         assert "WFPR 12.5%, at most 12.5% (25.0% of the control): the same classes mixed otherwise." in text
-    assert "WFPR" not in words(render_bench(report(bench_rows.rows())))
+    assert "WFPR" not in words(render(report(bench_rows.rows())))
 
 
 def test_nothing_but_failures_is_a_report_too() -> None:
@@ -254,7 +268,7 @@ def test_nothing_but_failures_is_a_report_too() -> None:
     ]
     made = report(rows)
     assert made.summary == (f"{len(rows)} runs failed; the rows say why.",)
-    Page(render_bench(made))
+    Page(render(made))
     markdown(made)
 
 
@@ -267,7 +281,7 @@ def test_figures_of_papers_stand_beside_their_cells_alone() -> None:
         Published(source="D", marking="of another grid", wsr=0.5),
     )
     made = report(grid=replace(grid, papers=papers))
-    told = [(row.marking, row.trial, paper.source) for row in made.blocks[0].rows for paper in row.papers]
+    told = [(row.marking, row.trial, paper.source) for row in made.chapters[0].rows for paper in row.papers]
     assert told == [("T2S", "", "A")]
     assert [note[0] for note in made.notes] == ["B", "C"]
 
@@ -275,7 +289,7 @@ def test_figures_of_papers_stand_beside_their_cells_alone() -> None:
 def test_figures_of_papers_are_not_rounded_further() -> None:
     papers = (Published(source="A", marking="T2S", accuracy=0.0015, wsr=0.9995),)
     made = report(grid=replace(bench_rows.grid(), papers=papers))
-    assert "A: ACC 0.15%, WSR 99.95%" in words(render_bench(made))
+    assert "A: ACC 0.15%, WSR 99.95%" in words(render(made))
     assert "|  | … A | 0.15% |  | 99.95% |  |  |  |  |" in markdown(made).splitlines()
 
 
@@ -284,7 +298,7 @@ def test_a_block_says_whose_images_its_thieves_ask_about() -> None:
         grid = bench_rows.grid()
         block = replace(grid.blocks[0], trials=tuple(trials), probes=tuple(probes))
         made = report([], replace(grid, blocks=(block,)))
-        return made.blocks[0].facts.get("thieves ask")
+        return made.chapters[0].facts.get("thieves ask")
 
     def trial(name: str, *steps: Theft | Alteration) -> Trial:
         return Trial(name=name, group="", steps=steps)
@@ -309,7 +323,7 @@ def test_the_small_table_marks_what_is_partly_invalid_or_failed() -> None:
             )
             for name in ("T2S", "vanilla") for trial in ("", "transfer") for seed, outcome in enumerate(outcomes)
         ]  # fmt: skip
-        (table,) = re.findall(r'<table class="plain glance">.*?</table>', render_bench(report(rows)), flags=re.DOTALL)
+        (table,) = re.findall(r'<table class="plain glance">.*?</table>', render(report(rows)), flags=re.DOTALL)
         cells = {words(found) for found in re.findall(r"<td>(.*?)</td>", table, flags=re.DOTALL)}
         assert len(cells) == 1
         return cells.pop()
@@ -412,9 +426,15 @@ def test_a_run_writes_page_and_tables(ran: tuple[BenchResult, Path, list[logging
 def test_pictures_are_of_the_three_models_and_all_kinds_of_samples(
     ran: tuple[BenchResult, Path, list[logging.Run]],
 ) -> None:
-    (block,) = ran[0].report.blocks
+    (chapter,) = ran[0].report.chapters
     assert ran[0].report.notes == ()
-    (projection,) = block.projections
+    assert [section.title for section in chapter.sections][-1] == "Features in two dimensions"
+    assert "The embedding, epoch by epoch" not in [section.title for section in chapter.sections], (
+        "joint training keeps no success rate by epoch"
+    )
+    contexts = Contexts(Runtime(device="cpu", precision="float32"))
+    draw, _ = KINDS["pca"]
+    (projection,) = draw(TINY.blocks[0], plan_grid(TINY, contexts).cells, Store(ran[1] / "stages"), contexts)
     assert [cloud.model for cloud in projection.clouds] == ["marked model", "stolen copy", "unmarked control"]
     names = list(projection.clouds[0].groups)
     assert [name.split(" ")[0] for name in names] == ["other", "source", "source", "target", "triggers"]
@@ -422,10 +442,9 @@ def test_pictures_are_of_the_three_models_and_all_kinds_of_samples(
         assert list(cloud.groups) == names
         assert len(cloud.groups["triggers"]) == 40
         assert all(points.shape[1] == 2 and np.isfinite(points).all() for points in cloud.groups.values())
-    assert block.courses == (), "joint training keeps no success rate by epoch"
 
 
-def test_weight_shifts_have_a_table(whole: BenchReport) -> None:
+def test_weight_shifts_have_a_table(whole: Report) -> None:
     text = markdown(whole)
     assert "### Weight shift by layer" in text
     assert "| T2S | 50.0% | 125.0% |" in text
@@ -439,7 +458,19 @@ def test_weight_shifts_are_a_picture_of_methods_that_keep_them(tmp_path: Path) -
     markings = (*tiny.markings, *(Marking(name=f"{n} frozen", method=replace(sharing, frozen=n)) for n in (0, 2)))
     grid = replace(TINY, blocks=(replace(tiny, markings=markings, trials=(), pictures=("shift",)),))
     result = run_bench(grid, tmp_path, contexts=Contexts(Runtime(device="cpu", precision="float32")), command="test")
-    shifts = result.report.blocks[0].shifts
+    draw, _ = KINDS["shift"]
+    contexts = Contexts(Runtime(device="cpu", precision="float32"))
+    plan = plan_grid(grid, contexts)
+    shifts = {
+        (shift.marking, shift.layer): shift.share
+        for marking in markings
+        for shift in draw(
+            grid.blocks[0],
+            [cell for cell in plan.cells if cell.marking == marking],
+            Store(tmp_path / "stages"),
+            contexts,
+        )
+    }
     assert result.report.notes == ()
     assert {name for name, _ in shifts} == {"0 frozen", "2 frozen"}, "joint training keeps none"
     moved = {name: [shift > 0 for (row, _), shift in shifts.items() if row == name] for name, _ in shifts}

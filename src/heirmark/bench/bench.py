@@ -24,9 +24,8 @@ from heirmark.pipeline.mirror import open_store
 from heirmark.pipeline.provenance import made_here
 from heirmark.pipeline.store import Store
 from heirmark.pipeline.work import OnEvent
-from heirmark.report.bench import BenchReport
-from heirmark.report.bench_page import render_bench
-from heirmark.report.bench_tables import markdown
+from heirmark.report.page import markdown, render
+from heirmark.report.section import Report
 from heirmark.results.rows import Row, write_rows
 from heirmark.results.summary import Summary, summarise, summary_to_json
 
@@ -50,7 +49,7 @@ class BenchResult:
     rows: tuple[Row, ...]
     summary: tuple[Summary, ...]
     provenance: Mapping[str, str]
-    report: BenchReport
+    report: Report
     page: Path
     untold: tuple[str, ...] = ()
 
@@ -183,14 +182,12 @@ def _write(
         summary,
         made_by=made_by,
         provenance=provenance,
-        projections=drawn.projections,
-        courses=drawn.courses,
-        shifts=drawn.shifts,
+        pictures=drawn.sections,
         notes=notes,
         incidents=[*drawn.notes, *incidents],
     )
     page = out / "report.html"
-    atomic_write_bytes(page, render_bench(report).encode())
+    atomic_write_bytes(page, render(report).encode())
     atomic_write_bytes(out / "tables.md", markdown(report).encode())
     return BenchResult(rows=rows, summary=summary, provenance=provenance, report=report, page=page)
 

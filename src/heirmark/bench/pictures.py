@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -12,8 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from heirmark.asking import batch_for, evaluating, in_batches
-from heirmark.bench.grid import Block
+from heirmark.bench.grid import Block, Picture
 from heirmark.bench.plan import Cell, Plan, setting_of
+from heirmark.bench.reporting import where
 from heirmark.bench.settings import Contexts
 from heirmark.errors import told
 from heirmark.key import Key
@@ -26,7 +28,10 @@ from heirmark.pipeline.judging import read_key
 from heirmark.pipeline.stage import Stage
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.store import Store
-from heirmark.report.bench import OTHERS, SOURCE, TARGET, TRIGGERS, Cloud, Course, Projection
+from heirmark.report.section import Section
+from heirmark.report.sections.clouds import OTHERS, SOURCE, TARGET, TRIGGERS, Cloud, Projection, clouds
+from heirmark.report.sections.courses import Course, courses
+from heirmark.report.sections.shifts import Shift, shifts
 from heirmark.runtime import Runtime, derive_seed, generator_of
 
 POINTS = 100
@@ -37,19 +42,15 @@ SHIFT = "weight shift of "
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pictures:
-    """What was drawn, by block.
+    """What was drawn.
 
     Attributes:
-        projections: of features.
-        courses: of embeddings.
-        shifts: of weights, by marking and layer: see :attr:`heirmark.report.bench.BenchBlock.shifts`.
+        sections: by block.
         notes: on what could not be drawn.
     """
 
-    projections: dict[str, list[Projection]] = field(default_factory=dict)
-    courses: dict[str, list[Course]] = field(default_factory=dict)
-    shifts: dict[str, dict[tuple[str, str], float]] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+    sections: Mapping[str, tuple[Section, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def pictures_of(plan: Plan, store: Store, contexts: Contexts) -> Pictures:
@@ -60,20 +61,21 @@ def pictures_of(plan: Plan, store: Store, contexts: Contexts) -> Pictures:
         store: of its finished stages; what is not there is not in the picture.
         contexts: the data.
     """
-    made = Pictures()
-    for block in plan.grid.blocks:
+    sections: dict[str, tuple[Section, ...]] = {}
+    notes: list[str] = []
+    for number, block in enumerate(plan.grid.blocks):
+        found: dict[Picture, list[Any]] = {kind: [] for kind in KINDS if kind in block.pictures}
         for marking in block.markings:
             cells = [cell for cell in plan.cells if (cell.block, cell.marking.name) == (block.name, marking.name)]
             try:
-                if "pca" in block.pictures and (drawn := _project(block, cells, store, contexts)):
-                    made.projections.setdefault(block.name, []).append(drawn)
-                if "history" in block.pictures and (course := _course(marking.name, cells, store)):
-                    made.courses.setdefault(block.name, []).append(course)
-                if "shift" in block.pictures and (shifts := _shifts(block, marking.name, cells, store, contexts)):
-                    made.shifts.setdefault(block.name, {}).update(shifts)
+                for kind, drawn in found.items():
+                    drawn += KINDS[kind][0](block, cells, store, contexts)
             except Exception as error:  # a picture that fails must not take the figures along
-                made.notes.append(f"No picture of {marking.name}: {told(error)}")
-    return made
+                notes.append(f"No picture of {marking.name}: {told(error)}")
+        sections[block.name] = tuple(
+            section for kind, drawn in found.items() for section in KINDS[kind][1](drawn, where(number))
+        )
+    return Pictures(sections=sections, notes=tuple(notes))
 
 
 def marked_stages(cells: Sequence[Cell]) -> dict[int, Stage]:
@@ -81,23 +83,23 @@ def marked_stages(cells: Sequence[Cell]) -> dict[int, Stage]:
     return {cell.seed: cell.goal.inputs["marked"] for cell in cells}
 
 
-def _course(marking: str, cells: Sequence[Cell], store: Store) -> Course | None:
-    """The mean history over seeds; None for a method that keeps no success rate."""
+def _course(block: Block, cells: Sequence[Cell], store: Store, contexts: Contexts) -> Iterator[Course]:
+    """The mean history over seeds; none for a method that keeps no success rate."""
     history = _history(cells, store)
-    told_wsr = any(name.endswith("_wsr") for row in history for name in row)
-    return Course(marking=marking, history=history) if told_wsr else None
+    if any(name.endswith("_wsr") for row in history for name in row):
+        yield Course(marking=cells[0].marking.name, history=history)
 
 
-def _shifts(
-    block: Block, marking: str, cells: Sequence[Cell], store: Store, contexts: Contexts
-) -> dict[tuple[str, str], float]:
-    """The mean weight shifts over seeds by marking and layer, from the input on; empty for a method that keeps none."""
+def _shifts(block: Block, cells: Sequence[Cell], store: Store, contexts: Contexts) -> Iterator[Shift]:
+    """The mean weight shifts over seeds by layer, from the input on; none for a method that keeps none."""
     told = {name: value for row in _history(cells, store) for name, value in row.items() if name.startswith(SHIFT)}
     if not told:
-        return {}
+        return
     artifact = next(found for stage in marked_stages(cells).values() if (found := store.find(stage)) is not None)
     model, _ = load_model(artifact.folder, factory=_context(block, cells[0].seed, contexts).factory)
-    return {(marking, name): told[SHIFT + name] for name, _ in layers_of(model) if SHIFT + name in told}
+    for name, _ in layers_of(model):
+        if SHIFT + name in told:
+            yield Shift(marking=cells[0].marking.name, layer=name, share=told[SHIFT + name])
 
 
 def _history(cells: Sequence[Cell], store: Store) -> tuple[Mapping[str, float], ...]:
@@ -123,8 +125,8 @@ def mean_history(histories: Sequence[Sequence[Mapping[str, float]]]) -> tuple[Ma
     )
 
 
-def _project(block: Block, cells: Sequence[Cell], store: Store, contexts: Contexts) -> Projection | None:
-    """Marked model, first stolen copy and control of the first seed; None where the marked model is not finished."""
+def _project(block: Block, cells: Sequence[Cell], store: Store, contexts: Contexts) -> Iterator[Projection]:
+    """Marked model, first stolen copy and control of the first seed; none where the marked model is not finished."""
     seed = cells[0].seed
     context = _context(block, seed, contexts)
     own = [cell for cell in cells if cell.seed == seed and not cell.probe]
@@ -137,10 +139,10 @@ def _project(block: Block, cells: Sequence[Cell], store: Store, contexts: Contex
     artifacts = {name: store.find(stage) for name, stage in stages.items()}
     marked = artifacts["marked model"]
     if marked is None:
-        return None
+        return
     groups = groups_of(read_key(marked.folder), context, seed=derive_seed(seed, "picture"))
     order = ("marked model", "stolen copy", "unmarked control")
-    return Projection(
+    yield Projection(
         marking=own[0].marking.name,
         seed=seed,
         clouds=tuple(
@@ -226,3 +228,13 @@ def project(features: NDArray[np.float64]) -> tuple[NDArray[np.float64], tuple[f
     fitted = PCA(n_components=2, svd_solver="full", random_state=0).fit(wide)
     shares = np.nan_to_num(fitted.explained_variance_ratio_)
     return fitted.transform(wide), (float(shares[0]), float(shares[1]))
+
+
+Draw: TypeAlias = Callable[[Block, Sequence[Cell], Store, Contexts], Iterator[Any]]
+Show: TypeAlias = Callable[[Sequence[Any], str], Iterator[Section]]
+KINDS: Mapping[Picture, tuple[Draw, Show]] = {
+    "history": (_course, courses),
+    "shift": (_shifts, shifts),
+    "pca": (_project, clouds),
+}
+"""What a block may ask for, in the order of the page: what is drawn of a watermark's cells, and the section of all of it."""

@@ -9,7 +9,11 @@ from heirmark.bench.grid import Block, Grid
 from heirmark.pipeline.answering import ADVERSARY
 from heirmark.pipeline.loading import splits_by_seed
 from heirmark.pipeline.stealing import Theft
-from heirmark.report.bench import BenchBlock, BenchReport, Course, Projection, tell_bench
+from heirmark.report.section import Chapter, Report, Section, Source
+from heirmark.report.sections import sections_of
+from heirmark.report.sections.verdicts import ASIDE
+from heirmark.report.story import tell
+from heirmark.report.words import count
 from heirmark.results.rows import Row
 from heirmark.results.summary import Summary
 
@@ -20,12 +24,10 @@ def report_of(
     *,
     made_by: Callable[[Row], str],
     provenance: Mapping[str, str],
-    projections: Mapping[str, Sequence[Projection]] | None = None,
-    courses: Mapping[str, Sequence[Course]] | None = None,
-    shifts: Mapping[str, Mapping[tuple[str, str], float]] | None = None,
+    pictures: Mapping[str, Sequence[Section]] | None = None,
     notes: Sequence[str] = (),
     incidents: Sequence[str] = (),
-) -> BenchReport:
+) -> Report:
     """The report of a grid.
 
     Args:
@@ -33,33 +35,43 @@ def report_of(
         summary: one a cell over all seeds.
         made_by: the command that made a row; see :func:`part_command`.
         provenance: how to make these numbers again.
-        projections: pictures of features by block.
-        courses: of embeddings by block.
-        shifts: of weights by block.
+        pictures: further sections by block.
         notes: remarks on the rows.
         incidents: remarks on the run that made them.
     """
-    blocks = tuple(
-        BenchBlock(
+    chapters = []
+    for number, block in enumerate(grid.blocks):
+        rows = tuple(figures for figures in summary if figures.block == block.name)
+        source = Source(
             name=block.name,
-            facts=_facts(block, grid),
-            rows=tuple(figures for figures in summary if figures.block == block.name),
-            projections=tuple((projections or {}).get(block.name, ())),
-            courses=tuple((courses or {}).get(block.name, ())),
-            shifts=(shifts or {}).get(block.name, {}),
+            rows=rows,
+            command=lambda row: part_command(made_by(row), row.marking, row.seed),
+            where=where(number),
         )
-        for block in grid.blocks
-    )
-    return BenchReport(
+        chapters.append(
+            Chapter(
+                name=block.name,
+                aside="" if number else ASIDE,
+                facts=_facts(block, grid),
+                sections=(*sections_of(source), *(pictures or {}).get(block.name, ())),
+                rows=rows,
+            )
+        )
+    return Report(
+        kind="bench",
         title=grid.title,
         note=grid.note,
-        summary=tell_bench(blocks),
-        blocks=blocks,
+        summary=tell(summary),
+        chapters=tuple(chapters),
         notes=(*incidents, *notes, *_unmatched(grid)),
         incidents=tuple(incidents),
         provenance=provenance,
-        command=lambda row: part_command(made_by(row), row.marking, row.seed),
     )
+
+
+def where(number: int) -> str:
+    """Before the names of drawings of a block, by its place in the grid."""
+    return f"b{number + 1}"
 
 
 def part_command(command: str, marking: str, seed: int) -> str:
@@ -94,19 +106,15 @@ def _facts(block: Block, grid: Grid) -> dict[str, str]:
         facts["thieves ask"] = ", ".join(pools)
     if load.foreign and any(marking.method.needs_foreign for marking in block.markings):
         facts["foreign images"] = load.foreign
-    counts = [_count(len(block.markings), "watermark"), " x ", _count(len(block.trials) + 1, "trial")]
-    counts += [" + ", _count(len(block.probes), "probe")] if block.probes else []
-    seeds = _count(len(grid.seeds), "seed")
+    counts = [count(len(block.markings), "watermark"), " x ", count(len(block.trials) + 1, "trial")]
+    counts += [" + ", count(len(block.probes), "probe")] if block.probes else []
+    seeds = count(len(grid.seeds), "seed")
     return facts | {
         "grid": f"{''.join(counts)}, {seeds}",
-        "calibrated on": f"{_count(len(block.calibrators), 'unmarked model')}, and copies"
+        "calibrated on": f"{count(len(block.calibrators), 'unmarked model')}, and copies"
         if block.calibrators
         else "what the marked model brings",
     }
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'s' * (number != 1)}"
 
 
 def _pools(block: Block) -> list[str]:

@@ -29,7 +29,7 @@ from heirmark.console import error_line, show
 if TYPE_CHECKING:
     from heirmark.bench.bench import BenchResult, Executor
     from heirmark.bench.grid import Grid
-    from heirmark.report.bench import BenchReport
+    from heirmark.report.section import Report
     from heirmark.results.rows import Row
 
 
@@ -209,19 +209,20 @@ def _list(recipes: Mapping[str, str], as_json: bool) -> None:
         show(f"{name:<{width}}  {line}")
 
 
-def _print(report: BenchReport) -> None:
+def _print(report: Report) -> None:
     """The tables of a grid, and what they say in sentences."""
     from rich.console import Console
 
-    from heirmark.report.bench_tables import bench_table, probe_table
+    from heirmark.report.terminal import probe_table, verdict_table
 
     console = Console()
-    for block in report.blocks:
-        console.print(bench_table(block))
-        probes = probe_table(block)
+    for chapter in report.chapters:
+        console.print(verdict_table(chapter.name, chapter.rows))
+        probes = probe_table(chapter.rows)
         if probes is not None:
             console.print(probes)
-    points = sum(row.curve is not None or row.square is not None for block in report.blocks for row in block.rows)
+    rows = [row for chapter in report.chapters for row in chapter.rows]
+    points = sum(row.curve is not None or row.square is not None for row in rows)
     drawn = [f"{points} points of curves and heat maps stand in the report."] if points else []
     show(" ".join([*report.summary, *drawn]))
 

@@ -11,15 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.results.spreads import Spread
-
-OUTCOMES = {"MARKED": "Marked", "NOT_ESTABLISHED": "Not established", "INVALID": "Invalid"}
-"""Every outcome of a verification, and how it is written for people."""
+from heirmark.report.words import DASH, OUTCOMES, p_text, percent, points
 
 UNSAID = frozenset({"", "-", "–", "—", "none"})
 """Ways to write that a row has no method, no attack or no particular kind of answers."""
-
-DASH = "–"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,64 +160,12 @@ def rows_to_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return [{field.name: _json(asdict(row)[field.name]) for field in fields(row)} for row in rows]
 
 
-def percent(rate: float | None) -> str:
-    """A rate 0..1 as a percentage with one decimal, or a dash when there is none.
-
-    Example:
-        >>> percent(0.9124), percent(float("nan"))
-        ('91.2%', '–')
-    """
-    return DASH if rate is None or not math.isfinite(rate) else f"{100 * rate:.1f}%"
-
-
-def spread_text(rate: Spread) -> str:
-    """A rate 0..1 over seeds in percent, with the standard deviation where there is one.
-
-    Example:
-        >>> from heirmark.results.spreads import spread_of
-        >>> spread_text(spread_of([0.9, 0.92])), spread_text(spread_of([0.9])), spread_text(spread_of([]))
-        ('91.0 ± 1.4%', '90.0%', '–')
-    """
-    if not math.isfinite(rate.mean):
-        return DASH
-    if not math.isfinite(rate.spread):
-        return percent(rate.mean)
-    return f"{100 * rate.mean:.1f} ± {100 * rate.spread:.1f}%"
-
-
-def points(difference: float) -> str:
-    """A difference of two rates in percentage points, signed.
-
-    Example:
-        >>> points(-0.0042), points(0.01), points(0.0001)
-        ('−0.4', '+1.0', '±0.0')
-    """
-    text = f"{abs(100 * difference):.1f}"
-    if text == "0.0":
-        return "±0.0"
-    return ("−" if difference < 0 else "+") + text
-
-
-def p_text(p_value: float) -> str:
-    """A p-value at a precision that is worth reading.
-
-    Example:
-        >>> [p_text(p) for p in (1.0, 0.27, 0.0098, 4e-4, 3.1e-41, 0.0, float("nan"))]
-        ['1.00', '0.27', '0.0098', '4e-4', '3e-41', '< 1e-300', '–']
-    """
-    if not math.isfinite(p_value):
-        return DASH
-    if p_value < 1e-300:
-        return "< 1e-300"
-    if p_value < 1e-3:
-        mantissa, exponent = f"{p_value:.0e}".split("e")
-        return f"{mantissa}e{int(exponent)}"
-    return f"{p_value:.2g}" if p_value < 0.095 else f"{p_value:.2f}"
-
-
 def _json(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, tuple):
         return [_json(item) for item in value]
     return value
+
+
+__all__ = ["DASH", "OUTCOMES", "UNSAID", "Example", "Report", "Row", "p_text", "percent", "points", "rows_to_json"]

@@ -52,7 +52,7 @@ def render(report: Report) -> str:
     history = report.history
     return (
         environment()
-        .get_template("page.html")
+        .get_template("demo.html")
         .render(
             report=report,
             palette=figures.PALETTE,

@@ -1,4 +1,4 @@
-"""Figures of a grid's report: rates along an axis, heat maps, features in two dimensions. Style and SVG are those of the others.
+"""Charts: rates along an axis, bars, heat maps, points in two dimensions.
 
 Names are untrusted and of any length, so legends are no part of a figure: the page writes them beside :func:`swatch`.
 """
@@ -13,12 +13,12 @@ from typing import Any, TypeAlias
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from heirmark.errors import printable
-from heirmark.report.bench import OTHERS, SOURCE, TARGET, TRIGGERS
-from heirmark.report.figures import (
+from heirmark.report.svg import (
     ALERT,
     BLUE,
     GREEN,
@@ -35,6 +35,7 @@ from heirmark.report.figures import (
     open_panel,
     styled,
 )
+from heirmark.report.words import percent
 from heirmark.results.spreads import Spread
 
 Look: TypeAlias = tuple[str, tuple[float, ...], str]
@@ -52,6 +53,12 @@ LOOKS: tuple[Look, ...] = (
 
 CONTROL_LOOK: Look = (STONE, (2, 2), "X")
 """Of the control's line."""
+
+REFERENCE_LOOK: Look = (MUTED, (2, 2), "")
+"""Of a rate that lines are held against."""
+
+WHOLE_MARK, OPEN_MARK, NULL_MARK = (Markup(f'<span class="mark{more}"></span>') for more in (" full", "", " tick"))
+"""Of bars: called marked, not established, and the null rate."""
 
 TRIGGER_LOOK, TARGET_LOOK, OTHER_LOOK = (ALERT, "x"), (GREEN, "D"), (STONE, ".")
 SOURCE_LOOKS = ((BLUE, "o"), (ORANGE, "s"), (INK, "^"), (MUTED, "P"))
@@ -90,6 +97,8 @@ def swatch(look: tuple[Any, ...]) -> Markup:
     if len(look) == 3:
         dashes = f' stroke-dasharray="{" ".join(f"{2 * dash:g}" for dash in look[1])}"' if look[1] else ""
         drawn = f'<path d="M0 5h30" fill="none" stroke="{colour}" stroke-width="2"{dashes}/>'
+    if not marker:
+        return Markup(f'<svg class="swatch" viewBox="0 0 30 10" aria-hidden="true">{drawn}</svg>')
     open_mark = marker == "x"
     fill = "none" if open_mark else colour
     edge = f' stroke="{colour if open_mark else "var(--paper)"}" stroke-width="{1.8 if open_mark else 0.8}"'
@@ -100,7 +109,9 @@ def swatch(look: tuple[Any, ...]) -> Markup:
     )
 
 
-def rate_lines(lines: Sequence[Rates], axis: str, name: str, alt: str, *, whole: bool = True) -> Markup:
+def rate_lines(
+    lines: Sequence[Rates], axis: str, name: str, alt: str, *, whole: bool = True, reference: float = math.nan
+) -> Markup:
     """Rates along an axis: the mean of the seeds as a line, lowest to highest as a band.
 
     Args:
@@ -110,6 +121,7 @@ def rate_lines(lines: Sequence[Rates], axis: str, name: str, alt: str, *, whole:
         name: of the figure on its page.
         alt: what it shows.
         whole: from 0 to 100 %; else from a little below the lowest rate, where a few points must be seen.
+        reference: a rate to hold the lines against, drawn across; NaN for none.
     """
     with styled():
         figure, axes = open_panel(262, left=44, right=14, top=10, bottom=42)
@@ -124,31 +136,19 @@ def rate_lines(lines: Sequence[Rates], axis: str, name: str, alt: str, *, whole:
                 "",
                 colour,
                 (0, dashes) if dashes else "-",
-                marker,
+                marker if len(known) <= 24 else None,
             )
-            places, rates = zip(*known, strict=True)
-            low, high = ([100 * getattr(rate, end) for rate in rates] for end in ("lowest", "highest"))
+            places, means = zip(*known, strict=True)
+            low, high = ([100 * getattr(rate, end) for rate in means] for end in ("lowest", "highest"))
             axes.fill_between(places, low, high, color=colour, alpha=0.13, linewidth=0, zorder=2)
-        _set_rates(axes, [rate for line in lines for _, rate in line.points], whole=whole)
+        rates = [rate for line in lines for _, rate in line.points]
+        if math.isfinite(reference):
+            axes.axhline(100 * reference, color=MUTED, linewidth=1.2, linestyle=(0, REFERENCE_LOOK[1]))
+            rates.append(Spread(mean=reference, lowest=reference, highest=reference))
+        _set_rates(axes, rates, whole=whole)
         _set_places(axes, [place for place, _ in lines[0].points] if lines else [])
         axes.set_xlabel("@0@", labelpad=6)
         return as_svg(figure, name, alt, [axis])
-
-
-def history_lines(history: Sequence[Mapping[str, float]], fields: Sequence[str], name: str, alt: str) -> Markup:
-    """Rates by epoch of an embedding (T2S, Fig. 4): a line a field, in the order of :data:`LOOKS`."""
-    lines = [
-        Rates(
-            points=tuple(
-                (float(row["epoch"]), Spread(mean=rate, lowest=rate, highest=rate))
-                for row in history
-                if math.isfinite(rate := float(row.get(field, math.nan)))
-            ),
-            look=LOOKS[number],
-        )
-        for number, field in enumerate(fields)
-    ]
-    return rate_lines(lines, "epoch of embedding", name, alt)
 
 
 def heat_map(
@@ -211,14 +211,20 @@ def heat_map(
         return as_svg(figure, name, f"{alt} Rows: {axes_names[0]}; columns: {axes_names[1]}.", labels)
 
 
-def cloud(
-    groups: Mapping[str, NDArray[np.float64]], looks: Mapping[str, tuple[str, str]], name: str, alt: str
-) -> Markup:
-    """Features of one model in two dimensions, a mark a sample (MEA-Defender, Fig. 3).
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Dots:
+    """Points of one look: ``[N, 2]`` places, colour and marker, and how far above the others they lie."""
+
+    points: NDArray[np.float64]
+    look: tuple[str, str]
+    above: int = 2
+
+
+def cloud(groups: Sequence[Dots], name: str, alt: str) -> Markup:
+    """Points in two dimensions, a mark a sample.
 
     Args:
-        groups: by name, ``[N, 2]`` points.
-        looks: of the groups, from :func:`group_looks`.
+        groups: of points.
         name: of the figure on its page.
         alt: what it shows.
     """
@@ -227,38 +233,101 @@ def cloud(
         axes.spines[:].set_visible(True)
         axes.set_xticks([])
         axes.set_yticks([])
-        for group, points in groups.items():
-            colour, marker = looks[group]
+        for dots in groups:
+            colour, marker = dots.look
             axes.plot(
-                points[:, 0],
-                points[:, 1],
+                dots.points[:, 0],
+                dots.points[:, 1],
                 linestyle="none",
                 color=colour,
                 marker=marker,
                 markersize=4.4 if marker != "." else 6.5,
                 markeredgecolor=colour if marker == "x" else PAPER,
                 markeredgewidth=1.5 if marker == "x" else 0.4,
-                zorder={OTHERS: 1, TRIGGERS: 4}.get(group, 2),
+                zorder=dots.above,
             )
         axes.margins(0.04)
         return as_svg(figure, name, alt)
 
 
-def group_looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
-    """Colour and marker of every group of points, by what it is."""
-    looks: dict[str, tuple[str, str]] = {}
-    sources = 0
-    for name in names:
-        if name == TRIGGERS:
-            looks[name] = TRIGGER_LOOK
-        elif name.startswith(f"{TARGET} "):
-            looks[name] = TARGET_LOOK
-        elif name.startswith(f"{SOURCE} "):
-            looks[name] = SOURCE_LOOKS[sources % len(SOURCE_LOOKS)]
-            sources += 1
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """A bar: its name, untrusted; a rate 0..1; the outcome that fills it, if any; an interval; a rate to hold it against."""
+
+    name: str
+    rate: float
+    outcome: str = ""
+    interval: tuple[float, float] = (math.nan, math.nan)
+    reference: float = math.nan
+
+
+def bars(found: Sequence[Bar], name: str, alt: str) -> Markup:
+    """Rates as bars below each other, with their intervals, and what each is held against as a line.
+
+    Args:
+        found: from the top.
+        name: of the figure on its page.
+        alt: what it shows.
+    """
+    with styled():
+        figure, axes = _bar_panel(len(found))
+        for place, bar in enumerate(found):
+            _bar(axes, place, bar.rate, bar.outcome)
+            low, high = (100 * end for end in bar.interval)
+            if math.isfinite(low) and math.isfinite(high):
+                # Twice, wide in the paper's colour first, so that a whisker shows on its bar too.
+                for colour, width in ((PAPER, 3.3), (INK, 1.3)):
+                    axes.hlines(place, low, high, color=colour, linewidth=width, zorder=4)
+                    axes.vlines([low, high], place - 0.11, place + 0.11, color=colour, linewidth=width, zorder=4)
+        for first, last, rate in _runs([bar.reference for bar in found]):
+            _reference(axes, rate, first, last)
+        return as_svg(figure, name, alt, [bar.name for bar in found])
+
+
+def _bar_panel(rows: int) -> tuple[Figure, Axes]:
+    figure, axes = open_panel(40 * rows + 36, left=1, right=56, top=4, bottom=32)
+    axes.set_xlim(0, 100)
+    axes.set_ylim(rows - 0.6, -0.6)
+    axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100%"])
+    axes.set_yticks([])
+    axes.get_xticklabels()[0].set_horizontalalignment("left")
+    axes.grid(axis="x", color=LINE, linewidth=1)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _bar(axes: Axes, place: int, rate: float, outcome: str) -> None:
+    """One suspect: its name (put in later, see as_svg) over its bar, the value at the right edge."""
+    looks: Mapping[str | None, Mapping[str, Any]] = {
+        "MARKED": {"facecolor": BLUE, "edgecolor": BLUE},
+        "NOT_ESTABLISHED": {"facecolor": PAPER, "edgecolor": BLUE},
+        "INVALID": {"facecolor": PAPER, "edgecolor": ALERT, "hatch": "////"},
+        "": {"facecolor": STONE, "edgecolor": STONE},
+    }
+    axes.text(0, place - 0.24, f"@{place}@", va="baseline", fontsize=11.5, zorder=6)
+    value = percent(rate) if outcome != "INVALID" else "invalid"
+    axes.text(116.5, place, value, ha="right", va="center_baseline", fontsize=11.5, color=INK)
+    if math.isfinite(rate):
+        axes.barh(place, 100 * rate, height=0.27, linewidth=1.2, zorder=2, **looks[outcome])
+
+
+def _reference(axes: Axes, rate: float, first: int, last: int) -> None:
+    """A vertical line at a rate, beside the bars first..last."""
+    if math.isfinite(rate):
+        # In pieces beside the bars, so that it crosses out no name.
+        places = np.arange(first, last + 1)
+        axes.vlines(np.full(len(places), 100 * rate), places - 0.2, places + 0.2, color=ORANGE, linewidth=1.8, zorder=3)
+
+
+def _runs(values: Sequence[float]) -> list[tuple[int, int, float]]:
+    """Stretches of equal neighbours as (first, last, value), so that equal null rates make one unbroken line."""
+    runs: list[tuple[int, int, float]] = []
+    for place, value in enumerate(values):
+        if runs and runs[-1][2] == value:
+            runs[-1] = (runs[-1][0], place, value)
         else:
-            looks[name] = OTHER_LOOK
-    return looks
+            runs.append((place, place, value))
+    return runs
 
 
 def _variable(colour: str) -> str:

@@ -1,0 +1,286 @@
+"""What a report is made of: chapters of sections, sections of tables and drawings. Data alone; ``page.html`` shows them all.
+
+Texts are untrusted and escaped where they are shown. Drawings are markup already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, TypeAlias
+
+from markupsafe import Markup
+
+from heirmark.results.rows import Row
+from heirmark.results.summary import Summary
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """What the sections of a chapter are made of.
+
+    Attributes:
+        name: of the chapter, such as a grid's block.
+        rows: figures over seeds, in the order of the grid.
+        command: that makes a row again, and not much else.
+        classes: names of the classes, where inspections are told of; else they have numbers.
+        usable: accuracy below which a model is of no use to a thief, so that its rows are grey; NaN for no such bound.
+        where: before the names of all drawings, so that those of several chapters fit on a page.
+    """
+
+    name: str
+    rows: tuple[Summary, ...]
+    command: Callable[[Row], str] | None = None
+    classes: tuple[str, ...] = ()
+    usable: float = float("nan")
+    where: str = "b0"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Note:
+    """Small text in a cell."""
+
+    text: str
+    wrong: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cell:
+    """A cell of a table.
+
+    Attributes:
+        text: what it says.
+        strong: whether it is the figure that counts.
+        badge: kind of badge around the text, an outcome or ``"some"``.
+        mark: a sign before the text.
+        below: small texts.
+    """
+
+    text: str = ""
+    strong: bool = False
+    badge: str = ""
+    mark: str = ""
+    below: tuple[Note, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detail:
+    """One seed of a row: what it says of every model, the command that makes it again, names of its stages."""
+
+    name: str
+    texts: tuple[str, ...]
+    command: str = ""
+    stages: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class More:
+    """What stands below a line.
+
+    Attributes:
+        wrong: what failed or is invalid.
+        small: remarks and papers' figures.
+        title: of the details.
+        details: that unfold.
+        bare: whether there is room for the title in the line itself.
+    """
+
+    wrong: tuple[str, ...] = ()
+    small: tuple[str, ...] = ()
+    title: str = ""
+    details: tuple[Detail, ...] = ()
+    bare: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A line of a table.
+
+    Attributes:
+        name: of the line.
+        cells: one a column but the first.
+        setting: small text below the name.
+        more: what stands below it.
+        faint: whether it is of little use, and grey.
+    """
+
+    name: str
+    cells: tuple[Cell, ...]
+    setting: str = ""
+    more: More | None = None
+    faint: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Column:
+    """A column: its name, of which a line feed breaks the line; whether it holds numbers; what a narrow page calls it."""
+
+    name: str
+    number: bool = True
+    label: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """A table.
+
+    Attributes:
+        label: for those who do not see it.
+        columns: the first is of the lines' names.
+        groups: lines by heading; empty for none.
+        style: ``"rows"`` unfold; ``"suspects"`` do not; ``"plain"`` and ``"glance"`` are close numbers that scroll.
+        folded: heading below which it is hidden until it is asked for; empty shows it.
+    """
+
+    kind: ClassVar[str] = "table"
+    label: str
+    columns: tuple[Column, ...]
+    groups: tuple[tuple[str, tuple[Line, ...]], ...]
+    style: Literal["rows", "suspects", "plain", "glance"] = "rows"
+    folded: str = ""
+
+
+Legend: TypeAlias = tuple[tuple[Markup, str], ...]
+"""Swatches and what they stand for."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """A drawing with a title and a legend."""
+
+    drawing: Markup
+    title: str = ""
+    legend: Legend = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Panels:
+    """Drawings side by side, of a width that lets two or, if ``narrow``, three stand in a row; one legend for all, if any."""
+
+    kind: ClassVar[str] = "panels"
+    figures: tuple[Figure, ...]
+    title: str = ""
+    legend: Legend = ()
+    narrow: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text:
+    """A paragraph of small text, with signs and what they stand for after it."""
+
+    kind: ClassVar[str] = "text"
+    text: str
+    signs: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tile:
+    """A headline figure: what it is, its value, what to hold it against; or a few labelled pairs instead of a value."""
+
+    name: str
+    value: str = ""
+    against: str = ""
+    pairs: tuple[tuple[str, str, str], ...] = ()
+    columns: tuple[str, str] = ("", "")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """A trigger as a page shows it: images as data URIs.
+
+    Attributes:
+        hosts: what it was made of, and the class of each.
+        trigger: itself.
+        control: the matched control; empty without one.
+        target: class that the key expects.
+    """
+
+    hosts: tuple[tuple[str, str], ...]
+    trigger: str
+    control: str
+    target: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gallery:
+    """Triggers beside their hosts."""
+
+    kind: ClassVar[str] = "gallery"
+    examples: tuple[Shown, ...]
+
+
+Part: TypeAlias = Table | Panels | Text | Gallery
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sheet:
+    """A table of a document: a heading, if any, columns, and rows of as many texts."""
+
+    heading: str = ""
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Section:
+    """A section of a report.
+
+    Attributes:
+        title: heading.
+        aside: what a reader must know.
+        parts: what the page shows.
+        sheets: what a document shows of the same.
+    """
+
+    title: str
+    aside: str = ""
+    parts: tuple[Part, ...]
+    sheets: tuple[Sheet, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chapter:
+    """Sections of one task, or of one model.
+
+    Attributes:
+        name: heading; empty where the sections stand for themselves.
+        aside: what a reader must know.
+        facts: data and what else a reader needs, in short.
+        sections: in their order.
+        rows: figures over seeds that the sections are made of.
+    """
+
+    name: str = ""
+    aside: str = ""
+    facts: Mapping[str, str] = field(default_factory=dict)
+    sections: tuple[Section, ...]
+    rows: tuple[Summary, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """Everything that a page shows.
+
+    Attributes:
+        kind: of the report, in a word.
+        title: headline.
+        note: what a reader should know of the settings.
+        summary: what was found, in sentences.
+        facts: short name to short value.
+        tiles: headline figures.
+        chapters: the sections.
+        notes: remarks, one a paragraph.
+        incidents: those of the notes that tell of one run and not of its rows: a picture that failed, a tracker not told.
+        provenance: how to make these numbers again.
+    """
+
+    kind: str = "report"
+    title: str
+    note: str = ""
+    summary: tuple[str, ...] = ()
+    facts: Mapping[str, str] = field(default_factory=dict)
+    tiles: tuple[Tile, ...] = ()
+    chapters: tuple[Chapter, ...]
+    notes: tuple[str, ...] = ()
+    incidents: tuple[str, ...] = ()
+    provenance: Mapping[str, str]

@@ -1,0 +1,112 @@
+"""How embeddings went, epoch by epoch: success rate and accuracy of the marked model and of its thieves (T2S, Figs. 3 and 4)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from heirmark.report.section import Cell, Column, Figure, Line, Panels, Section, Table
+from heirmark.report.words import number, percent
+from heirmark.results.spreads import Spread
+
+WHOSE = (("target", "marked model"), ("student", "simulated thief"), ("thief", "real thief"))
+MEASURES = (("wsr", "Watermark success rate", "WSR"), ("accuracy", "Clean accuracy", "ACC"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """How an embedding went, epoch by epoch.
+
+    Attributes:
+        marking: that was embedded.
+        history: rows with ``epoch``, possibly fractional, and any of ``target_wsr``, ``student_wsr``, ``thief_wsr`` and the same
+            of ``accuracy``, each 0..1, means over seeds.
+        clean_accuracy: of an unmarked model, to hold against; NaN where none is known.
+    """
+
+    marking: str = ""
+    history: tuple[Mapping[str, float], ...]
+    clean_accuracy: float = math.nan
+
+
+def courses(found: Sequence[Course], where: str = "b0") -> Iterator[Section]:
+    """One section, where a history has such rates."""
+    parts = [part for place, course in enumerate(found) for part in _parts(course, f"{where}-course-{place}")]
+    if parts:
+        yield Section(
+            title="The embedding, epoch by epoch",
+            aside="From the methods’ own histories, means over seeds; nothing is chosen by them. While a mark is "
+            "rehearsed, a simulated thief copies the model at every step, and the model learns to pass the mark on to "
+            "it. It works when the thief’s success rate climbs and nobody’s accuracy falls.",
+            parts=tuple(parts),
+        )
+
+
+def _parts(course: Course, where: str) -> Iterator[Panels | Table]:
+    figures = tuple(
+        figure for measure, name, _ in MEASURES if (figure := _figure(course, measure, name, f"{where}-{measure}"))
+    )
+    if not figures:
+        return
+    yield Panels(title=course.marking, figures=figures)
+    fields = [
+        (f"{whose}_{measure}", f"{name} {short}")
+        for measure, _, short in MEASURES
+        for whose, name in WHOSE
+        if _series(course.history, f"{whose}_{measure}")
+    ]
+    yield Table(
+        label=f"{course.marking or 'The embedding'}, numbers per epoch",
+        columns=(Column(name="epoch", number=False), *(Column(name=name) for _, name in fields)),
+        groups=(
+            (
+                "",
+                tuple(
+                    Line(
+                        name=number(row.get("epoch")),
+                        cells=tuple(Cell(text=percent(row.get(name))) for name, _ in fields),
+                    )
+                    for row in course.history
+                ),
+            ),
+        ),
+        style="plain",
+        folded="The numbers behind the lines",
+    )
+
+
+def _figure(course: Course, measure: str, name: str, where: str) -> Figure | None:
+    from heirmark.report.charts import LOOKS, REFERENCE_LOOK, Rates, rate_lines, swatch
+
+    told = [
+        (_series(course.history, f"{whose}_{measure}"), look, words)
+        for (whose, words), look in zip(WHOSE, LOOKS, strict=False)
+    ]
+    told = [line for line in told if line[0]]
+    if not told:
+        return None
+    clean = course.clean_accuracy if measure == "accuracy" else math.nan
+    drawing = rate_lines(
+        [
+            Rates(
+                points=tuple((epoch, Spread(mean=rate, lowest=rate, highest=rate)) for epoch, rate in series), look=look
+            )
+            for series, look, _ in told
+        ],
+        "epoch of embedding",
+        where,
+        f"Lines: {name.lower()} per epoch of the embedding; the numbers follow below the figure.",
+        whole=measure == "wsr",
+        reference=clean,
+    )
+    legend = tuple((swatch(look), words) for _, look, words in told)
+    if math.isfinite(clean):
+        legend += ((swatch(REFERENCE_LOOK), "clean model"),)
+    return Figure(title=name, drawing=drawing, legend=legend)
+
+
+def _series(history: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, float]]:
+    """The finite (epoch, value) pairs of a history."""
+    pairs = [(float(row.get("epoch", math.nan)), float(row.get(name, math.nan))) for row in history]
+    return [pair for pair in pairs if all(map(math.isfinite, pair))]

@@ -1,0 +1,138 @@
+"""Curves, by the axis that their points share: of a trial with a line a watermark, of watermarks with a figure a trial."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from heirmark.report.section import Column, Figure, Panels, Section, Sheet, Source, Table
+from heirmark.report.sections.verdicts import COLUMNS, SHEET, line_of, sheet_lines
+from heirmark.report.words import ITSELF, trial_name
+from heirmark.results.spreads import Spread
+from heirmark.results.summary import Summary
+
+
+def curves(source: Source) -> Iterator[Section]:
+    """One section, where there are points of curves."""
+    rows = [row for row in source.rows if row.curve is not None and row.square is None and row.kind == "verdict"]
+    if not rows:
+        return
+    own = {row.marking: row.curve for row in rows if not row.trial}
+    shared: dict[tuple[str, str, str], list[Summary]] = {}
+    for row in rows:
+        # A watermark that is itself a point of a curve has its place untouched, too.
+        along = "marking" if own.get(row.marking) == row.curve else "trial"
+        axis = row.curve[0] if row.curve else ""
+        shared.setdefault((along, axis, row.first.group if along == "trial" else ""), []).append(row)
+    parts: list[Panels | Table] = []
+    for place, ((along, axis, group), points) in enumerate(shared.items()):
+        parts += _panel(points, along, axis, group, source, f"{source.where}-curve-{place}")
+    yield Section(
+        title="Curves",
+        aside="Lines are means over seeds, bands go from the lowest seed to the highest.",
+        parts=tuple(parts),
+        sheets=(
+            Sheet(
+                heading="Points of curves", columns=SHEET, rows=tuple(line for row in rows for line in sheet_lines(row))
+            ),
+        ),
+    )
+
+
+def numbers_of(rows: Sequence[tuple[str, Summary]], title: str, source: Source) -> Table:
+    """The rows behind drawings, by name, in a table that unfolds."""
+    return Table(
+        label=f"{title}, numbers",
+        columns=(Column(name="Point", number=False), *COLUMNS),
+        groups=(("", tuple(line_of(row, name, source) for name, row in rows)),),
+        folded="The numbers",
+    )
+
+
+def _panel(
+    points: Sequence[Summary], along: str, axis: str, group: str, source: Source, where: str
+) -> tuple[Panels, Table]:
+    parts: dict[str, list[Summary]] = {}
+    for row in points:
+        parts.setdefault("" if along == "trial" else headline(row.trial), []).append(row)
+    title = f"{group}, by {axis}" if group else f"By {axis}"
+    figures = [
+        figure
+        for place, (name, members) in enumerate(parts.items())
+        for figure in _axis(members, along, axis, name, f"{where}-{place}")
+    ]
+    named = [(_point_name(row, along), row) for row in points]
+    return Panels(title=title, figures=tuple(figures)), numbers_of(named, title, source)
+
+
+def headline(trial: str) -> str:
+    """What was done to the model, at the head of a figure."""
+    return trial_name(trial) if trial else ITSELF.capitalize()
+
+
+def _point_name(row: Summary, along: str) -> str:
+    if along == "trial" and row.curve:
+        return f"{row.marking}, {row.curve[0]} {row.curve[1]:g}"
+    return f"{row.marking}: {trial_name(row.trial)}"
+
+
+def _axis(rows: Sequence[Summary], along: str, axis: str, title: str, where: str) -> Iterator[Figure]:
+    """One figure of a single line's rates; for several lines one of their WSR and one of their accuracy."""
+    from heirmark.report.charts import CONTROL_LOOK, LOOKS, Look, Rates, rate_lines, swatch
+
+    lines: dict[str, list[Summary]] = {}
+    for row in rows:
+        lines.setdefault(row.marking if along == "trial" else family(row.marking), []).append(row)
+
+    def line(members: Sequence[Summary], field: str, look: Look) -> Rates:
+        return Rates(points=tuple((row.curve[1], getattr(row, field)) for row in members if row.curve), look=look)
+
+    if len(lines) == 1:
+        told = (
+            ("wsr", LOOKS[0], "WSR"),
+            ("accuracy", LOOKS[1], "ACC"),
+            ("control_wsr", CONTROL_LOOK, "the control’s WSR"),
+        )
+        alt = f"Lines: WSR, accuracy and the control’s WSR by {axis}; the numbers follow below."
+        yield Figure(
+            title=title,
+            drawing=rate_lines([line(rows, field, look) for field, look, _ in told], axis, where, alt),
+            legend=tuple((swatch(look), name) for _, look, name in told),
+        )
+        return
+    looks = {name: LOOKS[place % len(LOOKS)] for place, name in enumerate(lines)}
+    legend = tuple((swatch(look), name or "others") for name, look in looks.items())
+    worst = Rates(points=tuple(_worst_controls(rows)), look=CONTROL_LOOK)
+    for field, name, more in (("wsr", "WSR", (worst,)), ("accuracy", "ACC", ())):
+        yield Figure(
+            title=f"{title}: {name}" if title else name,
+            drawing=rate_lines(
+                [*(line(members, field, looks[each]) for each, members in lines.items()), *more],
+                axis,
+                f"{where}-{field}",
+                f"Lines: {name} of each watermark by {axis}; the numbers follow below.",
+                whole=field == "wsr",
+            ),
+            legend=(*legend, *((swatch(CONTROL_LOOK), "the worst control’s WSR") for _ in more)),
+        )
+
+
+def family(marking: str) -> str:
+    """The line of a curve that a marking belongs to: its name up to the last comma.
+
+    Example:
+        >>> family("T2S, Mix, λ = 50")
+        'T2S, Mix'
+    """
+    return marking.rpartition(",")[0].strip()
+
+
+def _worst_controls(rows: Sequence[Summary]) -> Iterator[tuple[float, Spread]]:
+    """At every place the highest WSR of any control."""
+    places: dict[float, list[float]] = {}
+    for row in rows:
+        if row.curve is not None:
+            places.setdefault(row.curve[1], []).append(row.control_wsr.highest)
+    for place, found in places.items():
+        highest = max((rate for rate in found if math.isfinite(rate)), default=math.nan)
+        yield place, Spread(mean=highest, lowest=highest, highest=highest)

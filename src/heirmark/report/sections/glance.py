@@ -1,0 +1,99 @@
+"""A whole block in one small table: which watermark is found after which trial."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from heirmark.report.section import Cell, Column, Line, Note, Section, Source, Table, Text
+from heirmark.report.sections.verdicts import tabled
+from heirmark.report.words import DASH, markdown_table, percent, trial_name
+from heirmark.results.rows import Row
+from heirmark.results.summary import Summary, summarise
+
+SIGNS = {"all": "●", "some": "◐", "none": "○"}
+
+
+def glance(source: Source) -> Iterator[Section]:
+    """One section, where there are several watermarks and trials."""
+    columns, lines = matrix(source.rows)
+    if len(columns) < 2 or len(lines) < 2:
+        return
+    several = max(len(row.marked) for row in source.rows) > 1
+    text = Text(
+        text=f"WSR{', mean and [worst seed]' if several else ''}.",
+        signs=(("●", "every seed is called marked"), ("◐", "some are"), ("○", "none is")),
+    )
+    table = Table(
+        label=f"{source.name}, at a glance",
+        columns=(Column(name="", number=False), *(Column(name=name) for name in columns)),
+        groups=(("", tuple(Line(name=name, cells=tuple(map(_cell, rows))) for name, rows in lines)),),
+        style="glance",
+    )
+    yield Section(title="At a glance", parts=(text, table))
+
+
+def matrix(rows: Sequence[Summary]) -> tuple[list[str], list[tuple[str, list[Summary | None]]]]:
+    """Columns and lines: of watermarks and trials, those are the lines of which there are more."""
+    trials = {trial: {row.marking: row for row in found} for _, group in tabled(rows) for trial, found in group}
+    markings = list(dict.fromkeys(marking for found in trials.values() for marking in found))
+    if len(markings) > len(trials):
+        lines = [(marking, [found.get(marking) for found in trials.values()]) for marking in markings]
+        return [trial_name(trial) for trial in trials], lines
+    return markings, [(trial_name(trial), [found.get(name) for name in markings]) for trial, found in trials.items()]
+
+
+def _cell(row: Summary | None) -> Cell:
+    if row is None:
+        return Cell(text=DASH)
+    if row.standing == "failed":
+        return Cell(text="failed", badge="wrong")
+    below = [Note(text=f"{row.failed} failed", wrong=True)] if row.failed else []
+    if row.standing == "invalid":
+        return Cell(text="invalid", badge="small", below=tuple(below))
+    if row.invalid:
+        below.insert(0, Note(text=f"{row.invalid} invalid"))
+    if len(row.marked) > 1:
+        below.insert(0, Note(text=f"[{percent(row.wsr.lowest)}]"))
+    return Cell(text=percent(row.wsr.mean), mark=SIGNS[row.standing], below=tuple(below))
+
+
+def glance_markdown(rows: Sequence[Row]) -> str:
+    """Verdicts as matrices for documents, one a block: mean WSR in percent, the worst seed's in brackets, what is called marked.
+
+    Args:
+        rows: of a grid; points of curves and squares of heat maps are left out, and probes.
+    """
+    lines: list[str] = []
+    blocks = dict.fromkeys(row.block for row in rows)
+    for block in blocks:
+        mine = summarise(row for row in rows if row.block == block)
+        columns, found = matrix(mine)
+        shown = [row for _, cells in found for row in cells if row is not None]
+        if not shown:
+            continue
+        seeds = len({seed for row in shown for seed in row.seeds})
+        corner = f"mean WSR [worst of {seeds} seeds]" if seeds > 1 else "WSR"
+        title = f"{corner}, {block}" if len(blocks) > 1 else corner
+        lines += markdown_table((title, *columns), [(name, *map(_short, cells)) for name, cells in found])
+        lines += [_told(shown), ""]
+    return "\n".join(lines)
+
+
+def _short(row: Summary | None) -> str:
+    if row is None:
+        return DASH
+    if row.standing in ("failed", "invalid"):
+        return row.standing
+    worst = f" [{100 * row.wsr.lowest:.0f}]" if len(row.marked) > 1 else ""
+    told = f"{SIGNS[row.standing]} {100 * row.wsr.mean:.0f}{worst}"
+    rest = [f"{many} {what}" for many, what in ((row.invalid, "invalid"), (row.failed, "failed")) if many]
+    return f"{told}, {', '.join(rest)}" if rest else told
+
+
+def _told(rows: Sequence[Summary]) -> str:
+    """What the signs mean, and how many controls were called marked."""
+    several = any(len(row.marked) > 1 for row in rows)
+    signs = "● every seed is called marked, ◐ some are, ○ none is" if several else "● called marked, ○ not"
+    judged = sum(bool(row.outcome) for found in rows for row in found.control)
+    alarms = sum(row.false_alarms for row in rows)
+    return f"{signs}. Of {judged} verdicts on unmarked controls, {alarms or 'none'} {'say' if alarms > 1 else 'says'} marked."

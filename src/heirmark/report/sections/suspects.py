@@ -1,0 +1,191 @@
+"""Suspects one by one, each with its whole verdict; and how often they are right."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from heirmark.report.section import Cell, Column, Figure, Line, Note, Panels, Section, Table, Tile
+from heirmark.report.words import DASH, OUTCOMES, number, p_text, percent, points
+from heirmark.results.rows import Row
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suspect:
+    """A suspect for people.
+
+    Attributes:
+        name: such as ``"stolen from T2S model"``.
+        row: what its verification found; whether it should be called marked is the row's arm.
+        setting: method, attack and answers in one phrase, without those that do not apply.
+        answers: what its thief was given; empty where there was none.
+    """
+
+    name: str
+    row: Row
+    setting: str = ""
+    answers: str = ""
+
+    @property
+    def label(self) -> str:
+        """Its name, with the kind of answers where the name does not tell it."""
+        return f"{self.name} ({self.answers})" if self.answers and self.answers not in self.name else self.name
+
+    @property
+    def judgement(self) -> str:
+        """How the verdict compares with the truth: correct, false alarm, missed; empty when that cannot be said."""
+        if self.row.outcome in ("", "INVALID"):
+            return ""
+        called = self.row.outcome == "MARKED"
+        return "correct" if called == self.row.marked else "false alarm" if called else "missed"
+
+
+COLUMNS = (
+    Column(name="Suspect", number=False),
+    Column(name="ACC"),
+    Column(name="WSR"),
+    Column(name="Control\nand null rate", label="Control and null"),
+    Column(name="p-value"),
+    Column(name="Queries"),
+    Column(name="Verdict", number=False),
+)
+
+
+def suspects(found: Sequence[Suspect]) -> Iterator[Section]:
+    """One section, where there are suspects."""
+    if found:
+        yield Section(
+            title="The suspects",
+            aside="WSR, the watermark success rate, is the share of secret triggers that a model answers as the key "
+            "says; under it stands its confidence interval. The control rate is the same share for matched images "
+            "without the trigger; the null rate is what unmarked models are granted.",
+            parts=(
+                Table(
+                    label="The suspects", columns=COLUMNS, groups=(("", tuple(map(_line, found))),), style="suspects"
+                ),
+            ),
+        )
+
+
+def _line(suspect: Suspect) -> Line:
+    row, whole = suspect.row, suspect.row.whole
+    if row.error:
+        return Line(
+            name=suspect.name, setting=suspect.setting, cells=(Cell(text=f"failed: {row.error}", badge="wrong"),)
+        )
+    interval = "" if whole is None else f"{percent(whole.interval[0])[:-1]}–{percent(whole.interval[1])}"
+    judged = suspect.judgement
+    below = [Note(text=judged, wrong=judged != "correct")] if judged else []
+    if whole is not None and whole.flags:
+        below.append(Note(text=f"flagged: {', '.join(whole.flags)}"))
+    return Line(
+        name=suspect.name,
+        setting=suspect.setting,
+        cells=(
+            Cell(text=percent(row.accuracy)),
+            Cell(text=percent(row.wsr), strong=True, below=(Note(text=interval),) if interval else ()),
+            Cell(
+                text=percent(row.control_rate),
+                below=(Note(text=f"null {percent(None if whole is None else whole.null_rate)}"),),
+            ),
+            Cell(text=p_text(row.p_value)),
+            Cell(text=DASH if whole is None else number(whole.queries)),
+            Cell(text=OUTCOMES.get(row.outcome, DASH), badge=row.outcome, below=tuple(below)),
+        ),
+    )
+
+
+def side_by_side(found: Sequence[Suspect], clean_accuracy: float = math.nan) -> Iterator[Section]:
+    """Mark and skill of every suspect as bars.
+
+    Args:
+        found: the suspects.
+        clean_accuracy: of an unmarked model, to hold against; NaN where none is known.
+    """
+    from heirmark.report.charts import NULL_MARK, OPEN_MARK, WHOLE_MARK, Bar, bars
+
+    if not found:
+        return
+    wholes = [suspect.row.whole for suspect in found]
+    known = any(math.isfinite(suspect.row.accuracy) for suspect in found)
+    figures = [
+        Figure(
+            title="Watermark success rate",
+            drawing=bars(
+                [
+                    Bar(
+                        name=suspect.label,
+                        rate=suspect.row.wsr,
+                        outcome=suspect.row.outcome or "INVALID",
+                        interval=(math.nan, math.nan)
+                        if whole is None or suspect.row.outcome == "INVALID"
+                        else whole.interval,
+                        reference=math.nan if whole is None else whole.null_rate,
+                    )
+                    for suspect, whole in zip(found, wholes, strict=True)
+                ],
+                "wsr",
+                "Bars: watermark success rate of each suspect; the table holds the same numbers.",
+            ),
+        )
+    ]
+    if known:
+        accuracies = [Bar(name=suspect.label, rate=suspect.row.accuracy, reference=clean_accuracy) for suspect in found]
+        alt = "Bars: clean accuracy of each suspect; the table holds the same numbers."
+        figures.append(Figure(title="Clean accuracy", drawing=bars(accuracies, "acc", alt)))
+    held = "; in the second panel the clean model" if known and math.isfinite(clean_accuracy) else ""
+    legend = (
+        (WHOLE_MARK, "called marked"),
+        (OPEN_MARK, "not established"),
+        (NULL_MARK, f"null rate{held}; whiskers are Clopper–Pearson intervals"),
+    )
+    yield Section(
+        title="Mark and skill, side by side" if known else "The mark",
+        parts=(Panels(figures=tuple(figures), legend=legend),),
+    )
+
+
+def headline(
+    found: Sequence[Suspect], *, shown: str, baseline: str = "", clean_accuracy: float = math.nan
+) -> tuple[Tile, ...]:
+    """The headline: what the mark costs, what survives a theft, how often an alarm is false. Only what the rows tell.
+
+    Args:
+        found: the suspects.
+        shown: the watermark on show, by the name of its marking.
+        baseline: one to compare with.
+        clean_accuracy: of an unmarked model; NaN where none is known.
+    """
+    heirs = [suspect.row for suspect in found if suspect.row.marked]
+    free = [suspect.row for suspect in found if not suspect.row.marked]
+    tiles = []
+    victim = next((row for row in heirs if row.marking == shown and not row.trial), None)
+    if victim is not None:
+        change = points(victim.accuracy - clean_accuracy) if math.isfinite(clean_accuracy) else ""
+        tiles.append(
+            Tile(
+                name=f"Accuracy with the mark ({shown})",
+                value=percent(victim.accuracy),
+                against=f"clean model {percent(clean_accuracy)}, so {change} points" if change else "",
+            )
+        )
+    thefts = [row for row in heirs if row.marking == shown and row.trial]
+    rivals = {row.trial: percent(row.wsr) for row in heirs if row.marking == baseline and row.trial}
+    if thefts:
+        tiles.append(
+            Tile(
+                name="WSR of stolen copies",
+                pairs=tuple(
+                    (row.trial, percent(row.wsr), rivals.get(row.trial, DASH) if rivals else "") for row in thefts[:4]
+                ),
+                columns=(shown, baseline if rivals else ""),
+            )
+        )
+    if found:
+        alarms, missed = (
+            sum((row.outcome == "MARKED") == said for row in rows) for rows, said in ((free, True), (heirs, False))
+        )
+        against = f"models without the mark called marked; {missed} of {len(heirs)} with it, or copied from one, missed"
+        tiles.append(Tile(name="False alarms", value=f"{alarms} of {len(free)}", against=against))
+    return tuple(tiles)

@@ -1,0 +1,94 @@
+"""The tables of a report for the terminal, readable at 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from heirmark.errors import printable
+from heirmark.report.sections.suspects import Suspect
+from heirmark.report.sections.verdicts import tabled
+from heirmark.report.words import CAPTION, OUTCOMES, called, hits, p_text, percent, spread_text, trial_name
+from heirmark.results.summary import Summary
+
+
+def verdict_table(name: str, rows: Sequence[Summary]) -> Table:
+    """The verdicts of a block: points of curves and pairs of classes are left out."""
+    result = Table(
+        box=box.SIMPLE_HEAD,
+        header_style="bold",
+        pad_edge=False,
+        title=Text(printable(name), style="bold"),
+        title_justify="left",
+        caption=f"{CAPTION} worst: of the seeds; control: the worst WSR of an unmarked model, ! a false alarm.",
+        caption_justify="left",
+    )
+    result.add_column("watermark", overflow="fold")
+    for column in ("ACC", "WSR", "worst", "control"):
+        result.add_column(column, justify="right", no_wrap=True)
+    result.add_column("marked", no_wrap=True)
+    for _, trials in tabled(rows):
+        for trial, found in trials:
+            result.add_section()
+            result.add_row(Text(trial_name(trial), style="italic"))
+            for row in found:
+                result.add_row(Text("  " + printable(row.marking)), *_cells(row))
+    return result
+
+
+def _cells(row: Summary) -> list[str | Text]:
+    control = percent(row.control_wsr.highest) + ("!" if row.false_alarms else "")
+    if row.failed == len(row.marked):
+        return ["", "", "", control, "failed"]
+    return [
+        percent(row.accuracy.mean),
+        spread_text(row.wsr),
+        percent(row.wsr.lowest),
+        control,
+        Text(called(row.marked), style="bold" if row.called_marked == len(row.marked) else ""),
+    ]
+
+
+def probe_table(rows: Sequence[Summary]) -> Table | None:
+    """The searches and screens of a block; None without any."""
+    found = sorted((row for row in rows if row.kind != "verdict"), key=lambda row: row.kind == "screen")
+    if not found:
+        return None
+    result = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for name in ("probe", "watermark"):
+        result.add_column(name, overflow="fold")
+    for name in ("found", "of inputs", "control", "WSR"):
+        result.add_column(name, justify="right", no_wrap=True)
+    result.add_column("marked", no_wrap=True)
+    for row in found:
+        if row.kind == "search":
+            figures = [hits(row.marked), "", hits(row.control), "", ""]
+        else:
+            figures = [percent(row.detected), percent(row.flagged), "", percent(row.wsr.mean), called(row.marked)]
+        result.add_row(Text(printable(row.probe)), Text(printable(row.marking)), *figures)
+    return result
+
+
+def suspect_table(found: Sequence[Suspect]) -> Table:
+    """Suspects one by one: model, ACC, WSR on held-out triggers, p-value, verdict."""
+    result = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, caption=CAPTION, caption_justify="left")
+    result.add_column("model", overflow="fold")
+    for name in ("ACC", "WSR", "p-value"):
+        result.add_column(name, justify="right", no_wrap=True)
+    result.add_column("verdict", no_wrap=True)
+    styles = {"MARKED": "bold", "NOT_ESTABLISHED": "", "INVALID": "dim"}
+    for suspect in found:
+        row = suspect.row
+        verdict = OUTCOMES.get(row.outcome, "failed") + (", wrongly" if suspect.judgement == "false alarm" else "")
+        result.add_row(
+            # Text, not str: a name in square brackets is a name and no markup.
+            Text(printable(suspect.label)),
+            percent(row.accuracy),
+            percent(row.wsr),
+            p_text(row.p_value),
+            Text(verdict, style=styles.get(row.outcome, "")),
+        )
+    return result
