@@ -476,7 +476,7 @@ def test_embed_compiles_when_it_is_told_to(here: Path, monkeypatch: pytest.Monke
         (["--set", "pretraining.epochs=many"], ["expected int", "'many'"]),
         (["--set", "pretraining.epochs=3.5"], ["expected int"]),
         (["--set", "pretraining.learning_rate=nan"], ["expected float"]),
-        (["--set", "pretraining.learning_rate=-1"], ["learning_rate must be positive"]),
+        (["--set", "pretraining.learning_rate=-1"], ["Recipe.learning_rate: expected float > 0, not -1"]),
         (["--set", "pretraining.schedule=cosin"], ["cosine|step|constant"]),
         (["--set", "pretraining"], ["write name=value"]),
         (["--set", "=3"], ["write name=value"]),
@@ -593,7 +593,7 @@ def test_training_that_diverges_is_one_line(here: Path) -> None:
     ("options", "code", "words"),
     [
         (["--attack", "knockof"], 2, ["unknown attack 'knockof'", "did you mean 'knockoff'"]),
-        (["--answers", "labels"], 2, ["unknown answers 'labels'", "label"]),
+        (["--answers", "labels"], 2, ["Theft.answers: expected probabilities|top-k|label, not 'labels'"]),
         (["--budget", "10"], 1, ["200 queries exceed", "budget of 10"]),
         (["--budget", "0"], 1, ["budget of 0"]),
         (["--set", "queries=201"], 2, ["200 images", "lower queries"]),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from heirmark.augmenting import augment
+from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.mgda import Normalisation, mgda_weights
 from heirmark.runtime import Runtime, to_device
@@ -22,6 +24,7 @@ __all__ = ["Extra", "JointLosses", "Outputs", "Phase", "check_sets", "fit_jointl
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Phase:
     """One stretch of joint training.
 
@@ -32,12 +35,8 @@ class Phase:
     """
 
     recipe: Recipe
-    extras: Mapping[str, int] = field(default_factory=dict, hash=False)
-    share: float = 1.0
-
-    def __post_init__(self) -> None:
-        if any(count < 0 for count in self.extras.values()) or not 0 < self.share <= 1:
-            raise BadConfig(f"extras may not be negative and share must lie in (0, 1]: {self.extras}, {self.share}")
+    extras: Mapping[str, Annotated[int, at_least(0)]] = field(default_factory=dict, hash=False)
+    share: Annotated[float, above(0), at_most(1)] = 1.0
 
 
 def check_sets(phases: Iterable[Phase], *names: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from heirmark.asking import outputs_of
 from heirmark.augmenting import augment
+from heirmark.configuration import above, at_least, below, checked
 from heirmark.cuda_graphs import recorded
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.layout import entering
@@ -26,6 +27,7 @@ __all__ = ["Mixed", "Recipe", "accuracy", "descend", "fit", "make_optimizer"]
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Recipe:
     """How a model is trained. The defaults are T2S's pre-training (section IV-A): SGD, 0.1, cosine, 40 epochs of 256.
 
@@ -44,37 +46,20 @@ class Recipe:
         augment: ``"none"``, ``"flip"`` (left-right) or ``"crop-flip"`` (4 pixels of zero padding too).
     """
 
-    epochs: int = 40
-    batch_size: int = 256
+    epochs: Annotated[int, at_least(0)] = 40
+    batch_size: Annotated[int, at_least(1)] = 256
     optimizer: Literal["sgd", "adam"] = "sgd"
-    learning_rate: float = 0.1
-    momentum: float = 0.9
+    learning_rate: Annotated[float, above(0)] = 0.1
+    momentum: Annotated[float, at_least(0), below(1)] = 0.9
     nesterov: bool = False
-    weight_decay: float = 5e-4
+    weight_decay: Annotated[float, at_least(0)] = 5e-4
     schedule: Literal["cosine", "step", "constant"] = "cosine"
-    step_epochs: int = 10
-    step_factor: float = 0.5
-    warmup: float = 0.0
+    step_epochs: Annotated[int, at_least(1)] = 10
+    step_factor: Annotated[float, above(0)] = 0.5
+    warmup: Annotated[float, at_least(0), below(1)] = 0.0
     augment: Literal["none", "flip", "crop-flip"] = "none"
 
     def __post_init__(self) -> None:
-        if self.epochs < 0 or self.batch_size < 1 or self.step_epochs < 1:
-            raise BadConfig(f"epochs may not be negative, batch_size and step_epochs must be positive: {self}")
-        rates = 0 < self.learning_rate < math.inf and 0 <= self.weight_decay < math.inf
-        if not (rates and 0 <= self.momentum < 1 and 0 <= self.warmup < 1):
-            raise BadConfig(
-                "learning_rate must be positive, weight_decay not negative, both finite, "
-                f"momentum and warmup in [0, 1): {self}"
-            )
-        if not 0 < self.step_factor < math.inf:
-            raise BadConfig(f"step_factor must be positive and finite, not {self.step_factor}")
-        for name, value, known in (
-            ("optimizer", self.optimizer, ("sgd", "adam")),
-            ("schedule", self.schedule, ("cosine", "step", "constant")),
-            ("augment", self.augment, ("none", "flip", "crop-flip")),
-        ):
-            if value not in known:
-                raise BadConfig(f"unknown {name} {value!r}: choose one of {', '.join(known)}")
         if self.nesterov and self.momentum == 0:
             raise BadConfig("nesterov needs a momentum above zero")
 

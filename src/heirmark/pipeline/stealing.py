@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from heirmark.attacks.base import Extraction
 from heirmark.blackbox import BlackBox
+from heirmark.configuration import checked
 from heirmark.errors import BadConfig
 from heirmark.models.storage import save_model
 from heirmark.pipeline.answering import ADVERSARY, Remembering, answer_stage, pool_digest, pool_of, read_answers
@@ -19,6 +20,7 @@ ANSWERS = "answers"
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Theft:
     """An attack and what the victim's API gives away.
 
@@ -42,8 +44,6 @@ class Theft:
     pool: str = ADVERSARY
 
     def __post_init__(self) -> None:
-        if self.answers not in ("probabilities", "top-k", "label"):
-            raise BadConfig(f"unknown answers {self.answers!r}: choose probabilities, top-k or label")
         if self.pool != ADVERSARY and getattr(self.attack, "label_weight", 0) > 0:
             raise BadConfig(
                 f"the labels of {self.pool} are those of another task, and label_weight would teach them to the copy: "
