@@ -39,9 +39,10 @@ from heirmark.report.section import Report
 from heirmark.report.sections.clouds import Cloud, Projection, clouds
 from heirmark.report.sections.courses import Course, courses
 from heirmark.report.sections.curves import family
+from heirmark.report.sections.glance import glance_markdown
 from heirmark.report.sections.shifts import Shift, shifts
 from heirmark.report.terminal import probe_table, verdict_table
-from heirmark.results.rows import Brief, Row
+from heirmark.results.rows import Brief, Row, write_rows
 from heirmark.results.summary import summarise
 from heirmark.runtime import Runtime
 from heirmark.training import Recipe
@@ -335,6 +336,32 @@ def test_the_small_table_marks_what_is_partly_invalid_or_failed() -> None:
     assert cell("INVALID", "INVALID") == "invalid"
     assert cell("INVALID", "failed") == "invalid 1 failed"
     assert cell("failed", "failed") == "failed"
+
+
+def test_the_small_table_for_documents_says_who_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from typer.testing import CliRunner
+
+    from heirmark.cli import app
+
+    rows = [row for row in bench_rows.rows() if row.marking in bench_rows.STRENGTH]
+    write_rows(tmp_path / "rows.jsonl", rows)
+    told = CliRunner().invoke(app, ["bench", "--rows", str(tmp_path), "--glance"])
+    assert told.exit_code == 0, told.output
+    assert told.stdout == glance_markdown(rows)
+    lines = told.stdout.splitlines()
+    assert lines[0] == "| mean WSR [worst of 3 seeds] | vanilla | MEA-Defender | DeepTracer | T2S |"
+    assert len(lines) == 2 + len(bench_rows.TRIALS) + 2
+    cells = {line.split(" | ")[0][2:]: line.strip("| ").split(" | ")[1:] for line in lines[2:-2]}
+    assert cells["the model itself"][3].startswith("● ")
+    assert cells["transfer"][0] == "failed"
+    assert cells["transfer"][1].startswith("◐ ")
+    assert cells["transfer"][1].endswith("[0], 1 invalid")
+    assert lines[-1].endswith("1 says marked.")
+    hostile = glance_markdown([replace(row, marking="a|b <i>") for row in rows])
+    assert r"| a\|b \<i\> |" in hostile
+    assert glance_markdown([]) == ""
+    for words in (["bench", "--glance"], ["bench"]):
+        assert CliRunner().invoke(app, words).exit_code == 2
 
 
 def test_part_command() -> None:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @guarded
 def bench(
-    recipe: Annotated[str, typer.Argument(help="FILE.py:FUNCTION, which returns a grid; see recipes/.")],
+    recipe: Annotated[str, typer.Argument(help="FILE.py:FUNCTION, which returns a grid; see recipes/.")] = "",
     scale: Annotated[
         str, typer.Option("--scale", help="cpu: small data and nets; paper: the paper's nets, data and epochs.")
     ] = "cpu",
@@ -84,6 +84,9 @@ def bench(
             "and nothing is computed.",
         ),
     ] = None,
+    glance: Annotated[
+        bool, typer.Option("--glance", help="Print what --rows holds as one small Markdown table a block, and no more.")
+    ] = False,
     ray: Annotated[
         str | None, typer.Option("--ray", help="Run stages at once on Ray: local, or the address of a cluster.")
     ] = None,
@@ -107,6 +110,10 @@ def bench(
     from heirmark.bench.settings import Contexts
     from heirmark.errors import BadConfig
 
+    if glance:
+        return _glance(rows or [])
+    if not recipe:
+        raise BadConfig("name a recipe, FILE.py:FUNCTION, or a file of recipes to list them")
     parts = {"--seed": seeds, "--only": only, "--block": blocks, "--trial": trials}
     given: dict[str, object] = {**parts, "--store": store, "--ray": ray, "--ray-cpus": ray_cpus, "--ray-gpus": ray_gpus}
     given |= {"--tensorboard": tensorboard, "--mlflow": mlflow, "--compile": compiled, "--data-root": data_root}
@@ -148,6 +155,19 @@ def bench(
             trackers=trackers,
         )
     return _tell(result, as_json)
+
+
+def _glance(folders: Sequence[Path]) -> int:
+    """Print the rows of runs as matrices."""
+    from heirmark.bench.parts import ROWS
+    from heirmark.errors import BadConfig
+    from heirmark.report.sections.glance import glance_markdown
+    from heirmark.results.rows import read_rows
+
+    if not folders:
+        raise BadConfig("--glance shows rows that are there: name their folder with --rows")
+    print(glance_markdown([row for folder in folders for row in read_rows(folder / ROWS)]), end="")
+    return MARKED
 
 
 def _join(

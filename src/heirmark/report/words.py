@@ -186,9 +186,10 @@ def markdown_text(text: str) -> str:
 
 def markdown_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """Lines of a table in Markdown, an empty one after it; what rows hold is untrusted."""
-    lines = [
-        [markdown_text(name) for name in columns],
-        ["---"] * len(columns),
-        *([markdown_text(text) for text in row] for row in rows),
-    ]
-    return [*(f"| {' | '.join(line)} |" for line in lines), ""]
+    head, *body = ([markdown_text(text) for text in row] for row in (columns, *rows))
+    return markdown_lines([head, ["---"] * len(columns), *body])
+
+
+def markdown_lines(cells: Sequence[Sequence[str]]) -> list[str]:
+    """Lines of a table in Markdown, an empty one after it, of cells that are Markdown already."""
+    return [*(f"| {' | '.join(line)} |" for line in cells), ""]

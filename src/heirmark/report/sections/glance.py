@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 from heirmark.report.section import Cell, Column, Line, Note, Section, Source, Table, Text
 from heirmark.report.sections.verdicts import tabled
-from heirmark.report.words import DASH, markdown_table, percent, trial_name
+from heirmark.report.words import DASH, markdown_lines, markdown_text, percent, trial_name
 from heirmark.results.rows import Row
 from heirmark.results.summary import Summary, summarise
 
@@ -73,10 +73,11 @@ def glance_markdown(rows: Sequence[Row]) -> str:
             continue
         seeds = len({seed for row in shown for seed in row.seeds})
         corner = f"mean WSR [worst of {seeds} seeds]" if seeds > 1 else "WSR"
-        title = f"{corner}, {block}" if len(blocks) > 1 else corner
-        lines += markdown_table((title, *columns), [(name, *map(_short, cells)) for name, cells in found])
-        lines += [_told(shown), ""]
-    return "\n".join(lines)
+        title = f"{markdown_text(block)}: {corner}" if len(blocks) > 1 else corner
+        head = [title, *map(markdown_text, columns)]
+        body = [[markdown_text(name), *map(_short, cells)] for name, cells in found]
+        lines += ["", *markdown_lines([head, ["---"] * len(head), *body]), _told(shown)]
+    return "\n".join([*lines[1:], ""])
 
 
 def _short(row: Summary | None) -> str:
