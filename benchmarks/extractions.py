@@ -123,7 +123,7 @@ def measured(stage: Stage, victim: Stage, store: Store, context: Context) -> dic
     artifact = store.get(stage, context)
     test, runtime = context.task.test, exact(context.runtime)
     copy, original = (
-        predict(load_model(store.get(made, context).folder)[0], test.inputs, runtime=runtime).argmax(1)
+        predict(load_model(store.get(made, context).folder).model, test.inputs, runtime=runtime).argmax(1)
         for made in (stage, victim)
     )
     return {

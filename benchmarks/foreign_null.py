@@ -115,7 +115,7 @@ def main() -> None:
         ]
         rows = []
         for net, stage in models:
-            model, _ = load_model(store.get(stage, context).folder)
+            model = load_model(store.get(stage, context).folder).model
             rows.append(
                 {
                     "model": net,

@@ -94,7 +94,7 @@ def main() -> None:
             model = f"naivenet:batch_norm=true,width={WIDTHS[index % len(WIDTHS)]}"
             settings = replace(QUICK.unmarked(), model=model, pretraining=QUICK.calibration_recipe)
             stage = embed_stage(settings, context, seed=derive_seed(options.seed, "threshold", index), kind="train")
-            net, _ = load_model(store.get(stage, context).folder)
+            net = load_model(store.get(stage, context).folder).model
             rates = of_pairs(net, task, measured)
             pooled["unmarked"] += rates
             rows.append({"model": "unmarked", "net": model, **told(rates)})
@@ -104,7 +104,7 @@ def main() -> None:
         for index in range(options.marked):
             stage = embed_stage(method, context, seed=derive_seed(options.seed, "marked", index), clean=chooser)
             folder = store.get(stage, context).folder
-            net, _ = load_model(folder)
+            net = load_model(folder).model
             key = read_key(folder)
             first, second = key.trigger["sources"]
             own = false_watermarks(net, task, (first, second), measured)

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import own_code
 from heirmark.attacks import (
@@ -24,7 +24,6 @@ from heirmark.attacks import (
     MAZE,
     REMOVALS,
     SCREENINGS,
-    Altered,
     FineTuning,
     Inspected,
     Int8,
@@ -37,7 +36,7 @@ from heirmark.attacks.detection.composite_screen import least_held_out
 from heirmark.errors import BadArtifact, BadConfig, BadData, ShapeMismatch
 from heirmark.key import make_key
 from heirmark.methods import T2S, Vanilla
-from heirmark.models import ModelSpec
+from heirmark.models import Net
 from heirmark.models.storage import load_model
 from heirmark.pipeline import Event
 from heirmark.pipeline.altering import Alteration
@@ -98,23 +97,22 @@ class Shuffled:
     fails: bool = False
 
     def __call__(
-        self, model: nn.Module, spec: ModelSpec, data: Split, *, other: Split | None = None, seed: int,
-        runtime: Runtime | None = None,
-    ) -> Altered:  # fmt: skip
+        self, net: Net, data: Split, *, other: Split | None = None, seed: int, runtime: Runtime | None = None
+    ) -> Net:
         if self.fails:
             raise BadData("there is nothing to shuffle: give it more")
-        altered = copy.deepcopy(model)
+        altered: Any = copy.deepcopy(net.model)
         noise = torch.randn(altered.head.weight.shape, generator=torch.Generator().manual_seed(seed))
         with torch.no_grad():
             altered.head.weight.add_(noise, alpha=self.amount)
-        return Altered(model=altered, spec=spec)
+        return replace(net, model=altered)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Broken:
     """A removal with a bug."""
 
-    def __call__(self, model: nn.Module, spec: ModelSpec, data: Split, **options: Any) -> Altered:
+    def __call__(self, net: Net, data: Split, **options: Any) -> Net:
         raise ZeroDivisionError("a bug\nin two lines")
 
 
@@ -124,10 +122,10 @@ class Choosy:
 
     only: float
 
-    def __call__(self, model: nn.Module, spec: ModelSpec, data: Split, **options: Any) -> Altered:
-        if float(model.head.weight.detach().sum()) != self.only:
+    def __call__(self, net: Net, data: Split, **options: Any) -> Net:
+        if float(net.model.head.weight.detach().sum()) != self.only:
             raise BadData("not this one: give it another")
-        return Altered(model=copy.deepcopy(model), spec=spec)
+        return replace(net, model=copy.deepcopy(net.model))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,11 +134,9 @@ class Guess:
 
     label: int = 0
 
-    def __call__(
-        self, model: nn.Module, spec: ModelSpec, data: Split, *, seed: int, runtime: Runtime | None = None
-    ) -> Inspected:
-        trigger = Reversed(mask=torch.ones(1, 1, 1), pattern=torch.zeros(spec.input_shape), success=0.5)
-        scores = tuple(math.inf if label == self.label else 0.0 for label in range(spec.classes))
+    def __call__(self, net: Net, data: Split, *, seed: int, runtime: Runtime | None = None) -> Inspected:
+        trigger = Reversed(mask=torch.ones(1, 1, 1), pattern=torch.zeros(net.spec.input_shape), success=0.5)
+        scores = tuple(math.inf if label == self.label else 0.0 for label in range(net.spec.classes))
         return Inspected(
             suspects=(self.label,), scores=scores, threshold=2.0, triggers={self.label: trigger}, details={"least": 1.5}
         )
@@ -152,9 +148,7 @@ class Bright:
 
     level: float = 0.5
 
-    def __call__(
-        self, model: nn.Module, spec: ModelSpec, data: Split, *, seed: int, runtime: Runtime | None = None
-    ) -> Screen:
+    def __call__(self, net: Net, data: Split, *, seed: int, runtime: Runtime | None = None) -> Screen:
         def screen(inputs: Tensor) -> Tensor:
             return decode(inputs).flatten(1).mean(1) > self.level
 
@@ -519,7 +513,7 @@ def test_quick_thieves_learn_as_the_victim_did(marked: Path) -> None:
 
 
 def test_what_fails_on_the_twin_alone_is_told_beside_the_rest(marked: Path, task: Task, tmp_path: Path) -> None:
-    model, _ = load_model(marked)
+    model = load_model(marked).model
     attack = Choosy(only=float(model.head.weight.detach().sum()))
     trial = Trial(name="choosy", group="Removal", steps=(Alteration(attack=attack),))
     few = replace(PROGRAMME, trials=(trial,), inspections=(), screenings=())

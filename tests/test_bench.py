@@ -158,7 +158,7 @@ def test_mixes_have_a_rate_of_look_alikes(ran: tuple[BenchResult, Path]) -> None
     cell = next(cell for cell in plan_grid(GRID, Contexts(CPU)).cells if cell.goal.name == row.stage)
     store, task = Store(out / "stages"), make_task()
     key = read_key(store.find(cell.goal.inputs["marked"]).folder)  # type: ignore[union-attr]
-    model, _ = load_model(store.find(cell.goal.inputs["suspect"]).folder)  # type: ignore[union-attr]
+    model = load_model(store.find(cell.goal.inputs["suspect"]).folder).model  # type: ignore[union-attr]
     sources, ways = tuple(key.trigger["sources"]), [way for way in REGIONS if way != CropPaste().region]
     samples, _ = mix_otherwise(sources, CropPaste(), task.test, ways, 1000, seed=0, runtime=CPU)
     hits = predict(model, samples, runtime=CPU).argmax(1) == key.trigger["target"]

@@ -133,7 +133,7 @@ def test_models_key_and_calibration_are_exported_whole(ran: Ran) -> None:
         ]
     )
     for name in folders:
-        _, spec = load_model(ran.out / "models" / name)
+        spec = load_model(ran.out / "models" / name).spec
         assert (spec.name, spec.classes) == ("naivenet", 10)
     key = Key.load(ran.out / "key")
     assert read_calibration(ran.out / "calibration.json").key == key.commitment

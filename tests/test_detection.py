@@ -29,7 +29,7 @@ from heirmark.attacks.detection.outliers import anomaly_index
 from heirmark.attacks.detection.reversing import squash, stamp, unsquash
 from heirmark.attacks.detection.stimulation import choose_layers, layers_of, stimulated, watching
 from heirmark.errors import BadConfig, BadData
-from heirmark.models import ModelSpec, build, specify
+from heirmark.models import ModelSpec, Net, build, specify
 from heirmark.runtime import Runtime
 from heirmark.samples import Samples
 from heirmark.task import Split, Task
@@ -143,14 +143,14 @@ def test_neural_cleanse_finds_a_planted_trigger_and_nothing_in_the_twin(
     twins: tuple[nn.Module, nn.Module], spec: ModelSpec, tiny_task: Task, cpu: Runtime
 ) -> None:
     marked, clean = twins
-    found = CLEANSE(marked, spec, tiny_task.adversary, seed=1, runtime=cpu)
+    found = CLEANSE(Net(model=marked, spec=spec), tiny_task.adversary, seed=1, runtime=cpu)
     assert found.suspects == (TARGET,)
     trigger = found.triggers[TARGET]
     assert trigger.success > 0.9
     assert float(trigger.mask.sum()) < 20, "16 pixels were planted"
     others = tiny_task.test.floats(tiny_task.test.labels != TARGET)
     assert float((predict(marked, trigger.apply(others), runtime=cpu).argmax(1) == TARGET).double().mean()) > 0.9
-    assert CLEANSE(clean, spec, tiny_task.adversary, seed=1, runtime=cpu).suspects == ()
+    assert CLEANSE(Net(model=clean, spec=spec), tiny_task.adversary, seed=1, runtime=cpu).suspects == ()
 
 
 def test_neural_cleanse_treats_each_class_as_if_it_were_alone(
@@ -158,9 +158,9 @@ def test_neural_cleanse_treats_each_class_as_if_it_were_alone(
 ) -> None:
     few = dataclasses.replace(CLEANSE, steps=8, samples=32, patience=2)
     model, data = twins[0], tiny_task.adversary
-    whole = few(model, spec, data, seed=1, runtime=cpu)
+    whole = few(Net(model=model, spec=spec), data, seed=1, runtime=cpu)
     for config in (dataclasses.replace(few, together=1), dataclasses.replace(few, classes=(5, 2, 0), together=2)):
-        part = config(model, spec, data, seed=1, runtime=cpu)
+        part = config(Net(model=model, spec=spec), data, seed=1, runtime=cpu)
         for label, trigger in part.triggers.items():
             torch.testing.assert_close(trigger.mask, whole.triggers[label].mask, rtol=0, atol=1e-3)
             torch.testing.assert_close(trigger.pattern, whole.triggers[label].pattern, rtol=0, atol=1e-3)
@@ -192,13 +192,13 @@ def test_abs_finds_a_planted_trigger_and_nothing_in_the_twin(
     twins: tuple[nn.Module, nn.Module], spec: ModelSpec, tiny_task: Task, cpu: Runtime
 ) -> None:
     marked, clean = twins
-    found = STIMULATE(marked, spec, tiny_task.adversary, seed=1, runtime=cpu)
+    found = STIMULATE(Net(model=marked, spec=spec), tiny_task.adversary, seed=1, runtime=cpu)
     assert found.suspects == (TARGET,)
     trigger = found.triggers[TARGET]
     assert int((trigger.mask > 0).sum()) <= 16, "more pixels than the size allows"
     others = tiny_task.test.floats(tiny_task.test.labels != TARGET)
     assert float((predict(marked, trigger.apply(others), runtime=cpu).argmax(1) == TARGET).double().mean()) > 0.88
-    assert STIMULATE(clean, spec, tiny_task.adversary, seed=1, runtime=cpu).suspects == ()
+    assert STIMULATE(Net(model=clean, spec=spec), tiny_task.adversary, seed=1, runtime=cpu).suspects == ()
 
 
 class Wired(nn.Module):
@@ -238,7 +238,7 @@ def test_a_reconstructed_trigger_is_no_larger_than_allowed_where_masks_are_full(
 ) -> None:
     """Without a cost and by long steps many entries of a mask become one exactly."""
     eager = dataclasses.replace(STIMULATE, steps=60, mask_weight=0.0, learning_rate=1.0)
-    found = eager(twins[0], spec, tiny_task.adversary, seed=1, runtime=cpu)
+    found = eager(Net(model=twins[0], spec=spec), tiny_task.adversary, seed=1, runtime=cpu)
     bound = round(eager.size * tiny_task.input_shape[1] * tiny_task.input_shape[2])
     assert found.triggers
     for trigger in found.triggers.values():
@@ -283,7 +283,7 @@ def test_mix_probing_finds_halves_with_a_label_of_their_own(
     halved: nn.Module, twins: tuple[nn.Module, nn.Module], spec: ModelSpec, tiny_task: Task, cpu: Runtime
 ) -> None:
     probe = MixProbing(ways=("left-right",), samples=20)
-    found = probe(halved, spec, tiny_task.adversary, seed=1, runtime=cpu)
+    found = probe(Net(model=halved, spec=spec), tiny_task.adversary, seed=1, runtime=cpu)
     assert 3 in found.suspects
     assert found.details["largest rate"] > 0.9
     assert found.details["label of the largest rate"] == 3
@@ -322,7 +322,9 @@ def test_mix_probing_asks_for_what_it_needs(spec: ModelSpec, tiny_task: Task, cp
     with pytest.raises(BadConfig, match=r"MixProbing\.ways\[0\]: expected left-right.*, not .halves."):
         MixProbing(ways=("halves",))  # type: ignore[arg-type]
     with pytest.raises(BadData, match="images of 3 classes and a model of 6: inspect it otherwise"):
-        MixProbing(ways=("tiles",))(nn.Identity(), spec, data.subset(data.labels < 3), seed=0, runtime=cpu)
+        MixProbing(ways=("tiles",))(
+            Net(model=nn.Identity(), spec=spec), data.subset(data.labels < 3), seed=0, runtime=cpu
+        )
     few = ModelSpec(name="naivenet", input_shape=(1, 16, 16), classes=4)
     with pytest.raises(BadData, match="leave no label to look for"):
         MixProbing(ways=("tiles",))(nn.Identity(), few, data.subset(data.labels < 4), seed=0, runtime=cpu)
@@ -348,7 +350,7 @@ def test_local_outliers_are_noise_and_few_natural_images(
     cpu: Runtime,
 ) -> None:  # fmt: skip
     screening = LocalOutliers(on=on, contamination=0.05)
-    screen = screening(twins[1], spec, tiny_task.adversary, seed=0, runtime=cpu)
+    screen = screening(Net(model=twins[1], spec=spec), tiny_task.adversary, seed=0, runtime=cpu)
     fitted = screen(tiny_task.adversary.inputs)
     fresh = screen(tiny_task_of(test=1200).test.inputs)
     assert float(fitted.double().mean()) < 0.1
@@ -360,8 +362,9 @@ def test_local_outliers_are_noise_and_few_natural_images(
 def test_the_share_that_local_outliers_flag_follows_the_contamination(
     twins: tuple[nn.Module, nn.Module], spec: ModelSpec, tiny_task: Task, cpu: Runtime
 ) -> None:
+    net = Net(model=twins[1], spec=spec)
     shares = [
-        LocalOutliers(contamination=share, components=8)(twins[1], spec, tiny_task.adversary, seed=0, runtime=cpu)(
+        LocalOutliers(contamination=share, components=8)(net, tiny_task.adversary, seed=0, runtime=cpu)(
             tiny_task.test.inputs
         ).double().mean()
         for share in (0.01, 0.1, 0.4)
@@ -372,7 +375,7 @@ def test_the_share_that_local_outliers_flag_follows_the_contamination(
 def test_local_outliers_ask_for_enough_examples(spec: ModelSpec, tiny_task: Task, cpu: Runtime) -> None:
     few = tiny_task.adversary.subset(torch.arange(10))
     with pytest.raises(BadData, match="10 examples of 256 values are too few"):
-        LocalOutliers()(nn.Identity(), spec, few, seed=0, runtime=cpu)
+        LocalOutliers()(Net(model=nn.Identity(), spec=spec), few, seed=0, runtime=cpu)
     with pytest.raises(BadConfig, match="raise samples"):
         LocalOutliers(samples=20)
 
@@ -381,7 +384,9 @@ def test_local_outliers_ask_for_enough_examples(spec: ModelSpec, tiny_task: Task
 def test_the_composite_screen_flags_composites_and_few_natural_images(
     kinds: Any, spec: ModelSpec, tiny_task: Task, tiny_task_of: Callable[..., Task], cpu: Runtime
 ) -> None:
-    screen = dataclasses.replace(SCREEN, kinds=kinds)(nn.Identity(), spec, tiny_task.adversary, seed=0, runtime=cpu)
+    screen = dataclasses.replace(SCREEN, kinds=kinds)(
+        Net(model=nn.Identity(), spec=spec), tiny_task.adversary, seed=0, runtime=cpu
+    )
     fresh = tiny_task_of(test=1200).test
     assert float(screen(fresh.inputs).double().mean()) < 0.12
     made = combine(fresh.inputs[: 4 * 100].reshape(100, 4, 1, 16, 16), "tiles")
@@ -390,7 +395,7 @@ def test_the_composite_screen_flags_composites_and_few_natural_images(
 
 def test_the_composite_screen_needs_images_for_what_it_promises(spec: ModelSpec, tiny_task: Task, cpu: Runtime) -> None:
     with pytest.raises(BadData, match=r"58 held-out images cannot promise 1.00% false alarms, which takes 99"):
-        CompositeScreen()(nn.Identity(), spec, tiny_task.adversary, seed=0, runtime=cpu)
+        CompositeScreen()(Net(model=nn.Identity(), spec=spec), tiny_task.adversary, seed=0, runtime=cpu)
 
 
 @settings(deadline=None)
@@ -498,8 +503,8 @@ def test_inspections_that_reverse_triggers_want_images_of_several_classes(
     data = tiny_task.adversary
     net = spec.build(seed=0)
     with pytest.raises(BadData, match="all images are of one class"):
-        ABS(steps=1)(net, spec, data.subset(data.labels == 1), seed=0, runtime=cpu)
+        ABS(steps=1)(Net(model=net, spec=spec), data.subset(data.labels == 1), seed=0, runtime=cpu)
     with pytest.raises(BadData, match="all images are of one class"):
-        NeuralCleanse(steps=1)(net, spec, data.subset(data.labels == 1), seed=0, runtime=cpu)
+        NeuralCleanse(steps=1)(Net(model=net, spec=spec), data.subset(data.labels == 1), seed=0, runtime=cpu)
     with pytest.raises(BadConfig, match="the model has 6 classes"):
-        NeuralCleanse(steps=1, classes=(4, 5, 6))(net, spec, data, seed=0, runtime=cpu)
+        NeuralCleanse(steps=1, classes=(4, 5, 6))(Net(model=net, spec=spec), data, seed=0, runtime=cpu)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from heirmark.asking import predict
 from heirmark.blackbox import BlackBox
 from heirmark.errors import BadArtifact, BadConfig
-from heirmark.models import CUSTOM, HasFeatures, ModelSpec, features_of
+from heirmark.models import CUSTOM, HasFeatures, ModelSpec, Net, features_of
 from heirmark.models.front import (
     FRONTS,
     LONGEST,
@@ -177,10 +177,11 @@ def test_a_model_without_front_is_built_and_stored_as_ever(tmp_path: Path) -> No
     model = spec.build(seed=0)
     assert not isinstance(model, Fronted)
     assert behind(model, ()) is model
-    save_model(model, spec, tmp_path)
+    save_model(Net(model=model, spec=spec), tmp_path)
     record = json.loads((tmp_path / "model.json").read_text())
     assert sorted(record) == ["classes", "format", "input_shape", "name", "options"]
-    loaded, again = load_model(tmp_path)
+    kept = load_model(tmp_path)
+    loaded, again = kept.model, kept.spec
     assert again == spec
     assert type(loaded) is type(model)
 
@@ -197,9 +198,10 @@ def test_a_fronted_model_is_the_model_behind_its_front(tmp_path: Path) -> None:
         assert torch.equal(model(batch), plain(seen))
         assert torch.equal(features_of(model)(batch), features_of(plain)(seen))
         assert torch.equal(model.head(features_of(model)(batch)), model(batch))
-    save_model(model, spec, tmp_path)
+    save_model(Net(model=model, spec=spec), tmp_path)
     assert json.loads((tmp_path / "model.json").read_text())["front"] == [["flip", 1.0], ["noise", 0.1], ["bits", 3.0]]
-    loaded, again = load_model(tmp_path)
+    kept = load_model(tmp_path)
+    loaded, again = kept.model, kept.spec
     assert again == spec
     assert hash(again) == hash(spec)
     assert all(p.requires_grad and not p.is_meta for p in loaded.parameters())
@@ -214,8 +216,8 @@ def test_a_front_can_stand_before_a_users_own_model(tmp_path: Path) -> None:
     spec = ModelSpec(name=CUSTOM, input_shape=(1, 6, 6), classes=3, front=(("downscale", 0.5),))
     model = spec.build(seed=0, factory=factory).eval()
     assert isinstance(model, Fronted)
-    save_model(model, spec, tmp_path)
-    loaded, _ = load_model(tmp_path, factory=factory)
+    save_model(Net(model=model, spec=spec), tmp_path)
+    loaded = load_model(tmp_path, factories=[factory]).model
     batch = images(4, (1, 6, 6))
     with torch.no_grad():
         assert torch.equal(loaded(batch), model.model(shrink(batch, 0.5)))
@@ -304,7 +306,7 @@ def test_only_images_have_a_front() -> None:
 )  # fmt: skip
 def test_a_strangers_front_is_looked_at(front: Any, tmp_path: Path) -> None:
     spec = described((("noise", 0.1),))
-    save_model(spec.build(seed=0), spec, tmp_path)
+    save_model(Net(model=spec.build(seed=0), spec=spec), tmp_path)
     path = tmp_path / "model.json"
     record = json.loads(path.read_text())
     path.write_text(json.dumps(record | {"front": front}))
@@ -314,7 +316,7 @@ def test_a_strangers_front_is_looked_at(front: Any, tmp_path: Path) -> None:
 
 def test_weights_of_a_plain_model_do_not_fit_a_fronted_one(tmp_path: Path) -> None:
     spec = described()
-    save_model(spec.build(seed=0), spec, tmp_path)
+    save_model(Net(model=spec.build(seed=0), spec=spec), tmp_path)
     path = tmp_path / "model.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"front": [["flip", 1]]}))
     with pytest.raises(BadArtifact, match="mixes two models"):

@@ -24,6 +24,7 @@ from heirmark.models import (
     MODELS,
     HasFeatures,
     ModelSpec,
+    Net,
     build,
     factory_of,
     features_of,
@@ -362,7 +363,7 @@ def stored(folder: Path, text: str = "naivenet:width=3,hidden=6,batch_norm=true"
     spec = specify(text, input_shape=(1, 16, 16), classes=4)
     model = spec.build(seed=0)
     model(images(8, (1, 16, 16)))  # moves the running statistics off their start
-    save_model(model, spec, folder)
+    save_model(Net(model=model, spec=spec), folder)
     return model, spec
 
 
@@ -374,8 +375,9 @@ def test_a_model_comes_back_bit_for_bit(name: str, tmp_path: Path, unchanged_glo
     model(images(8, shape))
     model.requires_grad_(False)
     with unchanged_globals():
-        save_model(model, spec, tmp_path / "deep" / "folder")
-        loaded, found = load_model(tmp_path / "deep" / "folder")
+        save_model(Net(model=model, spec=spec), tmp_path / "deep" / "folder")
+        kept = load_model(tmp_path / "deep" / "folder")
+        loaded, found = kept.model, kept.spec
     assert found == spec == load_spec(tmp_path / "deep" / "folder")
     assert same_state(model, loaded)
     assert not any(part.training for part in loaded.modules())
@@ -401,7 +403,7 @@ def test_weights_of_another_width_are_converted(dtype: torch.dtype, tmp_path: Pa
     change_weights(
         tmp_path, lambda weights: {n: w.to(dtype) if w.is_floating_point() else w for n, w in weights.items()}
     )
-    loaded, _ = load_model(tmp_path)
+    loaded = load_model(tmp_path).model
     for name, tensor in loaded.state_dict().items():
         assert tensor.dtype == model.state_dict()[name].dtype
         torch.testing.assert_close(tensor, model.state_dict()[name].to(dtype).to(tensor.dtype))
@@ -410,21 +412,28 @@ def test_weights_of_another_width_are_converted(dtype: torch.dtype, tmp_path: Pa
 def test_a_custom_model_is_loaded_by_its_factory_only(tmp_path: Path) -> None:
     spec = specify(perceptron, input_shape=(1, 6, 6), classes=3)
     model = spec.build(seed=1, factory=perceptron)
-    save_model(model, spec, tmp_path)
-    with pytest.raises(BadConfig, match="custom model: give the factory"):
+    save_model(Net(model=model, spec=spec), tmp_path)
+    with pytest.raises(BadConfig, match="custom model: name the factory"):
         load_model(tmp_path)
-    loaded, found = load_model(tmp_path, factory=perceptron)
+    kept = load_model(tmp_path, factories=[perceptron])
+    loaded, found = kept.model, kept.spec
     assert found == spec
     assert same_state(model, loaded)
     with pytest.raises(BadArtifact, match="do not fit"):
         load_model(
-            tmp_path, factory=lambda spec: nn.Sequential(nn.Flatten(), nn.Linear(36, 5), nn.Linear(5, spec.classes))
+            tmp_path,
+            factories=[lambda spec: nn.Sequential(nn.Flatten(), nn.Linear(36, 5), nn.Linear(5, spec.classes))],
         )
+    assert found.factory.endswith(":perceptron")
+    with pytest.raises(BadConfig, match=r"it was made by .*:perceptron"):
+        load_model(tmp_path, factories=[refusing, refusing])
+    again = load_model(tmp_path, factories=[refusing, perceptron])
+    assert same_state(model, again.model)
 
 
 def test_a_factory_is_not_asked_for_a_built_in_name(tmp_path: Path) -> None:
     model, _ = stored(tmp_path)
-    assert same_state(model, load_model(tmp_path, factory=refusing)[0])
+    assert same_state(model, load_model(tmp_path, factories=[refusing]).model)
 
 
 # ---------------------------------------------------------------- a stranger's folder
@@ -587,7 +596,8 @@ def test_truncated_and_flipped_files_are_refused_or_harmless(data: st.DataObject
     else:
         file.write_bytes(whole[:place] + bytes([data.draw(st.integers(0, 255))]) + whole[place + 1 :])
     try:
-        loaded, found = load_model(tmp_path)
+        kept = load_model(tmp_path)
+        loaded, found = kept.model, kept.spec
     except BadArtifact:
         return
     assert all(bool(torch.isfinite(tensor).all()) for tensor in loaded.state_dict().values())

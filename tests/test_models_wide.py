@@ -20,7 +20,7 @@ from torch.func import functional_call, jvp
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from heirmark.errors import BadArtifact, BadConfig, ShapeMismatch
-from heirmark.models import MODELS, build, specify
+from heirmark.models import MODELS, Net, build, specify
 from heirmark.models.from_timm import TimmNet
 from heirmark.models.googlenet import STAGES, Inception
 from heirmark.models.inner import layers_of
@@ -421,7 +421,7 @@ def test_what_cannot_be_built_is_refused_in_words(text: str, words: str) -> None
 )
 def test_a_monstrous_description_costs_nothing(name: str, options: dict[str, Any], tmp_path: Path) -> None:
     spec = specify("naivenet:width=2,hidden=4", input_shape=(1, 16, 16), classes=4)
-    save_model(spec.build(seed=0), spec, tmp_path)
+    save_model(Net(model=spec.build(seed=0), spec=spec), tmp_path)
     path = tmp_path / "model.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "name": name, "options": options}))
     start = time.perf_counter()
@@ -436,7 +436,7 @@ def test_a_vit_is_not_asked_for_more_patches_than_memory_may_hold(tmp_path: Path
     with pytest.raises(BadConfig, match="4160 patches, more than 4096: raise patch"):
         specify(tiny, input_shape=(1, 64, 65), classes=2).build(seed=0)
     spec = specify(tiny, input_shape=(1, 16, 16), classes=2)
-    save_model(spec.build(seed=0), spec, tmp_path)
+    save_model(Net(model=spec.build(seed=0), spec=spec), tmp_path)
     path = tmp_path / "model.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "input_shape": [1, 1 << 20, 1 << 20]}))
     with pytest.raises(BadArtifact, match="cannot be built"):
@@ -515,9 +515,10 @@ def test_a_net_of_timm_is_stored_like_any_other(tmp_path: Path, timm_says: Calla
     spec = specify("densenet161", input_shape=(3, 32, 32), classes=4)
     model = spec.build(seed=1)
     model(images(4, (3, 32, 32)))
-    save_model(model, spec, tmp_path / "model")
+    save_model(Net(model=model, spec=spec), tmp_path / "model")
     del sys.modules["timm"]  # as in a fresh process: imported while a model is built without memory
-    loaded, found = load_model(tmp_path / "model")
+    kept = load_model(tmp_path / "model")
+    loaded, found = kept.model, kept.spec
     assert found == spec
     assert sys.modules["timm"].COMPUTED == [1.0, 1.0, 1.0]
     with torch.no_grad():
@@ -549,7 +550,7 @@ def test_without_timm_the_remedy_is_named(
         with pytest.raises(BadConfig, match=rf"{words}.*pip install heirmark\[timm\]"):
             build("efficientnet-b0", input_shape=(3, 32, 32), classes=4)
     spec = specify("efficientnet-b0", input_shape=(3, 32, 32), classes=4)
-    save_model(nn.Linear(1, 1), spec, tmp_path / "model")
+    save_model(Net(model=nn.Linear(1, 1), spec=spec), tmp_path / "model")
     with pytest.raises(BadConfig, match=r"pip install heirmark\[timm\]"):
         load_model(tmp_path / "model")
 

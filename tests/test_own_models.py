@@ -24,7 +24,7 @@ from heirmark.key import Key, make_key
 from heirmark.layout import are_probabilities, entry_of
 from heirmark.methods import METHODS, T2S, Content, FeatureSharing, Unmarked, Vanilla
 from heirmark.methods.base import settle
-from heirmark.models import CUSTOM, ModelSpec
+from heirmark.models import CUSTOM, ModelSpec, Net
 from heirmark.models.front import Fronted
 from heirmark.models.storage import load_model, save_model
 from heirmark.pipeline import Store
@@ -192,15 +192,16 @@ def test_such_a_model_is_marked_stored_altered_and_inspected(tiny_task: Task, cp
         model=viewing, trigger=PATCH, triggers=20, key_size=20, pretraining=RECIPE, trigger_batch=8, rehearsal=REHEARSAL
     )
     marked = method(tiny_task, seed=0, runtime=cpu, clean=Viewing())
-    save_model(marked.model, marked.spec, tmp_path)
-    loaded, spec = load_model(tmp_path, factory=viewing)
+    save_model(marked.net, tmp_path)
+    kept = load_model(tmp_path, factories=[viewing])
+    loaded, spec = kept.model, kept.spec
     assert torch.equal(predict(loaded, images(), runtime=cpu), predict(marked.model, images(), runtime=cpu))
     raw = Viewing().eval()
     raw.load_state_dict(loaded.state_dict())
-    assert Pruning(rate=0.5)(raw, spec, tiny_task.adversary, seed=0, runtime=cpu).spec == spec
+    assert Pruning(rate=0.5)(Net(model=raw, spec=spec), tiny_task.adversary, seed=0, runtime=cpu).spec == spec
     few = {"classes": (0, 1, 2), "steps": 2, "samples": 12}
     for inspection in (NeuralCleanse(**few), ABS(seeds=1, candidates=1, steps=2)):  # type: ignore[arg-type]
-        assert len(inspection(raw, spec, tiny_task.adversary, seed=0, runtime=cpu).scores) == CLASSES
+        assert len(inspection(Net(model=raw, spec=spec), tiny_task.adversary, seed=0, runtime=cpu).scores) == CLASSES
     assert entry_of(raw) is None, "what is the caller's stays as it is"
 
 
@@ -261,8 +262,8 @@ def test_factories_of_all_kinds_give_models_that_can_be_marked(
     model = SPEC.build(seed=0, factory=factory)
     assert not isinstance(model, nn.DataParallel)
     assert not any(name.startswith(("module.", "_orig_mod.")) for name in model.state_dict())
-    save_model(model, SPEC, tmp_path)
-    loaded, _ = load_model(tmp_path, factory=factory)
+    save_model(Net(model=model, spec=SPEC), tmp_path)
+    loaded = load_model(tmp_path, factories=[factory]).model
     batch = images()
     before = batch.clone()
     with torch.no_grad():
@@ -515,7 +516,7 @@ def test_a_class_that_a_calibrator_would_draw_may_be_empty(tiny_task: Task, cpu:
         Unmarked(model=viewing, pretraining=RECIPE, trigger=stamp, key_size=20)(task, seed=seed, runtime=cpu)
     with pytest.raises(BadData, match="no image of class 3"):
         preflight(Content(model=viewing, pretraining=RECIPE, trigger=stamp), task, seed=seed, runtime=cpu)
-    context = Context(task=task, runtime=cpu, factory=viewing)
+    context = Context(task=task, runtime=cpu, factories=(viewing,))
     stage = train_stage(Unmarked(model=viewing, pretraining=RECIPE, trigger=stamp), context, seed=seed)
     assert stage.identity == train_stage(Unmarked(model=viewing, pretraining=RECIPE), context, seed=seed).identity
     assert (Store(tmp_path).get(stage, context).folder / "model.safetensors").is_file()

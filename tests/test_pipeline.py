@@ -24,7 +24,7 @@ from heirmark.console import Bars, error_line, show
 from heirmark.data import load_task
 from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, ShapeMismatch
 from heirmark.methods import Unmarked, Vanilla
-from heirmark.models import ModelSpec
+from heirmark.models import ModelSpec, Net
 from heirmark.models.storage import load_spec, save_model
 from heirmark.pipeline import Event, Store
 from heirmark.pipeline.attack_jobs import steal_job
@@ -90,6 +90,7 @@ def test_identity_covers_data_name_precision_and_the_users_code_but_no_progress(
     same = [
         Context(task=own_code.make_task(), runtime=CPU),
         Context(task=task, runtime=replace(CPU, progress=print)),
+        Context(task=task, runtime=CPU, factories=(own_code.make_net,)),  # a model's own is in the method
     ]
     others = [
         Context(task=own_code.make_other_task(), runtime=CPU),
@@ -101,11 +102,11 @@ def test_identity_covers_data_name_precision_and_the_users_code_but_no_progress(
             for part in (task.owner, task.test)
         ),
         Context(task=task, runtime=replace(CPU, precision="bfloat16")),
-        Context(task=task, runtime=CPU, factory=own_code.make_net),
-        Context(task=task, runtime=CPU, factory=own_code.make_wide_net),
     ]
     assert {stage_name(context) for context in same} == {stage_name(base)}
     assert len({stage_name(context) for context in [base, *others]}) == 1 + len(others)
+    own = [replace(VANILLA, model=factory) for factory in (own_code.make_net, own_code.make_wide_net)]
+    assert len({embed_stage(method, base, seed=0).name for method in (VANILLA, *own)}) == 3
 
 
 def test_one_pixel_makes_another_stage(task: Task) -> None:
@@ -116,7 +117,7 @@ def test_one_pixel_makes_another_stage(task: Task) -> None:
 
 
 def model_in(folder: Path, spec: ModelSpec, net: nn.Module | None = None) -> Path:
-    save_model(spec.build(seed=0) if net is None else net, spec, folder)
+    save_model(Net(model=spec.build(seed=0) if net is None else net, spec=spec), folder)
     return folder
 
 

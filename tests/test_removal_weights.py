@@ -18,7 +18,7 @@ from heirmark.attacks.removal.pruning import Pruning
 from heirmark.attacks.removal.quantisation import Quantisation, quantise
 from heirmark.attacks.removal.weights import weights_of
 from heirmark.errors import BadConfig
-from heirmark.models import CUSTOM, ModelSpec, build
+from heirmark.models import CUSTOM, ModelSpec, Net, build
 from heirmark.models.storage import load_model, save_model
 from heirmark.runtime import seeded
 from heirmark.task import Split
@@ -35,7 +35,7 @@ def split_of(shape: tuple[int, ...]) -> Split:
 
 
 def applied(attack: Pruning | Quantisation, model: nn.Module, spec: ModelSpec = SPEC) -> nn.Module:
-    return attack(model, spec, split_of(spec.input_shape), seed=0).model
+    return attack(Net(model=model, spec=spec), split_of(spec.input_shape), seed=0).model
 
 
 def share_of_zeros(model: nn.Module) -> tuple[int, int]:
@@ -366,8 +366,8 @@ def test_of_parametrised_weights_those_are_quantised_that_the_net_works_with(nam
 def test_a_parametrised_net_that_was_pruned_is_loaded_from_its_factory(name: str, tmp_path: Path) -> None:
     model = normed(NORMED[name])
     pruned = applied(Pruning(rate=0.6), model)
-    save_model(pruned, SPEC, tmp_path)
-    loaded, _ = load_model(tmp_path, factory=lambda spec: Normed(NORMED[name]))
+    save_model(Net(model=pruned, spec=SPEC), tmp_path)
+    loaded = load_model(tmp_path, factories=[lambda spec: Normed(NORMED[name])]).model
     inputs = split_of(SHAPE).inputs
     assert torch.equal(loaded(inputs), pruned(inputs))
     assert share_of_zeros(loaded) == share_of_zeros(pruned)

@@ -20,7 +20,7 @@ from heirmark.attacks.extraction.learning import learn
 from heirmark.augmenting import augment
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.layout import channels_last
-from heirmark.models import build, specify
+from heirmark.models import Net, build, specify
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.samples import Samples, ShuffledIndex
 from heirmark.space import decode
@@ -467,7 +467,7 @@ def test_all_losses_go_through_one_loop(tiny_task: Task, cpu: Runtime) -> None:
     recipe = Recipe(epochs=2, batch_size=32, learning_rate=0.01, optimizer="adam", augment="crop-flip")
     spec = specify("naivenet:hidden=16,width=4", input_shape=tiny_task.input_shape, classes=6)
     distilled = DistillTo(model="naivenet:hidden=16,width=4", with_labels=1.0, recipe=recipe)
-    third = distilled(net(tiny_task), spec, data, seed=9, runtime=cpu).model
+    third = distilled(Net(model=net(tiny_task), spec=spec), data, seed=9, runtime=cpu).model
     first, second = (spec.build(seed=derive_seed(9, "student")) for _ in range(2))
     options: dict[str, Any] = {"recipe": recipe, "seed": derive_seed(9, "distillation"), "runtime": cpu}
     assert fit(first, data.inputs, data.labels, **options) == learn(

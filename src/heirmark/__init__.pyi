@@ -11,7 +11,6 @@ from heirmark.attacks import REMOVALS as REMOVALS
 from heirmark.attacks import SCREENINGS as SCREENINGS
 from heirmark.attacks import ActiveThief as ActiveThief
 from heirmark.attacks import AdaptiveUnlearning as AdaptiveUnlearning
-from heirmark.attacks import Altered as Altered
 from heirmark.attacks import CompositeScreen as CompositeScreen
 from heirmark.attacks import Distillation as Distillation
 from heirmark.attacks import DistillTo as DistillTo
@@ -29,7 +28,6 @@ from heirmark.attacks import Overwriting as Overwriting
 from heirmark.attacks import Preprocessing as Preprocessing
 from heirmark.attacks import Pruning as Pruning
 from heirmark.attacks import Quantisation as Quantisation
-from heirmark.attacks import Stolen as Stolen
 from heirmark.attacks import Transfer as Transfer
 from heirmark.blackbox import Answers as Answers
 from heirmark.blackbox import BlackBox as BlackBox
@@ -63,6 +61,7 @@ from heirmark.methods import Vanilla as Vanilla
 from heirmark.methods import Watermark as Watermark
 from heirmark.models import MODELS as MODELS
 from heirmark.models import ModelSpec as ModelSpec
+from heirmark.models import Net as Net
 from heirmark.models import build as build
 from heirmark.models.storage import load_model as load_model
 from heirmark.models.storage import save_model as save_model

@@ -40,7 +40,7 @@ from heirmark.attacks import (
 )
 from heirmark.attacks.composites import KINDS
 from heirmark.errors import BadConfig, BadData
-from heirmark.models import ModelSpec, specify
+from heirmark.models import ModelSpec, Net, specify
 from heirmark.runtime import Runtime
 from heirmark.space import decode
 from heirmark.task import Split, Task
@@ -112,7 +112,9 @@ def results(tiny_task: Task, model: nn.Module, spec: ModelSpec, cpu: Runtime) ->
 
     def run(name: str, variant: str) -> Any:
         if (name, variant) not in kept:
-            kept[name, variant] = CONFIGS[name][variant](model, spec, tiny_task.adversary, seed=SEED, runtime=cpu)
+            kept[name, variant] = CONFIGS[name][variant](
+                Net(model=model, spec=spec), tiny_task.adversary, seed=SEED, runtime=cpu
+            )
         return kept[name, variant]
 
     return run
@@ -164,7 +166,7 @@ def test_every_setting_can_be_given_as_text_and_has_a_help(config: Any, settings
 
 @pytest.mark.parametrize("name", EVERYTHING)
 def test_an_attack_has_no_way_to_be_given_a_key(name: str) -> None:
-    check_accepts(EVERYTHING[name], ["model", "spec", "data"], ["seed", "runtime"])
+    check_accepts(EVERYTHING[name], ["net", "data"], ["seed", "runtime"])
 
 
 # ---------------------------------------------------------------- the result
@@ -234,7 +236,7 @@ def test_one_seed_gives_one_result_and_leaves_no_trace(
     try:
         stir()
         with unchanged_globals():
-            second = config(model, spec, data, seed=SEED, runtime=cpu)
+            second = config(Net(model=model, spec=spec), data, seed=SEED, runtime=cpu)
             answer = told(second, queries)
         assert state(model) == before
     finally:
@@ -248,7 +250,7 @@ def test_one_seed_gives_one_result_and_leaves_no_trace(
 def test_what_is_no_seed_is_refused(
     config: Any, model: nn.Module, spec: ModelSpec, tiny_task: Task, cpu: Runtime
 ) -> None:
-    check_seeds(lambda seed: config(model, spec, tiny_task.adversary, seed=seed, runtime=cpu))
+    check_seeds(lambda seed: config(Net(model=model, spec=spec), tiny_task.adversary, seed=seed, runtime=cpu))
 
 
 def test_another_seed_gives_another_result(
@@ -259,7 +261,7 @@ def test_another_seed_gives_another_result(
         pytest.skip("fitted to all examples, whatever the seed")
     noise = torch.rand(300, *tiny_task.input_shape, generator=torch.Generator().manual_seed(0))
     queries = torch.cat([tiny_task.test.floats() * (1 - mix) + mix * noise[:120] for mix in (0.0, 0.1, 0.2, 0.3, 0.5)])
-    other = [config(model, spec, tiny_task.adversary, seed=SEED + n, runtime=cpu) for n in (1, 2)]
+    other = [config(Net(model=model, spec=spec), tiny_task.adversary, seed=SEED + n, runtime=cpu) for n in (1, 2)]
     assert any(told(one, queries) != told(results(*case), queries) for one in other)
 
 
@@ -269,7 +271,7 @@ def test_a_screening_does_not_look_at_labels(
 ) -> None:
     data, (variant, config) = tiny_task.adversary, next(iter(CONFIGS[name].items()))
     blind = Split(inputs=data.inputs, labels=torch.zeros_like(data.labels))
-    screen = config(model, spec, blind, seed=SEED, runtime=cpu)
+    screen = config(Net(model=model, spec=spec), blind, seed=SEED, runtime=cpu)
     assert told(screen, tiny_task.test.inputs) == told(results(name, variant), tiny_task.test.inputs)
 
 
@@ -279,7 +281,7 @@ def test_an_inspection_takes_float_images_as_well(
 ) -> None:
     data, (variant, config) = tiny_task.adversary, next(iter(CONFIGS[name].items()))
     floats = Split(inputs=data.floats(), labels=data.labels)
-    found = config(model, spec, floats, seed=SEED, runtime=cpu)
+    found = config(Net(model=model, spec=spec), floats, seed=SEED, runtime=cpu)
     assert told(found, data.inputs) == told(results(name, variant), data.inputs)
 
 
@@ -292,7 +294,7 @@ def test_rows_of_numbers_are_refused_or_served(name: str, cpu: Runtime) -> None:
     config = next(iter(CONFIGS[name].values()))
     refusal: Exception | None = None
     try:
-        config(net, spec, rows, seed=0, runtime=cpu)
+        config(Net(model=net, spec=spec), rows, seed=0, runtime=cpu)
     except (BadConfig, BadData) as error:
         refusal = error
     assert refusal is None or ":" in str(refusal), "the message names no remedy"

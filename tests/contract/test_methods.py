@@ -379,8 +379,8 @@ def test_a_result_is_whole(marked: Marked, tiny_task: Task, cpu: Runtime, tmp_pa
     assert logits.shape == (120, 6)
     assert bool(torch.isfinite(logits).all())
     assert marked.model.state_dict().keys() == marked.spec.build(seed=0).state_dict().keys()
-    save_model(marked.model, marked.spec, tmp_path / "model")
-    loaded, _ = load_model(tmp_path / "model")
+    save_model(marked.net, tmp_path / "model")
+    loaded = load_model(tmp_path / "model").model
     assert torch.equal(predict(loaded, tiny_task.test.inputs, runtime=cpu), logits)
     marked.key.save(tmp_path / "key")
     assert Key.load(tmp_path / "key").commitment == marked.key.commitment

@@ -35,7 +35,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from heirmark.asking import predict
-from heirmark.attacks import REMOVALS, Altered
+from heirmark.attacks import REMOVALS
 from heirmark.attacks.composites import KINDS, compose
 from heirmark.attacks.removal.adaptive import AdaptiveUnlearning
 from heirmark.attacks.removal.distillation import DistillTo, distillation_loss
@@ -44,7 +44,7 @@ from heirmark.attacks.removal.fine_tuning import FineTuning
 from heirmark.attacks.removal.int8 import Int8, OnnxModel, to_onnx
 from heirmark.attacks.removal.mislabelled_mixes import MislabelledMixes
 from heirmark.attacks.removal.overwriting import Overwriting
-from heirmark.attacks.removal.parts import altered, fresh_head, reinitialise
+from heirmark.attacks.removal.parts import finish, fresh_head, reinitialise
 from heirmark.attacks.removal.preprocessing import Preprocessing
 from heirmark.attacks.removal.pruning import Pruning
 from heirmark.attacks.removal.quantisation import Quantisation, quantise
@@ -52,7 +52,7 @@ from heirmark.attacks.removal.transfer import Transfer, quarter_turns
 from heirmark.attacks.removal.weights import weights_of
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.methods.nets import train_clean
-from heirmark.models import CUSTOM, ModelSpec, build
+from heirmark.models import CUSTOM, ModelSpec, Net, build
 from heirmark.models.front import Fronted
 from heirmark.models.storage import load_model, save_model
 from heirmark.runtime import Runtime
@@ -113,7 +113,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 # What draws nothing at random in any of its results.
 SEEDLESS = {"pruning", "quantisation", "preprocessing"}
 SEED = 3
-Runs = Callable[[str, str], Altered]
+Runs = Callable[[str, str], Net]
 
 
 def need_onnx() -> Any:
@@ -149,11 +149,13 @@ def held(tiny_task: Task, cpu: Runtime) -> nn.Module:
 @pytest.fixture(scope="module")
 def runs(tiny_task: Task, cpu: Runtime, held: nn.Module, spec: ModelSpec) -> Runs:
     """Runs a configuration once and keeps the result, which no test may change."""
-    kept: dict[tuple[str, str], Altered] = {}
+    kept: dict[tuple[str, str], Net] = {}
 
-    def run(name: str, variant: str) -> Altered:
+    def run(name: str, variant: str) -> Net:
         if (name, variant) not in kept:
-            kept[name, variant] = CONFIGS[name][variant](held, spec, tiny_task.adversary, seed=SEED, runtime=cpu)
+            kept[name, variant] = CONFIGS[name][variant](
+                Net(model=held, spec=spec), tiny_task.adversary, seed=SEED, runtime=cpu
+            )
         return kept[name, variant]
 
     return run
@@ -188,7 +190,7 @@ def test_every_setting_can_be_given_as_text_and_has_a_help(config: Any, settings
 
 @pytest.mark.parametrize("name", REMOVALS)
 def test_an_attack_has_no_way_to_be_given_a_key(name: str) -> None:
-    check_accepts(REMOVALS[name], ["model", "spec", "data"], ["other", "seed", "runtime"])
+    check_accepts(REMOVALS[name], ["net", "data"], ["other", "seed", "runtime"])
     accepted = inspect.signature(REMOVALS[name]()).parameters
     assert accepted["other"].default is None
     assert accepted["runtime"].default is None
@@ -246,8 +248,9 @@ def test_a_mild_attack_leaves_a_model_that_works_and_can_be_kept(
     if result.onnx is not None:
         assert predict(OnnxModel(result.onnx), tiny_task.test.inputs, runtime=cpu).equal(said)
         return
-    save_model(result.model, result.spec, tmp_path)
-    loaded, read = load_model(tmp_path)
+    save_model(result, tmp_path)
+    kept = load_model(tmp_path)
+    loaded, read = kept.model, kept.spec
     assert read == result.spec
     assert content(loaded) == content(result.model)
     assert predict(loaded, tiny_task.test.inputs, runtime=cpu).equal(said)
@@ -264,7 +267,7 @@ def test_one_seed_gives_one_result_and_leaves_no_trace(
     try:
         stir()
         with unchanged_globals():
-            second = config(held, spec, data, seed=SEED, runtime=cpu)
+            second = config(Net(model=held, spec=spec), data, seed=SEED, runtime=cpu)
         assert all(part.training for part in held.modules()), "the given model's mode was changed"
     finally:
         held.eval()
@@ -275,7 +278,7 @@ def test_one_seed_gives_one_result_and_leaves_no_trace(
     assert all(p.requires_grad for p in held.parameters())
     assert torch.equal(data.inputs, given_inputs)
     assert torch.equal(data.labels, given_labels)
-    other = config(held, spec, data, seed=SEED + 1, runtime=cpu)
+    other = config(Net(model=held, spec=spec), data, seed=SEED + 1, runtime=cpu)
     assert (content(other.model) == content(first.model)) == (case[0] in SEEDLESS)
 
 
@@ -301,13 +304,13 @@ def test_examples_of_another_task_are_refused(
     many = Split(inputs=data.inputs, labels=data.labels + 1)
     for foreign in (wide, many):
         with pytest.raises(ShapeMismatch, match="give examples of the model's own task"):
-            config(held, spec, foreign, seed=SEED, runtime=cpu)
+            config(Net(model=held, spec=spec), foreign, seed=SEED, runtime=cpu)
 
 
 def test_what_is_no_seed_is_refused(
     config: Any, held: nn.Module, spec: ModelSpec, tiny_task: Task, cpu: Runtime
 ) -> None:
-    check_seeds(lambda seed: config(held, spec, tiny_task.adversary, seed=seed, runtime=cpu))
+    check_seeds(lambda seed: config(Net(model=held, spec=spec), tiny_task.adversary, seed=seed, runtime=cpu))
 
 
 class Headless(nn.Module):
@@ -330,9 +333,9 @@ def test_any_module_will_do_where_no_head_is_needed(config: Any, tiny_task: Task
     small = tiny_task.adversary.subset(torch.arange(64))
     if needs_head:
         with pytest.raises(BadConfig, match=r"Headless has no layer called .head"):
-            config(model, spec, small, seed=SEED, runtime=cpu)
+            config(Net(model=model, spec=spec), small, seed=SEED, runtime=cpu)
         return
-    result = config(model, spec, small, seed=SEED, runtime=cpu)
+    result = config(Net(model=model, spec=spec), small, seed=SEED, runtime=cpu)
     assert predict(result.model, small.inputs, runtime=cpu).shape == (64, 6)
     if not isinstance(config, DistillTo):
         assert not any(p.requires_grad for p in result.model.parameters())
@@ -363,7 +366,7 @@ def test_a_last_layer_is_forgotten_only_where_it_should_be(
     still = dataclasses.replace(RECIPE, epochs=0)
     for kind, names in (("ftal", set()), ("ftll", set()), ("rtal", {"head.weight", "head.bias"})):
         attack = FineTuning(kind=kind, recipe=still)
-        result = attack(held, spec, tiny_task.adversary, seed=SEED, runtime=cpu)
+        result = attack(Net(model=held, spec=spec), tiny_task.adversary, seed=SEED, runtime=cpu)
         assert changed(held, result.model) == names
 
 
@@ -403,7 +406,9 @@ def test_a_head_that_is_a_property_is_changed_where_it_is(tiny_task: Task, cpu: 
     net = Named()
     spec = ModelSpec(name=CUSTOM, input_shape=tiny_task.input_shape, classes=6)
     idle = dataclasses.replace(RECIPE, epochs=0)
-    result = Transfer(recipe=idle, head_recipe=idle)(net, spec, tiny_task.adversary, seed=0, runtime=cpu)
+    result = Transfer(recipe=idle, head_recipe=idle)(
+        Net(model=net, spec=spec), tiny_task.adversary, seed=0, runtime=cpu
+    )
     assert result.model.state_dict().keys() == net.state_dict().keys()
     assert not torch.equal(result.model.fc.weight, net.fc.weight)  # type: ignore[union-attr, arg-type]
 
@@ -419,7 +424,7 @@ class Computed(Named):
 def test_a_head_that_is_computed_is_not_silently_kept(tiny_task: Task, cpu: Runtime) -> None:
     spec = ModelSpec(name=CUSTOM, input_shape=tiny_task.input_shape, classes=6)
     with pytest.raises(BadConfig, match=r"the .head of Computed is none of its parts.* make it one in __init__"):
-        Transfer(recipe=RECIPE)(Computed(), spec, tiny_task.adversary, seed=0, runtime=cpu)
+        Transfer(recipe=RECIPE)(Net(model=Computed(), spec=spec), tiny_task.adversary, seed=0, runtime=cpu)
 
 
 @pytest.mark.gpu
@@ -438,7 +443,7 @@ def test_nothing_to_train_is_refused(tiny_task: Task, cpu: Runtime) -> None:
 
     spec = ModelSpec(name=CUSTOM, input_shape=tiny_task.input_shape, classes=6)
     with pytest.raises(BadConfig, match="has no weights that could be trained"):
-        FineTuning(recipe=GENTLE)(Nothing(), spec, tiny_task.adversary, seed=0, runtime=cpu)
+        FineTuning(recipe=GENTLE)(Net(model=Nothing(), spec=spec), tiny_task.adversary, seed=0, runtime=cpu)
 
 
 def test_what_knows_no_fresh_start_is_refused() -> None:
@@ -454,7 +459,7 @@ def test_what_knows_no_fresh_start_is_refused() -> None:
 def test_flags_of_gradients_are_those_of_the_given_model(spec: ModelSpec) -> None:
     like = spec.build(seed=0)
     like.get_parameter("head.bias").requires_grad_(False)
-    result = altered(copy.deepcopy(like).requires_grad_(True).train(), spec, like=like)
+    result = finish(copy.deepcopy(like).requires_grad_(True).train(), Net(model=like, spec=spec))
     assert [name for name, p in result.model.named_parameters() if not p.requires_grad] == ["head.bias"]
     assert not result.model.training
 
@@ -471,7 +476,7 @@ def zeros(model: nn.Module) -> tuple[int, int]:
 def test_the_pruned_share_is_exact_and_the_smallest_go(
     rate: float, held: nn.Module, spec: ModelSpec, tiny_task: Task, cpu: Runtime
 ) -> None:
-    pruned = Pruning(rate=rate)(held, spec, tiny_task.adversary, seed=0, runtime=cpu).model
+    pruned = Pruning(rate=rate)(Net(model=held, spec=spec), tiny_task.adversary, seed=0, runtime=cpu).model
     none, total = zeros(pruned)
     assert none == round(rate * total)
     kept, gone = [], []
@@ -490,7 +495,7 @@ def test_pruning_by_layer_takes_the_same_share_of_each(
     held: nn.Module, spec: ModelSpec, tiny_task: Task, cpu: Runtime
 ) -> None:
     attack = Pruning(rate=0.4, kind="layer-magnitude")
-    pruned = attack(held, spec, tiny_task.adversary, seed=0, runtime=cpu).model
+    pruned = attack(Net(model=held, spec=spec), tiny_task.adversary, seed=0, runtime=cpu).model
     for weight in weights_of(pruned):
         assert int((weight.values == 0).sum()) == round(0.4 * weight.values.numel())
 
@@ -506,7 +511,7 @@ def test_cut_channels_stay_dead(name: str, options: dict[str, Any], tiny_task: T
     data = tiny_task.adversary.subset(torch.arange(96))
     model = spec.build(seed=0).eval()
     attack = FinePruning(rate=0.5, recipe=dataclasses.replace(GENTLE, batch_size=24))
-    cut = attack(model, spec, data, seed=SEED, runtime=cpu).model
+    cut = attack(Net(model=model, spec=spec), data, seed=SEED, runtime=cpu).model
     layers = last_convolution(cut, data.inputs[:2], runtime=cpu)
     weight = layers[0].get_parameter("weight").detach()
     dead = (weight.flatten(1) == 0).all(1)
@@ -542,7 +547,7 @@ def test_a_tolerance_cuts_as_long_as_accuracy_holds(
     data = tiny_task.adversary
 
     def cut(tolerance: float) -> tuple[int, float]:
-        result = FinePruning(tolerance=tolerance, recipe=still)(held, spec, data, seed=0, runtime=cpu)
+        result = FinePruning(tolerance=tolerance, recipe=still)(Net(model=held, spec=spec), data, seed=0, runtime=cpu)
         weight = last_convolution(result.model, data.inputs[:2], runtime=cpu)[0].get_parameter("weight")
         return int((weight.flatten(1) == 0).all(1).sum()), accuracy(result.model, data, runtime=cpu)
 
@@ -576,7 +581,7 @@ def test_quantised_weights_are_on_a_grid_and_near(bits: int, symmetric: bool, ro
 
 @pytest.mark.parametrize("per", ["tensor", "channel"])
 def test_one_bit_leaves_two_values(per: str, held: nn.Module, spec: ModelSpec, tiny_task: Task, cpu: Runtime) -> None:
-    model = Quantisation(bits=1, per=per)(held, spec, tiny_task.adversary, seed=0, runtime=cpu).model
+    model = Quantisation(bits=1, per=per)(Net(model=held, spec=spec), tiny_task.adversary, seed=0, runtime=cpu).model
     for old, new in zip(weights_of(held), weights_of(model), strict=True):
         before, after = old.values, new.values
         rows = after if per == "channel" else after[None]
@@ -594,7 +599,7 @@ def test_a_scale_a_channel_is_no_worse_than_one_a_tensor(
     errors = {}
     for per in ("tensor", "channel"):
         attack = Quantisation(bits=bits, per=per, symmetric=symmetric)
-        model = attack(held, spec, tiny_task.adversary, seed=0, runtime=cpu).model
+        model = attack(Net(model=held, spec=spec), tiny_task.adversary, seed=0, runtime=cpu).model
         pairs = zip(weights_of(held), weights_of(model), strict=True)
         errors[per] = sum(float((old.values - new.values).square().sum()) for old, new in pairs)
     assert 0 < errors["channel"] <= errors["tensor"]
@@ -607,7 +612,7 @@ def test_more_bits_are_nearer_and_sixteen_change_next_to_nothing(
     wanted = predict(held, tiny_task.test.inputs, runtime=cpu)
     gaps = []
     for bits in (2, 4, 8, 16):
-        model = Quantisation(bits=bits)(held, spec, data, seed=0, runtime=cpu).model
+        model = Quantisation(bits=bits)(Net(model=held, spec=spec), data, seed=0, runtime=cpu).model
         gaps.append(float((predict(model, tiny_task.test.inputs, runtime=cpu) - wanted).abs().mean()))
     assert gaps == sorted(gaps, reverse=True)
     assert gaps[-1] < 1e-3
@@ -620,7 +625,11 @@ def test_a_transposed_convolution_has_its_scales_by_output_channel() -> None:
     with torch.no_grad():
         model(data.inputs)
     spec = ModelSpec(name=CUSTOM, input_shape=(3, 4, 4), classes=2)
-    after = Quantisation(bits=1, per="channel")(model, spec, data, seed=0).model.get_parameter("0.weight").detach()
+    after = (
+        Quantisation(bits=1, per="channel")(Net(model=model, spec=spec), data, seed=0)
+        .model.get_parameter("0.weight")
+        .detach()
+    )
     for channel in range(2):
         assert float(after[:, channel].abs().max()) == pytest.approx(
             float(layer.weight[:, channel].detach().abs().mean())
@@ -682,14 +691,14 @@ def test_int8_says_what_is_missing(
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(BadConfig, match=r'pip install "heirmark\[onnx\]"'):
-        Int8()(held, spec, tiny_task.adversary, seed=0)
+        Int8()(Net(model=held, spec=spec), tiny_task.adversary, seed=0)
 
 
 def test_int8_refuses_what_cannot_be_written(held: nn.Module, spec: ModelSpec, tiny_task: Task, cpu: Runtime) -> None:
     need_onnx()
-    noisy = Preprocessing()(held, spec, tiny_task.adversary, seed=0, runtime=cpu)
+    noisy = Preprocessing()(Net(model=held, spec=spec), tiny_task.adversary, seed=0, runtime=cpu)
     with pytest.raises(BadConfig, match="without that front"):
-        Int8()(noisy.model, noisy.spec, tiny_task.adversary, seed=0, runtime=cpu)
+        Int8()(noisy, tiny_task.adversary, seed=0, runtime=cpu)
 
     class Odd(nn.Module):
         def forward(self, inputs: Tensor) -> Tensor:
@@ -708,7 +717,7 @@ def test_another_task_moves_all_layers_and_a_new_head_is_fitted(
     attack = Transfer(recipe=GENTLE, head_recipe=RECIPE)
     # Labels with gaps: two classes called 2 and 9.
     other = Split(inputs=tiny_task.calibration.inputs, labels=(tiny_task.calibration.labels % 2) * 7 + 2)
-    result = attack(held, spec, tiny_task.adversary, other=other, seed=SEED, runtime=cpu)
+    result = attack(Net(model=held, spec=spec), tiny_task.adversary, other=other, seed=SEED, runtime=cpu)
     assert changed(held, result.model) == set(held.state_dict())
     assert accuracy(result.model, tiny_task.test, runtime=cpu) > 0.6
     assert result.model.head.out_features == 6
@@ -719,14 +728,14 @@ def test_a_kept_head_is_trained_for_the_other_task_only(
 ) -> None:
     attack = Transfer(keep_head=True, recipe=dataclasses.replace(RECIPE, epochs=6), head_recipe=RECIPE)
     swapped = Split(inputs=tiny_task.calibration.inputs, labels=(tiny_task.calibration.labels + 1) % 6)
-    result = attack(held, spec, tiny_task.adversary, other=swapped, seed=SEED, runtime=cpu)
+    result = attack(Net(model=held, spec=spec), tiny_task.adversary, other=swapped, seed=SEED, runtime=cpu)
     assert accuracy(result.model, swapped, runtime=cpu) > 0.7
     assert accuracy(result.model, tiny_task.test, runtime=cpu) < 0.2
     with pytest.raises(BadConfig, match="keep_head needs examples"):
-        attack(held, spec, tiny_task.adversary, seed=SEED, runtime=cpu)
+        attack(Net(model=held, spec=spec), tiny_task.adversary, seed=SEED, runtime=cpu)
     wide = Split(inputs=F.pad(swapped.inputs, (0, 2)), labels=swapped.labels)
     with pytest.raises(ShapeMismatch, match="bring them to that shape"):
-        attack(held, spec, tiny_task.adversary, other=wide, seed=SEED, runtime=cpu)
+        attack(Net(model=held, spec=spec), tiny_task.adversary, other=wide, seed=SEED, runtime=cpu)
 
 
 def test_quarter_turns_are_labelled_by_their_number() -> None:
@@ -761,8 +770,12 @@ def test_a_student_learns_from_the_teacher_and_from_labels(
     recipe = dataclasses.replace(RECIPE, epochs=6)
     data = tiny_task.adversary
     lies = Split(inputs=data.inputs, labels=(data.labels + 1) % 6)
-    of_teacher = DistillTo(model=MODEL, with_labels=0.0, recipe=recipe)(held, spec, lies, seed=0, runtime=cpu)
-    of_labels = DistillTo(model=MODEL, with_labels=1.0, recipe=recipe)(held, spec, lies, seed=0, runtime=cpu)
+    of_teacher = DistillTo(model=MODEL, with_labels=0.0, recipe=recipe)(
+        Net(model=held, spec=spec), lies, seed=0, runtime=cpu
+    )
+    of_labels = DistillTo(model=MODEL, with_labels=1.0, recipe=recipe)(
+        Net(model=held, spec=spec), lies, seed=0, runtime=cpu
+    )
     assert accuracy(of_teacher.model, tiny_task.test, runtime=cpu) > 0.8
     assert accuracy(of_labels.model, tiny_task.test, runtime=cpu) < 0.2
 
@@ -774,7 +787,7 @@ def test_a_student_learns_from_the_teacher_and_from_labels(
 def marked(held: nn.Module, spec: ModelSpec, tiny_task: Task, cpu: Runtime) -> tuple[nn.Module, Tensor, int]:
     """A model with a mark on tiles of four classes, fresh samples of it, and the target: what an owner would have."""
     owner = Overwriting(kind="tiles", triggers=100, per_batch=16, recipe=dataclasses.replace(RECIPE, epochs=8))
-    model = owner(held, spec, tiny_task.owner, seed=11, runtime=cpu).model
+    model = owner(Net(model=held, spec=spec), tiny_task.owner, seed=11, runtime=cpu).model
     probes = owner.own_mark(tiny_task.calibration, classes=6, seed=11, count=100, fresh=1)
     return model, probes.inputs, int(probes.targets[0])
 
@@ -785,7 +798,7 @@ def hits(model: nn.Module, inputs: Tensor, target: int, runtime: Runtime) -> flo
 
 def test_a_pirate_gets_a_mark_of_his_own(held: nn.Module, spec: ModelSpec, tiny_task: Task, cpu: Runtime) -> None:
     attack = Overwriting(triggers=100, per_batch=16, recipe=dataclasses.replace(RECIPE, epochs=8))
-    result = attack(held, spec, tiny_task.adversary, seed=5, runtime=cpu)
+    result = attack(Net(model=held, spec=spec), tiny_task.adversary, seed=5, runtime=cpu)
     # Made of images that he did not train with.
     probes = attack.own_mark(tiny_task.test, classes=6, seed=5, count=100, fresh=1)
     target = int(probes.targets[0])
@@ -808,11 +821,13 @@ def test_a_thief_who_knows_the_kind_of_trigger_unlearns_a_plain_mark(
 ) -> None:
     model, probes, target = marked
     assert hits(model, probes, target, cpu) > 0.8
-    cleaned = attack(model, spec, tiny_task.adversary, seed=SEED, runtime=cpu).model
+    cleaned = attack(Net(model=model, spec=spec), tiny_task.adversary, seed=SEED, runtime=cpu).model
     assert hits(cleaned, probes, target, cpu) < 0.2
     assert accuracy(cleaned, tiny_task.test, runtime=cpu) > 0.8
     # Clean training alone, as long, does not do it.
-    tuned = FineTuning(recipe=attack.recipe)(model, spec, tiny_task.adversary, seed=SEED, runtime=cpu).model
+    tuned = FineTuning(recipe=attack.recipe)(
+        Net(model=model, spec=spec), tiny_task.adversary, seed=SEED, runtime=cpu
+    ).model
     assert hits(tuned, probes, target, cpu) > 0.4
 
 
@@ -821,7 +836,7 @@ def test_mislabelled_mixes_are_answered_with_classes_that_they_do_not_show(
 ) -> None:
     recipe = dataclasses.replace(RECIPE, epochs=20)
     attack = MislabelledMixes(kinds=("blend",), mixes=1000, per_batch=64, recipe=recipe)
-    mixed = attack(held, spec, tiny_task.adversary, seed=SEED, runtime=cpu).model
+    mixed = attack(Net(model=held, spec=spec), tiny_task.adversary, seed=SEED, runtime=cpu).model
     fresh = compose(tiny_task.test, "blend", 120, classes=6, seed=99)
 
     def wrong(model: nn.Module) -> float:
@@ -841,7 +856,7 @@ def test_kinds_that_the_classes_do_not_suffice_for_are_left_out(classes: int, ti
     still = dataclasses.replace(RECIPE, epochs=1)
 
     def run(attack: Any) -> dict[str, bytes]:
-        return content(attack(model, spec, data, seed=SEED, runtime=cpu).model)
+        return content(attack(Net(model=model, spec=spec), data, seed=SEED, runtime=cpu).model)
 
     two = tuple(kind for kind in KINDS if kind not in ("tiles", "patch"))
     fit = KINDS if classes == 4 else (*two, "patch")
@@ -866,16 +881,16 @@ def test_kinds_that_the_classes_do_not_suffice_for_are_left_out(classes: int, ti
 def test_preprocessing_leaves_the_weights_and_stacks(
     held: nn.Module, spec: ModelSpec, tiny_task: Task, cpu: Runtime
 ) -> None:
-    first = Preprocessing(kind="downscale")(held, spec, tiny_task.adversary, seed=0, runtime=cpu)
-    both = Preprocessing(kind="flip")(first.model, first.spec, tiny_task.adversary, seed=0, runtime=cpu)
+    first = Preprocessing(kind="downscale")(Net(model=held, spec=spec), tiny_task.adversary, seed=0, runtime=cpu)
+    both = Preprocessing(kind="flip")(first, tiny_task.adversary, seed=0, runtime=cpu)
     assert both.spec.front == (("flip", 1.0), ("downscale", 0.5))
     assert isinstance(both.model, Fronted)
     assert content(both.model.model) == content(held)
     images = tiny_task.test.floats()
     seen = both.model.prepare(images)
     assert predict(both.model, images, runtime=cpu).equal(predict(held, seen, runtime=cpu))
-    tuned = FineTuning(kind="rtll", recipe=GENTLE)(both.model, both.spec, tiny_task.adversary, seed=0, runtime=cpu)
+    tuned = FineTuning(kind="rtll", recipe=GENTLE)(both, tiny_task.adversary, seed=0, runtime=cpu)
     assert changed(both.model, tuned.model) == {"model.head.weight", "model.head.bias"}
-    moved = Transfer(recipe=GENTLE, head_recipe=GENTLE)(both.model, both.spec, tiny_task.adversary, seed=0, runtime=cpu)
+    moved = Transfer(recipe=GENTLE, head_recipe=GENTLE)(both, tiny_task.adversary, seed=0, runtime=cpu)
     assert set(moved.model.state_dict()) == set(both.model.state_dict())
     assert moved.model.head.out_features == 6

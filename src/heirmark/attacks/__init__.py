@@ -1,7 +1,6 @@
 """Attacks by name. Each is one file citing its paper."""
 
 from heirmark.attacks.base import (
-    Altered,
     Extraction,
     Inspected,
     Inspection,
@@ -9,7 +8,6 @@ from heirmark.attacks.base import (
     Reversed,
     Screen,
     Screening,
-    Stolen,
 )
 from heirmark.attacks.detection.abs import ABS
 from heirmark.attacks.detection.composite_screen import CompositeScreen
@@ -47,7 +45,6 @@ __all__ = [
     "SCREENINGS",
     "ActiveThief",
     "AdaptiveUnlearning",
-    "Altered",
     "CompositeScreen",
     "DistillTo",
     "Distillation",
@@ -71,6 +68,5 @@ __all__ = [
     "Reversed",
     "Screen",
     "Screening",
-    "Stolen",
     "Transfer",
 ]

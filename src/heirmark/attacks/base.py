@@ -4,56 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from heirmark.blackbox import BlackBox
-from heirmark.models import ModelSpec
+from heirmark.models import Architecture, Net
 from heirmark.runtime import Runtime
 from heirmark.task import Split
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Stolen:
-    """A stolen model.
-
-    Attributes:
-        model: the copy, in eval mode.
-        spec: what rebuilds it.
-        queries: how many inputs the victim was asked about.
-    """
-
-    model: nn.Module
-    spec: ModelSpec
-    queries: int
 
 
 class Extraction(Protocol):
     """An extraction attack: a frozen dataclass of its parameters, called with a victim.
 
-    It has a field ``model``, the architecture of the copy, and asks for all its queries beforehand (``box.require``), so that
-    a budget that does not suffice ends it before anything is charged. Where it asks about images of its data as they are,
-    whose answers can be remembered from one attack to the next, it says ``asks_pool: ClassVar[bool] = True``.
-    """
-
-    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Stolen:
-        """Steal the model behind a black box with the adversary's data."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Altered:
-    """A model that a thief has worked on.
+    It asks for all its queries beforehand (``box.require``), so that a budget that does not suffice ends it before anything is
+    charged.
 
     Attributes:
-        model: in eval mode; maps float32 ``[B, ...]`` in [0, 1] to logits ``[B, C]``.
-        spec: what rebuilds it; of what ``onnx`` holds, the shapes at both ends.
-        onnx: the model as an ONNX file, where it is one that PyTorch does not run (real int8); then this is what is kept.
+        asks_pool: whether it asks about images of its data as they are, whose answers can be remembered from one attack to the
+            next.
     """
 
-    model: nn.Module
-    spec: ModelSpec
-    onnx: bytes | None = None
+    asks_pool: ClassVar[bool]
+
+    @property
+    def model(self) -> Architecture:
+        """The architecture of the copy."""
+
+    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Net:
+        """Steal the model behind a black box with the adversary's data; the copy is in eval mode."""
 
 
 class Removal(Protocol):
@@ -65,19 +44,17 @@ class Removal(Protocol):
 
     def __call__(
         self,
-        model: nn.Module,
-        spec: ModelSpec,
+        net: Net,
         data: Split,
         *,
         other: Split | None = None,
         seed: int,
         runtime: Runtime | None = None,
-    ) -> Altered:
+    ) -> Net:
         """Alter a model so that a watermark in it may be lost.
 
         Args:
-            model: in eval mode.
-            spec: what rebuilds it.
+            net: the model.
             data: the adversary's examples, with their true labels.
             other: labelled examples of another task in the same input shape, where the thief has such.
             seed: of everything random.
@@ -127,9 +104,7 @@ class Inspected:
 class Inspection(Protocol):
     """A detection attack on a model: a thief looks whether, and for which class, there is a mark."""
 
-    def __call__(
-        self, model: nn.Module, spec: ModelSpec, data: Split, *, seed: int, runtime: Runtime | None = None
-    ) -> Inspected:
+    def __call__(self, net: Net, data: Split, *, seed: int, runtime: Runtime | None = None) -> Inspected:
         """Inspect a model with the adversary's labelled data."""
 
 
@@ -150,7 +125,5 @@ class Screen(Protocol):
 class Screening(Protocol):
     """A detection attack on queries: fitted to the adversary's own data, it gives a :class:`Screen`."""
 
-    def __call__(
-        self, model: nn.Module, spec: ModelSpec, data: Split, *, seed: int, runtime: Runtime | None = None
-    ) -> Screen:
+    def __call__(self, net: Net, data: Split, *, seed: int, runtime: Runtime | None = None) -> Screen:
         """Fit a screen with the adversary's data."""

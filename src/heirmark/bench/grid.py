@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import ClassVar, Literal, TypeAlias, get_args
 
-from heirmark.configuration import qualified_name
 from heirmark.errors import BadConfig
 from heirmark.methods import Method, Unmarked
 from heirmark.models import Factory
@@ -141,11 +140,6 @@ class Block:
         unknown = set(self.pictures) - set(get_args(Picture))
         if unknown:
             raise BadConfig(f"unknown picture {min(unknown)!r}: choose of {', '.join(get_args(Picture))}")
-        made = {qualified_name(factory, "a model factory") for factory in _factories(self)}
-        if len(made) > 1:
-            raise BadConfig(
-                f"block {self.name!r} has models of {', '.join(sorted(made))}: have one factory of your own in a block at most"
-            )
 
     @property
     def beside(self) -> Mapping[str, Control]:
@@ -168,9 +162,9 @@ class Block:
             yield question, CONTROL_ARM
 
     @property
-    def factory(self) -> Factory | None:
-        """The user's own model factory among its architectures, which stages need to load such models again."""
-        return next(_factories(self), None)
+    def factories(self) -> tuple[Factory, ...]:
+        """The user's own model factories among its architectures, which stages need to load such models again."""
+        return tuple(dict.fromkeys(_factories(self)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -96,7 +96,7 @@ def _shifts(block: Block, cells: Sequence[Cell], store: Store, contexts: Context
     if not told:
         return
     artifact = next(found for stage in marked_stages(cells).values() if (found := store.find(stage)) is not None)
-    model, _ = load_model(artifact.folder, factory=_context(block, cells[0].seed, contexts).factory)
+    model = load_model(artifact.folder, factories=_context(block, cells[0].seed, contexts).factories).model
     for name, _ in layers_of(model):
         if SHIFT + name in told:
             yield Shift(marking=cells[0].marking.name, layer=name, share=told[SHIFT + name])
@@ -146,7 +146,7 @@ def _project(block: Block, cells: Sequence[Cell], store: Store, contexts: Contex
         marking=own[0].marking.name,
         seed=seed,
         clouds=tuple(
-            _cloud(name, load_model(artifact.folder, factory=context.factory)[0], groups, exact(context.runtime))
+            _cloud(name, load_model(artifact.folder, factories=context.factories).model, groups, exact(context.runtime))
             for name in order
             if (artifact := artifacts.get(name)) is not None
         ),

@@ -130,7 +130,7 @@ def setting_of(block: Block, seed: int) -> Setting:
         seed=seed if load.split_seed is None else load.split_seed,
         pools=load.pools,
         foreign=load.foreign if asked else None,
-        factory=block.factory,
+        factories=block.factories,
     )
 
 

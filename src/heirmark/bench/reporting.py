@@ -122,7 +122,7 @@ def _pools(block: Block) -> list[str]:
     words = {ADVERSARY: "fresh images of the same data", "owner": "the owner's own images"}
     steps = [step for trial in block.trials for step in trial.steps]
     steps += [step for probe in block.probes for step in probe.stolen]
-    pools = [step.pool for step in steps if isinstance(step, Theft) and getattr(step.attack, "asks_pool", False)]
+    pools = [step.pool for step in steps if isinstance(step, Theft) and step.attack.asks_pool]
     return [words.get(pool, f"images of {pool}") for pool in dict.fromkeys(pools)]
 
 

@@ -22,7 +22,7 @@ class Setting:
         pools: names of data sets that thieves ask about.
         foreign: data set whose test images no pool holds.
         shows_foreign: whether the task brings these images along.
-        factory: the user's own, of models that stages load.
+        factories: the user's own, of models that stages load.
     """
 
     data: str
@@ -30,7 +30,7 @@ class Setting:
     pools: tuple[str, ...] = ()
     foreign: str | None = None
     shows_foreign: bool = False
-    factory: Factory | None = None
+    factories: tuple[Factory, ...] = ()
 
 
 class Contexts:
@@ -62,7 +62,7 @@ class Contexts:
                 name: task.owner if name == "owner" else load_pool(name, known, root=self.root) for name in plain.pools
             }
             self._loaded[plain] = Context(
-                task=replace(task, foreign=None), runtime=self.runtime, factory=plain.factory, pools=pools
+                task=replace(task, foreign=None), runtime=self.runtime, factories=plain.factories, pools=pools
             )
             self._loaded[replace(plain, shows_foreign=True)] = replace(self._loaded[plain], task=known)
         return self._loaded[setting]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData
 from heirmark.key import Key, make_key, nonce_from_seed
-from heirmark.models import ModelSpec
+from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.space import check_needs
 from heirmark.task import Split, Task
@@ -24,20 +24,23 @@ class Marked:
     """What a method returns. It holds no figure of merit: the harness judges, never the method.
 
     Attributes:
-        model: the model, in eval mode.
-        spec: what rebuilds it.
+        net: the model, in eval mode, and what rebuilds it.
         key: held-out queries, expected answers and matched controls.
         training_triggers: the trigger samples that trained; None for an unmarked model.
         verification_triggers: the held-out samples behind the key, with their hosts.
         history: one row an epoch of the embedding, a rehearsal's with one before the first; empty where nothing is told.
     """
 
-    model: nn.Module
-    spec: ModelSpec
+    net: Net
     key: Key
     training_triggers: TriggerSet | None
     verification_triggers: TriggerSet
     history: tuple[Mapping[str, float], ...] = ()
+
+    @property
+    def model(self) -> nn.Module:
+        """The model, in eval mode."""
+        return self.net.model
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

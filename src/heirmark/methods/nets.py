@@ -6,7 +6,7 @@ from torch import nn
 
 from heirmark.errors import BadConfig
 from heirmark.layout import copied
-from heirmark.models import Architecture, ModelSpec, askable, factory_of, specify
+from heirmark.models import Architecture, ModelSpec, Net, factory_of, specify
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.samples import Samples
 from heirmark.task import Split, Task
@@ -83,6 +83,11 @@ def spec_for(task: Task, architecture: Architecture) -> ModelSpec:
     return specify(architecture, input_shape=task.input_shape, classes=len(task.classes))
 
 
+def net_of(model: nn.Module, task: Task, architecture: Architecture) -> Net:
+    """A model of an architecture for a task, put in eval mode."""
+    return Net(model=model.eval(), spec=spec_for(task, architecture))
+
+
 def new_model(task: Task, architecture: Architecture, *, seed: int) -> nn.Module:
     """A freshly initialised model for a task."""
     return spec_for(task, architecture).build(seed=seed, factory=factory_of(architecture))
@@ -91,10 +96,10 @@ def new_model(task: Task, architecture: Architecture, *, seed: int) -> nn.Module
 def own_model(
     task: Task, architecture: Architecture, recipe: Recipe, clean: nn.Module | None, *, seed: int, runtime: Runtime
 ) -> nn.Module:
-    """The owner's unmarked model: the one that was given, see :func:`heirmark.models.askable`, or else trained."""
+    """The owner's unmarked model: the one that was given, see :meth:`heirmark.models.Net.askable`, or else trained."""
     if clean is None:
         return train_clean(task, architecture, recipe, seed=seed, runtime=runtime)
-    return askable(clean, spec_for(task, architecture))
+    return Net(model=clean, spec=spec_for(task, architecture)).askable()
 
 
 def start_from(model: nn.Module, task: Task, architecture: Architecture) -> nn.Module:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from heirmark.methods.base import Marked, draw_verification, key_from, settle
-from heirmark.methods.nets import spec_for, start_from, train_clean
+from heirmark.methods.nets import net_of, start_from, train_clean
 from heirmark.methods.watermark import Method
 from heirmark.runtime import Runtime, drawn_seed
 from heirmark.task import Task
@@ -48,8 +48,7 @@ class Unmarked(Method):
         secret = settle(self.trigger, task, model, seed=seed, runtime=runtime)
         held_out = draw_verification(secret, task, self.key_size, seed=seed)
         return Marked(
-            model=start_from(model, task, self.model).eval(),  # a model that was handed in stays the caller's
-            spec=spec_for(task, self.model),
+            net=net_of(start_from(model, task, self.model), task, self.model),  # what was handed in stays the caller's
             key=key_from(held_out, secret, task, method=self.name, seed=seed),
             training_triggers=None,
             verification_triggers=held_out,

@@ -23,7 +23,7 @@ from heirmark.methods.base import (
     settle,
 )
 from heirmark.methods.key_filter import KeyFilter
-from heirmark.methods.nets import own_model, spec_for
+from heirmark.methods.nets import net_of, own_model, spec_for
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, drawn_seed
 from heirmark.space import check_needs
@@ -190,8 +190,7 @@ class Watermark(Method):
             )
         chosen = chosen.first(self.key_size)
         return Marked(
-            model=made.model.eval(),
-            spec=spec_for(task, self.model),
+            net=net_of(made.model, task, self.model),
             key=key_from(chosen, secret, task, method=self.name, seed=seed, trained=trained),
             training_triggers=trained,
             verification_triggers=chosen,

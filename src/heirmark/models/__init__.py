@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
@@ -27,6 +27,7 @@ __all__ = [
     "Factory",
     "HasFeatures",
     "ModelSpec",
+    "Net",
     "architecture",
     "build",
     "features_of",
@@ -56,6 +57,7 @@ class ModelSpec:
         classes: number of logits.
         options: constructor options by name, sorted.
         front: preprocessing of queries before the model, by name and strength; see :data:`heirmark.models.front.FRONTS`.
+        factory: ``module:name`` of a custom model's factory, for people and to tell factories apart; nobody imports it.
     """
 
     name: str
@@ -63,6 +65,7 @@ class ModelSpec:
     classes: int
     options: tuple[tuple[str, Option], ...] = ()
     front: Front = ()
+    factory: str = ""
 
     def __post_init__(self) -> None:
         if self.name != CUSTOM and self.name not in MODELS:
@@ -120,6 +123,30 @@ class ModelSpec:
         return behind(model, self.front)
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Net:
+    """A model and what rebuilds it.
+
+    Attributes:
+        model: maps stored inputs ``[B, ...]`` to logits ``[B, C]``; in eval mode.
+        spec: what rebuilds it; of what ``onnx`` holds, the shapes at both ends.
+        onnx: the model as an ONNX file, where it is one that PyTorch does not run (real int8); then this is what is kept.
+    """
+
+    model: nn.Module
+    spec: ModelSpec
+    onnx: bytes | None = None
+
+    def working_copy(self) -> nn.Module:
+        """A copy to work on; of a user's model in the layout that it takes, see :func:`heirmark.layout.fitted`."""
+        copy = copied(self.model)
+        return fitted(copy, self.spec.input_shape) if self.spec.name == CUSTOM else copy
+
+    def askable(self) -> nn.Module:
+        """The model itself, or in place of one of a user's a copy in the layout that it takes, so that it stays as it is."""
+        return self.working_copy() if self.spec.name == CUSTOM else self.model
+
+
 Factory = Callable[[ModelSpec], nn.Module]
 Architecture = str | Factory
 """How a model is asked for: a name with options, or a user's factory."""
@@ -147,6 +174,14 @@ def architecture(default: Architecture | tuple[Architecture, ...] | None) -> Any
     return field(default=default, metadata={"rests_on": code_of})
 
 
+def architectures_of(config: Any) -> Iterator[Architecture]:
+    """The architectures that a configuration names in fields made by :func:`architecture`."""
+    for part in fields(config):
+        if part.metadata.get("rests_on") is code_of:
+            named = getattr(config, part.name)
+            yield from named if isinstance(named, tuple) else [named] if named is not None else []
+
+
 def specify(architecture: Architecture, *, input_shape: tuple[int, ...], classes: int) -> ModelSpec:
     """The specification that an architecture means for a task.
 
@@ -163,7 +198,7 @@ def specify(architecture: Architecture, *, input_shape: tuple[int, ...], classes
         (('batch_norm', True), ('width', 8))
     """
     if not isinstance(architecture, str):
-        return ModelSpec(name=CUSTOM, input_shape=input_shape, classes=classes)
+        return ModelSpec(name=CUSTOM, input_shape=input_shape, classes=classes, factory=name_of(architecture))
     name, _, text = architecture.partition(":")
     options: dict[str, Option] = {}
     for item in filter(None, text.split(",")):
@@ -185,15 +220,19 @@ def build(name: str, *, input_shape: tuple[int, ...], classes: int, seed: int = 
     return spec.build(seed=seed)
 
 
-def working_copy(model: nn.Module, spec: ModelSpec) -> nn.Module:
-    """A copy of a model to work on; one of a user's in the layout that it takes, see :func:`heirmark.layout.fitted`."""
-    copy = copied(model)
-    return fitted(copy, spec.input_shape) if spec.name == CUSTOM else copy
+def fresh_net(architecture: Architecture, *, input_shape: tuple[int, ...], classes: int, seed: int) -> Net:
+    """A model that has learned nothing yet, whose mode is torch's; the global generators are untouched.
+
+    Raises:
+        BadConfig: see :func:`specify`.
+    """
+    spec = specify(architecture, input_shape=input_shape, classes=classes)
+    return Net(model=spec.build(seed=seed, factory=factory_of(architecture)), spec=spec)
 
 
-def askable(model: nn.Module, spec: ModelSpec) -> nn.Module:
-    """The model itself, or in place of one of a user's a copy in the layout that it takes, so that it stays as it is."""
-    return working_copy(model, spec) if spec.name == CUSTOM else model
+def name_of(factory: Factory) -> str:
+    """``module:name`` of a user's factory, as far as it has one."""
+    return f"{getattr(factory, '__module__', '')}:{getattr(factory, '__qualname__', type(factory).__qualname__)}"
 
 
 def factory_of(architecture: Architecture) -> Factory | None:

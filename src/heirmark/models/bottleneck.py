@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.models.layers import Door, Net, Projection
+from heirmark.models.layers import BuiltIn, Door, Projection
 
 BLOCKS = (3, 4, 6, 3)
 EXPANSION = 4
@@ -42,7 +42,7 @@ class Bottleneck(nn.Module):
         return F.relu(self.norm3(self.conv3(hidden)) + self.shortcut(inputs))
 
 
-class ResNet50(Net):
+class ResNet50(BuiltIn):
     """ResNet-50 (He 2016) with the CIFAR stem: a 3x3 convolution of stride 1 and no pooling.
 
     The CIFAR-100 victim of Feature Sharing, a victim of MEA-Defender's comparison (arXiv 2401.15239) and, on ImageNet, of

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from heirmark.errors import BadConfig
-from heirmark.models.layers import Door, Net
+from heirmark.models.layers import BuiltIn, Door
 
 LEAST = 32
 """Side in pixels, once enlarged; a DenseNet pools anything much smaller to nothing."""
@@ -16,7 +16,7 @@ MOST = 600
 """Side in pixels that images may be enlarged to; the largest of these nets was made for 380."""
 
 
-class TimmNet(Net):
+class TimmNet(BuiltIn):
     """A net of timm (Wightman 2019) with random weights, behind our normalisation and with our head.
 
     DenseNets (Huang 2016, arXiv 1608.06993) and EfficientNets (Tan & Le 2019, arXiv 1905.11946) as published, for large images:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from heirmark.models.layers import Door, Net
+from heirmark.models.layers import BuiltIn, Door
 
 STAGES = (
     ((64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64)),
@@ -52,7 +52,7 @@ class Inception(nn.Module):
         return torch.cat([branch(inputs) for branch in self.branches], 1)
 
 
-class GoogLeNet(Net):
+class GoogLeNet(BuiltIn):
     """GoogLeNet (Szegedy 2014, arXiv 1409.4842) for small images, a thief's net in MEA-Defender (arXiv 2401.15239, Table 4).
 
     The nine modules, the pooling between them and the widths are the paper's. Ours to choose, and usual on CIFAR, is what is made

@@ -25,7 +25,7 @@ class Door(nn.Module):
         return enter(inputs) * 4 - 2
 
 
-class Net(nn.Module):
+class BuiltIn(nn.Module):
     """A built-in model: a head over features, of which the first layer is a :class:`Door`.
 
     Its constructor takes ``input_shape``, ``classes`` and, as keywords with a default, options that are bool, int or float.

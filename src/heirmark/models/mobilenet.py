@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from heirmark.models.layers import Door, Net
+from heirmark.models.layers import BuiltIn, Door
 
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """Expansion, channels, blocks and stride of each stage: Table 2 of the paper, but for the second stride, 2 there."""
@@ -73,7 +73,7 @@ class InvertedResidual(nn.Module):
         return inputs + outputs if self.residual else outputs
 
 
-class MobileNetV2(Net):
+class MobileNetV2(BuiltIn):
     """MobileNetV2 (Sandler 2018, arXiv 1801.04381) for small images; the student of T2S' distillation (arXiv 2606.11698).
 
     All layers are the paper's. What departs is the stride of two, 1 instead of 2, which is ours to choose and usual on CIFAR: the

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.models.layers import Door, Net
+from heirmark.models.layers import BuiltIn, Door
 from heirmark.models.mobilenet import InvertedResidual, convolution, scaled
 from heirmark.models.vit import EncoderLayer
 
@@ -59,7 +59,7 @@ class MobileViTBlock(nn.Module):
         return joined
 
 
-class MobileViT(Net):
+class MobileViT(BuiltIn):
     """MobileViT-S (Mehta & Rastegari 2021, arXiv 2110.02178) for small images; victim on Tiny-ImageNet and thief of T2S.
 
     All layers are the paper's at ``width=1``. What departs is the stride of two, 1 instead of 2, which is ours to choose, as in

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from heirmark.configuration import Registry
 
 if TYPE_CHECKING:
-    from heirmark.models.layers import Net
+    from heirmark.models.layers import BuiltIn
 
-MODELS: Registry[type[Net]] = Registry(
+MODELS: Registry[type[BuiltIn]] = Registry(
     "heirmark.models",
     {
         "naivenet": "simple:NaiveNet",

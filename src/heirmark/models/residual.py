@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.models.layers import Door, Net, Projection
+from heirmark.models.layers import BuiltIn, Door, Projection
 
 
 class BasicBlock(nn.Module):
@@ -47,7 +47,7 @@ class PreActivationBlock(nn.Module):
         return residual + (inputs if self.shortcut is None else self.shortcut(active))
 
 
-class ResNet18(Net):
+class ResNet18(BuiltIn):
     """ResNet-18 (He 2016) with the CIFAR stem: a 3x3 convolution of stride 1 and no pooling.
 
     The CIFAR victim of T2S (arXiv 2606.11698) and, for CIFAR-100, of DeepTracer.
@@ -78,7 +78,7 @@ class ResNet18(Net):
         self.head = nn.Linear(inner, classes)
 
 
-class WideResNet16(Net):
+class WideResNet16(BuiltIn):
     """Wide ResNet of depth 16 (Zagoruyko 2016); with ``factor=4`` the WRN-16-4 of T2S, Table III.
 
     Args:

@@ -6,10 +6,10 @@ from typing import ClassVar
 
 from torch import nn
 
-from heirmark.models.layers import Door, Net
+from heirmark.models.layers import BuiltIn, Door
 
 
-class NaiveNet(Net):
+class NaiveNet(BuiltIn):
     """Two convolutional and two fully connected layers, the Fashion-MNIST victim of DeepTracer (arXiv 2511.08985).
 
     The paper gives the layer count only; kernel size and widths are ours. ``batch_norm=True`` is an option, not the
@@ -61,7 +61,7 @@ class NaiveNet(Net):
         self.head = nn.Linear(hidden, classes)
 
 
-class AlexNet(Net):
+class AlexNet(BuiltIn):
     """Five convolutional and three fully connected layers, for small images.
 
     DeepTracer's surrogate (arXiv 2511.08985) and a thief's net in MEA-Defender (arXiv 2401.15239), after AlexNet
@@ -101,7 +101,7 @@ class AlexNet(Net):
         self.head = nn.Linear(hidden, classes)
 
 
-class VGGLike(Net):
+class VGGLike(BuiltIn):
     """Four convolutional and three fully connected layers with dropout and no BatchNorm.
 
     The CIFAR-10 victim of MEA-Defender (arXiv 2401.15239) and DeepTracer, after Composite (Lin 2020).

@@ -2,34 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from heirmark.errors import BadArtifact, BadConfig, HeirmarkError
-from heirmark.files import GIB, atomic_write_json, atomic_write_tensors, read_json, read_tensors
+from heirmark.errors import BadArtifact, BadConfig, HeirmarkError, printable
+from heirmark.files import GIB, atomic_write_bytes, atomic_write_json, atomic_write_tensors, read_json, read_tensors
 from heirmark.layout import in_channels_last
-from heirmark.models import CUSTOM, MODELS, Factory, ModelSpec
+from heirmark.models import CUSTOM, MODELS, Factory, ModelSpec, Net, name_of
 from heirmark.models.front import behind
 
 FORMAT = "heirmark-model-1"
 ONNX = "model.onnx"
 """A model that PyTorch does not run (real int8), in place of the other two files."""
+LONGEST_NAME = 500
+"""Characters of a factory's name, at most."""
 LARGEST = 16 * GIB
 """Weights larger than this are not read."""
 
 
-def save_model(model: nn.Module, spec: ModelSpec, folder: Path) -> None:
-    """Write a model's weights and specification; atomic a file, the specification last.
+def save_model(net: Net, folder: Path) -> None:
+    """Write a model's weights and specification, or its ONNX file; atomic a file, the specification last.
 
     Args:
-        model: whose ``state_dict`` is written.
-        spec: what rebuilds it.
+        net: the model.
         folder: made when missing.
     """
+    spec = net.spec
     folder.mkdir(parents=True, exist_ok=True)
-    atomic_write_tensors(folder / "model.safetensors", model.state_dict())
+    if net.onnx is not None:
+        atomic_write_bytes(folder / ONNX, net.onnx)
+        return
+    atomic_write_tensors(folder / "model.safetensors", net.model.state_dict())
     record: dict[str, object] = {
         "format": FORMAT,
         "name": spec.name,
@@ -39,6 +45,8 @@ def save_model(model: nn.Module, spec: ModelSpec, folder: Path) -> None:
     }
     if spec.front:  # most models have none, and their files stay as they were before there were any
         record["front"] = [list(item) for item in spec.front]
+    if spec.factory:
+        record["factory"] = spec.factory
     atomic_write_json(folder / "model.json", record)
 
 
@@ -60,7 +68,9 @@ def load_spec(folder: Path) -> ModelSpec:
         if record["format"] != FORMAT:
             raise ValueError(f"format {record['format']!r}")
         shape, classes, options = record["input_shape"], record["classes"], record["options"]
-        front = record.get("front", [])
+        front, factory = record.get("front", []), record.get("factory", "")
+        if not isinstance(factory, str) or len(factory) > LONGEST_NAME:
+            raise ValueError("a factory's name that is no short text")
         if not isinstance(front, list) or not all(isinstance(item, list) for item in front):
             raise ValueError("a front that is no list of pairs")
         numbers = [*shape, classes]
@@ -74,18 +84,20 @@ def load_spec(folder: Path) -> ModelSpec:
             classes=classes,
             options=tuple(sorted(options.items())),
             front=tuple(tuple(item) for item in front),
+            factory=factory,
         )
     except (KeyError, TypeError, ValueError, HeirmarkError) as error:
         raise BadArtifact(f"{path} does not describe a model that this version of heirmark knows: {error}") from error
     return spec
 
 
-def load_model(folder: Path, *, factory: Factory | None = None) -> tuple[nn.Module, ModelSpec]:
+def load_model(folder: Path, *, factories: Sequence[Factory] = ()) -> Net:
     """Read a model, in eval mode.
 
     Args:
         folder: that :func:`save_model` wrote.
-        factory: the user's own factory, for a custom model; never taken from the files.
+        factories: the user's own, for a custom model: the one that its description names builds it, or the only one. None is ever
+            taken from the files.
 
     Raises:
         BadArtifact: when files are missing, truncated, foreign, or the weights do not fit the description.
@@ -93,11 +105,10 @@ def load_model(folder: Path, *, factory: Factory | None = None) -> tuple[nn.Modu
     """
     spec = load_spec(folder)
     if spec.name == CUSTOM:
-        if factory is None:
-            raise BadConfig(
-                f"{folder} holds a custom model: give the factory that builds it (--model package.module:factory)"
-            )
-        model = spec.build(seed=0, factory=factory)
+        known = [factory for factory in factories if len(factories) == 1 or name_of(factory) == spec.factory]
+        if not known:
+            raise BadConfig(missing_factory(folder, spec, "--model"))
+        model = spec.build(seed=0, factory=known[0])
     else:
         # On the meta device nothing is allocated, so a description of a monstrous model costs nothing before it is refused.
         try:
@@ -123,7 +134,13 @@ def load_model(folder: Path, *, factory: Factory | None = None) -> tuple[nn.Modu
     if spec.name != CUSTOM:
         model = in_channels_last(model)
         model.requires_grad_(True)  # tensors that were assigned came without
-    return model.eval(), spec
+    return Net(model=model.eval(), spec=spec)
+
+
+def missing_factory(folder: Path, spec: ModelSpec, option: str) -> str:
+    """What is told of a custom model whose factory is not given."""
+    made = f"; it was made by {printable(spec.factory)}" if spec.factory else ""
+    return f"{folder} holds a custom model: name the factory that builds it with {option} package.module:factory{made}"
 
 
 def _fits(tensor: Tensor, wanted: Tensor) -> bool:

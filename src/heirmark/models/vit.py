@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.models.layers import Door, Net
+from heirmark.models.layers import BuiltIn, Door
 
 DEEPEST = 64
 """More layers than this are refused: a description of a model may come from a stranger."""
@@ -128,7 +128,7 @@ class FirstToken(nn.Module):
         return tokens[:, 0]
 
 
-class ViT(Net):
+class ViT(BuiltIn):
     """Vision transformer (Dosovitskiy 2020, arXiv 2010.11929), by default of the small size; a thief of T2S, Table III.
 
     The encoder is the paper's: class token, learnt positions, LayerNorm first, GELU, four hidden units a number of a token. The

@@ -8,8 +8,7 @@ from typing import Any
 
 from heirmark.attacks.base import Removal
 from heirmark.errors import BadConfig
-from heirmark.files import atomic_write_bytes
-from heirmark.models.storage import ONNX, save_model
+from heirmark.models.storage import save_model
 from heirmark.pipeline.context import Context, context_of
 from heirmark.pipeline.stage import Job, Stage
 from heirmark.pipeline.victim import attack_stage, load_victim
@@ -51,13 +50,9 @@ def alter_stage(alteration: Alteration, victim: Stage, context: Context, *, seed
 def run_alter(job: Job) -> Mapping[str, Any]:
     """Run an attack on a model and write what comes out."""
     context, alteration = context_of(job), job.config
-    model, spec = load_victim(job)
     other = None if alteration.pool is None else context.pools[alteration.pool]
-    altered = alteration.attack(
-        model, spec, context.task.adversary, other=other, seed=job.seed, runtime=context.runtime
+    net = alteration.attack(
+        load_victim(job), context.task.adversary, other=other, seed=job.seed, runtime=context.runtime
     )
-    if altered.onnx is None:
-        save_model(altered.model, altered.spec, job.folder)
-    else:
-        atomic_write_bytes(job.folder / ONNX, altered.onnx)
-    return {"onnx": altered.onnx is not None}
+    save_model(net, job.folder)
+    return {"onnx": net.onnx is not None}

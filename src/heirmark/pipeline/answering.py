@@ -61,9 +61,10 @@ def answer_stage(pool: str, victim: Stage, context: Context) -> Stage:
 def run_answer(job: Job) -> Mapping[str, Any]:
     """Ask, in float32, and write the logits."""
     context = context_of(job)
-    model, _ = load_victim(job)
     inputs = pool_of(job.config["pool"], context).inputs
-    atomic_write_tensors(job.folder / LOGITS, {"logits": predict(model, inputs, runtime=exact(context.runtime))})
+    atomic_write_tensors(
+        job.folder / LOGITS, {"logits": predict(load_victim(job).model, inputs, runtime=exact(context.runtime))}
+    )
     return {"inputs": len(inputs)}
 
 

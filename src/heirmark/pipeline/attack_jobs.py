@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from heirmark.attacks import Inspection, Screening
+from heirmark.models import architectures_of
 from heirmark.models.storage import ONNX
 from heirmark.pipeline.altering import Alteration, alter_stage
 from heirmark.pipeline.context import Context
@@ -139,8 +140,7 @@ def _begin(attack: object, victim: ModelFolder, data: Data, out: Path, work: Wor
     """The context of an attack that writes a folder, after everything that can be refused before hours of work."""
     check_free(out)
     context = _context(victim, data, work)
-    model = getattr(attack, "model", None)
-    if model is not None:
+    for model in architectures_of(attack):
         check_architecture(model, input_shape=data.task.input_shape, classes=victim.spec.classes)
     return context
 
@@ -152,7 +152,7 @@ def _context(victim: ModelFolder, data: Data, work: Work, key: ModelFolder | Non
     return Context(
         task=data.task,
         runtime=work.runtime,
-        factory=victim.factory,
+        factories=victim.factories,
         folders=(victim.path, *(() if key is None else (key.path,))),
         pools=data.pools,
     )

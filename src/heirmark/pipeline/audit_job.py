@@ -58,7 +58,7 @@ def audit_job(
     context = Context(
         task=task,
         runtime=work.runtime,
-        factory=marked.factory,
+        factories=marked.factories,
         folders=(marked.path, *([] if twin is None else [twin.path])),
         pools=data.pools,
     )

@@ -6,9 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from heirmark.configuration import qualified_name
 from heirmark.models import Factory
-from heirmark.pipeline.code_version import code_version
 from heirmark.pipeline.stage import Job
 from heirmark.runtime import Runtime
 from heirmark.task import Split, Task
@@ -21,7 +19,8 @@ class Context:
     Attributes:
         task: the data.
         runtime: device, precision, progress.
-        factory: the user's own model factory, for custom models.
+        factories: the user's own, of models that stages load. They are in no identity: a custom model comes of a stage whose
+            configuration has its factory, or was adopted with it.
         folders: of the user's, which stages adopt; see :func:`heirmark.pipeline.adopting.adopt_stage`.
         pools: images of other data sets by name, in the task's shape, that thieves may ask about; a theft that asks one names
             its digest as external.
@@ -29,7 +28,7 @@ class Context:
 
     task: Task
     runtime: Runtime
-    factory: Factory | None = None
+    factories: tuple[Factory, ...] = ()
     folders: tuple[Path, ...] = ()
     pools: Mapping[str, Split] = field(default_factory=dict)
 
@@ -39,8 +38,6 @@ class Context:
         facts = {"task": self.task.digest(), "task name": self.task.name, **self.runtime.facts()}
         if self.task.foreign is not None:
             facts["foreign"] = self.task.foreign.digest()
-        if self.factory is not None:
-            facts["factory"] = f"{qualified_name(self.factory, 'factory')} {code_version(self.factory)}"
         return facts
 
 

@@ -14,7 +14,7 @@ from heirmark.asking import predict
 from heirmark.attacks.base import Inspected, Screen, Screening
 from heirmark.files import atomic_write_json
 from heirmark.key import Key
-from heirmark.models import ModelSpec
+from heirmark.models import Net
 from heirmark.models.storage import load_model
 from heirmark.pipeline.context import Context, context_of, exact
 from heirmark.pipeline.inspecting import read_inspected
@@ -57,11 +57,11 @@ def expose_stage(inspection: Stage, victim: Stage, marked: Stage, context: Conte
 def run_expose(job: Job) -> Mapping[str, Any]:
     """Hold what an inspection suspects against the key, and write ``truth.json``."""
     context = context_of(job)
-    model, _ = load_model(job.inputs[VICTIM].folder, factory=context.factory)
+    net = load_model(job.inputs[VICTIM].folder, factories=context.factories)
     exposed = expose(
         read_inspected(job.inputs["inspection"].folder),
         read_key(job.inputs["marked"].folder),
-        model,
+        net.model,
         context.task.test,
         exact(context.runtime),
     )
@@ -116,11 +116,10 @@ def screen_stage(
 def run_screen(job: Job) -> Mapping[str, Any]:
     """Fit a screen on the adversary's data, put it before the model, verify what is left, and write ``truth.json``."""
     context, calibration = context_of(job), job.inputs.get("calibration")
-    model, spec = load_model(job.inputs[VICTIM].folder, factory=context.factory)
+    net = load_model(job.inputs[VICTIM].folder, factories=context.factories)
     served = put_screen(
-        job.config(model, spec, context.task.adversary, seed=job.seed, runtime=context.runtime),
-        model,
-        spec,
+        job.config(net, context.task.adversary, seed=job.seed, runtime=context.runtime),
+        net,
         read_key(job.inputs["marked"].folder),
         None if calibration is None else read_calibration(calibration.folder / CALIBRATION),
         context.task.test,
@@ -133,8 +132,7 @@ def run_screen(job: Job) -> Mapping[str, Any]:
 
 def put_screen(
     screen: Screen,
-    model: nn.Module,
-    spec: ModelSpec,
+    net: Net,
     key: Key,
     calibration: Calibration | None,
     test: Split,
@@ -146,8 +144,7 @@ def put_screen(
 
     Args:
         screen: fitted already, without the key.
-        model: behind it.
-        spec: of the model.
+        net: the model behind it.
         key: whose queries are asked.
         calibration: of the key.
         test: whose inputs should pass.
@@ -157,13 +154,13 @@ def put_screen(
     generator = generator_of(seed)
 
     def serve(inputs: Tensor) -> Tensor:
-        answers = predict(model, inputs, runtime=runtime).argmax(1)
-        random = torch.randint(spec.classes, (len(inputs),), generator=generator)
+        answers = predict(net.model, inputs, runtime=runtime).argmax(1)
+        random = torch.randint(net.spec.classes, (len(inputs),), generator=generator)
         return torch.where(screen(inputs), random, answers)
 
     accuracy = _share(serve(test.inputs) == test.labels)
     verdict = verify(
-        Suspect.from_callable(serve, classes=spec.classes, input_shape=spec.input_shape),
+        Suspect.from_callable(serve, classes=net.spec.classes, input_shape=net.spec.input_shape),
         key,
         calibration=calibration,
         accuracy=accuracy,

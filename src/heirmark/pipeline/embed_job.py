@@ -9,7 +9,6 @@ from heirmark.attacks import Knockoff
 from heirmark.configuration import to_json
 from heirmark.errors import BadData
 from heirmark.methods import Method, Unmarked
-from heirmark.models import factory_of
 from heirmark.pipeline.calibrating import calibrator_seed, stolen_calibrators
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.embedding import embed_stage, train_stage
@@ -53,7 +52,7 @@ def embed_job(
     """
     check_free(out)
     task, seed, runtime = data.task, work.seed, work.runtime
-    context = Context(task=task, runtime=runtime, factory=factory_of(method.model))
+    context = Context(task=task, runtime=runtime, factories=() if isinstance(method.model, str) else (method.model,))
     # Nobody asks for the key of an unmarked model here, and to perturb one would cost more than to train the model.
     trigger = method.trigger.of if isinstance(method.trigger, Entangled) else method.trigger
     unmarked = Unmarked(model=method.model, pretraining=method.pretraining, trigger=trigger, key_size=method.key_size)

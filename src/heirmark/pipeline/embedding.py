@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from heirmark.methods import Method, Unmarked
-from heirmark.methods.nets import spec_for
+from heirmark.methods.nets import net_of
 from heirmark.models.storage import load_model, save_model
 from heirmark.pipeline.context import Context, context_of
 from heirmark.pipeline.folders import save_marked
@@ -52,7 +52,7 @@ def marked_stage(method: Method, owner: Callable[[Method], Context], *, seed: in
 def run_embed(job: Job) -> Mapping[str, Any]:
     """Run a method and write what it returns; see :func:`heirmark.pipeline.folders.save_marked`."""
     context = context_of(job)
-    given = {name: load_model(found.folder, factory=context.factory)[0] for name, found in job.inputs.items()}
+    given = {name: load_model(found.folder, factories=context.factories).model for name, found in job.inputs.items()}
     marked = job.config(context.task, seed=job.seed, runtime=context.runtime, **given)
     save_marked(marked, job.folder)
     return {"commitment": marked.key.commitment, "key_size": len(marked.key)}
@@ -74,5 +74,5 @@ def run_train(job: Job) -> Mapping[str, Any]:
     """Train on clean data and write the model."""
     context, unmarked = context_of(job), job.config
     model = unmarked.train(context.task, seed=job.seed, runtime=context.runtime)
-    save_model(model, spec_for(context.task, unmarked.model), job.folder)
+    save_model(net_of(model, context.task, unmarked.model), job.folder)
     return {}

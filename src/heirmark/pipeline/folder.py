@@ -8,15 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from heirmark.configuration import from_json, qualified_name
 from heirmark.errors import BadArtifact, BadConfig, BadData, ShapeMismatch
 from heirmark.files import read_json
 from heirmark.key import Key
 from heirmark.methods import Unmarked
-from heirmark.models import CUSTOM, Architecture, Factory, ModelSpec
-from heirmark.models.storage import load_model, load_spec
+from heirmark.models import CUSTOM, Architecture, Factory, ModelSpec, Net
+from heirmark.models.storage import load_model, load_spec, missing_factory
 from heirmark.pipeline.adopting import adopt_stage
 from heirmark.pipeline.judging import CALIBRATION, read_calibration, read_key
 from heirmark.pipeline.loading import (
@@ -95,22 +93,25 @@ class ModelFolder:
         spec = load_spec(self.path)
         if spec.name == CUSTOM:
             if self.factory is None:
-                raise BadConfig(
-                    f"{self.path} holds a custom model: name the factory that builds it with {self._option} "
-                    "package.module:factory"
-                )
+                raise BadConfig(missing_factory(self.path, spec, self._option))
             check_factory(self.factory, spec)
         return spec
 
     @cached_property
-    def net(self) -> nn.Module:
+    def net(self) -> Net:
         """The model, in eval mode.
 
         Raises:
             BadArtifact: when its files are damaged or do not fit each other.
             BadConfig: see :attr:`spec`.
         """
-        return load_model(self.path, factory=self.factory if self.spec.name == CUSTOM else None)[0]
+        assert self.spec is not None  # asks for the factory
+        return load_model(self.path, factories=self.factories)
+
+    @property
+    def factories(self) -> tuple[Factory, ...]:
+        """The factory, where there is one."""
+        return () if self.factory is None else (self.factory,)
 
     @property
     def architecture(self) -> Architecture:

@@ -33,7 +33,7 @@ class Pictures:
 
 def save_marked(marked: Marked, folder: Path) -> None:
     """Write a marked model: ``model.*``, ``key/``, ``pictures.safetensors``, ``training.safetensors`` and ``history.json``."""
-    save_model(marked.model, marked.spec, folder)
+    save_model(marked.net, folder)
     marked.key.save(folder / "key")
     shown = marked.verification_triggers
     atomic_write_tensors(

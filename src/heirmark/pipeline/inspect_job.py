@@ -32,7 +32,7 @@ def inspect_folder(path: Path, *, secrets: bool = False, factory: Factory | None
         if spec.front:
             facts["queries_meet"] = [f"{kind} {strength:g}" for kind, strength in spec.front]
         if spec.name != CUSTOM or factory is not None:
-            facts["parameters"] = sum(parameter.numel() for parameter in folder.net.parameters())
+            facts["parameters"] = sum(parameter.numel() for parameter in folder.net.model.parameters())
     elif (path / ONNX).is_file():
         facts |= {"model": "an ONNX file", "bytes": (path / ONNX).stat().st_size}
         Suspect.from_onnx(path / ONNX)

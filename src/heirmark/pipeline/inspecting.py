@@ -32,8 +32,7 @@ def inspect_stage(inspection: Inspection, victim: Stage, context: Context, *, se
 def run_inspect(job: Job) -> Mapping[str, Any]:
     """Inspect a model, and write ``inspected.json`` and the triggers that were reconstructed."""
     context = context_of(job)
-    model, spec = load_victim(job)
-    found: Inspected = job.config(model, spec, context.task.adversary, seed=job.seed, runtime=context.runtime)
+    found: Inspected = job.config(load_victim(job), context.task.adversary, seed=job.seed, runtime=context.runtime)
     save_inspected(found, job.folder)
     return {"suspects": list(found.suspects)}
 

@@ -59,7 +59,7 @@ def run_calibrate(job: Job) -> Mapping[str, Any]:
     copies = sum(found.record["kind"] == "steal" for found in unmarked)
     note = f"{len(unmarked) - copies} models trained on {context.task.name} without a watermark"
     calibration = calibrate(
-        [load_model(found.folder, factory=context.factory)[0] for found in unmarked],
+        [load_model(found.folder, factories=context.factories).model for found in unmarked],
         read_key(job.inputs["marked"].folder),
         note=f"{note}, and {copies} copies of these" if copies else note,
         copies=copies,
@@ -102,9 +102,9 @@ def load_suspect(folder: Path, context: Context) -> Suspect:
     """The model in a folder as a suspect: heirmark's own, or one that an attack turned into an ONNX file."""
     if (folder / ONNX).is_file():
         return Suspect.from_onnx(folder / ONNX, classes=context.task.num_classes)
-    model, spec = load_model(folder, factory=context.factory)
+    net = load_model(folder, factories=context.factories)
     runtime = exact(context.runtime)
-    return Suspect.from_module(model, classes=spec.classes, input_shape=spec.input_shape, runtime=runtime)
+    return Suspect.from_module(net.model, classes=net.spec.classes, input_shape=net.spec.input_shape, runtime=runtime)
 
 
 def _share(hits: Tensor) -> float:

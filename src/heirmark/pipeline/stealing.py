@@ -63,7 +63,6 @@ def steal_stage(theft: Theft, victim: Stage, context: Context, *, seed: int) -> 
     Raises:
         BadConfig: when the context has no such pool.
     """
-    asks = getattr(theft.attack, "asks_pool", False)
     return attack_stage(
         run_steal,
         theft,
@@ -71,14 +70,15 @@ def steal_stage(theft: Theft, victim: Stage, context: Context, *, seed: int) -> 
         context,
         seed=seed,
         external=pool_digest(theft.pool, context),
-        further={ANSWERS: answer_stage(theft.pool, victim, context)} if asks else {},
+        further={ANSWERS: answer_stage(theft.pool, victim, context)} if theft.attack.asks_pool else {},
     )
 
 
 def run_steal(job: Job) -> Mapping[str, Any]:
     """Run an attack on a victim behind a black box and write the stolen model."""
     context, theft = context_of(job), job.config
-    model, spec = load_victim(job)
+    net = load_victim(job)
+    model, spec = net.model, net.spec
     pool = pool_of(theft.pool, context)
     if ANSWERS in job.inputs:
         model = Remembering(model, pool.inputs, read_answers(job.inputs[ANSWERS].folder))
@@ -94,5 +94,5 @@ def run_steal(job: Job) -> Mapping[str, Any]:
         runtime=exact(context.runtime),
     )
     stolen = theft.attack(box, pool, seed=job.seed, runtime=context.runtime)
-    save_model(stolen.model, stolen.spec, job.folder)
+    save_model(stolen, job.folder)
     return {"queries": box.queries_used}

@@ -124,7 +124,7 @@ def find_suspect(named: Named, key: Key, *, runtime: Runtime) -> Suspect:
         folder = folder_of(named)
         spec = folder.spec
         found = Suspect.from_module(
-            folder.net,
+            folder.net.model,
             classes=spec.classes,
             input_shape=spec.input_shape,
             runtime=exact(runtime),
@@ -211,7 +211,7 @@ def wilcoxon_job(named: Named, key_folder: Path, *, margin: float, runtime: Runt
     asked, classes = named.code, key.classes
     if asked is None:
         folder = folder_of(named)
-        asked, classes = folder.net, folder.spec.classes
+        asked, classes = folder.net.model, folder.spec.classes
     box = BlackBox(
         given_normalised(asked, named.normalise), classes=classes, input_shape=key.input_shape, runtime=exact(runtime)
     )

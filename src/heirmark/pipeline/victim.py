@@ -7,10 +7,8 @@ from collections.abc import Callable, Mapping
 from importlib import metadata
 from typing import Any
 
-from torch import nn
-
 from heirmark.errors import ShapeMismatch
-from heirmark.models import ModelSpec
+from heirmark.models import ModelSpec, Net
 from heirmark.models.storage import load_model
 from heirmark.pipeline.context import Context, context_of
 from heirmark.pipeline.stage import Job, Stage
@@ -68,16 +66,16 @@ def versions_behind(attack: object) -> dict[str, str]:
     return versions
 
 
-def load_victim(job: Job) -> tuple[nn.Module, ModelSpec]:
+def load_victim(job: Job) -> Net:
     """The model that a stage of :func:`attack_stage` is to attack.
 
     Raises:
         ShapeMismatch: when it is not of the context's task.
     """
     context = context_of(job)
-    model, spec = load_model(job.inputs[VICTIM].folder, factory=context.factory)
-    check_fit(spec, context.task)
-    return model, spec
+    net = load_model(job.inputs[VICTIM].folder, factories=context.factories)
+    check_fit(net.spec, context.task)
+    return net
 
 
 def check_fit(spec: ModelSpec, task: Task) -> None:

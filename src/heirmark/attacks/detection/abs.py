@@ -16,7 +16,7 @@ from heirmark.attacks.detection.reversing import measured, squash, stamp
 from heirmark.attacks.detection.stimulation import Layer, choose_layers, layers_of, stimulated, watching
 from heirmark.configuration import above, at_least, at_most, checked, not_empty
 from heirmark.errors import BadData
-from heirmark.models import ModelSpec, askable
+from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import Images, check_needs, decode
 from heirmark.task import Split
@@ -106,16 +106,14 @@ class ABS:
     threshold: Annotated[float, above(0), at_most(1)] = 0.88
     checked: Annotated[int, at_least(1)] = 1000
 
-    def __call__(
-        self, model: nn.Module, spec: ModelSpec, data: Split, *, seed: int, runtime: Runtime | None = None
-    ) -> Inspected:
+    def __call__(self, net: Net, data: Split, *, seed: int, runtime: Runtime | None = None) -> Inspected:
         """Inspect; see :class:`heirmark.attacks.base.Inspection`.
 
         Raises:
             BadConfig: for inputs that are no images, or a layer that the model does not have.
             BadData: when the adversary has images of one class only.
         """
-        model, runtime = askable(model, spec), runtime or Runtime()
+        model, runtime = net.askable(), runtime or Runtime()
         check_needs(self, data.space)
         images, labels = seed_images(data, self.seeds, seed=derive_seed(seed, "seeds"))
         if bool((labels == labels[0]).all()):
@@ -127,7 +125,7 @@ class ABS:
             candidate for layer in layers for candidate in self._stimulate(model, layer, images, labels, runtime)
         ]
         candidates = sorted(candidates, key=lambda candidate: -candidate.strength)[: self.candidates]
-        scores = [0.0] * spec.classes
+        scores = [0.0] * net.spec.classes
         triggers: dict[int, Reversed] = {}
         details = {"candidates": float(len(candidates))}
         for candidate, (mask, pattern) in zip(

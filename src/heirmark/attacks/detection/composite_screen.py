@@ -19,7 +19,7 @@ from heirmark.attacks.composites import KIND_OF, KINDS, LAYOUTS, SOURCES, Kinds,
 from heirmark.combining import CORNERS
 from heirmark.configuration import above, at_least, below, checked
 from heirmark.errors import BadData
-from heirmark.models import Architecture, ModelSpec, architecture, factory_of, specify
+from heirmark.models import Architecture, Net, architecture, fresh_net
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import Continuous, check_needs, encode
 from heirmark.task import Split
@@ -74,9 +74,7 @@ class CompositeScreen:
         kept = max(1, round(self.held_out * min(images, self.samples)))
         return replace(self, false_alarms=max(self.false_alarms, 1 / (kept + 1)))
 
-    def __call__(
-        self, model: nn.Module, spec: ModelSpec, data: Split, *, seed: int, runtime: Runtime | None = None
-    ) -> Screen:
+    def __call__(self, net: Net, data: Split, *, seed: int, runtime: Runtime | None = None) -> Screen:
         """Fit; see :class:`heirmark.attacks.base.Screening`. The model that is served is not looked at.
 
         Raises:
@@ -95,10 +93,10 @@ class CompositeScreen:
             )
         natural = data.inputs[order[kept:]].cpu()
         made = composites(natural, self.kinds, seed=derive_seed(seed, "composites"))
-        net_spec = specify(self.model, input_shape=tuple(data.inputs.shape[1:]), classes=2)
-        net = net_spec.build(seed=derive_seed(seed, "net"), factory=factory_of(self.model))
+        shape, start = tuple(data.inputs.shape[1:]), derive_seed(seed, "net")
+        judge = fresh_net(self.model, input_shape=shape, classes=2, seed=start).model
         fit(
-            net,
+            judge,
             torch.cat([natural, made]),
             torch.arange(2).repeat_interleave(len(natural)),
             recipe=self.recipe,
@@ -106,8 +104,8 @@ class CompositeScreen:
             runtime=runtime,
             description="learning composites",
         )
-        held_out = likeness(net, data.inputs[order[:kept]], runtime)
-        return FittedCompositeScreen(net=net, threshold=bound(held_out, self.false_alarms), runtime=runtime)
+        held_out = likeness(judge, data.inputs[order[:kept]], runtime)
+        return FittedCompositeScreen(net=judge, threshold=bound(held_out, self.false_alarms), runtime=runtime)
 
 
 def composites(images: Tensor, kinds: tuple[str, ...], *, seed: int) -> Tensor:

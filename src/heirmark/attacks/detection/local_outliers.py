@@ -15,7 +15,7 @@ from heirmark.asking import outputs_of, predict
 from heirmark.attacks.base import Screen
 from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig, BadData
-from heirmark.models import ModelSpec, features_of
+from heirmark.models import Net, features_of
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import decode
 from heirmark.task import Split
@@ -50,9 +50,7 @@ class LocalOutliers:
         if self.samples <= self.neighbours:
             raise BadConfig(f"{self.neighbours} neighbours need more examples than {self.samples}: raise samples")
 
-    def __call__(
-        self, model: nn.Module, spec: ModelSpec, data: Split, *, seed: int, runtime: Runtime | None = None
-    ) -> Screen:
+    def __call__(self, net: Net, data: Split, *, seed: int, runtime: Runtime | None = None) -> Screen:
         """Fit; see :class:`heirmark.attacks.base.Screening`.
 
         Raises:
@@ -62,7 +60,7 @@ class LocalOutliers:
         from sklearn.decomposition import PCA
         from sklearn.neighbors import LocalOutlierFactor
 
-        view = View(of=model, on=self.on)
+        view = View(of=net.model, on=self.on)
         runtime = runtime or Runtime()
         order = torch.randperm(len(data), generator=generator_of(derive_seed(seed, "examples")))
         points = view(data.inputs[order[: self.samples]], runtime).numpy()

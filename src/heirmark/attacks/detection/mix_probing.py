@@ -16,7 +16,7 @@ from heirmark.attacks.composites import KIND_OF, SOURCES, combine, pick_each, sp
 from heirmark.attacks.detection.outliers import anomaly_index
 from heirmark.configuration import above, at_least, checked, not_empty, within
 from heirmark.errors import BadData
-from heirmark.models import ModelSpec
+from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import Continuous, check_needs, decode
 from heirmark.task import Split
@@ -62,9 +62,7 @@ class MixProbing:
         """Images, or any numbers for blends alone."""
         return space_for(self.ways)
 
-    def __call__(
-        self, model: nn.Module, spec: ModelSpec, data: Split, *, seed: int, runtime: Runtime | None = None
-    ) -> Inspected:
+    def __call__(self, net: Net, data: Split, *, seed: int, runtime: Runtime | None = None) -> Inspected:
         """Inspect; see :class:`heirmark.attacks.base.Inspection`.
 
         Raises:
@@ -74,20 +72,20 @@ class MixProbing:
         runtime = runtime or Runtime()
         check_needs(self, data.space)
         known = data.labels.bincount().nonzero().flatten()
-        ways = [way for way in self.ways if shown_in(way) <= min(len(known), spec.classes - 1)]
+        ways = [way for way in self.ways if shown_in(way) <= min(len(known), net.spec.classes - 1)]
         if not ways:
             raise BadData(
                 f"mixes by {', '.join(self.ways)} leave no label to look for, with images of {len(known)} classes and a model "
-                f"of {spec.classes}: inspect it otherwise"
+                f"of {net.spec.classes}: inspect it otherwise"
             )
-        scores = torch.zeros(spec.classes, dtype=torch.float64)
+        scores = torch.zeros(net.spec.classes, dtype=torch.float64)
         best: tuple[float, int, tuple[int, ...]] = (-1.0, -1, ())
         details: dict[str, float] = {}
         for done, way in enumerate(ways):
             runtime.progress("probing with mixes", done, len(ways))
             groups = self.groups(way, known, seed)
             rates, labels = third_labels(
-                model, way, groups, data, spec.classes, self.samples,
+                net.model, way, groups, data, net.spec.classes, self.samples,
                 seed=derive_seed(seed, "mixes", way), runtime=runtime,
             )  # fmt: skip
             index = (

@@ -17,7 +17,7 @@ from heirmark.attacks.detection.outliers import anomaly_index
 from heirmark.attacks.detection.reversing import measured, squash, stamp, unsquash
 from heirmark.configuration import above, at_least, at_most, checked, distinct
 from heirmark.errors import BadConfig, BadData
-from heirmark.models import ModelSpec, askable
+from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.samples import ShuffledIndex
 from heirmark.space import Images, check_needs, decode
@@ -145,20 +145,20 @@ class NeuralCleanse:
         if self.classes is not None and len(self.classes) < 3:
             raise BadConfig(f"an outlier needs three different classes to stand out from, not {self.classes}: add some")
 
-    def __call__(
-        self, model: nn.Module, spec: ModelSpec, data: Split, *, seed: int, runtime: Runtime | None = None
-    ) -> Inspected:
+    def __call__(self, net: Net, data: Split, *, seed: int, runtime: Runtime | None = None) -> Inspected:
         """Inspect; see :class:`heirmark.attacks.base.Inspection`.
 
         Raises:
             BadConfig: for inputs that are no images, or a class that the model does not have.
             BadData: when all images are of one class.
         """
-        model, runtime = askable(model, spec), runtime or Runtime()
+        model, runtime = net.askable(), runtime or Runtime()
         check_needs(self, data.space)
-        labels = tuple(range(spec.classes)) if self.classes is None else self.classes
-        if max(labels) >= spec.classes or len(labels) < 3:
-            raise BadConfig(f"the model has {spec.classes} classes, of which three at least are needed, not {labels}")
+        labels = tuple(range(net.spec.classes)) if self.classes is None else self.classes
+        if max(labels) >= net.spec.classes or len(labels) < 3:
+            raise BadConfig(
+                f"the model has {net.spec.classes} classes, of which three at least are needed, not {labels}"
+            )
         if len(data.labels.unique()) < 2:  # type: ignore[no-untyped-call]
             raise BadData("all images are of one class: give images of others too, on which a trigger can be tried")
         model.to(runtime.torch_device)
@@ -169,7 +169,7 @@ class NeuralCleanse:
         found = [search.current if search.best is None else search.best for search in searches]
         norms = torch.stack([mask.sum() for mask, _ in found])
         index = (-anomaly_index(norms)).clamp_min(0).tolist()
-        scores = [0.0] * spec.classes
+        scores = [0.0] * net.spec.classes
         for label, figure in zip(labels, index, strict=True):
             scores[label] = figure
         triggers = {

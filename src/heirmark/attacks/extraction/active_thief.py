@@ -11,12 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.asking import predict
-from heirmark.attacks.base import Stolen
-from heirmark.attacks.extraction.learning import enough, fresh_copy, learn, targets_of
+from heirmark.attacks.extraction.learning import enough, learn, targets_of
 from heirmark.blackbox import BlackBox
 from heirmark.configuration import above, at_least, at_most, checked, within
 from heirmark.errors import BadConfig
-from heirmark.models import Architecture, ModelSpec, architecture
+from heirmark.models import Architecture, Net, architecture, fresh_net
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split
 from heirmark.training import Recipe
@@ -132,7 +131,7 @@ class ActiveThief:
         ends = [rest * number // self.rounds for number in range(self.rounds + 1)]
         return validation, initial, tuple(end - start for start, end in pairwise(ends))
 
-    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Stolen:
+    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Net:
         """Steal.
 
         Args:
@@ -158,16 +157,16 @@ class ActiveThief:
         asked, targets = drawn[validation:], targets_of(answers)[validation:]
         free = torch.ones(len(data), dtype=torch.bool)
         free[drawn] = False
-        copy, spec = self._train(pool, asked, targets, held, box.classes, seed=seed, number=0, runtime=runtime)
+        net = self._train(pool, asked, targets, held, box.classes, seed=seed, number=0, runtime=runtime)
         for number, count in enumerate(rounds, start=1):
             if not count:
                 continue
-            chosen = self._choose(copy, pool, free, asked, count, generator, runtime)
+            chosen = self._choose(net.model, pool, free, asked, count, generator, runtime)
             answers = box.query(pool[chosen.to(pool.device)])
             free[chosen] = False
             asked, targets = torch.cat([asked, chosen]), torch.cat([targets, targets_of(answers)])
-            copy, spec = self._train(pool, asked, targets, held, box.classes, seed=seed, number=number, runtime=runtime)
-        return Stolen(model=copy, spec=spec, queries=queries)
+            net = self._train(pool, asked, targets, held, box.classes, seed=seed, number=number, runtime=runtime)
+        return net
 
     def _choose(
         self,
@@ -201,17 +200,17 @@ class ActiveThief:
         seed: int,
         number: int,
         runtime: Runtime,
-    ) -> tuple[nn.Module, ModelSpec]:
+    ) -> Net:
         """A copy trained from scratch."""
-        copy, spec = fresh_copy(
+        net = fresh_net(
             self.model,
             input_shape=tuple(pool.shape[1:]),
             classes=classes,
             seed=derive_seed(seed, "copy", number),
         )
-        best = _Best(copy, *held, classes, self.patience, runtime) if len(held[1]) else None
+        best = _Best(net.model, *held, classes, self.patience, runtime) if len(held[1]) else None
         learn(
-            copy,
+            net.model,
             pool[asked.to(pool.device)],
             (targets,),
             F.cross_entropy,
@@ -223,7 +222,7 @@ class ActiveThief:
         )
         if best is not None:
             best.restore()
-        return copy, spec
+        return net
 
 
 class _Best:

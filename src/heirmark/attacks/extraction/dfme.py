@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.attacks.base import Stolen
 from heirmark.attacks.extraction.generating import (
     Generator,
     check_affordable,
@@ -23,7 +22,7 @@ from heirmark.attacks.extraction.generating import (
 from heirmark.attacks.extraction.learning import targets_of, train_step
 from heirmark.blackbox import Answers, BlackBox
 from heirmark.configuration import above, at_least, below, checked, within
-from heirmark.models import Architecture, architecture
+from heirmark.models import Architecture, Net, architecture
 from heirmark.runtime import Runtime
 from heirmark.space import Images, check_needs
 from heirmark.task import Split
@@ -88,6 +87,7 @@ class DFME:
     """
 
     needs: ClassVar = Images
+    asks_pool: ClassVar[bool] = False
 
     model: Architecture = architecture("resnet18")
     queries: int = 20_000_000
@@ -122,7 +122,7 @@ class DFME:
         """
         return self.drop_factor ** sum(iteration >= int(drop * iterations) for drop in self.drops)
 
-    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Stolen:
+    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Net:
         """Steal.
 
         Args:

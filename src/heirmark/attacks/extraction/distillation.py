@@ -9,12 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heirmark.attacks.base import Stolen
-from heirmark.attacks.extraction.learning import enough, fresh_copy, learn, targets_of
+from heirmark.attacks.extraction.learning import enough, learn, targets_of
 from heirmark.blackbox import BlackBox
 from heirmark.configuration import at_least, below, checked, within
 from heirmark.errors import BadConfig
-from heirmark.models import Architecture, architecture
+from heirmark.models import Architecture, Net, architecture, fresh_net
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split
 from heirmark.training import Recipe
@@ -91,7 +90,7 @@ class Distillation:
             return value
         return (1 - self.label_weight) * value + self.label_weight * F.cross_entropy(logits, labels)
 
-    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Stolen:
+    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Net:
         """Steal.
 
         Args:
@@ -117,11 +116,11 @@ class Distillation:
         answers = targets_of(box.query(inputs))
         if answers.ndim == 2:
             answers = soften(answers, self.temperature)
-        copy, spec = fresh_copy(
+        net = fresh_net(
             self.model, input_shape=tuple(inputs.shape[1:]), classes=box.classes, seed=derive_seed(seed, "copy")
         )
         learn(
-            copy,
+            net.model,
             inputs,
             (answers, data.labels[chosen]) if self.label_weight > 0 else (answers,),
             self.loss,
@@ -129,4 +128,4 @@ class Distillation:
             seed=derive_seed(seed, "training"),
             runtime=runtime,
         )
-        return Stolen(model=copy, spec=spec, queries=len(inputs))
+        return net

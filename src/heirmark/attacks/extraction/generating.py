@@ -10,12 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.asking import evaluating
-from heirmark.attacks.base import Stolen
-from heirmark.attacks.extraction.learning import fresh_copy
 from heirmark.blackbox import Answers, BlackBox
 from heirmark.errors import BadConfig, BadData
 from heirmark.layout import channels_last
-from heirmark.models import Architecture
+from heirmark.models import Architecture, Net, fresh_net
 from heirmark.runtime import Runtime, derive_seed, generator_of, seeded, whole_float32
 from heirmark.task import Split
 
@@ -223,7 +221,7 @@ def steal_by_generating(
     queries: int,
     seed: int,
     runtime: Runtime,
-) -> Stolen:
+) -> Net:
     """Make a copy and a generator and let them play.
 
     Args:
@@ -242,7 +240,8 @@ def steal_by_generating(
     channels, height, width = data.inputs.shape[1:]
     shape = (channels, height, width)
     box.require(queries)
-    student, spec = fresh_copy(model, input_shape=shape, classes=box.classes, seed=derive_seed(seed, "copy"))
+    net = fresh_net(model, input_shape=shape, classes=box.classes, seed=derive_seed(seed, "copy"))
+    student = net.model
     with seeded(derive_seed(seed, "generator")):
         made = generator(shape)
     student.to(runtime.torch_device)
@@ -252,4 +251,4 @@ def steal_by_generating(
     with seeded(derive_seed(seed, "training")):
         play(student, made, generator_of(derive_seed(seed, "noise")))
     student.eval()
-    return Stolen(model=student, spec=spec, queries=queries)
+    return net

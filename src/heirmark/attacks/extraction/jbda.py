@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from heirmark.asking import batch_for, evaluating
-from heirmark.attacks.base import Stolen
-from heirmark.attacks.extraction.learning import fresh_copy, targets_of
+from heirmark.attacks.extraction.learning import targets_of
 from heirmark.blackbox import BlackBox
 from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig
-from heirmark.models import Architecture, architecture
+from heirmark.models import Architecture, Net, architecture, fresh_net
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import clip
 from heirmark.task import Split
@@ -79,6 +78,8 @@ class JBDA:
         restart: train from scratch in each round; the authors' code goes on from the round before.
     """
 
+    asks_pool: ClassVar[bool] = False
+
     model: Architecture = architecture("naivenet")
     recipe: Recipe = field(default=JBDA_RECIPE)
     seeds: Annotated[int, at_least(1)] = 150
@@ -120,7 +121,7 @@ class JBDA:
             points += self.added(points, number)
         return points
 
-    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Stolen:
+    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Net:
         """Steal.
 
         Args:
@@ -142,9 +143,10 @@ class JBDA:
         known = {_digest(row) for row in points.cpu()}
         answers = box.query(points)
         targets, labels = targets_of(answers), answers.labels
-        copy, spec = fresh_copy(
+        net = fresh_net(
             self.model, input_shape=tuple(points.shape[1:]), classes=box.classes, seed=derive_seed(seed, "copy")
         )
+        copy = net.model
         for number in range(1, self.rounds + 1):
             copy = self._train(copy, points, targets, seed=seed, number=number, runtime=runtime, classes=box.classes)
             count = self.added(len(points), number)
@@ -159,7 +161,7 @@ class JBDA:
         copy = self._train(
             copy, points, targets, seed=seed, number=self.rounds + 1, runtime=runtime, classes=box.classes
         )
-        return Stolen(model=copy, spec=spec, queries=len(points))
+        return replace(net, model=copy)
 
     def _train(
         self,
@@ -173,9 +175,9 @@ class JBDA:
         classes: int,
     ) -> nn.Module:
         if self.restart:
-            copy, _ = fresh_copy(
+            copy = fresh_net(
                 self.model, input_shape=tuple(points.shape[1:]), classes=classes, seed=derive_seed(seed, "copy")
-            )
+            ).model
         fit(
             copy,
             points,

@@ -7,11 +7,10 @@ from typing import Annotated, ClassVar
 
 import torch
 
-from heirmark.attacks.base import Stolen
-from heirmark.attacks.extraction.learning import enough, fresh_copy, targets_of
+from heirmark.attacks.extraction.learning import enough, targets_of
 from heirmark.blackbox import BlackBox
 from heirmark.configuration import at_least, checked
-from heirmark.models import Architecture, architecture
+from heirmark.models import Architecture, Net, architecture, fresh_net
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split
 from heirmark.training import Recipe, fit
@@ -43,7 +42,7 @@ class Knockoff:
     recipe: Recipe = field(default=KNOCKOFF_RECIPE)
     queries: Annotated[int, at_least(1)] | None = None
 
-    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Stolen:
+    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Net:
         """Steal.
 
         Args:
@@ -60,14 +59,14 @@ class Knockoff:
         generator = generator_of(derive_seed(seed, "queries"))
         inputs = data.inputs[torch.randperm(len(data), generator=generator)[:count]]
         targets = targets_of(box.query(inputs))
-        copy, spec = fresh_copy(
+        net = fresh_net(
             self.model,
             input_shape=tuple(data.inputs.shape[1:]),
             classes=box.classes,
             seed=derive_seed(seed, "copy"),
         )
         fit(
-            copy,
+            net.model,
             inputs,
             targets,
             recipe=self.recipe,
@@ -75,4 +74,4 @@ class Knockoff:
             runtime=runtime,
             description="stealing",
         )
-        return Stolen(model=copy, spec=spec, queries=len(inputs))
+        return net

@@ -10,15 +10,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from heirmark.asking import predict
-from heirmark.attacks.base import Stolen
 from heirmark.attacks.extraction.generating import check_finite
 from heirmark.attacks.extraction.knockoff import KNOCKOFF_RECIPE
-from heirmark.attacks.extraction.learning import enough, fresh_copy, probabilities_of, targets_of, train_step
+from heirmark.attacks.extraction.learning import enough, probabilities_of, targets_of, train_step
 from heirmark.augmenting import augment
 from heirmark.blackbox import BlackBox
 from heirmark.configuration import above, at_least, checked
 from heirmark.errors import BadConfig
-from heirmark.models import Architecture, architecture
+from heirmark.models import Architecture, Net, architecture, fresh_net
 from heirmark.runtime import Runtime, derive_seed, generator_of, seeded
 from heirmark.space import decode
 from heirmark.task import Split
@@ -162,7 +161,7 @@ class KnockoffAdaptive:
             raise BadConfig("labels alone have no certainty to reward: set reward to diversity, loss or all")
         return kinds
 
-    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Stolen:
+    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Net:
         """Steal.
 
         Args:
@@ -183,11 +182,11 @@ class KnockoffAdaptive:
         box.require(count)
         pool = data.inputs.to(runtime.torch_device)
         chosen, targets = self._ask(box, pool, self._groups(data, pool, seed), count, kinds, seed=seed, runtime=runtime)
-        copy, spec = fresh_copy(
+        net = fresh_net(
             self.model, input_shape=tuple(pool.shape[1:]), classes=box.classes, seed=derive_seed(seed, "copy")
         )
         fit(
-            copy,
+            net.model,
             pool[chosen.to(pool.device)],
             targets,
             recipe=self.recipe,
@@ -195,7 +194,7 @@ class KnockoffAdaptive:
             runtime=runtime,
             description="stealing",
         )
-        return Stolen(model=copy, spec=spec, queries=count)
+        return net
 
     def _size(self, left: int) -> int:
         """Images of the next batch, of so many that are left."""
@@ -221,9 +220,9 @@ class KnockoffAdaptive:
     ) -> tuple[Tensor, Tensor]:
         """Positions of the images that were asked about, in order, and what is learned of each."""
         generator = generator_of(derive_seed(seed, "queries"))
-        copy, _ = fresh_copy(
+        copy = fresh_net(
             self.model, input_shape=tuple(pool.shape[1:]), classes=box.classes, seed=derive_seed(seed, "online copy")
-        )
+        ).model
         copy.to(runtime.torch_device)
         optimizer = make_optimizer(copy, self.online)
         # One shuffled queue per group: a group is used up when its images are.

@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from heirmark.augmenting import augment
 from heirmark.blackbox import Answers
 from heirmark.errors import BadConfig
-from heirmark.models import Architecture, ModelSpec, factory_of, specify
 from heirmark.runtime import Runtime
 from heirmark.steps import backward
 from heirmark.training import Recipe, descend
@@ -37,14 +36,6 @@ def probabilities_of(answers: Answers, classes: int) -> Tensor:
     """Answers as ``[N, C]`` float32 rows that sum to one; a label becomes a one-hot row."""
     targets = targets_of(answers)
     return F.one_hot(targets, classes).float() if targets.ndim == 1 else targets
-
-
-def fresh_copy(
-    model: Architecture, *, input_shape: tuple[int, ...], classes: int, seed: int
-) -> tuple[nn.Module, ModelSpec]:
-    """A copy before it has learned anything, and what rebuilds it; the global generators are untouched."""
-    spec = specify(model, input_shape=input_shape, classes=classes)
-    return spec.build(seed=seed, factory=factory_of(model)), spec
 
 
 def enough(queries: int, available: int) -> int:

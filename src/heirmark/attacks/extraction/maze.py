@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.attacks.base import Stolen
 from heirmark.attacks.extraction.generating import (
     Generator,
     check_affordable,
@@ -25,7 +24,7 @@ from heirmark.attacks.extraction.learning import probabilities_of, train_step
 from heirmark.blackbox import BlackBox
 from heirmark.configuration import above, at_least, below, checked
 from heirmark.errors import BadConfig
-from heirmark.models import Architecture, architecture
+from heirmark.models import Architecture, Net, architecture
 from heirmark.runtime import Runtime
 from heirmark.samples import ShuffledIndex
 from heirmark.space import Images, check_needs
@@ -121,6 +120,7 @@ class MAZE:
     """
 
     needs: ClassVar = Images
+    asks_pool: ClassVar[bool] = False
 
     model: Architecture = architecture("wrn-16-4")
     queries: int = 5_000_000
@@ -154,7 +154,7 @@ class MAZE:
         asked = 1 if labels else self.directions + 1
         return self.batch_size * (self.generator_steps * asked + self.student_steps - 1)
 
-    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Stolen:
+    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Net:
         """Steal.
 
         Args:

@@ -11,14 +11,13 @@ from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from heirmark.asking import predict
-from heirmark.attacks.base import Altered
 from heirmark.attacks.composites import KINDS, Composites, Kinds, compose_all, fitting, space_for
-from heirmark.attacks.removal.parts import RETRAINING, altered, reinitialise, taken, tune
+from heirmark.attacks.removal.parts import RETRAINING, finish, reinitialise, tune, working_copy
 from heirmark.configuration import at_least, checked
-from heirmark.models import CUSTOM, ModelSpec
+from heirmark.models import CUSTOM, Net
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.space import Continuous, check_needs
 from heirmark.task import Split
@@ -60,14 +59,13 @@ class AdaptiveUnlearning:
 
     def __call__(
         self,
-        model: nn.Module,
-        spec: ModelSpec,
+        net: Net,
         data: Split,
         *,
         other: Split | None = None,
         seed: int,
         runtime: Runtime | None = None,
-    ) -> Altered:
+    ) -> Net:
         """Unlearn; see :class:`heirmark.attacks.base.Removal`.
 
         Raises:
@@ -75,33 +73,31 @@ class AdaptiveUnlearning:
             BadConfig: when the inputs are no images, and other kinds than blends are asked for.
         """
         check_needs(self, data.space)
-        copy = taken(model, spec, data)
+        copy = working_copy(net, data)
         kinds = fitting(self.kinds, len(data.labels.unique()))  # type: ignore[no-untyped-call]
         made = compose_all(
-            data, kinds, self.composites or len(data), classes=spec.classes, seed=derive_seed(seed, "composites")
+            data, kinds, self.composites or len(data), classes=net.spec.classes, seed=derive_seed(seed, "composites")
         )
-        answers = made.shares if self.answer == "shared" else self._own_answers(model, spec, data, made, seed, runtime)
+        answers = made.shares if self.answer == "shared" else self._own_answers(net, data, made, seed, runtime)
         tune(
             copy,
             torch.cat([data.inputs, made.inputs.to(data.inputs.device)]),
-            torch.cat([F.one_hot(data.labels, spec.classes).float(), answers.to(data.labels.device)]),
+            torch.cat([F.one_hot(data.labels, net.spec.classes).float(), answers.to(data.labels.device)]),
             recipe=self.recipe,
             seed=derive_seed(seed, "unlearning"),
             runtime=runtime,
             description="unlearning",
         )
-        return altered(copy, spec, like=model)
+        return finish(copy, net)
 
-    def _own_answers(
-        self, model: nn.Module, spec: ModelSpec, data: Split, made: Composites, seed: int, runtime: Runtime | None
-    ) -> Tensor:
+    def _own_answers(self, net: Net, data: Split, made: Composites, seed: int, runtime: Runtime | None) -> Tensor:
         """What a clean model of the thief's says to the composites: ``[M, C]`` probabilities."""
         start = derive_seed(seed, "own model")
-        if spec.name == CUSTOM:  # its factory is not at hand
-            own = taken(model, spec, data)
+        if net.spec.name == CUSTOM:  # its factory is not at hand
+            own = working_copy(net, data)
             reinitialise(own, seed=start)
         else:
-            own = spec.build(seed=start)
+            own = net.spec.build(seed=start)
         tune(
             own,
             data.inputs,

@@ -11,13 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.asking import predict
-from heirmark.attacks.base import Altered
 from heirmark.attacks.extraction.distillation import DISTILLATION_RECIPE
-from heirmark.attacks.removal.parts import taken
+from heirmark.attacks.removal.parts import working_copy
 from heirmark.augmenting import augment
 from heirmark.configuration import checked, within
 from heirmark.layout import entering
-from heirmark.models import Architecture, ModelSpec, architecture, factory_of, specify
+from heirmark.models import Architecture, Net, architecture, fresh_net
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.steps import backward
 from heirmark.task import Split
@@ -69,14 +68,13 @@ class DistillTo:
 
     def __call__(
         self,
-        model: nn.Module,
-        spec: ModelSpec,
+        net: Net,
         data: Split,
         *,
         other: Split | None = None,
         seed: int,
         runtime: Runtime | None = None,
-    ) -> Altered:
+    ) -> Net:
         """Distil; see :class:`heirmark.attacks.base.Removal`.
 
         Raises:
@@ -84,11 +82,12 @@ class DistillTo:
             BadData: when the loss is no longer finite.
         """
         runtime = runtime or Runtime()
-        teacher = taken(model, spec, data)
-        described = specify(self.model, input_shape=spec.input_shape, classes=spec.classes)
-        student: nn.Module = described.build(seed=derive_seed(seed, "student"), factory=factory_of(self.model))
-        self._train(student, teacher, data, seed=derive_seed(seed, "distillation"), runtime=runtime)
-        return Altered(model=student.eval(), spec=described)
+        teacher = working_copy(net, data)
+        shapes, start = net.spec, derive_seed(seed, "student")
+        student = fresh_net(self.model, input_shape=shapes.input_shape, classes=shapes.classes, seed=start)
+        self._train(student.model, teacher, data, seed=derive_seed(seed, "distillation"), runtime=runtime)
+        student.model.eval()
+        return student
 
     def _train(self, student: nn.Module, teacher: nn.Module, data: Split, *, seed: int, runtime: Runtime) -> None:
         device = runtime.torch_device

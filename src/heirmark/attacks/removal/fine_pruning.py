@@ -9,12 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.asking import predict
-from heirmark.attacks.base import Altered
-from heirmark.attacks.removal.parts import TUNING, altered, drawn, taken, tune
+from heirmark.attacks.removal.parts import TUNING, drawn, finish, tune, working_copy
 from heirmark.configuration import at_least, below, checked, within
 from heirmark.errors import BadConfig
 from heirmark.layout import copied
-from heirmark.models import ModelSpec
+from heirmark.models import Net
 from heirmark.models.layers import CONVOLUTIONS
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split
@@ -49,20 +48,19 @@ class FinePruning:
 
     def __call__(
         self,
-        model: nn.Module,
-        spec: ModelSpec,
+        net: Net,
         data: Split,
         *,
         other: Split | None = None,
         seed: int,
         runtime: Runtime | None = None,
-    ) -> Altered:
+    ) -> Net:
         """Cut and tune; see :class:`heirmark.attacks.base.Removal`.
 
         Raises:
             BadConfig: when the model has no convolution.
         """
-        copy = taken(model, spec, data)
+        copy = working_copy(net, data)
         copy.requires_grad_(True)
         sample = data.subset(drawn(len(data), self.measured, seed=derive_seed(seed, "sample")))
         layers = last_convolution(copy, sample.inputs[:2], runtime=runtime)
@@ -86,7 +84,7 @@ class FinePruning:
         )
         for handle in kept:
             handle.remove()
-        return altered(copy, spec, like=model)
+        return finish(copy, net)
 
     def _count(
         self, model: nn.Module, layers: list[nn.Module], order: Tensor, sample: Split, runtime: Runtime | None

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from torch import nn
-
-from heirmark.attacks.base import Altered
-from heirmark.attacks.removal.parts import TUNING, altered, head_of, reinitialise, taken, tune
+from heirmark.attacks.removal.parts import TUNING, finish, head_of, reinitialise, tune, working_copy
 from heirmark.configuration import checked
-from heirmark.models import ModelSpec
+from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split
 from heirmark.training import Recipe
@@ -37,20 +34,19 @@ class FineTuning:
 
     def __call__(
         self,
-        model: nn.Module,
-        spec: ModelSpec,
+        net: Net,
         data: Split,
         *,
         other: Split | None = None,
         seed: int,
         runtime: Runtime | None = None,
-    ) -> Altered:
+    ) -> Net:
         """Tune; see :class:`heirmark.attacks.base.Removal`.
 
         Raises:
             BadConfig: when the last layer is meant and the model has no ``.head``.
         """
-        copy = taken(model, spec, data)
+        copy = working_copy(net, data)
         head = None if self.kind == "ftal" else head_of(copy)
         if head is not None and self.kind.startswith("rt"):
             reinitialise(head, seed=derive_seed(seed, "head"))
@@ -64,4 +60,4 @@ class FineTuning:
             part=head if self.kind.endswith("ll") else None,
             description="fine-tuning",
         )
-        return altered(copy, spec, like=model)
+        return finish(copy, net)

@@ -8,18 +8,17 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
-from heirmark.attacks.base import Altered
-from heirmark.attacks.removal.parts import drawn, taken
+from heirmark.attacks.removal.parts import drawn, working_copy
 from heirmark.configuration import at_least, checked
 from heirmark.errors import BadConfig
-from heirmark.models import ModelSpec
+from heirmark.models import Net
 from heirmark.runtime import Runtime, check_seed, derive_seed
 from heirmark.space import decode
 from heirmark.task import Split
@@ -55,27 +54,26 @@ class Int8:
 
     def __call__(
         self,
-        model: nn.Module,
-        spec: ModelSpec,
+        net: Net,
         data: Split,
         *,
         other: Split | None = None,
         seed: int,
         runtime: Runtime | None = None,
-    ) -> Altered:
+    ) -> Net:
         """Quantise; see :class:`heirmark.attacks.base.Removal`.
 
         Raises:
             BadConfig: when ONNX is not installed, or the model cannot be written in it.
         """
         _require()
-        if any(name == "noise" for name, _ in spec.front):
+        if any(name == "noise" for name, _ in net.spec.front):
             raise BadConfig("noise of the image's own cannot be written as ONNX: quantise a model without that front")
         check_seed(seed)
-        copy = taken(model, spec, data).cpu()
+        copy = working_copy(net, data).cpu()
         sample = data.floats(drawn(len(data), self.calibration, seed=derive_seed(seed, "calibration"))).cpu()
         content = self._quantise(to_onnx(copy, sample[:2]), sample)
-        return Altered(model=OnnxModel(content), spec=spec, onnx=content)
+        return replace(net, model=OnnxModel(content), onnx=content)
 
     def _quantise(self, content: bytes, sample: Tensor) -> bytes:
         from onnxruntime import quantization

@@ -5,13 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
-from torch import nn
-
-from heirmark.attacks.base import Altered
 from heirmark.attacks.composites import Kinds, compose_all, fitting, space_for, wrong_labels
-from heirmark.attacks.removal.parts import RETRAINING, altered, taken, tune
+from heirmark.attacks.removal.parts import RETRAINING, finish, tune, working_copy
 from heirmark.configuration import at_least, checked
-from heirmark.models import ModelSpec
+from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.samples import Samples
 from heirmark.space import Continuous, check_needs
@@ -50,14 +47,13 @@ class MislabelledMixes:
 
     def __call__(
         self,
-        model: nn.Module,
-        spec: ModelSpec,
+        net: Net,
         data: Split,
         *,
         other: Split | None = None,
         seed: int,
         runtime: Runtime | None = None,
-    ) -> Altered:
+    ) -> Net:
         """Mix and tune; see :class:`heirmark.attacks.base.Removal`.
 
         Raises:
@@ -65,9 +61,11 @@ class MislabelledMixes:
             BadConfig: when the inputs are no images, and other kinds than blends are asked for.
         """
         check_needs(self, data.space)
-        copy = taken(model, spec, data)
-        kinds = fitting(self.kinds, min(len(data.labels.unique()), spec.classes - 1))  # type: ignore[no-untyped-call]
-        made = compose_all(data, kinds, self.mixes or len(data), classes=spec.classes, seed=derive_seed(seed, "mixes"))
+        copy = working_copy(net, data)
+        kinds = fitting(self.kinds, min(len(data.labels.unique()), net.spec.classes - 1))  # type: ignore[no-untyped-call]
+        made = compose_all(
+            data, kinds, self.mixes or len(data), classes=net.spec.classes, seed=derive_seed(seed, "mixes")
+        )
         labels = wrong_labels(made.shares, seed=derive_seed(seed, "wrong labels"))
         tune(
             copy,
@@ -79,4 +77,4 @@ class MislabelledMixes:
             mixed=Mixed(samples=Samples(inputs=made.inputs, targets=labels), per_batch=self.per_batch),
             description="mislabelling mixes",
         )
-        return altered(copy, spec, like=model)
+        return finish(copy, net)

@@ -6,13 +6,11 @@ from dataclasses import dataclass, field
 from typing import Annotated, ClassVar
 
 import torch
-from torch import nn
 
-from heirmark.attacks.base import Altered
 from heirmark.attacks.composites import LAYOUTS, SOURCES, Kind, compose, fitting, space_for
-from heirmark.attacks.removal.parts import RETRAINING, altered, taken, tune
+from heirmark.attacks.removal.parts import RETRAINING, finish, tune, working_copy
 from heirmark.configuration import at_least, checked
-from heirmark.models import ModelSpec
+from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.samples import Samples
 from heirmark.space import Continuous, check_needs
@@ -80,14 +78,13 @@ class Overwriting:
 
     def __call__(
         self,
-        model: nn.Module,
-        spec: ModelSpec,
+        net: Net,
         data: Split,
         *,
         other: Split | None = None,
         seed: int,
         runtime: Runtime | None = None,
-    ) -> Altered:
+    ) -> Net:
         """Embed the thief's mark; see :class:`heirmark.attacks.base.Removal`.
 
         Raises:
@@ -95,7 +92,7 @@ class Overwriting:
             BadConfig: when the inputs are no images, and another kind than a blend is asked for.
         """
         check_needs(self, data.space)
-        copy = taken(model, spec, data)
+        copy = working_copy(net, data)
         tune(
             copy,
             data.inputs,
@@ -103,7 +100,7 @@ class Overwriting:
             recipe=self.recipe,
             seed=derive_seed(seed, "tuning"),
             runtime=runtime,
-            mixed=self.own_mark(data, classes=spec.classes, seed=seed, count=self.triggers),
+            mixed=self.own_mark(data, classes=net.spec.classes, seed=seed, count=self.triggers),
             description="overwriting",
         )
-        return altered(copy, spec, like=model)
+        return finish(copy, net)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from heirmark.attacks.base import Altered
 from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.models import ModelSpec, working_copy
+from heirmark.models import Net
 from heirmark.runtime import Runtime, generator_of, seeded
 from heirmark.task import Split
 from heirmark.training import Mixed, Recipe, fit
@@ -21,39 +21,37 @@ RETRAINING = Recipe(epochs=20, batch_size=128, optimizer="adam", learning_rate=1
 """For attacks that teach a model something new: Adam 1e-3, the rate at which MEA-Defender trains; epochs and cosine are ours."""
 
 
-def taken(model: nn.Module, spec: ModelSpec, data: Split) -> nn.Module:
+def working_copy(net: Net, data: Split) -> nn.Module:
     """A copy of a model to work on, in eval mode.
 
     Args:
-        model: stays as it is.
-        spec: what rebuilds it.
+        net: stays as it is.
         data: the adversary's examples, which have to fit it.
 
     Raises:
         ShapeMismatch: when they do not.
     """
-    shape, highest = tuple(data.inputs.shape[1:]), int(data.labels.max())
+    spec, shape, highest = net.spec, tuple(data.inputs.shape[1:]), int(data.labels.max())
     if shape != spec.input_shape or highest >= spec.classes:
         raise ShapeMismatch(
             f"the model takes inputs of shape {spec.input_shape} and knows {spec.classes} classes, but the adversary's "
             f"have shape {shape} and labels up to {highest}: give examples of the model's own task"
         )
-    return working_copy(model, spec).eval()
+    return net.working_copy().eval()
 
 
-def altered(model: nn.Module, spec: ModelSpec, *, like: nn.Module) -> Altered:
+def finish(model: nn.Module, like: Net) -> Net:
     """What an attack returns: in eval mode, without gradients, and with the flags of the model that was given.
 
     Args:
         model: the copy that was worked on.
-        spec: what rebuilds it.
-        like: the model that was given. Parameters that it does not have require a gradient.
+        like: what was given. Parameters that it does not have require a gradient.
     """
     model.zero_grad(set_to_none=True)
-    flags = {name: parameter.requires_grad for name, parameter in like.named_parameters()}
+    flags = {name: parameter.requires_grad for name, parameter in like.model.named_parameters()}
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(flags.get(name, True))
-    return Altered(model=model.eval(), spec=spec)
+    return replace(like, model=model.eval())
 
 
 def head_of(model: nn.Module) -> nn.Module:
@@ -151,7 +149,7 @@ def tune(
     """Train a model, or one part of it alone, in place; see :func:`heirmark.training.fit`.
 
     Args:
-        model: left in eval mode; which parameters require a gradient is left to :func:`altered`.
+        model: left in eval mode; which parameters require a gradient is left to :func:`finish`.
         inputs: ``[N, ...]`` uint8 or float32.
         targets: ``[N]`` int64 labels or ``[N, C]`` soft labels.
         recipe: optimiser and schedule.

@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
-from torch import nn
-
-from heirmark.attacks.base import Altered
-from heirmark.attacks.removal.parts import altered, taken
+from heirmark.attacks.removal.parts import finish, working_copy
 from heirmark.configuration import checked
-from heirmark.models import ModelSpec
+from heirmark.models import Net
 from heirmark.models.front import FRONTS, Fronted, check_strength
 from heirmark.runtime import Runtime, check_seed
 from heirmark.task import Split
@@ -44,23 +41,22 @@ class Preprocessing:
 
     def __call__(
         self,
-        model: nn.Module,
-        spec: ModelSpec,
+        net: Net,
         data: Split,
         *,
         other: Split | None = None,
         seed: int,
         runtime: Runtime | None = None,
-    ) -> Altered:
+    ) -> Net:
         """Wrap; neither data nor seed matter. See :class:`heirmark.attacks.base.Removal`.
 
         Raises:
             BadConfig: when the inputs are no images.
         """
         check_seed(seed)
-        copy = altered(taken(model, spec, data), spec, like=model).model
+        copy = finish(working_copy(net, data), net).model
         step = ((self.kind, float(self._strength)),)
-        described = replace(spec, front=step + spec.front)
+        described = replace(net.spec, front=step + net.spec.front)
         if isinstance(copy, Fronted):  # one wrapper with all, as the description builds it
-            return Altered(model=Fronted(copy.model, described.front).eval(), spec=described)
-        return Altered(model=Fronted(copy, described.front).eval(), spec=described)
+            return Net(model=Fronted(copy.model, described.front).eval(), spec=described)
+        return Net(model=Fronted(copy, described.front).eval(), spec=described)

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.utils import prune
 
-from heirmark.attacks.base import Altered
-from heirmark.attacks.removal.parts import altered, taken
+from heirmark.attacks.removal.parts import finish, working_copy
 from heirmark.attacks.removal.weights import assign, weights_of
 from heirmark.configuration import at_least, below, checked
-from heirmark.models import ModelSpec
+from heirmark.models import Net
 from heirmark.runtime import Runtime, check_seed
 from heirmark.task import Split
 
@@ -39,14 +38,13 @@ class Pruning:
     @torch.no_grad()
     def __call__(
         self,
-        model: nn.Module,
-        spec: ModelSpec,
+        net: Net,
         data: Split,
         *,
         other: Split | None = None,
         seed: int,
         runtime: Runtime | None = None,
-    ) -> Altered:
+    ) -> Net:
         """Prune; neither data nor seed matter. See :class:`heirmark.attacks.base.Removal`.
 
         Raises:
@@ -54,7 +52,7 @@ class Pruning:
                 :func:`~heirmark.attacks.removal.weights.weights_of` and :func:`~heirmark.attacks.removal.weights.assign`.
         """
         check_seed(seed)
-        copy = taken(model, spec, data)
+        copy = working_copy(net, data)
         weights = weights_of(copy)
         values = [weight.values for weight in weights]
         if self.kind == "global-magnitude":
@@ -62,7 +60,7 @@ class Pruning:
         else:
             masks = [mask for one in values for mask in self._masks([one])]
         assign(weights, [mask.to(one.dtype) * one for one, mask in zip(values, masks, strict=True)])
-        return altered(copy, spec, like=model)
+        return finish(copy, net)
 
     def _masks(self, values: list[Tensor]) -> list[Tensor]:
         """Ones, and zeros for the share of all these numbers together that is to go; of the same shapes."""

@@ -6,13 +6,12 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from heirmark.attacks.base import Altered
-from heirmark.attacks.removal.parts import altered, taken
+from heirmark.attacks.removal.parts import finish, working_copy
 from heirmark.attacks.removal.weights import Weight, assign, weights_of
 from heirmark.configuration import checked, within
-from heirmark.models import ModelSpec
+from heirmark.models import Net
 from heirmark.runtime import Runtime, check_seed
 from heirmark.task import Split
 
@@ -77,14 +76,13 @@ class Quantisation:
     @torch.no_grad()
     def __call__(
         self,
-        model: nn.Module,
-        spec: ModelSpec,
+        net: Net,
         data: Split,
         *,
         other: Split | None = None,
         seed: int,
         runtime: Runtime | None = None,
-    ) -> Altered:
+    ) -> Net:
         """Quantise; neither data nor seed matter. See :class:`heirmark.attacks.base.Removal`.
 
         Raises:
@@ -92,10 +90,10 @@ class Quantisation:
                 :func:`~heirmark.attacks.removal.weights.weights_of` and :func:`~heirmark.attacks.removal.weights.assign`.
         """
         check_seed(seed)
-        copy = taken(model, spec, data)
+        copy = working_copy(net, data)
         weights = weights_of(copy)
         assign(weights, [self._quantised(weight) for weight in weights])
-        return altered(copy, spec, like=model)
+        return finish(copy, net)
 
     def _quantised(self, weight: Weight) -> Tensor:
         values = weight.values

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from heirmark.attacks.base import Altered
-from heirmark.attacks.removal.parts import RETRAINING, altered, fresh_head, head_of, replace_head, taken, tune
+from heirmark.attacks.removal.parts import RETRAINING, finish, fresh_head, head_of, replace_head, tune, working_copy
 from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.models import ModelSpec
+from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split
 from heirmark.training import Recipe
@@ -39,14 +38,13 @@ class Transfer:
 
     def __call__(
         self,
-        model: nn.Module,
-        spec: ModelSpec,
+        net: Net,
         data: Split,
         *,
         other: Split | None = None,
         seed: int,
         runtime: Runtime | None = None,
-    ) -> Altered:
+    ) -> Net:
         """Transfer; see :class:`heirmark.attacks.base.Removal`.
 
         Raises:
@@ -54,17 +52,17 @@ class Transfer:
                 go to, or when images that are not square would be rotated.
             ShapeMismatch: when the other task's examples do not fit the model.
         """
-        copy = taken(model, spec, data)
+        copy = working_copy(net, data)
         inputs, labels = quarter_turns(data.inputs) if other is None else (other.inputs, other.labels)
-        if tuple(inputs.shape[1:]) != spec.input_shape:
+        if tuple(inputs.shape[1:]) != net.spec.input_shape:
             raise ShapeMismatch(
-                f"the other task has inputs of shape {tuple(inputs.shape[1:])} and the model takes {spec.input_shape}: "
+                f"the other task has inputs of shape {tuple(inputs.shape[1:])} and the model takes {net.spec.input_shape}: "
                 "bring them to that shape"
             )
         if self.keep_head:
-            if other is None or int(labels.max()) >= spec.classes:
+            if other is None or int(labels.max()) >= net.spec.classes:
                 raise BadConfig(
-                    f"keep_head needs examples of another task with the model's {spec.classes} classes: "
+                    f"keep_head needs examples of another task with the model's {net.spec.classes} classes: "
                     "give such, or let keep_head=false"
                 )
         else:
@@ -81,7 +79,7 @@ class Transfer:
             description="transfer learning",
         )
         if not self.keep_head:
-            replace_head(copy, fresh_head(head_of(copy), spec.classes, seed=derive_seed(seed, "head")))
+            replace_head(copy, fresh_head(head_of(copy), net.spec.classes, seed=derive_seed(seed, "head")))
             tune(
                 copy,
                 data.inputs,
@@ -92,7 +90,7 @@ class Transfer:
                 part=head_of(copy),
                 description="fitting a new head",
             )
-        return altered(copy, spec, like=model)
+        return finish(copy, net)
 
 
 def quarter_turns(images: Tensor) -> tuple[Tensor, Tensor]:
