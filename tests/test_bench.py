@@ -349,8 +349,11 @@ def test_models_of_the_users_own_can_be_marked_stolen_and_judged(tmp_path: Path)
     result = run(tmp_path, Grid(name="own", title="Own", blocks=(block,), seeds=(0,)))
     assert [row.error for row in result.rows] == [""] * 4
     assert result.report.blocks[0].projections
-    with pytest.raises(BadConfig, match="have one factory of your own in a block at most"):
-        replace(block, calibrators=(replace(UNMARKED, model=make_wide_net),))
+    thief = replace(THEFT, attack=Knockoff(model=make_wide_net, recipe=RECIPE))
+    wide = replace(block, trials=(Trial(name="Knockoff", group="Extraction", steps=(thief,)),), pictures=())
+    assert wide.factories == (make_net, make_wide_net)
+    result = run(tmp_path, Grid(name="wide", title="Wide", blocks=(wide,), seeds=(0,)))
+    assert [row.error for row in result.rows] == [""] * 4
 
 
 def test_data_of_the_users_own_are_split_by_seed_where_they_can_be(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -312,7 +312,7 @@ def test_verdicts_of_the_demo_rest_on_no_stage_that_they_should_not(ran: Ran) ->
         if record["kind"] == "embed":
             choosers.add(inputs["clean"])
         if record["kind"] == "steal":
-            assert set(inputs) == {"held", "answers"}
+            assert set(inputs) == {"victim", "answers"}
             assert set(record["files"]) == {"model.json", "model.safetensors"}
     assert len(calibrators) == own_code.demo_profile().calibrators + 1
     assert len(judged) == 10

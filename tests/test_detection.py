@@ -327,15 +327,17 @@ def test_mix_probing_asks_for_what_it_needs(spec: ModelSpec, tiny_task: Task, cp
         )
     few = ModelSpec(name="naivenet", input_shape=(1, 16, 16), classes=4)
     with pytest.raises(BadData, match="leave no label to look for"):
-        MixProbing(ways=("tiles",))(nn.Identity(), few, data.subset(data.labels < 4), seed=0, runtime=cpu)
+        MixProbing(ways=("tiles",))(
+            Net(model=nn.Identity(), spec=few), data.subset(data.labels < 4), seed=0, runtime=cpu
+        )
 
 
 def test_mixes_of_too_many_classes_are_left_out_of_probing(tiny_task: Task, cpu: Runtime) -> None:
     data = tiny_task.adversary.subset(tiny_task.adversary.labels < 4)
     few = ModelSpec(name="naivenet", input_shape=(1, 16, 16), classes=4)
-    net = few.build(seed=0).eval()
+    net = Net(model=few.build(seed=0).eval(), spec=few)
     both, pairs = (
-        MixProbing(ways=ways, samples=5)(net, few, data, seed=0, runtime=cpu)
+        MixProbing(ways=ways, samples=5)(net, data, seed=0, runtime=cpu)
         for ways in (("tiles", "left-right"), ("left-right",))
     )
     assert (both.scores, both.details) == (pairs.scores, pairs.details)
