@@ -276,23 +276,29 @@ def digest(marked: Marked) -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
-def clean_for(tiny_task: Task, cpu: Runtime) -> Callable[[Any, int], nn.Module]:
+class CleanModels:
     """The clean model of a configuration and seed, trained once, which nobody may change."""
-    kept: dict[tuple[str, Recipe, str, int], nn.Module] = {}
 
-    def train(config: Any, seed: int) -> nn.Module:
+    def __init__(self, task: Task, runtime: Runtime) -> None:
+        self.task, self.runtime = task, runtime
+        self.kept: dict[tuple[str, Recipe, str, int], nn.Module] = {}
+
+    def __call__(self, config: Any, seed: int = SEED) -> nn.Module:
         role = getattr(config, "data", "owner")
         key = (config.model, config.pretraining, role, seed)
-        if key not in kept:
-            kept[key] = train_clean(*(tiny_task, *key[:2]), seed=seed, runtime=cpu, data=tiny_task.splits[role])
-        return kept[key]
-
-    return train
+        if key not in self.kept:
+            data = self.task.splits[role]
+            self.kept[key] = train_clean(self.task, *key[:2], seed=seed, runtime=self.runtime, data=data)
+        return self.kept[key]
 
 
 @pytest.fixture(scope="module")
-def runs(tiny_task: Task, cpu: Runtime, clean_for: Callable[[Any, int], nn.Module]) -> Callable[..., Marked]:
+def clean_for(tiny_task: Task, cpu: Runtime) -> CleanModels:
+    return CleanModels(tiny_task, cpu)
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_task: Task, cpu: Runtime, clean_for: CleanModels) -> Callable[..., Marked]:
     """Runs a configuration once and keeps the result, which no test may change.
 
     It is given its clean model; that this changes nothing is what the tests of randomness show.
@@ -302,7 +308,7 @@ def runs(tiny_task: Task, cpu: Runtime, clean_for: Callable[[Any, int], nn.Modul
     def run(name: str, variant: str) -> Marked:
         if (name, variant) not in kept:
             config = CONFIGS[name][variant]
-            kept[name, variant] = config(tiny_task, seed=SEED, runtime=cpu, clean=clean_for(config, SEED))
+            kept[name, variant] = config(tiny_task, seed=SEED, runtime=cpu, clean=clean_for(config))
         return kept[name, variant]
 
     return run
@@ -563,9 +569,11 @@ from heirmark.runtime import Runtime
 runtime = Runtime(device="cpu", precision="float32")
 found = {{}}
 task = dataclasses.replace(conftest.make_tiny_task(), foreign=conftest.make_foreign())
+clean = test_methods.CleanModels(task, runtime)
 for name in test_methods.METHODS:
     variant = test_methods.first_of(name)
-    marked = test_methods.CONFIGS[name][variant](task, seed=test_methods.SEED, runtime=runtime)
+    config = test_methods.CONFIGS[name][variant]
+    marked = config(task, seed=test_methods.SEED, runtime=runtime, clean=clean(config))
     found[name] = [variant, marked.key.commitment, test_methods.fingerprint(marked.model)]
 print(json.dumps(found))
 """
@@ -617,7 +625,7 @@ def test_a_marked_model_is_proved_and_unmarked_ones_are_not(
 
 
 def test_the_unmarked_arm_has_no_small_p_values(
-    unmarked_models: list[nn.Module], tiny_task: Task, cpu: Runtime, clean_for: Callable[[Any, int], nn.Module]
+    unmarked_models: list[nn.Module], tiny_task: Task, cpu: Runtime, clean_for: CleanModels
 ) -> None:
     """Of keys drawn at random a few may be hit by chance, as models differ by more than the five that calibrate show."""
     verdicts = {
