@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
+from heirmark.methods.nets import train_clean
 from heirmark.runtime import Runtime
 from heirmark.task import Split, Task, make_task
 from heirmark.training import Recipe
+from victims import MODEL, RECIPE
 
 # The reports of several workers on few cores are only comparable, and the sums only bit-identical, with one thread.
 torch.set_num_threads(1)
@@ -88,6 +91,12 @@ def tiny_model() -> str:
 def tiny_recipe() -> Recipe:
     """Training with which ``tiny_model`` learns ``tiny_task``."""
     return Recipe(epochs=2, batch_size=16, learning_rate=0.05)
+
+
+@pytest.fixture(scope="session")
+def victim(tiny_task: Task, cpu: Runtime) -> nn.Module:
+    """What thieves of ``tiny_task`` ask. Do not change it."""
+    return train_clean(tiny_task, MODEL, dataclasses.replace(RECIPE, epochs=6), seed=0, runtime=cpu)
 
 
 @pytest.fixture(scope="session")

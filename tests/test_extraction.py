@@ -33,26 +33,13 @@ from heirmark.attacks.extraction.knockoff_adaptive import (
 from heirmark.attacks.extraction.maze import Memory, divergence
 from heirmark.blackbox import Answers, BlackBox
 from heirmark.errors import BadConfig, BadData
-from heirmark.methods.nets import train_clean
 from heirmark.models import ModelSpec, build
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
+from victims import MODEL, RECIPE, Listener, agreement
 
-MODEL = "naivenet:width=4,hidden=16,batch_norm=true"
-RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=0.02, optimizer="adam")
 UNTRAINED = dataclasses.replace(RECIPE, epochs=0)
-
-
-class Listener:
-    """A victim that keeps what it is asked and answers as it is told."""
-
-    def __init__(self, answer: Callable[[Tensor], Tensor]) -> None:
-        self.answer, self.asked = answer, list[Tensor]()
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        self.asked.append(inputs.clone())
-        return self.answer(inputs)
 
 
 def linear(classes: int = 6, size: int = 256, seed: int = 0) -> Callable[[Tensor], Tensor]:
@@ -72,16 +59,6 @@ def rows(images: list[Tensor]) -> list[bytes]:
 
 def calls(box: BlackBox) -> list[int]:
     return [call.inputs for call in box.transcript]
-
-
-@pytest.fixture(scope="module")
-def victim(tiny_task: Task, cpu: Runtime) -> nn.Module:
-    return train_clean(tiny_task, MODEL, dataclasses.replace(RECIPE, epochs=6), seed=0, runtime=cpu)
-
-
-def agreement(one: nn.Module, other: nn.Module, inputs: Tensor, runtime: Runtime) -> float:
-    answers = [predict(model, inputs, runtime=runtime).argmax(1) for model in (one, other)]
-    return float((answers[0] == answers[1]).double().mean())
 
 
 # ---------------------------------------------------------------- Distillation

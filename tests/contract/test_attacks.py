@@ -39,15 +39,12 @@ from heirmark.attacks import (
 )
 from heirmark.blackbox import Answers, BlackBox
 from heirmark.errors import BadConfig, BudgetExhausted
-from heirmark.methods.nets import train_clean
 from heirmark.models import Net
 from heirmark.models.storage import load_model, save_model
 from heirmark.runtime import Runtime
 from heirmark.task import Split, Task
-from heirmark.training import Recipe
+from victims import MODEL, RECIPE, Listener, agreement
 
-MODEL = "naivenet:width=4,hidden=16,batch_norm=true"
-RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=0.02, optimizer="adam")
 ROUND = dataclasses.replace(RECIPE, epochs=2)
 
 # The tiny configurations of every attack, by name.
@@ -138,11 +135,6 @@ def config(case: tuple[str, str]) -> Any:
 
 
 @pytest.fixture(scope="module")
-def victim(tiny_task: Task, cpu: Runtime) -> nn.Module:
-    return train_clean(tiny_task, MODEL, dataclasses.replace(RECIPE, epochs=6), seed=0, runtime=cpu)
-
-
-@pytest.fixture(scope="module")
 def box(victim: nn.Module, cpu: Runtime) -> Callable[..., BlackBox]:
     """Makes a fresh box around the victim."""
 
@@ -170,11 +162,6 @@ def asked(tiny_task: Task, cpu: Runtime, box: Callable[..., BlackBox]) -> Callab
 @pytest.fixture(scope="module")
 def runs(asked: Callable[..., tuple[Net, int]]) -> Callable[..., Net]:
     return lambda *case: asked(*case)[0]
-
-
-def agreement(one: nn.Module, other: nn.Module, inputs: Tensor, runtime: Runtime) -> float:
-    answers = [predict(model, inputs, runtime=runtime).argmax(1) for model in (one, other)]
-    return float((answers[0] == answers[1]).double().mean())
 
 
 # ---------------------------------------------------------------- the configuration
@@ -330,17 +317,6 @@ def test_a_budget_that_does_not_suffice_ends_the_attack_and_charges_nothing(
 
 
 # ---------------------------------------------------------------- Knockoff's own
-
-
-class Listener:
-    """A victim that keeps what it is asked and answers as it is told."""
-
-    def __init__(self, answer: Callable[[Tensor], Tensor]) -> None:
-        self.answer, self.asked = answer, list[Tensor]()
-
-    def __call__(self, inputs: Tensor) -> Tensor:
-        self.asked.append(inputs.clone())
-        return self.answer(inputs)
 
 
 def test_knockoff_asks_about_each_image_once(tiny_task: Task, cpu: Runtime) -> None:
