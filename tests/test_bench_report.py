@@ -47,7 +47,7 @@ from heirmark.results.summary import summarise
 from heirmark.runtime import Runtime
 from heirmark.training import Recipe
 from heirmark.triggers import Mix, Patch
-from test_report import Page
+from pages import Page, words
 
 COMMAND = "heirmark bench recipes/table.py:table_1 --scale cpu"
 NAME = "Fashion-MNIST, NaiveNet"
@@ -91,10 +91,6 @@ def whole() -> Report:
 @pytest.fixture(scope="module")
 def html(whole: Report) -> str:
     return render(whole)
-
-
-def words(text: str) -> str:
-    return " ".join(" ".join(Page(text).words).split())
 
 
 def test_page_says_everything(html: str) -> None:
@@ -360,8 +356,8 @@ def test_the_small_table_for_documents_says_who_is_found(tmp_path: Path, capsys:
     hostile = glance_markdown([replace(row, marking="a|b <i>") for row in rows])
     assert r"| a\|b \<i\> |" in hostile
     assert glance_markdown([]) == ""
-    for words in (["bench", "--glance"], ["bench"]):
-        assert CliRunner().invoke(app, words).exit_code == 2
+    for command in (["bench", "--glance"], ["bench"]):
+        assert CliRunner().invoke(app, command).exit_code == 2
 
 
 def test_part_command() -> None:
@@ -661,8 +657,8 @@ def test_bench_on_the_command_line(
     monkeypatch.chdir(tmp_path)
     Path("some_recipes.py").write_text(RECIPES)
     runner = CliRunner()
-    for words in (["some_recipes.py"], ["some_recipes.py:table_1", "--list"], ["some_recipes.py", "--list"]):
-        result = runner.invoke(app, ["bench", *words])
+    for listing in (["some_recipes.py"], ["some_recipes.py:table_1", "--list"], ["some_recipes.py", "--list"]):
+        result = runner.invoke(app, ["bench", *listing])
         assert result.exit_code == 0, result.output
         assert result.output.splitlines() == [
             "some_recipes.py:table_1   Table 1: the first.",
@@ -676,8 +672,8 @@ def test_bench_on_the_command_line(
     assert result.exit_code == 2
     assert "give --ray local or an address" in " ".join(result.output.split())
     Path("no_recipes.py").write_text("")
-    for words in (["no_recipes.py"], ["no_recipes.py:table"]):
-        result = runner.invoke(app, ["bench", *words])
+    for listing in (["no_recipes.py"], ["no_recipes.py:table"]):
+        result = runner.invoke(app, ["bench", *listing])
         assert result.exit_code == 2
         assert "no_recipes.py has no recipe: write a function" in " ".join(result.output.split())
     result = runner.invoke(app, [

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
-from heirmark.report.section import Cell, Column, Line, Section, Sheet, Source, Table
-from heirmark.report.sections.verdicts import more_of, standing
+from heirmark.report.section import Cell, Column, Line, More, Section, Sheet, Source, Table
+from heirmark.report.sections.verdicts import arm_text, more_of, standing
 from heirmark.report.words import DASH, called, hits, number, percent, seconds, spread_text
 from heirmark.results.rows import Kind
 from heirmark.results.summary import Summary
@@ -75,9 +76,18 @@ def _all(found: dict[str, list[Summary]]) -> list[Summary]:
 
 def _groups(found: dict[str, list[Summary]], source: Source) -> tuple[tuple[str, tuple[Line, ...]], ...]:
     return tuple(
-        (probe, tuple(Line(name=row.marking, cells=_cells(row), more=more_of(row, source)) for row in rows))
+        (probe, tuple(Line(name=row.marking, cells=_cells(row), more=_more(row, source)) for row in rows))
         for probe, rows in found.items()
     )
+
+
+def _more(row: Summary, source: Source) -> More:
+    """What a search of a single seed suspects stands in the open."""
+    more = more_of(row, source)
+    if row.kind == "screen" or len(row.marked) > 1:
+        return more
+    told = (f"{'Marked model' if each.marked else 'Control'}: {arm_text(each, source)}." for each in row.rows)
+    return replace(more, small=(*told, *more.small))
 
 
 def _cells(row: Summary) -> tuple[Cell, ...]:

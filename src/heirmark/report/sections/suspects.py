@@ -96,12 +96,13 @@ def _line(suspect: Suspect) -> Line:
     )
 
 
-def side_by_side(found: Sequence[Suspect], clean_accuracy: float = math.nan) -> Iterator[Section]:
+def side_by_side(found: Sequence[Suspect], clean_accuracy: float = math.nan, where: str = "b0") -> Iterator[Section]:
     """Mark and skill of every suspect as bars.
 
     Args:
         found: the suspects.
         clean_accuracy: of an unmarked model, to hold against; NaN where none is known.
+        where: before the drawings' names.
     """
     from heirmark.report.charts import NULL_MARK, OPEN_MARK, WHOLE_MARK, Bar, bars
 
@@ -125,7 +126,7 @@ def side_by_side(found: Sequence[Suspect], clean_accuracy: float = math.nan) -> 
                     )
                     for suspect, whole in zip(found, wholes, strict=True)
                 ],
-                "wsr",
+                f"{where}-wsr",
                 "Bars: watermark success rate of each suspect; the table holds the same numbers.",
             ),
         )
@@ -133,7 +134,7 @@ def side_by_side(found: Sequence[Suspect], clean_accuracy: float = math.nan) -> 
     if known:
         accuracies = [Bar(name=suspect.label, rate=suspect.row.accuracy, reference=clean_accuracy) for suspect in found]
         alt = "Bars: clean accuracy of each suspect; the table holds the same numbers."
-        figures.append(Figure(title="Clean accuracy", drawing=bars(accuracies, "acc", alt)))
+        figures.append(Figure(title="Clean accuracy", drawing=bars(accuracies, f"{where}-acc", alt)))
     held = "; in the second panel the clean model" if known and math.isfinite(clean_accuracy) else ""
     legend = (
         (WHOLE_MARK, "called marked"),

@@ -82,6 +82,7 @@ def line_of(row: Summary, name: str, source: Source) -> Line:
     told = more_of(row, source)
     control = [f"{row.control_invalid} invalid"] if row.control_invalid else []
     control += [count(row.false_alarms, "false alarm")] if row.false_alarms else []
+    skill = [f"ACC {percent(row.control_accuracy.mean)}"] if alone is not None and len(row.control) == 1 else []
     return Line(
         name=name,
         cells=(
@@ -90,7 +91,10 @@ def line_of(row: Summary, name: str, source: Source) -> Line:
                 below=() if slow is None else (Note(text=f"worst {percent(row.accuracy.lowest)}, seed {slow}"),),
             ),
             Cell(text=spread_text(row.wsr), strong=True, below=(Note(text=low),) if low else ()),
-            Cell(text=percent(row.control_wsr.highest), below=tuple(Note(text=text, wrong=True) for text in control)),
+            Cell(
+                text=percent(row.control_wsr.highest),
+                below=tuple(Note(text=text, wrong=not text.startswith("ACC")) for text in (*skill, *control)),
+            ),
             Cell(
                 text=number(round(row.asked)) if row.asked > 0 else DASH,
                 below=(Note(text=seconds(row.seconds)),) if math.isfinite(row.seconds) else (),

@@ -1,0 +1,221 @@
+"""Sections that show suspects one by one, triggers and rehearsals, and the page around them."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+from dataclasses import replace
+from typing import Any
+
+import matplotlib
+import matplotlib.image
+import numpy as np
+import pytest
+from rich.console import Console
+
+from heirmark.errors import ShapeMismatch
+from heirmark.report.page import markdown, render
+from heirmark.report.section import Chapter, Report, Section, Source
+from heirmark.report.sections import sections_of
+from heirmark.report.sections.courses import Course, courses
+from heirmark.report.sections.examples import Example, examples
+from heirmark.report.sections.suspects import Suspect, headline, side_by_side, suspects
+from heirmark.report.svg import png_uri
+from heirmark.report.terminal import suspect_table
+from heirmark.results.probes import Exposed
+from heirmark.results.rows import Row
+from heirmark.results.summary import summarise
+from heirmark.results.verdict import Verdict
+from pages import Page, words
+
+
+def verdict(hits: int, p_value: float, outcome: str, **more: Any) -> Verdict:
+    values: dict[str, Any] = {
+        "outcome": outcome, "wsr": hits / 100, "hits": hits, "trials": 100, "interval": (0.89, 0.94), "control_rate": 0.01,
+        "discordant": (0, 0), "p_value": p_value, "p_binomial": p_value, "p_matched": p_value, "null_rate": 0.1,
+        "null": "at most 10 %", "level": 0.01, "queries": 1000, "flags": (), "key": "ab" * 32,
+    }  # fmt: skip
+    return Verdict(**(values | more))
+
+
+MARKED = verdict(92, 3e-41, "MARKED")
+FREE = verdict(0, 1.0, "NOT_ESTABLISHED", interval=(0.0, 0.01))
+BROKEN = verdict(0, 1.0, "INVALID", flags=("suspect-failed",), reason="it raised an error")
+BASE = Row(block="demo", marking="T2S", arm="marked", seed=0, accuracy=0.871, verdict=MARKED, stage="verify/0")
+VICTIM = Suspect(name="T2S model", row=BASE)
+STOLEN = Suspect(
+    name="stolen from T2S model", row=replace(BASE, trial="label"), setting="t2s · knockoff · label", answers="label"
+)
+RIVAL = Suspect(
+    name="stolen from vanilla model", row=replace(BASE, marking="vanilla", trial="label", verdict=FREE), answers="label"
+)
+CLEAN = Suspect(name="clean model", row=replace(BASE, arm="unmarked", verdict=FREE))
+INVALID = Suspect(name="broken", row=replace(BASE, trial="soft", verdict=BROKEN, accuracy=math.nan))
+FOUND = (VICTIM, STOLEN, RIVAL, CLEAN, INVALID)
+IMAGE = np.arange(16 * 16, dtype=np.uint8).reshape(1, 16, 16)
+EXAMPLE = Example(hosts=(IMAGE, IMAGE), trigger=IMAGE, control=IMAGE, host_labels=("Shirt", "Bag"), target="Sneaker")
+HISTORY = (
+    {"epoch": 0.0, "target_wsr": 1.0, "student_wsr": 0.0, "target_accuracy": 0.88, "student_accuracy": 0.88},
+    {"epoch": 0.5, "target_wsr": 1.0, "student_wsr": 0.7, "target_accuracy": 0.87, "student_accuracy": 0.86},
+)
+
+
+def report(
+    found: tuple[Suspect, ...] = FOUND,
+    history: tuple[dict[str, float], ...] = HISTORY,
+    shown: tuple[Example, ...] = (EXAMPLE,),
+    clean: float = 0.885,
+    **more: Any,
+) -> Report:
+    sections: tuple[Section, ...] = (
+        *suspects(found), *side_by_side(found, clean), *courses([Course(history=history, clean_accuracy=clean)]),
+        *examples(shown),
+    )  # fmt: skip
+    values: dict[str, Any] = {
+        "title": "A watermark that survives theft", "summary": ("It held.",), "chapters": (Chapter(sections=sections),),
+        "provenance": {"seed": "0"}, "notes": ("One seed.",), "facts": {"commitment": "ab" * 32},
+        "tiles": headline(found, shown="T2S", baseline="vanilla", clean_accuracy=clean),
+    }  # fmt: skip
+    return Report(**(values | more))
+
+
+def test_page_is_well_formed_and_says_everything() -> None:
+    page = Page(render(report()))
+    text = words(render(report()))
+    for wanted in (
+        "A watermark that survives theft", "It held.", "stolen from T2S model", "clean model", "broken", "92.0%", "89.0–94.0%",
+        "null 10.0%", "3e-41", "1 000", "correct", "missed", "suspect-failed", "Shirt", "Bag", "Sneaker", "One seed.", "seed",
+        "does not prove", "The numbers behind the lines", "t2s · knockoff · label", "0 of 1",
+    ):  # fmt: skip
+        assert wanted in text, wanted
+    drawings = [svg for svg in re.findall(r"<svg[^>]*>", render(report())) if "swatch" not in svg]
+    assert len(drawings) == 4
+    assert all(re.search(r'aria-label="[^"]{20,}"', svg) for svg in drawings)
+    assert page.seen.count("img") == 4
+
+
+def test_page_loads_nothing_and_runs_nothing() -> None:
+    text = render(report())
+    page = Page(text)
+    assert all(reference.startswith(("data:", "#")) for reference in page.references)
+    assert "script" not in page.seen
+    assert not re.search(r"@import|url\((?!#|['\"]?data:)", text)
+    assert render(report()) == text
+
+
+@pytest.mark.parametrize(
+    "name", ["<script>alert(1)</script>", "{{ 7*7 }}", '"><img src=x onerror=y>', "a\u202eb", "$x^2$"]
+)
+def test_hostile_names_are_shown_and_not_obeyed(name: str) -> None:
+    hostile = (replace(STOLEN, name=name, setting=name), replace(VICTIM, row=replace(BASE, error=name, verdict=None)))
+    shown = (replace(EXAMPLE, host_labels=(name, name), target=name),)
+    text = render(report(hostile, shown=shown, title=name, summary=(name,), notes=(name,), facts={name: name}))
+    page = Page(text)
+    assert "script" not in page.seen
+    assert "\u202e" not in text
+    assert "49" not in re.findall(r"<h1[^>]*>(.*?)</h1>", text)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"found": ()},
+        {"history": ()},
+        {"shown": ()},
+        {"notes": (), "summary": (), "facts": {}},
+        {"clean": math.nan},
+        {"found": (INVALID,)},
+        {"history": ({"epoch": 0.0, "target_wsr": math.nan},)},
+        {"history": ({"target_wsr": 1.0}, {"epoch": 0.5, "target_wsr": 1.0})},
+        {"history": ({"epoch": 0.0, "student_accuracy": 0.0},), "clean": math.nan},
+        {"shown": (replace(EXAMPLE, control=None, hosts=(), host_labels=()),)},
+        {"shown": (replace(EXAMPLE, trigger=np.zeros((3, 32, 32), np.uint8)),)},
+    ],
+)
+def test_parts_may_be_missing(change: dict[str, Any]) -> None:
+    Page(render(report(**change)))
+
+
+def test_matplotlib_settings_neither_matter_nor_change() -> None:
+    before = render(report())
+    with matplotlib.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.fonttype": "path"}):
+        settings = dict(matplotlib.rcParams)
+        assert render(report()) == before
+        assert dict(matplotlib.rcParams) == settings
+
+
+def test_figures_take_the_colours_of_the_page() -> None:
+    text = render(report())
+    for svg in re.findall(r"<svg.*?</svg>", text, re.DOTALL):
+        assert "var(--" in svg
+        assert not re.findall(r"#[0-9a-f]{6}\b", svg)
+    names = re.findall(r'\bid="([^"]*)"', text)
+    assert len(names) == len(set(names))
+    assert set(re.findall(r"url\(#([^)]*)\)", text)) <= set(names)
+
+
+def test_tiles_tell_only_what_is_known() -> None:
+    accuracy, thefts, alarms = headline(FOUND, shown="T2S", baseline="vanilla", clean_accuracy=0.885)
+    assert (accuracy.value, accuracy.against) == ("87.1%", "clean model 88.5%, so −1.4 points")
+    assert (thefts.columns, thefts.pairs[0]) == (("T2S", "vanilla"), ("label", "92.0%", "0.0%"))
+    assert alarms.value == "0 of 1"
+    assert "2 of 4" in alarms.against
+    (alone,) = headline((replace(CLEAN, row=replace(CLEAN.row, verdict=MARKED)),), shown="T2S")
+    assert alone.value == "1 of 1"
+    assert headline((), shown="T2S") == ()
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (2, "L"), (3, "RGB"), (5, "RGB")])
+def test_pictures_survive_the_way_to_png(channels: int, mode: str) -> None:
+    image = np.random.default_rng(0).integers(0, 256, (channels, 5, 7)).astype(np.uint8)
+    kind, data = png_uri(image).split(",")
+    assert kind == "data:image/png;base64"
+    read = matplotlib.image.imread(io.BytesIO(base64.b64decode(data)), format="png")
+    expected = image[0] if mode == "L" else image[:3].transpose(1, 2, 0)
+    np.testing.assert_array_equal(np.rint(read * 255), expected)
+
+
+def test_terminal_table_fits_80_columns() -> None:
+    wrong = replace(CLEAN, row=replace(CLEAN.row, verdict=MARKED))
+    console = Console(width=80, record=True)
+    console.print(suspect_table((*FOUND, wrong, replace(STOLEN, name="[red]x[/red]"))))
+    text = console.export_text()
+    assert all(len(line) <= 80 for line in text.splitlines())
+    for wanted in (
+        "stolen from T2S model (label)", "stolen from vanilla model (label)", "87.1%", "92.0%", "3e-41", "Marked, wrongly",
+        "Not established", "[red]x[/red]",
+    ):  # fmt: skip
+        assert wanted in text
+
+
+@pytest.mark.parametrize(
+    "change", [{"trigger": IMAGE.astype(np.float32)}, {"trigger": IMAGE[0]}, {"host_labels": ("one",)}]
+)
+def test_example_refuses_nonsense(change: dict[str, object]) -> None:
+    with pytest.raises(ShapeMismatch):
+        replace(EXAMPLE, **change)  # type: ignore[arg-type]
+
+
+def test_one_seed_of_one_mark_shows_all_of_a_verdict_and_what_is_of_no_use() -> None:
+    ruined = replace(BASE, trial="pruned", group="Removal", accuracy=0.3)
+    search = replace(
+        BASE, probe="mixes", verdict=None, stage="expose/0",
+        search=Exposed(suspects=(1, 2), targets=(1,), found=True, false_suspects=1, reversed_success=((1, 0.75),)),
+    )  # fmt: skip
+    control = replace(search, arm="unmarked", search=Exposed(found=False, false_suspects=0))
+    rows = summarise([BASE, CLEAN.row, ruined, replace(ruined, arm="unmarked"), search, control])
+    source = Source(name="audit", rows=tuple(rows), classes=("boot", "shirt", "bag"), usable=0.771)
+    made = Report(
+        kind="audit", title="t", chapters=(Chapter(name="audit", sections=sections_of(source)),), provenance={}
+    )
+    text = words(render(made))
+    for wanted in (
+        "p = 3e-41", "WSR 92.0% (89.0%–94.0%), without the trigger 1.0%, null rate 10.0%, p-value 3e-41: Marked",
+        "target named, 1 false suspects: shirt, bag; a reconstructed trigger sends 75.0% there", "ACC 87.1%",
+        "Control: target not named, 0 false suspects",
+    ):  # fmt: skip
+        assert wanted in text, wanted
+    assert render(made).count('class="row spent"') == 1
+    assert "| mixes | T2S | 1 of 1 | 1.0 | 0 of 1 |" in markdown(made).splitlines()
