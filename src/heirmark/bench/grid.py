@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import ClassVar, Literal, TypeAlias, get_args
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
+from heirmark.configuration import checked, distinct, not_empty
 from heirmark.errors import BadConfig
 from heirmark.methods import Method, Unmarked
 from heirmark.models import Factory
@@ -84,6 +85,7 @@ class Marking:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Block:
     """Every watermark against every attack, on one task.
 
@@ -110,7 +112,7 @@ class Block:
 
     name: str
     workload: Workload
-    markings: tuple[Marking, ...]
+    markings: Annotated[tuple[Marking, ...], not_empty]
     trials: tuple[Trial, ...] = ()
     probes: tuple[Probe, ...] = ()
     unmarked: Unmarked | None = None
@@ -120,8 +122,8 @@ class Block:
 
     def __post_init__(self) -> None:
         embeds = any(not isinstance(marking.method, Adopted) for marking in self.markings)
-        if not self.markings or (embeds and not self.calibrators):
-            raise BadConfig(f"block {self.name!r} needs a marking and a calibrator at least: give it some")
+        if embeds and not self.calibrators:
+            raise BadConfig(f"block {self.name!r} needs a calibrator at least: give it some")
         if not self.beside or (embeds and self.unmarked is None):
             raise BadConfig(f"block {self.name!r} has no unmarked model beside the marked ones: say how it is trained")
         if {MARKED_ARM, CONTROL_ARM} & set(self.controls):
@@ -137,9 +139,6 @@ class Block:
                 raise BadConfig(f"block {self.name!r} has two rows of one name: tell them apart")
             if "" in words:
                 raise BadConfig(f"block {self.name!r} has a row without a name, as the model itself alone is: name it")
-        unknown = set(self.pictures) - set(get_args(Picture))
-        if unknown:
-            raise BadConfig(f"unknown picture {min(unknown)!r}: choose of {', '.join(get_args(Picture))}")
 
     @property
     def beside(self) -> Mapping[str, Control]:
@@ -168,6 +167,7 @@ class Block:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Grid:
     """Blocks times seeds.
 
@@ -183,17 +183,11 @@ class Grid:
     name: str
     title: str
     note: str = ""
-    blocks: tuple[Block, ...]
-    seeds: tuple[int, ...] = (0, 1, 2)
+    blocks: Annotated[tuple[Block, ...], not_empty]
+    seeds: Annotated[tuple[int, ...], not_empty, distinct] = (0, 1, 2)
     papers: tuple[Published, ...] = ()
 
     def __post_init__(self) -> None:
-        if not self.blocks or not self.seeds:
-            raise BadConfig(f"grid {self.name!r} needs a block and a seed: give it some")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise BadConfig(
-                f"grid {self.name!r} has one seed twice, of {', '.join(map(str, self.seeds))}: name each once"
-            )
         if len({block.name for block in self.blocks}) < len(self.blocks):
             raise BadConfig(f"grid {self.name!r} has two blocks of one name: tell them apart")
 
