@@ -1,0 +1,151 @@
+"""Tables of README and docs, made of the recorded results: ``python scripts/make_tables.py`` writes them between their markers.
+
+A marker is ``<!-- table: NAME -->`` up to ``<!-- end: NAME -->``; ``--check`` writes nothing and fails where a table is not current.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "results"
+MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
+VARIANTS = {
+    "forward": "forward",
+    "difference": "difference",
+    "forward_one_graph": "forward, one graph",
+    "difference_one_graph": "difference, one graph",
+    "double_backward": "double backward",
+    "plain_step": "plain step",
+}
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def read(name: str) -> dict[str, Any]:
+    """A recorded result."""
+    found: dict[str, Any] = json.loads((RESULTS / name).read_text())
+    return found
+
+
+def source(name: str, facts: Mapping[str, Any], more: str = "") -> str:
+    """The line below a table that says where it comes from."""
+    versions = facts["versions"]
+    told = [facts["date"], f"torch {versions['torch']}", versions["precision"], facts["machine"]]
+    return f"{more}[results/{name}](LINK/{name}) has the command and the rows ({', '.join(told)})."
+
+
+def mark(marked: int, seeds: int) -> str:
+    """How many seeds are called marked, as a sign: all, some, none."""
+    return "●" if marked == seeds else "◐" if marked else "○"
+
+
+def percent(value: float) -> str:
+    """In percent, without a decimal that means nothing over three seeds."""
+    return f"{100 * value:.0f}"
+
+
+def methods(name: str) -> str:
+    """Methods by thief: what became of the mark and of the accuracy."""
+    found = read(name)
+    rows = [row for row in found["summary"] if "suspect" in row and not row["suspect"].startswith("unmarked")]
+    columns = list(dict.fromkeys(row["suspect"] for row in rows))
+    cells = {(row["method"], row["suspect"]): row for row in rows}
+    lines = []
+    for method in dict.fromkeys(row["method"] for row in rows):
+        lines.append([method, *(method_cell(cells.get((method, column))) for column in columns)])
+        for paper, printed in found["papers"].get(method, {}).items():
+            printed = {re.sub("with other data", "with cifar10", column): pair for column, pair in printed.items()}
+            lines.append([f"… {paper}", *(printed_cell(printed.get(column)) for column in columns)])
+    return (
+        table(["method", *columns], lines)
+        + "\n\n● all seeds called marked, ◐ some, ○ none; mean WSR [worst seed], ACC; in %. "
+        + source(name, found)
+    )
+
+
+def method_cell(row: Mapping[str, Any] | None) -> str:
+    """One method and thief."""
+    if row is None:
+        return ""
+    sign = mark(row["marked"], row["seeds"])
+    return f"{sign} {percent(row['wsr_mean'])} [{percent(row['wsr_worst'])}], {percent(row['accuracy_mean'])}"
+
+
+def printed_cell(pair: Sequence[float] | None) -> str:
+    """What a paper prints, ACC and WSR in percent."""
+    return "" if pair is None else f"{pair[1]:.0f}, {pair[0]:.0f}"
+
+
+def hypergradient() -> str:
+    """Cost of one step, by net and variant."""
+    found = read("hypergradient.json")
+    rows = []
+    for net, measured in found["nets"].items():
+        for variant, words in VARIANTS.items():
+            if (one := measured["variants"].get(variant)) is None:
+                continue
+            error = one.get("relative_error")
+            rows.append(
+                [
+                    net,
+                    words,
+                    *(
+                        f"{one[f'{what}_vs_{rival}']:.2f}"
+                        for rival in ("double_backward", "plain_step")
+                        for what in ("time", "memory")
+                    ),
+                    "–" if error is None else f"{error:.0e}",
+                ]
+            )
+    head = ["net", "variant", "time / double backward", "memory / double backward", "time / plain step"]
+    facts = found["provenance"]
+    return (
+        table([*head, "memory / plain step", "relative error"], rows)
+        + f"\n\nBatch {facts['batch']} with {facts['triggers']} triggers. "
+        + source("hypergradient.json", facts)
+    )
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "methods": lambda: methods("methods.json"),
+    "methods-vgg": lambda: methods("methods-vgg.json"),
+    "thieves": lambda: methods("thieves.json"),
+    "hypergradient": hypergradient,
+}
+
+
+def current(text: str, page: Path) -> str:
+    """A page with its tables as they should be."""
+    link = "results" if page.parent == ROOT else "../results"
+
+    def made(found: re.Match[str]) -> str:
+        return f"{found[1]}\n{TABLES[found['name']]().replace('LINK', link)}\n\n{found[3]}"
+
+    return MARKED.sub(made, text)
+
+
+def main(check: bool) -> int:
+    """Write all tables, or only say which are not current."""
+    stale = []
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        text = page.read_text()
+        if (wanted := current(text, page)) != text:
+            stale.append(page.name)
+            if not check:
+                page.write_text(wanted)
+    print(", ".join(stale) or "all current")
+    return 1 if stale and check else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main("--check" in sys.argv[1:]))
