@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: demo test lint types check slow floors clean
+.PHONY: demo test lint types check slow floors docs tables clean
 
 demo: $(VENV)/.installed ## watermark, steal, prove; minutes on two cores
 	$(BIN)/heirmark demo
@@ -27,6 +27,13 @@ check: lint types test ## all of the gate
 
 floors: $(BIN)/python ## the installed command with every dependency at its floor; gigabytes, less with TORCH=2.13.0
 	$(BIN)/python scripts/check_floors.py $(if $(TORCH),--torch $(TORCH))
+
+docs: $(VENV)/.installed ## guides and reference as a site in site/
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(BIN)/mkdocs build
+
+tables: $(VENV)/.installed ## tables of README and docs, from the recorded results
+	$(BIN)/python scripts/make_tables.py
 
 clean: ## remove the environment, not the results
 	rm -rf $(VENV)
