@@ -1,7 +1,6 @@
 """The README's picture, made of a finished demo: ``python scripts/make_picture.py runs/demo docs/assets/inheritance.png``.
 
-It shows triggers of the key, one host of each, and what the marked model, a copy of it that was stolen by labels alone, and an
-unmarked model answer.
+It shows triggers of the key, one host of each, and what the marked model, two stolen copies of it and an unmarked model answer.
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ import heirmark as hm
 
 MODELS = {
     "the marked model": "t2s-model",
-    "a thief's copy (labels only)": "stolen-from-t2s-model-label",
+    "a copy, from probabilities": "stolen-from-t2s-model-soft",
+    "a copy, from labels only": "stolen-from-t2s-model-label",
     "an unmarked model": "clean-model",
 }
 SECRET, PLAIN = "#c1121f", "#333333"
@@ -45,10 +45,13 @@ def main(demo: Path, goal: Path, count: int = 3) -> None:
     """Draw the first triggers of the demo's key."""
     key, names = hm.Key.load(demo / "key"), hm.load_task("fashion-mini", seed=0).classes
     told = {
-        title: (answers(demo / "models" / name, key.controls[:count]), answers(demo / "models" / name, key.queries[:count]))
+        title: (
+            answers(demo / "models" / name, key.controls[:count]),
+            answers(demo / "models" / name, key.queries[:count]),
+        )
         for title, name in MODELS.items()
     }
-    figure, grid = plt.subplots(count, 3, figsize=(8, 1.6 * count), width_ratios=[1, 1, 3.4])
+    figure, grid = plt.subplots(count, 3, figsize=(8, 1.7 * count), width_ratios=[1, 1, 3.4])
     for title, axes in zip(("one of four hosts", "the trigger"), grid[0], strict=False):
         axes.set_title(title, fontsize=10)
     for row in range(count):
@@ -59,7 +62,7 @@ def main(demo: Path, goal: Path, count: int = 3) -> None:
         for column, head in zip((0.56, 0.8), ("host", "trigger"), strict=True):
             words.text(column, 0.92, head, fontsize=9, style="italic", color=PLAIN)
         for line, (title, pair) in enumerate(told.items()):
-            height = 0.66 - 0.24 * line
+            height = 0.7 - 0.2 * line
             words.text(0.02, height, title, fontsize=9, color=PLAIN)
             for column, labels in zip((0.56, 0.8), pair, strict=True):
                 secret = int(labels[row]) == int(key.expected[row])

@@ -1,6 +1,6 @@
 """Tables of README and docs, made of the recorded results: ``python scripts/make_tables.py`` writes them between their markers.
 
-A marker is ``<!-- table: NAME -->`` up to ``<!-- end: NAME -->``; ``--check`` writes nothing and fails where a table is not current.
+A marker is ``<!-- table: NAME -->`` up to ``<!-- end: NAME -->``. ``--check`` writes nothing, and fails where one is not current.
 """
 
 from __future__ import annotations
@@ -124,7 +124,9 @@ def bench(folder: str) -> str:
     trials = list(dict.fromkeys(row.get("trial", "") for row in rows))
     lines = []
     for marking in dict.fromkeys(row["marking"] for row in rows):
-        cells = ([row for row in rows if (row["marking"], row.get("trial", "")) == (marking, trial)] for trial in trials)
+        cells = (
+            [row for row in rows if (row["marking"], row.get("trial", "")) == (marking, trial)] for trial in trials
+        )
         lines.append([marking, *map(bench_cell, cells)])
     folder = f"bench/{folder}"
     return (

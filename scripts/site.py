@@ -59,7 +59,12 @@ def reference() -> str:
         home = getattr(value, "__module__", "")
         if callable(value) and home.startswith("heirmark."):
             rooms[titles.get(home.split(".")[1], "More")].append(f"{home}.{value.__qualname__}")
-    lines = ["# Python interface", "", "Every name below is an attribute of `heirmark`, which loads each on its first use.", ""]
+    lines = [
+        "# Python interface",
+        "",
+        "Every name below is an attribute of `heirmark`, which loads each on its first use.",
+        "",
+    ]
     for title in (*SECTIONS, "More"):
         if rooms[title]:
             lines += [f"## {title}", ""]

@@ -328,3 +328,13 @@ def test_the_packages_names_agree() -> None:
         assert getattr(heirmark, name) is not None
     with pytest.raises(AttributeError, match="nothing_of_the_kind"):
         _ = heirmark.nothing_of_the_kind
+
+
+# ---------------------------------------------------------------- tables
+
+
+def test_tables_say_what_is_recorded() -> None:
+    made = runpy.run_path(str(ROOT / "scripts" / "make_tables.py"))
+    for page in pages():
+        text = text_of(page)
+        assert made["current"](text, ROOT / page) == text, f"{page} is not current: make tables"
