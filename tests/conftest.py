@@ -6,6 +6,7 @@ import dataclasses
 import random
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from heirmark.data import DATASETS
 from heirmark.methods.nets import train_clean
 from heirmark.runtime import Runtime
 from heirmark.task import Split, Task, make_task
@@ -91,6 +93,23 @@ def tiny_model() -> str:
 def tiny_recipe() -> Recipe:
     """Training with which ``tiny_model`` learns ``tiny_task``."""
     return Recipe(epochs=2, batch_size=16, learning_rate=0.05)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _unpacked_once() -> Iterator[None]:
+    """``fashion-mini`` is unpacked once, which takes a second, and every reader gets a copy of their own."""
+    whole = DATASETS["fashion-mini"]
+    kept: list[Split] = []
+
+    def read(root: Path) -> tuple[Split, Split]:
+        if not kept:
+            kept.extend(whole.read(root))
+        train, test = (Split(inputs=part.inputs.clone(), labels=part.labels.clone()) for part in kept)
+        return train, test
+
+    DATASETS["fashion-mini"] = dataclasses.replace(whole, read=read)
+    yield
+    DATASETS["fashion-mini"] = whole
 
 
 @pytest.fixture(scope="session")

@@ -659,7 +659,9 @@ TINY_T2S = T2S(
 
 
 @pytest.mark.parametrize(
-    "trigger", [Feature(steps=5), OutOfDistribution(dataset="other", source=1)], ids=["feature", "ood"]
+    "trigger",
+    [pytest.param(Feature(steps=5), marks=pytest.mark.slow), OutOfDistribution(dataset="other", source=1)],
+    ids=["feature", "ood"],
 )
 def test_models_with_the_papers_other_triggers_are_audited(trigger: Any, task: Task, tmp_path: Path) -> None:
     """As the command line does it: embedded with the other data set's images, audited on the task as it is."""

@@ -324,9 +324,9 @@ def test_a_node_with_other_images_to_ask_about_is_told_apart(plan: Plan, tmp_pat
     theft = Theft(attack=Knockoff(), pool="owner")
     alteration = Alteration(attack=Pruning(rate=0.5), pool="owner")
     for stage in (
-        steal_stage(theft, "0" * 64, context, seed=0),
-        alter_stage(alteration, "0" * 64, context, seed=0),
-        answer_stage("owner", "0" * 64, context),
+        steal_stage(theft, plan.stages[0], context, seed=0),
+        alter_stage(alteration, plan.stages[0], context, seed=0),
+        answer_stage("owner", plan.stages[0], context),
     ):
         errands.check_node(stage, context, place)
         with pytest.raises(BadConfig, match="bring the same to every node"):

@@ -111,17 +111,23 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "label": {"answers": "label"},
 }
 SEED = 3
-# Of labels alone learns one configuration an attack here, and of ``make slow`` every one.
-LABELS_TOO = [
-    pytest.param(
-        (name, variant), answers, id=f"{name}-{variant}-{answers}",
-        marks=pytest.mark.slow if answers == "label" and place else [],
-    )
-    for name in EXTRACTIONS
-    for place, variant in enumerate(CONFIGS.get(name, {"": None}))
-    for answers in ("probabilities", "label")
-]  # fmt: skip
-trained_again = pytest.mark.parametrize(("case", "answers"), LABELS_TOO, indirect=["case"])
+
+
+def of_answers(*kinds: str) -> pytest.MarkDecorator:
+    """Each configuration with each kind of answers; but with other than probabilities all but an attack's first are slow."""
+    return pytest.mark.parametrize(
+        ("case", "answers"),
+        [
+            pytest.param(
+                (name, variant), kind, id=f"{name}-{variant}-{kind}",
+                marks=pytest.mark.slow if place and kind != "probabilities" else [],
+            )
+            for name in EXTRACTIONS
+            for place, variant in enumerate(CONFIGS.get(name, {"": None}))
+            for kind in kinds
+        ],
+        indirect=["case"],
+    )  # fmt: skip
 
 
 @pytest.fixture(params=cases(EXTRACTIONS, CONFIGS))
@@ -192,7 +198,7 @@ def test_an_attack_has_no_way_to_be_given_a_key(name: str) -> None:
 # ---------------------------------------------------------------- the result
 
 
-@pytest.mark.parametrize("answers", ANSWERS)
+@of_answers(*ANSWERS)
 def test_a_copy_agrees_with_its_victim(
     answers: str, case: tuple[str, str], runs: Callable[..., Net], victim: nn.Module, tiny_task: Task, cpu: Runtime,
     tmp_path: Path,
@@ -213,7 +219,7 @@ def test_a_copy_agrees_with_its_victim(
 # ---------------------------------------------------------------- randomness and side effects
 
 
-@trained_again
+@of_answers("probabilities", "label")
 def test_one_seed_gives_one_copy_and_leaves_no_trace(
     answers: str, case: tuple[str, str], config: Any, runs: Callable[..., Net], box: Callable[..., BlackBox],
     victim: nn.Module, tiny_task: Task, cpu: Runtime, unchanged_globals: Callable[[], Any],
@@ -238,7 +244,7 @@ def test_one_seed_gives_one_copy_and_leaves_no_trace(
     assert weights(other.model) != weights(first.model)
 
 
-@trained_again
+@of_answers("probabilities", "label")
 def test_true_labels_are_looked_at_only_where_that_is_said(
     answers: str, case: tuple[str, str], config: Any, runs: Callable[..., Net], box: Callable[..., BlackBox],
     tiny_task: Task, cpu: Runtime,

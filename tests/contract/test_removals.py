@@ -788,7 +788,7 @@ def marked(held: nn.Module, spec: ModelSpec, tiny_task: Task, cpu: Runtime) -> t
     """A model with a mark on tiles of four classes, fresh samples of it, and the target: what an owner would have."""
     owner = Overwriting(kind="tiles", triggers=100, per_batch=16, recipe=dataclasses.replace(RECIPE, epochs=8))
     model = owner(Net(model=held, spec=spec), tiny_task.owner, seed=11, runtime=cpu).model
-    probes = owner.own_mark(tiny_task.calibration, classes=6, seed=11, count=100, fresh=1)
+    probes = owner.own_mark(tiny_task.calibration, classes=6, seed=11, count=100, fresh=1).samples
     return model, probes.inputs, int(probes.targets[0])
 
 
@@ -800,7 +800,7 @@ def test_a_pirate_gets_a_mark_of_his_own(held: nn.Module, spec: ModelSpec, tiny_
     attack = Overwriting(triggers=100, per_batch=16, recipe=dataclasses.replace(RECIPE, epochs=8))
     result = attack(Net(model=held, spec=spec), tiny_task.adversary, seed=5, runtime=cpu)
     # Made of images that he did not train with.
-    probes = attack.own_mark(tiny_task.test, classes=6, seed=5, count=100, fresh=1)
+    probes = attack.own_mark(tiny_task.test, classes=6, seed=5, count=100, fresh=1).samples
     target = int(probes.targets[0])
     assert hits(result.model, probes.inputs, target, cpu) > 0.8 > 0.3 > hits(held, probes.inputs, target, cpu)
     assert accuracy(result.model, tiny_task.test, runtime=cpu) > 0.8
