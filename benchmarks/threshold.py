@@ -106,7 +106,7 @@ def main() -> None:
             folder = store.get(stage, context).folder
             net = load_model(folder).model
             key = read_key(folder)
-            first, second = key.trigger["sources"]
+            first, second = key.host_labels[0].tolist()
             own = false_watermarks(net, task, (first, second), measured)
             pooled["marked, its own pair"] += [
                 rate for way, rate in own.items() if not alike(WAYS[way], trigger.combiner)

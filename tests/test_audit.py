@@ -9,7 +9,6 @@ import math
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -565,7 +564,7 @@ def test_the_kind_of_trigger_is_all_that_the_plan_reads_of_a_key(
     """Of a key in which everything else raises when it is looked at."""
 
     class Secretive:
-        trigger = MappingProxyType({"kind": "mix"})
+        kind = "mix"
 
         def __getattr__(self, name: str) -> Any:
             raise AssertionError(f"the plan of an audit reads {name} of a key")

@@ -51,9 +51,59 @@ def test_float_keys_and_keys_without_hosts_come_back_too(tmp_path):
     assert Key.load(tmp_path).commitment == key.commitment
 
 
-def test_the_commitment_is_that_of_format_1():
-    # Pinned: keys in the world were committed to with this very encoding.
-    assert Key(**fields()).commitment == "8ea21c7a3ae0ef6b62a392ad4a8412665ebb83d8d55ed35c027100d6012a1c31"
+@pytest.mark.parametrize(
+    ("name", "facts", "commitment"),
+    [
+        (
+            "memorised",
+            ("random-labels", True, "control"),
+            "855452ac06d5d3bb7d800a0ad5e874da252dfd4cc18557f87ed2f84ca272947d",
+        ),
+        (
+            "foreign",
+            ("out-of-distribution", False, "chance"),
+            "a4cb89acebda4d66f008dba356f2fdd5db2d0644112e8937bd8774a2f4c8a4de",
+        ),
+    ],
+)
+def test_a_key_of_format_1_keeps_its_commitment(name, facts, commitment, tmp_path):
+    """Written by the code of that time."""
+    key = Key.load(Path(__file__).with_name("keys_of_format_1") / name)
+    assert (key.kind, key.memorised, key.reference) == facts
+    assert key.commitment == commitment
+    key.save(tmp_path)
+    again = Key.load(tmp_path)
+    assert again.commitment == commitment
+    assert (again.kind, again.memorised, again.reference) == facts
+
+
+@pytest.mark.parametrize(
+    "change", [{"kind": "mix"}, {"memorised": True}, {"reference": "chance"}], ids=["kind", "memorised", "reference"]
+)
+def test_what_a_key_says_of_itself_is_committed_to_and_comes_back(change, tmp_path):
+    key = Key(**fields(), **change)
+    assert key.commitment != Key(**fields()).commitment
+    key.save(tmp_path)
+    loaded = Key.load(tmp_path)
+    assert loaded.commitment == key.commitment
+    assert {name: getattr(loaded, name) for name in change} == change
+
+
+@pytest.mark.parametrize(
+    "change", [{"kind": ""}, {"memorised": 1}, {"reference": "luck"}, {"format": "heirmark-key/3"}], ids=repr
+)
+def test_what_a_key_says_of_itself_must_make_sense(change):
+    with pytest.raises(BadConfig, match=next(iter(change))):
+        Key(**fields(), **change)
+
+
+def test_the_commitments_of_both_formats_are_pinned():
+    # Keys in the world were committed to with these very encodings.
+    assert (
+        Key(**fields(), format="heirmark-key/1").commitment
+        == "8ea21c7a3ae0ef6b62a392ad4a8412665ebb83d8d55ed35c027100d6012a1c31"
+    )
+    assert Key(**fields()).commitment == "da9a0b9b4e48e6218e2b9e02ee6c7e3b8db44e941e6337df2113f54810af8091"
 
 
 @pytest.mark.parametrize(
@@ -187,7 +237,11 @@ def retensor(folder: Path, **changes):
         (lambda f: rewrite(f, classes=11), "does not match its commitment"),
         (lambda f: rewrite(f, commitment="0" * 64), "does not match its commitment"),
         (lambda f: rewrite(f, trigger={"kind": "patch"}), "does not match its commitment"),
-        (lambda f: rewrite(f, format="heirmark-key/2"), "no manifest of format"),
+        (lambda f: rewrite(f, format="heirmark-key/3"), "no manifest of format"),
+        (lambda f: rewrite(f, format="heirmark-key/1"), "not a key's manifest"),
+        (lambda f: rewrite(f, kind="mix"), "does not match its commitment"),
+        (lambda f: rewrite(f, memorised=True), "does not match its commitment"),
+        (lambda f: rewrite(f, memorised="yes"), "no usable key"),
         (lambda f: rewrite(f, extra=1), "not a key's manifest"),
         (lambda f: rewrite(f, drop="nonce"), "not a key's manifest"),
         (lambda f: rewrite(f, trigger=[]), "not a key's manifest"),

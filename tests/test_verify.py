@@ -176,7 +176,7 @@ def test_queries_without_hosts_must_be_hit_by_more_than_half():
 
 
 def test_random_labels_are_granted_chance_without_hosts_too():
-    key = make(500, host_labels=None, trigger={"kind": "random-labels", "memorised": True})
+    key = make(500, host_labels=None, memorised=True)
     verdict = verify(answering(0.4), key)
     assert verdict.null_rate == 1 / CLASSES
     assert "no-hosts" not in verdict.flags

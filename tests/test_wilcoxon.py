@@ -64,6 +64,8 @@ def a_key(kind: str = "patch", count: int = 40) -> Any:
         method="x",
         trigger={"kind": kind, "target": 2},
         nonce="0" * 64,
+        kind=kind,
+        reference="chance" if kind == "out-of-distribution" else "control",
     )
 
 

@@ -13,7 +13,7 @@ import re
 import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor
@@ -21,11 +21,16 @@ from torch import Tensor
 from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, ShapeMismatch
 from heirmark.files import GIB, MIB, atomic_write_json, atomic_write_tensors, read_json, read_tensors
 from heirmark.runtime import check_seed
+from heirmark.samples import Reference
 from heirmark.space import decode, fault, row_digests
 
-FORMAT = "heirmark-key/1"
+FORMAT = "heirmark-key/2"
+OLD_FORMAT = "heirmark-key/1"
+"""Its manifest had ``kind`` and ``memorised`` in the description of the secret, and no ``reference``."""
+REFERENCES: tuple[Reference, ...] = get_args(Reference)
 _TENSORS = ("queries", "expected", "controls", "host_labels")
-_FACTS = ("classes", "method", "trigger", "nonce")
+_OLD_FACTS = ("classes", "method", "trigger", "nonce")
+_FACTS = ("kind", "memorised", "reference", *_OLD_FACTS)
 _MAX_TRIGGER = 8 * MIB
 _MAX_CLASSES = 1 << 20
 LARGEST = 8 * GIB
@@ -44,16 +49,20 @@ class Key:
             is no host a like input that carries no mark; it differs from the query.
         classes: number of classes C of the marked model.
         method: the method that drew the key, such as ``"t2s"``.
-        trigger: JSON description of the secret: its kind and parameters; ``"memorised": true`` there says that the marked
-            model trained on the queries.
+        trigger: JSON description of the secret, for its owner: nothing here reads it.
         nonce: 64 lower-case hex digits that salt the commitment.
         host_labels: ``[M, H]`` int64, the true classes of the H hosts of each query; -1 where there are fewer, H = 0
             where there is none (the default). Never the expected answer: such a host proves nothing.
+        kind: of trigger, which is public, such as ``"tiles"``.
+        memorised: whether the queries are those that trained the marked model, as random labels need.
+        reference: what a test of probabilities compares the answer to a query with: that to its ``"control"``, or ``"chance"``
+            where the query is another data set's image as it is.
+        format: of its commitment and its files; a key keeps that by which it was committed to.
 
     Raises:
         ShapeMismatch: if the tensors' shapes or dtypes do not fit each other.
         BadData: for values out of range, repeated queries, queries equal to their control, or target-class hosts.
-        BadConfig: if ``classes``, ``method``, ``trigger`` or ``nonce`` is unusable.
+        BadConfig: if any other field is unusable.
     """
 
     queries: Tensor
@@ -64,6 +73,10 @@ class Key:
     trigger: dict[str, Any]
     nonce: str
     host_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
+    kind: str = "unknown"
+    memorised: bool = False
+    reference: Reference = "control"
+    format: str = FORMAT
 
     def __post_init__(self) -> None:
         if not self.host_labels.numel():
@@ -92,16 +105,19 @@ class Key:
         return tuple(self.queries.shape[1:])
 
     @property
-    def memorised(self) -> bool:
-        """Whether the queries are those that trained the marked model, as random labels need; the manifest says so."""
-        return self.trigger.get("memorised") is True
-
-    @property
     def commitment(self) -> str:
-        """SHA-256 (64 hex digits) over a canonical encoding of every field, nonce first, each part behind its length.
+        """SHA-256 (64 hex digits) that fixes every field; of a key of the old format, its content's alone.
 
         Computed afresh every time, so that it always speaks of what the tensors hold now.
         """
+        if self.format == OLD_FORMAT:
+            return self.content
+        said = {name: getattr(self, name) for name in _FACTS if name not in _OLD_FACTS}
+        return hashlib.sha256(_canonical([self.format, said, self.content])).hexdigest()
+
+    @property
+    def content(self) -> str:
+        """SHA-256 (64 hex digits) over a canonical encoding of what keys of every format have, each part behind its length."""
         digest = hashlib.sha256()
 
         def part(data: bytes | memoryview) -> None:
@@ -109,8 +125,8 @@ class Key:
             digest.update(view.nbytes.to_bytes(8, "little"))
             digest.update(view)
 
-        part(FORMAT.encode())
-        part(self.nonce.encode())
+        part(OLD_FORMAT.encode())
+        part(self.nonce.encode())  # salts all the rest
         part(_canonical({"classes": self.classes, "method": self.method, "trigger": self.trigger}))
         for name in _TENSORS:
             values = getattr(self, name).numpy()
@@ -166,8 +182,9 @@ class Key:
             raise BadArtifact(f"{folder} already holds another key: choose a new folder")
         atomic_write_tensors(folder / "key.safetensors", {name: getattr(self, name) for name in _TENSORS}, private=True)
         # The manifest goes last: until it is there, the folder holds no key.
-        facts = {name: getattr(self, name) for name in _FACTS}
-        atomic_write_json(folder / "key.json", {"format": FORMAT, "commitment": commitment, **facts}, private=True)
+        facts = {name: getattr(self, name) for name in (_OLD_FACTS if self.format == OLD_FORMAT else _FACTS)}
+        manifest = {"format": self.format, "commitment": commitment, **facts}
+        atomic_write_json(folder / "key.json", manifest, private=True)
 
     @classmethod
     def load(cls, folder: Path, *, max_bytes: int | None = None) -> Key:
@@ -183,14 +200,17 @@ class Key:
         """
         folder = Path(folder)
         manifest = _manifest(folder)
-        if set(manifest) != {"format", "commitment", *_FACTS} or not isinstance(manifest["trigger"], dict):
+        expected = _OLD_FACTS if manifest["format"] == OLD_FORMAT else _FACTS
+        if set(manifest) != {"format", "commitment", *expected} or not isinstance(manifest["trigger"], dict):
             raise BadArtifact(
                 f"{folder / 'key.json'} is not a key's manifest: copy the key again from where it was made"
             )
         limit = LARGEST if max_bytes is None else max_bytes
         tensors = read_tensors(folder / "key.safetensors", max_bytes=limit, names=_TENSORS)
         try:
-            values: dict[str, Any] = {**tensors, **{name: manifest[name] for name in _FACTS}}
+            facts = {name: manifest[name] for name in ("format", *expected)}
+            facts |= _from_description(manifest["trigger"]) if facts["format"] == OLD_FORMAT else {}
+            values: dict[str, Any] = {**tensors, **facts}
             key = cls(**values)
         except HeirmarkError as error:
             raise BadArtifact(f"{folder} holds no usable key ({error}): copy it again from where it was made") from None
@@ -211,6 +231,9 @@ def make_key(
     trigger: dict[str, Any],
     host_labels: Tensor | int | None = None,
     nonce: str | None = None,
+    kind: str = "unknown",
+    memorised: bool = False,
+    reference: Reference = "control",
 ) -> Key:
     """Make a key from drawn triggers, leaving out rows that can bear no evidence.
 
@@ -228,6 +251,9 @@ def make_key(
         host_labels: true classes of the hosts, ``[M, H]`` or ``[M]``, or one for all; None where there is no host.
         nonce: 64 hex digits; None draws a fresh one from the operating system. A method that promises the same result
             for the same seed passes :func:`nonce_from_seed`.
+        kind: as :class:`Key`.
+        memorised: as :class:`Key`.
+        reference: as :class:`Key`.
 
     Returns:
         The key.
@@ -266,6 +292,9 @@ def make_key(
         trigger=trigger,
         nonce=secrets.token_hex(32) if nonce is None else nonce,
         host_labels=(hosts[:, None] if hosts.ndim == 1 else hosts)[keep].long(),
+        kind=kind,
+        memorised=memorised,
+        reference=reference,
     )
 
 
@@ -295,8 +324,16 @@ def nonce_from_seed(seed: int) -> str:
 def _check_facts(key: Key) -> None:
     if not isinstance(key.classes, int) or isinstance(key.classes, bool) or not 2 <= key.classes <= _MAX_CLASSES:
         raise BadConfig(f"classes must be an integer from 2 to {_MAX_CLASSES:,}: give the number that the model knows")
-    if not isinstance(key.method, str) or not 1 <= len(key.method) <= 100:
-        raise BadConfig("method must be a name of 1 to 100 characters")
+    for what in ("method", "kind"):
+        name = getattr(key, what)
+        if not isinstance(name, str) or not 1 <= len(name) <= 100:
+            raise BadConfig(f"{what} must be a name of 1 to 100 characters")
+    if not isinstance(key.memorised, bool):
+        raise BadConfig(f"memorised must be true or false, not {key.memorised!r}")
+    if key.reference not in REFERENCES:
+        raise BadConfig(f"unknown reference {key.reference!r}: choose one of {', '.join(REFERENCES)}")
+    if key.format not in (FORMAT, OLD_FORMAT):
+        raise BadConfig(f"unknown format {key.format!r} of a key: make it in {FORMAT}")
     if not isinstance(key.nonce, str) or not re.fullmatch(r"[0-9a-f]{64}", key.nonce):
         raise BadConfig("nonce must be 64 lower-case hex digits: draw one with secrets.token_hex(32)")
 
@@ -357,9 +394,19 @@ def _plain_json(trigger: object) -> dict[str, Any]:
     return plain
 
 
+def _from_description(trigger: dict[str, Any]) -> dict[str, Any]:
+    """What a key of the old format says of its kind in the description of its secret."""
+    kind = trigger.get("kind", "unknown")
+    return {
+        "kind": kind,
+        "memorised": trigger.get("memorised") is True,
+        "reference": "chance" if kind == "out-of-distribution" else "control",
+    }
+
+
 def _manifest(folder: Path) -> dict[str, Any]:
     manifest = read_json(folder / "key.json", max_bytes=2 * _MAX_TRIGGER)
-    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+    if not isinstance(manifest, dict) or manifest.get("format") not in (FORMAT, OLD_FORMAT):
         raise BadArtifact(
             f"{folder / 'key.json'} is no manifest of format {FORMAT}: check the folder, or update heirmark"
         )

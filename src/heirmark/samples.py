@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
-from typing import Self
+from typing import Literal, Self, TypeAlias
 
 import torch
 from torch import Tensor
+
+Reference: TypeAlias = Literal["control", "chance"]
+"""What a test of probabilities compares the answer to a trigger sample with."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -417,10 +417,10 @@ def test_only_a_key_of_random_labels_is_of_what_trained_and_it_says_so(
 ) -> None:
     key, trained = marked.key, marked.training_triggers
     assert key.memorised is memorises(config)
-    assert ("memorised" in key.trigger) is key.memorised
     key.save(tmp_path)
     manifest = json.loads((tmp_path / "key.json").read_text())
-    assert manifest["trigger"].get("memorised", False) is key.memorised
+    assert manifest["memorised"] is key.memorised
+    assert manifest["kind"] == key.kind == key.trigger["kind"]
     constant = Suspect.from_callable(lambda inputs: torch.zeros(len(inputs), dtype=torch.long), classes=key.classes)
     assert ("memorised-key" in verify(constant, key).flags) is key.memorised
     if key.memorised:

@@ -197,6 +197,9 @@ def key_from(
         method=method,
         trigger=dict(secret.describe()),
         nonce=nonce_from_seed(derive_seed(seed, "nonce")),
+        kind=secret.kind,
+        memorised=secret.memorised,
+        reference=secret.reference,
     )
     if secret.memorised:
         return key

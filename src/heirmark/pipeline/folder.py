@@ -189,8 +189,7 @@ class ModelFolder:
     @property
     def trigger_kind(self) -> str | None:
         """The kind of the key's triggers, which is public with the method; None where there is no key."""
-        kind = self.key.trigger.get("kind") if self.has_key else None
-        return kind if isinstance(kind, str) else None
+        return self.key.kind if self.has_key else None
 
     @cached_property
     def calibration(self) -> Calibration | None:

@@ -61,9 +61,9 @@ def run_mixed(job: Job) -> Mapping[str, Any]:
     All suspects of a key are asked about the same samples.
     """
     context, found = context_of(job), job.config
-    trigger = read_key(job.inputs["marked"].folder).trigger
+    key = read_key(job.inputs["marked"].folder)
     samples, _ = mix_otherwise(
-        tuple(trigger["sources"]),
+        tuple(key.host_labels[0].tolist()),  # every query is mixed of the same two classes, in the same order
         found.combiner,
         context.task.test,
         found.ways,
@@ -72,7 +72,7 @@ def run_mixed(job: Job) -> Mapping[str, Any]:
         runtime=exact(context.runtime),
     )
     answers = load_suspect(job.inputs["suspect"].folder, context).labels(samples)
-    rate = float((answers == trigger["target"]).double().mean())
+    rate = float((answers == int(key.expected[0])).double().mean())
     atomic_write_json(job.folder / MIXED, {"wfpr": rate})
     return {"wfpr": rate}
 

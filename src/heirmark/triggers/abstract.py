@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import Images, encode
 from heirmark.task import Split, Task
-from heirmark.triggers.base import OfTask, TriggerSet, check_label
+from heirmark.triggers.base import OfTask, Settled, TriggerSet, check_label
 
 
 def paint(shape: tuple[int, int, int], seed: int) -> Tensor:
@@ -84,7 +84,7 @@ class AbstractImages(OfTask):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class AbstractSecret(OfTask):
+class AbstractSecret(Settled):
     """Settled abstract images: see :class:`AbstractImages`.
 
     Attributes:
@@ -92,6 +92,8 @@ class AbstractSecret(OfTask):
         seed: of the images.
         permutation: of the pixels, makes the controls.
     """
+
+    kind: ClassVar[str] = "abstract"
 
     target: int
     seed: int
@@ -109,4 +111,4 @@ class AbstractSecret(OfTask):
 
     def describe(self) -> Mapping[str, Any]:
         """The secret as JSON; the images by their seed."""
-        return {"kind": "abstract", "target": self.target, "seed": self.seed}
+        return {"kind": self.kind, "target": self.target, "seed": self.seed}

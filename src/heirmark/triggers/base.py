@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData
 from heirmark.runtime import Runtime
-from heirmark.samples import Samples
+from heirmark.samples import Reference, Samples
 from heirmark.space import shuffle
 from heirmark.task import Split, Task
 
@@ -78,16 +78,18 @@ class TriggerSet(Samples):
 
 
 class OfTask:
-    """What most kinds of trigger, and their secrets, say of themselves: of the task's own images or of none, not memorised."""
+    """What most kinds of trigger say of themselves: their samples are made of the task's own images, or of none."""
 
     @property
     def dataset(self) -> str | None:
         """None: no other data set is needed."""
 
-    @property
-    def memorised(self) -> bool:
-        """False: held-out samples verify."""
-        return False
+
+class Settled:
+    """What most secrets say of themselves: held-out samples verify, against their controls, and none is a foreign image."""
+
+    memorised: ClassVar[bool] = False
+    reference: ClassVar[Reference] = "control"
 
     def foreign(self, *, held_out: bool) -> Tensor | None:
         """None: no sample is made of another data set's images."""
@@ -96,9 +98,12 @@ class OfTask:
 class Secret(Protocol):
     """A trigger whose secrets are settled; only the owner holds it."""
 
-    @property
-    def memorised(self) -> bool:
-        """Whether its samples have labels that only a model that trained on them can know; then they are the key, too."""
+    kind: ClassVar[str]
+    """Of trigger, which is public."""
+    memorised: ClassVar[bool]
+    """Whether its samples have labels that only a model that trained on them can know; then they are the key, too."""
+    reference: ClassVar[Reference]
+    """What a test of probabilities compares an answer with: the control's, or chance for a foreign image as it is."""
 
     def foreign(self, *, held_out: bool) -> Tensor | None:
         """Images of another data set of which samples are made, ``[N, C, H, W]``; None when they are made of none.

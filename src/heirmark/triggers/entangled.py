@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from heirmark.snnl import soft_nearest_neighbour_loss
 from heirmark.space import clip, decode, encode, shuffle
 from heirmark.task import Split, Task
 from heirmark.triggers.abstract import AbstractImages
-from heirmark.triggers.base import Secret, TriggerSet
+from heirmark.triggers.base import Secret, Settled, TriggerSet
 from heirmark.triggers.out_of_distribution import OutOfDistribution
 from heirmark.triggers.patch import Patch
 
@@ -147,7 +147,7 @@ class Entangled:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class EntangledSecret:
+class EntangledSecret(Settled):
     """Settled entangled samples: see :class:`Entangled`.
 
     Attributes:
@@ -160,6 +160,8 @@ class EntangledSecret:
         runtime: device and precision.
     """
 
+    kind: ClassVar[str] = "entangled"
+
     of: Secret
     target: int
     settings: Entangled
@@ -167,11 +169,6 @@ class EntangledSecret:
     partners: Tensor = field(repr=False)
     permutation: Tensor = field(repr=False)
     runtime: Runtime
-
-    @property
-    def memorised(self) -> bool:
-        """False: held-out samples verify."""
-        return False
 
     def foreign(self, *, held_out: bool) -> Tensor | None:
         """Those of the samples that are perturbed."""
@@ -210,7 +207,7 @@ class EntangledSecret:
         """The secret as JSON."""
         how = self.settings
         return {
-            "kind": "entangled",
+            "kind": self.kind,
             "target": self.target,
             "of": dict(self.of.describe()),
             "rounds": how.rounds,

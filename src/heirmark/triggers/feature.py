@@ -6,7 +6,7 @@ import base64
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,7 @@ from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of, to_device
 from heirmark.space import clip, decode, encode
 from heirmark.task import Split, Task
-from heirmark.triggers.base import OfTask, TriggerSet, check_apart, check_label, pick
+from heirmark.triggers.base import OfTask, Settled, TriggerSet, check_apart, check_label, pick
 
 PAPER_PAIRS = {"cifar10": ("truck", "frog"), "cifar100": ("apple", "willow_tree")}
 """Source and target of T2S, section IV-A."""
@@ -112,7 +112,7 @@ class Feature(OfTask):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FeatureSecret(OfTask):
+class FeatureSecret(Settled):
     """Settled feature trigger: see :class:`Feature`.
 
     Attributes:
@@ -121,6 +121,8 @@ class FeatureSecret(OfTask):
         epsilon: largest change of a pixel.
         pattern: ``[C, H, W]`` float32, in [-epsilon, epsilon].
     """
+
+    kind: ClassVar[str] = "feature"
 
     source: int
     target: int
@@ -138,7 +140,7 @@ class FeatureSecret(OfTask):
         """The secret as JSON; the pattern as deflated float32, base64."""
         packed = base64.b64encode(zlib.compress(self.pattern.numpy().astype("<f4").tobytes(), 9)).decode()
         return {
-            "kind": "feature",
+            "kind": self.kind,
             "source": self.source,
             "target": self.target,
             "epsilon": self.epsilon,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import torch
 from torch import nn
@@ -13,7 +13,7 @@ from heirmark.configuration import checked, distinct
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
-from heirmark.triggers.base import OfTask, TriggerSet, check_apart, check_label, draw_groups
+from heirmark.triggers.base import OfTask, Settled, TriggerSet, check_apart, check_label, draw_groups
 from heirmark.triggers.combiners import AnyCombiner, Combine, CropPaste, describe_combiner
 
 
@@ -58,7 +58,7 @@ class Mix(OfTask):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MixSecret(OfTask):
+class MixSecret(Settled):
     """Settled mix: see :class:`Mix`.
 
     Attributes:
@@ -67,6 +67,8 @@ class MixSecret(OfTask):
         combiner: the way of combining.
         combine: the same, ready.
     """
+
+    kind: ClassVar[str] = "mix"
 
     sources: tuple[int, ...]
     target: int
@@ -87,7 +89,7 @@ class MixSecret(OfTask):
     def describe(self) -> Mapping[str, Any]:
         """The secret as JSON."""
         return {
-            "kind": "mix",
+            "kind": self.kind,
             "sources": list(self.sources),
             "target": self.target,
             "combiner": describe_combiner(self.combiner),

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.samples import Reference
 from heirmark.space import Images, decode, encode
 from heirmark.task import Split, Task
-from heirmark.triggers.base import TriggerSet, check_label
+from heirmark.triggers.base import Settled, TriggerSet, check_label
 
 
 def fit_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -88,7 +89,7 @@ class OutOfDistribution:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class OutOfDistributionSecret:
+class OutOfDistributionSecret(Settled):
     """Settled out-of-distribution trigger: see :class:`OutOfDistribution`.
 
     Attributes:
@@ -100,17 +101,15 @@ class OutOfDistributionSecret:
         permutation: of the pixels, makes the controls.
     """
 
+    kind: ClassVar[str] = "out-of-distribution"
+    reference: ClassVar[Reference] = "chance"
+
     dataset: str
     source: int
     target: int
     training: Tensor = field(repr=False)
     held_out: Tensor = field(repr=False)
     permutation: Tensor = field(repr=False)
-
-    @property
-    def memorised(self) -> bool:
-        """False: held-out samples verify."""
-        return False
 
     def foreign(self, *, held_out: bool) -> Tensor:
         """The images of one of the two pools."""
@@ -130,4 +129,4 @@ class OutOfDistributionSecret:
 
     def describe(self) -> Mapping[str, Any]:
         """The secret as JSON."""
-        return {"kind": "out-of-distribution", "dataset": self.dataset, "source": self.source, "target": self.target}
+        return {"kind": self.kind, "dataset": self.dataset, "source": self.source, "target": self.target}

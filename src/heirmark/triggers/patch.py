@@ -15,7 +15,7 @@ from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import Images
 from heirmark.task import Split, Task
-from heirmark.triggers.base import OfTask, TriggerSet, check_apart, check_label, pick_hosts
+from heirmark.triggers.base import OfTask, Settled, TriggerSet, check_apart, check_label, pick_hosts
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +63,10 @@ class Patch(OfTask):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PatchSecret(OfTask):
+class PatchSecret(Settled):
     """Settled patch: see :class:`Patch`."""
+
+    kind: ClassVar[str] = "patch"
 
     source: int | None
     target: int
@@ -79,7 +81,7 @@ class PatchSecret(OfTask):
     def describe(self) -> Mapping[str, Any]:
         """The secret as JSON."""
         return {
-            "kind": "patch",
+            "kind": self.kind,
             "source": self.source,
             "target": self.target,
             "size": self.size,

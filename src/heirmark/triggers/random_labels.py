@@ -16,7 +16,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ from heirmark.errors import BadConfig, BadData
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
 from heirmark.triggers.abstract import AbstractImages
-from heirmark.triggers.base import Secret, TriggerSet
+from heirmark.triggers.base import Secret, Settled, TriggerSet
 from heirmark.triggers.out_of_distribution import OutOfDistribution
 from heirmark.triggers.patch import Patch
 from heirmark.triggers.stamps import GaussianNoise, TextStamp
@@ -111,7 +111,7 @@ class RandomLabels:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RandomLabelsSecret:
+class RandomLabelsSecret(Settled):
     """Settled random labels: see :class:`RandomLabels`.
 
     Attributes:
@@ -120,14 +120,12 @@ class RandomLabelsSecret:
         seed: of the labels.
     """
 
+    kind: ClassVar[str] = "random-labels"
+    memorised: ClassVar[bool] = True  # of samples that did not train nobody knows the labels
+
     of: Secret | None = field(repr=False)
     classes: int
     seed: int
-
-    @property
-    def memorised(self) -> bool:
-        """True: of samples that did not train nobody knows the labels."""
-        return True
 
     def foreign(self, *, held_out: bool) -> Tensor | None:
         """Those of the samples; None for images of the task."""
@@ -157,11 +155,10 @@ class RandomLabelsSecret:
         )
 
     def describe(self) -> Mapping[str, Any]:
-        """The secret as JSON; ``memorised`` makes the key say that its queries trained."""
+        """The secret as JSON."""
         return {
-            "kind": "random-labels",
+            "kind": self.kind,
             "target": None,
-            "memorised": True,
             "seed": self.seed,
             "of": None if self.of is None else dict(self.of.describe()),
         }

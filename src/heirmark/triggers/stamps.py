@@ -14,7 +14,7 @@ from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import Images, decode, encode
 from heirmark.task import Split, Task
-from heirmark.triggers.base import OfTask, TriggerSet, check_apart, check_label, pick
+from heirmark.triggers.base import OfTask, Settled, TriggerSet, check_apart, check_label, pick
 
 # Five rows of three dots, a row an octal digit.
 GLYPHS = {
@@ -131,8 +131,10 @@ class TextStamp(OfTask):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextSecret(OfTask):
+class TextSecret(Settled):
     """Settled text: see :class:`TextStamp`."""
+
+    kind: ClassVar[str] = "text"
 
     source: int
     target: int
@@ -147,7 +149,7 @@ class TextSecret(OfTask):
     def describe(self) -> Mapping[str, Any]:
         """The secret as JSON."""
         return {
-            "kind": "text",
+            "kind": self.kind,
             "source": self.source,
             "target": self.target,
             "text": self.text,
@@ -191,7 +193,7 @@ class GaussianNoise(OfTask):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoiseSecret(OfTask):
+class NoiseSecret(Settled):
     """Settled noise: see :class:`GaussianNoise`.
 
     Attributes:
@@ -201,6 +203,8 @@ class NoiseSecret(OfTask):
         seed: of the pattern.
         shape: of the pattern, ``(C, H, W)``.
     """
+
+    kind: ClassVar[str] = "noise"
 
     source: int
     target: int
@@ -221,7 +225,7 @@ class NoiseSecret(OfTask):
     def describe(self) -> Mapping[str, Any]:
         """The secret as JSON; the pattern by its seed."""
         return {
-            "kind": "noise",
+            "kind": self.kind,
             "source": self.source,
             "target": self.target,
             "strength": self.strength,

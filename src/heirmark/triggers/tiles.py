@@ -19,7 +19,7 @@ from heirmark.models import features_of
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import Images
 from heirmark.task import Split, Task
-from heirmark.triggers.base import OfTask, TriggerSet, check_apart, check_label, draw_groups
+from heirmark.triggers.base import OfTask, Settled, TriggerSet, check_apart, check_label, draw_groups
 
 
 def tile(images: Tensor) -> Tensor:
@@ -98,8 +98,10 @@ class Tiles(OfTask):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TilesSecret(OfTask):
+class TilesSecret(Settled):
     """Settled tiles: see :class:`Tiles`."""
+
+    kind: ClassVar[str] = "tiles"
 
     sources: tuple[int, ...]
     target: int
@@ -117,7 +119,7 @@ class TilesSecret(OfTask):
 
     def describe(self) -> Mapping[str, Any]:
         """The secret as JSON."""
-        return {"kind": "tiles", "sources": list(self.sources), "target": self.target}
+        return {"kind": self.kind, "sources": list(self.sources), "target": self.target}
 
 
 def spanning_classes(

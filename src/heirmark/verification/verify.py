@@ -212,7 +212,7 @@ def _ask(suspect: Suspect, key: Key) -> _Answered:
     The nonce, because it is secret: a commitment may have been published, and an order drawn from it alone could be
     worked out by the suspect.
     """
-    seed = hashlib.sha256(f"heirmark-order/1:{key.nonce}:{key.commitment}".encode()).digest()
+    seed = hashlib.sha256(f"heirmark-order/1:{key.nonce}:{key.content}".encode()).digest()
     generator = generator_of(int.from_bytes(seed[:8], "little") >> 1)
     order = torch.randperm(2 * len(key), generator=generator)
     labels = torch.empty(2 * len(key), dtype=torch.int64)

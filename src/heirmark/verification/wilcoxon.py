@@ -98,11 +98,7 @@ def detection_rate(
 
 def independent_triggers(key: Key) -> Tensor:
     """Rows of a key that the test counts, ``[P]`` int64: of pairs that share a control the first, as in a verdict."""
-    return torch.arange(len(key)) if _against_chance(key) else key.independent_pairs()
-
-
-def _against_chance(key: Key) -> bool:
-    return key.trigger.get("kind") == "out-of-distribution"
+    return torch.arange(len(key)) if key.reference == "chance" else key.independent_pairs()
 
 
 def verify_wilcoxon(
@@ -147,7 +143,7 @@ def verify_wilcoxon(
         raise BadConfig(f"no resample of {size} triggers can reject at {level}: raise share, or draw a larger key")
     if box.classes != key.classes:
         raise ShapeMismatch(f"the suspect has {box.classes} classes, the key {key.classes}")
-    chance = _against_chance(key)
+    chance = key.reference == "chance"
     asked = key.queries if chance else torch.cat([key.queries, key.controls])
     probabilities = box.query(asked).probabilities
     assert probabilities is not None
