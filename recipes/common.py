@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 from heirmark.attacks import DFME, JBDA, Knockoff, Pruning, Quantisation
 from heirmark.bench import Block, Grid, Marking, Published, Workload
-from heirmark.bench.grid import Picture
 from heirmark.methods import EWE, Method, Unmarked
 from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
@@ -107,7 +106,7 @@ def block(
     foreign: str | None = None,
     trigger: AnyTrigger | None = None,
     calibrators: int = 5,
-    pictures: tuple[Picture, ...] = (),
+    pictures: tuple[str, ...] = (),
 ) -> Block:
     """A block of a grid with the bench's control and calibrators.
 

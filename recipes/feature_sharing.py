@@ -28,7 +28,7 @@ from common import (
 )
 from heirmark.attacks import FinePruning
 from heirmark.bench import Marking, Published
-from heirmark.bench.grid import Block, Picture
+from heirmark.bench.grid import Block
 from heirmark.bench.recipes import Scale
 from heirmark.methods import EWE, FeatureSharing, Method, Vanilla
 from heirmark.pipeline.altering import Alteration
@@ -144,7 +144,7 @@ def _grid(  # type: ignore[no-untyped-def]
     markings,
     trials=(),
     papers=(),
-    pictures: tuple[Picture, ...] = (),
+    pictures: tuple[str, ...] = (),
     told: str = "",
     **options,
 ) -> Grid:

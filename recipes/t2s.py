@@ -31,7 +31,6 @@ from common import (
 )
 from heirmark.attacks import DistillTo
 from heirmark.bench import Marking, Published
-from heirmark.bench.grid import Picture
 from heirmark.bench.recipes import Scale
 from heirmark.methods import METHODS, T2S, Method
 from heirmark.models import Architecture
@@ -148,7 +147,7 @@ def _grid(
     data: tuple[str, ...] = (),
     foreign: str | None = None,
     asks_other: bool = False,
-    pictures: tuple[Picture, ...] = (),
+    pictures: tuple[str, ...] = (),
     told: str = "",
 ) -> Grid:
     """A block for every data set.

@@ -21,7 +21,10 @@ import bench_rows
 from heirmark.attacks import DFME, Knockoff, LocalOutliers, Transfer
 from heirmark.bench import Block, Grid, Marking, Published, Workload, logging
 from heirmark.bench.bench import BenchResult, run_bench
-from heirmark.bench.pictures import KINDS, mean_history, project
+from heirmark.bench.pictures import clouds, histories, shifts
+from heirmark.bench.pictures.clouds import Cloud, Projection, project
+from heirmark.bench.pictures.histories import Course, mean_history
+from heirmark.bench.pictures.shifts import Shift
 from heirmark.bench.plan import plan_grid
 from heirmark.bench.recipes import load_grid
 from heirmark.bench.reporting import part_command, report_of
@@ -36,11 +39,8 @@ from heirmark.pipeline.trials import Probe, Trial
 from heirmark.report.charts import heat_map, rate_lines
 from heirmark.report.page import markdown, render
 from heirmark.report.section import Report
-from heirmark.report.sections.clouds import Cloud, Projection, clouds
-from heirmark.report.sections.courses import Course, courses
 from heirmark.report.sections.curves import family
 from heirmark.report.sections.glance import glance_markdown
-from heirmark.report.sections.shifts import Shift, shifts
 from heirmark.report.terminal import probe_table, verdict_table
 from heirmark.results.rows import Brief, Row, write_rows
 from heirmark.results.summary import summarise
@@ -81,9 +81,9 @@ def whole() -> Report:
         marking="T2S", history=tuple({"epoch": float(e), "target_wsr": 1.0, "student_wsr": e / 3} for e in range(4))
     )
     pictures = (
-        *courses([course]),
-        *shifts(SHIFTS),
-        *clouds([Projection(marking="T2S", seed=0, clouds=drawn)]),
+        *histories.show([course]),
+        *shifts.show(SHIFTS),
+        *clouds.show([Projection(marking="T2S", seed=0, clouds=drawn)]),
     )
     return report(pictures={NAME: pictures}, notes=("A remark.",))
 
@@ -136,7 +136,7 @@ def test_drawings_have_titles_and_ids_of_their_own(html: str) -> None:
 
 def test_same_rows_same_bytes(whole: Report) -> None:
     assert render(whole) == render(whole)
-    assert markdown(whole) == markdown(report(pictures={NAME: tuple(shifts(SHIFTS))}, notes=whole.notes))
+    assert markdown(whole) == markdown(report(pictures={NAME: tuple(shifts.show(SHIFTS))}, notes=whole.notes))
     assert "2026-01-01" not in markdown(whole), "a date would change what documents include"
 
 
@@ -456,8 +456,7 @@ def test_pictures_are_of_the_three_models_and_all_kinds_of_samples(
         "joint training keeps no success rate by epoch"
     )
     contexts = Contexts(Runtime(device="cpu", precision="float32"))
-    draw, _ = KINDS["pca"]
-    (projection,) = draw(TINY.blocks[0], plan_grid(TINY, contexts).cells, Store(ran[1] / "stages"), contexts)
+    (projection,) = clouds.draw(TINY.blocks[0], plan_grid(TINY, contexts).cells, Store(ran[1] / "stages"), contexts)
     assert [cloud.model for cloud in projection.clouds] == ["marked model", "stolen copy", "unmarked control"]
     names = list(projection.clouds[0].groups)
     assert [name.split(" ")[0] for name in names] == ["other", "source", "source", "target", "triggers"]
@@ -481,13 +480,12 @@ def test_weight_shifts_are_a_picture_of_methods_that_keep_them(tmp_path: Path) -
     markings = (*tiny.markings, *(Marking(name=f"{n} frozen", method=replace(sharing, frozen=n)) for n in (0, 2)))
     grid = replace(TINY, blocks=(replace(tiny, markings=markings, trials=(), pictures=("shift",)),))
     result = run_bench(grid, tmp_path, contexts=Contexts(Runtime(device="cpu", precision="float32")), command="test")
-    draw, _ = KINDS["shift"]
     contexts = Contexts(Runtime(device="cpu", precision="float32"))
     plan = plan_grid(grid, contexts)
-    shifts = {
+    moved = {
         (shift.marking, shift.layer): shift.share
         for marking in markings
-        for shift in draw(
+        for shift in shifts.draw(
             grid.blocks[0],
             [cell for cell in plan.cells if cell.marking == marking],
             Store(tmp_path / "stages"),
@@ -495,26 +493,24 @@ def test_weight_shifts_are_a_picture_of_methods_that_keep_them(tmp_path: Path) -
         )
     }
     assert result.report.notes == ()
-    assert {name for name, _ in shifts} == {"0 frozen", "2 frozen"}, "joint training keeps none"
-    moved = {name: [shift > 0 for (row, _), shift in shifts.items() if row == name] for name, _ in shifts}
-    assert moved == {"0 frozen": [True] * 4, "2 frozen": [False] * 2 + [True] * 2}
+    assert {name for name, _ in moved} == {"0 frozen", "2 frozen"}, "joint training keeps none"
+    told = {name: [shift > 0 for (row, _), shift in moved.items() if row == name] for name, _ in moved}
+    assert told == {"0 frozen": [True] * 4, "2 frozen": [False] * 2 + [True] * 2}
     assert "Where the mark is" in words(result.page.read_text(encoding="utf-8"))
 
 
 def test_a_picture_that_cannot_be_drawn_is_a_remark(
     ran: tuple[BenchResult, Path, list[logging.Run]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from heirmark.bench import pictures
-
     def fail(*_: object) -> None:
         raise BadConfig("no features")
 
-    monkeypatch.setattr(pictures, "features_in", fail)
+    monkeypatch.setattr(clouds, "features_in", fail)
     contexts = Contexts(Runtime(device="cpu", precision="float32"))
     result = run_bench(TINY, ran[1], contexts=contexts, command="test")
     assert result.report.notes == ("No picture of joint: no features",)
-    with pytest.raises(BadConfig, match=r"Block.pictures\[0\]: expected pca\|history\|shift, not 'film'"):
-        replace(TINY.blocks[0], pictures=("film",))  # type: ignore[arg-type]
+    with pytest.raises(BadConfig, match="unknown picture 'film': choose of history, shift, pca"):
+        replace(TINY.blocks[0], pictures=("film",))
 
 
 def test_trackers_are_told_settings_figures_and_histories(ran: tuple[BenchResult, Path, list[logging.Run]]) -> None:

@@ -15,11 +15,12 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from heirmark.bench.pictures.histories import Course
+from heirmark.bench.pictures.histories import show as courses
 from heirmark.errors import ShapeMismatch
 from heirmark.report.page import markdown, render
 from heirmark.report.section import Chapter, Report, Section, Source
 from heirmark.report.sections import sections_of
-from heirmark.report.sections.courses import Course, courses
 from heirmark.report.sections.examples import Example, examples
 from heirmark.report.sections.suspects import Suspect, headline, side_by_side, suspects
 from heirmark.report.svg import png_uri

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, TypeAlias
 
 from heirmark.configuration import checked, distinct, not_empty
 from heirmark.errors import BadConfig
@@ -14,7 +14,8 @@ from heirmark.pipeline.trials import Probe, Trial
 from heirmark.results.summary import Published
 from heirmark.verification.verify import LEAST_QUERIES
 
-Picture: TypeAlias = Literal["pca", "history", "shift"]
+PICTURES: Mapping[str, str] = {"history": "histories", "shift": "shifts", "pca": "clouds"}
+"""Files in ``bench/pictures`` by what blocks ask for, in the order of the page; imported on use."""
 MARKED_ARM, CONTROL_ARM = "marked", "unmarked"
 """What a row is of: the marked model, or the first control. Further controls have their own names."""
 UNTOUCHED = Trial(name="", group="", steps=())
@@ -118,7 +119,7 @@ class Block:
     unmarked: Unmarked | None = None
     controls: Mapping[str, Control] = field(default_factory=dict)
     calibrators: tuple[Unmarked, ...] = ()
-    pictures: tuple[Picture, ...] = ()
+    pictures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         embeds = any(not isinstance(marking.method, Adopted) for marking in self.markings)
@@ -139,6 +140,9 @@ class Block:
                 raise BadConfig(f"block {self.name!r} has two rows of one name: tell them apart")
             if "" in words:
                 raise BadConfig(f"block {self.name!r} has a row without a name, as the model itself alone is: name it")
+        unknown = set(self.pictures) - set(PICTURES)
+        if unknown:
+            raise BadConfig(f"unknown picture {min(unknown)!r}: choose of {', '.join(PICTURES)}")
 
     @property
     def beside(self) -> Mapping[str, Control]:

@@ -45,7 +45,7 @@ class Note:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cell:
+class Entry:
     """A cell of a table.
 
     Attributes:
@@ -105,7 +105,7 @@ class Line:
     """
 
     name: str
-    cells: tuple[Cell, ...]
+    cells: tuple[Entry, ...]
     setting: str = ""
     more: More | None = None
     faint: bool = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from heirmark.report.section import Cell, Column, Line, Note, Section, Source, Table, Text
+from heirmark.report.section import Column, Entry, Line, Note, Section, Source, Table, Text
 from heirmark.report.sections.verdicts import tabled
 from heirmark.report.words import DASH, markdown_lines, markdown_text, percent, trial_name
 from heirmark.results.rows import Row
@@ -42,19 +42,19 @@ def matrix(rows: Sequence[Summary]) -> tuple[list[str], list[tuple[str, list[Sum
     return markings, [(trial_name(trial), [found.get(name) for name in markings]) for trial, found in trials.items()]
 
 
-def _cell(row: Summary | None) -> Cell:
+def _cell(row: Summary | None) -> Entry:
     if row is None:
-        return Cell(text=DASH)
+        return Entry(text=DASH)
     if row.standing == "failed":
-        return Cell(text="failed", badge="wrong")
+        return Entry(text="failed", badge="wrong")
     below = [Note(text=f"{row.failed} failed", wrong=True)] if row.failed else []
     if row.standing == "invalid":
-        return Cell(text="invalid", badge="small", below=tuple(below))
+        return Entry(text="invalid", badge="small", below=tuple(below))
     if row.invalid:
         below.insert(0, Note(text=f"{row.invalid} invalid"))
     if len(row.marked) > 1:
         below.insert(0, Note(text=f"[{percent(row.wsr.lowest)}]"))
-    return Cell(text=percent(row.wsr.mean), mark=SIGNS[row.standing], below=tuple(below))
+    return Entry(text=percent(row.wsr.mean), mark=SIGNS[row.standing], below=tuple(below))
 
 
 def glance_markdown(rows: Sequence[Row]) -> str:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from heirmark.report.section import Cell, Column, Line, More, Section, Sheet, Source, Table
+from heirmark.report.section import Column, Entry, Line, More, Section, Sheet, Source, Table
 from heirmark.report.sections.verdicts import arm_text, more_of, standing
 from heirmark.report.words import DASH, called, hits, number, percent, seconds, spread_text
 from heirmark.results.rows import Kind
@@ -90,12 +90,12 @@ def _more(row: Summary, source: Source) -> More:
     return replace(more, small=(*told, *more.small))
 
 
-def _cells(row: Summary) -> tuple[Cell, ...]:
+def _cells(row: Summary) -> tuple[Entry, ...]:
     if row.kind == "search":
         figures = (hits(row.marked), number(round(row.false_suspects, 1)), hits(row.control), seconds(row.seconds))
-        return tuple(Cell(text=text, strong=place == 0) for place, text in enumerate(figures))
+        return tuple(Entry(text=text, strong=place == 0) for place, text in enumerate(figures))
     figures = (percent(row.detected), percent(row.flagged), spread_text(row.accuracy), spread_text(row.wsr))
-    return (*(Cell(text=text, strong=place == 0) for place, text in enumerate(figures)), standing(row))
+    return (*(Entry(text=text, strong=place == 0) for place, text in enumerate(figures)), standing(row))
 
 
 def _search(row: Summary) -> tuple[str, ...]:

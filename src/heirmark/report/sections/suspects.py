@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from heirmark.report.section import Cell, Column, Figure, Line, Note, Panels, Section, Table, Tile
+from heirmark.report.section import Column, Entry, Figure, Line, Note, Panels, Section, Table, Tile
 from heirmark.report.words import DASH, OUTCOMES, number, p_text, percent, points
 from heirmark.results.rows import Row
 
@@ -72,7 +72,7 @@ def _line(suspect: Suspect) -> Line:
     row, whole = suspect.row, suspect.row.whole
     if row.error:
         return Line(
-            name=suspect.name, setting=suspect.setting, cells=(Cell(text=f"failed: {row.error}", badge="wrong"),)
+            name=suspect.name, setting=suspect.setting, cells=(Entry(text=f"failed: {row.error}", badge="wrong"),)
         )
     interval = "" if whole is None else f"{percent(whole.interval[0])[:-1]}–{percent(whole.interval[1])}"
     judged = suspect.judgement
@@ -83,15 +83,15 @@ def _line(suspect: Suspect) -> Line:
         name=suspect.name,
         setting=suspect.setting,
         cells=(
-            Cell(text=percent(row.accuracy)),
-            Cell(text=percent(row.wsr), strong=True, below=(Note(text=interval),) if interval else ()),
-            Cell(
+            Entry(text=percent(row.accuracy)),
+            Entry(text=percent(row.wsr), strong=True, below=(Note(text=interval),) if interval else ()),
+            Entry(
                 text=percent(row.control_rate),
                 below=(Note(text=f"null {percent(None if whole is None else whole.null_rate)}"),),
             ),
-            Cell(text=p_text(row.p_value)),
-            Cell(text=DASH if whole is None else number(whole.queries)),
-            Cell(text=OUTCOMES.get(row.outcome, DASH), badge=row.outcome, below=tuple(below)),
+            Entry(text=p_text(row.p_value)),
+            Entry(text=DASH if whole is None else number(whole.queries)),
+            Entry(text=OUTCOMES.get(row.outcome, DASH), badge=row.outcome, below=tuple(below)),
         ),
     )
 
@@ -104,7 +104,7 @@ def side_by_side(found: Sequence[Suspect], clean_accuracy: float = math.nan, whe
         clean_accuracy: of an unmarked model, to hold against; NaN where none is known.
         where: before the drawings' names.
     """
-    from heirmark.report.charts import NULL_MARK, OPEN_MARK, WHOLE_MARK, Bar, bars
+    from heirmark.report.bars import NULL_MARK, OPEN_MARK, WHOLE_MARK, Bar, bars
 
     if not found:
         return

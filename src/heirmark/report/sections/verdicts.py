@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
-from heirmark.report.section import Cell, Column, Detail, Line, More, Note, Section, Sheet, Source, Table
+from heirmark.report.section import Column, Detail, Entry, Line, More, Note, Section, Sheet, Source, Table
 from heirmark.report.words import (
     DASH,
     OUTCOMES,
@@ -86,16 +86,16 @@ def line_of(row: Summary, name: str, source: Source) -> Line:
     return Line(
         name=name,
         cells=(
-            Cell(
+            Entry(
                 text=spread_text(row.accuracy),
                 below=() if slow is None else (Note(text=f"worst {percent(row.accuracy.lowest)}, seed {slow}"),),
             ),
-            Cell(text=spread_text(row.wsr), strong=True, below=(Note(text=low),) if low else ()),
-            Cell(
+            Entry(text=spread_text(row.wsr), strong=True, below=(Note(text=low),) if low else ()),
+            Entry(
                 text=percent(row.control_wsr.highest),
                 below=tuple(Note(text=text, wrong=not text.startswith("ACC")) for text in (*skill, *control)),
             ),
-            Cell(
+            Entry(
                 text=number(round(row.asked)) if row.asked > 0 else DASH,
                 below=(Note(text=seconds(row.seconds)),) if math.isfinite(row.seconds) else (),
             ),
@@ -113,10 +113,10 @@ def line_of(row: Summary, name: str, source: Source) -> Line:
     )
 
 
-def standing(row: Summary) -> Cell:
+def standing(row: Summary) -> Entry:
     """How many seeds were called marked, in a badge."""
     said = "failed" if row.standing == "failed" else called(row.marked)
-    return Cell(text=said, badge=BADGES.get(row.standing, "INVALID"))
+    return Entry(text=said, badge=BADGES.get(row.standing, "INVALID"))
 
 
 def more_of(row: Summary, source: Source) -> More:

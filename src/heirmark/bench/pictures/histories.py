@@ -6,7 +6,12 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from heirmark.report.section import Cell, Column, Figure, Line, Panels, Section, Table
+from heirmark.bench.grid import Block
+from heirmark.bench.plan import Cell
+from heirmark.bench.settings import Contexts
+from heirmark.pipeline.folders import read_history
+from heirmark.pipeline.store import Store
+from heirmark.report.section import Column, Entry, Figure, Line, Panels, Section, Table
 from heirmark.report.words import number, percent
 from heirmark.results.spreads import Spread
 
@@ -30,7 +35,38 @@ class Course:
     clean_accuracy: float = math.nan
 
 
-def courses(found: Sequence[Course], where: str = "b0") -> Iterator[Section]:
+def draw(block: Block, cells: Sequence[Cell], store: Store, contexts: Contexts) -> Iterator[Course]:
+    """The mean history over seeds; none for a method that keeps no success rate."""
+    history = history_of(cells, store)
+    if any(name.endswith("_wsr") for row in history for name in row):
+        yield Course(marking=cells[0].marking.name, history=history)
+
+
+def history_of(cells: Sequence[Cell], store: Store) -> tuple[Mapping[str, float], ...]:
+    """The mean history of a watermark's embeddings, over the seeds that are finished."""
+    found = [store.find(stage) for stage in {cell.seed: cell.goal.inputs["marked"] for cell in cells}.values()]
+    return mean_history([read_history(artifact.folder) for artifact in found if artifact is not None])
+
+
+def mean_history(histories: Sequence[Sequence[Mapping[str, float]]]) -> tuple[Mapping[str, float], ...]:
+    """Histories of several seeds as one: the mean of every field at every epoch, of the seeds that have it.
+
+    Example:
+        >>> mean_history([[{"epoch": 0.0, "wsr": 0.25}], [{"epoch": 0.0, "wsr": 0.75}]])
+        ({'epoch': 0.0, 'wsr': 0.5},)
+    """
+    places: dict[float, dict[str, list[float]]] = {}
+    for history in histories:
+        for row in history:
+            place = places.setdefault(float(row.get("epoch", math.nan)), {})
+            for name, value in row.items():
+                place.setdefault(name, []).append(float(value))
+    return tuple(
+        {name: sum(values) / len(values) for name, values in fields.items()} for _, fields in sorted(places.items())
+    )
+
+
+def show(found: Sequence[Course], where: str = "b0") -> Iterator[Section]:
     """One section, where a history has such rates."""
     parts = [part for place, course in enumerate(found) for part in _parts(course, f"{where}-course-{place}")]
     if parts:
@@ -65,7 +101,7 @@ def _parts(course: Course, where: str) -> Iterator[Panels | Table]:
                 tuple(
                     Line(
                         name=number(row.get("epoch")),
-                        cells=tuple(Cell(text=percent(row.get(name))) for name, _ in fields),
+                        cells=tuple(Entry(text=percent(row.get(name))) for name, _ in fields),
                     )
                     for row in course.history
                 ),

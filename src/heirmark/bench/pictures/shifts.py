@@ -6,8 +6,18 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from heirmark.bench.grid import Block
+from heirmark.bench.pictures.histories import history_of
+from heirmark.bench.plan import Cell, setting_of
+from heirmark.bench.settings import Contexts
+from heirmark.models.inner import layers_of
+from heirmark.models.storage import load_model
+from heirmark.pipeline.store import Store
 from heirmark.report.section import Figure, Panels, Section, Sheet
 from heirmark.report.words import percent
+
+SHIFT = "weight shift of "
+"""What a history calls the shift of a layer's weights; the layer's name follows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +29,20 @@ class Shift:
     share: float
 
 
-def shifts(moved: Sequence[Shift], where: str = "b0") -> Iterator[Section]:
+def draw(block: Block, cells: Sequence[Cell], store: Store, contexts: Contexts) -> Iterator[Shift]:
+    """The mean weight shifts over seeds by layer, from the input on; none for a method that keeps none."""
+    told = {name: value for row in history_of(cells, store) for name, value in row.items() if name.startswith(SHIFT)}
+    if not told:
+        return
+    stages = (cell.goal.inputs["marked"] for cell in cells)
+    artifact = next(found for stage in stages if (found := store.find(stage)) is not None)
+    model = load_model(artifact.folder, factories=contexts(setting_of(block, cells[0].seed)).factories).model
+    for name, _ in layers_of(model):
+        if SHIFT + name in told:
+            yield Shift(marking=cells[0].marking.name, layer=name, share=told[SHIFT + name])
+
+
+def show(moved: Sequence[Shift], where: str = "b0") -> Iterator[Section]:
     """One section, where there are shifts; ``where`` stands before the drawing's name."""
     from heirmark.report.charts import heat_map
 
