@@ -6,9 +6,10 @@ import json
 import math
 import os
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from heirmark.errors import BadArtifact
 
@@ -22,15 +23,15 @@ GIB = 2**30
 _MAX_HEADER = 8 * MIB
 
 
-def atomic_write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
-    """Write a file so that a crash leaves the old content or the new, never a part.
+@contextmanager
+def atomic_file(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
+    """Open a file for writing so that a crash leaves the old content or the new, never a part.
 
-    The bytes go to a sibling, are flushed to the disk, and take the final name in one step. Missing parent folders
-    are made.
+    The bytes go to a sibling, are flushed to the disk, and take the final name in one step when the block ends well. Missing
+    parent folders are made.
 
     Args:
         path: the file to write.
-        data: its whole content.
         private: readable by the owner only (a key, say); otherwise the process's usual permissions.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +40,7 @@ def atomic_write_bytes(path: Path, data: bytes, *, private: bool = False) -> Non
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -47,6 +48,18 @@ def atomic_write_bytes(path: Path, data: bytes, *, private: bool = False) -> Non
         temporary.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def atomic_write_bytes(path: Path, data: bytes, *, private: bool = False) -> None:
+    """Write a whole file; see :func:`atomic_file`.
+
+    Args:
+        path: the file to write.
+        data: its whole content.
+        private: readable by the owner only.
+    """
+    with atomic_file(path, private=private) as file:
+        file.write(data)
 
 
 def atomic_write_json(path: Path, value: object, *, private: bool = False) -> None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.augmenting import augment
+from heirmark.batches import Batches
 from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.mgda import Normalisation, mgda_weights
@@ -181,12 +182,12 @@ def fit_jointly(
     runtime = runtime or Runtime()
     check_sets([phase], *extras)
     device, recipe = runtime.torch_device, phase.recipe
-    inputs, labels = data.inputs.to(device), data.labels.to(device)
+    batches, labels = Batches(data.inputs, device), data.labels.to(device)
     joining = {name: extra for name, extra in extras.items() if extra is not None and phase.extras.get(name)}
     sets = {name: _Set(extra, phase.extras[name], device) for name, extra in joining.items()}
 
     def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        parts, targets = [augment(inputs[chosen], recipe.augment, generator)], [labels[chosen]]
+        parts, targets = [augment(batches[chosen], recipe.augment, generator)], [labels[chosen]]
         for each in sets.values():
             own, wanted, companions = each.draw(generator)
             parts += [own, companions]
@@ -205,9 +206,10 @@ def fit_jointly(
 
     return descend(
         model,
-        len(inputs),
+        len(data),
         draw,
         backward(model, found, weights or {}, recordable=recordable, state=state),
+        batches=batches,
         recipe=recipe,
         seed=seed,
         runtime=runtime,

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,17 +22,19 @@ from torch.utils.data import Dataset
 
 from heirmark.errors import BadConfig, BadData
 from heirmark.items import read_items
+from heirmark.mapped import gathered, open_array
 from heirmark.runtime import check_seed, generator_of
 from heirmark.space import Continuous, decode, fault, row_digests, space_of
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
-    """Labelled examples, held in memory; treat the tensors as read-only.
+    """Labelled examples, in memory or mapped from a file; treat the tensors as read-only.
 
     Attributes:
         inputs: ``[N, ...]`` uint8 (0..255, meaning x/255) or float32 in [0, 1]; other floating types become float32.
         labels: ``[N]`` int64, non-negative; other integer types become int64.
+        source: the file that the inputs are mapped from; see :meth:`from_file`.
 
     Raises:
         BadData: for an empty split, a wrong type or shape, NaN or infinite inputs, or floats outside [0, 1].
@@ -39,6 +42,7 @@ class Split:
 
     inputs: Tensor
     labels: Tensor
+    source: Path | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         inputs, labels = _checked_inputs(self.inputs), _checked_labels(self.labels)
@@ -62,13 +66,17 @@ class Split:
             index: ``[M]`` integer positions, in the order wanted, or a ``[N]`` boolean mask.
 
         Returns:
-            The chosen examples, copied.
+            The chosen examples, copied: into memory, or where they are many of a mapped file, to another one beside it, once.
 
         Raises:
-            BadData: if nothing is chosen.
+            BadData: if nothing is chosen, or the file cannot be written.
         """
         index = index.nonzero().flatten() if index.dtype == torch.bool else index.long()
-        chosen = Split(inputs=self.inputs[index], labels=self.labels[index])
+        if self.source is None:
+            inputs, source = self.inputs[index], None
+        else:
+            inputs, source = gathered(self.inputs, index, self.source)
+        chosen = Split(inputs=inputs, labels=self.labels[index], source=source)
         known: tuple[bytes, ...] | None = self.__dict__.get("row_digests")
         if known is not None:  # hashing is the dear part of making a task: hand on what is known
             chosen.__dict__["row_digests"] = tuple(known[i] for i in index.tolist())
@@ -105,6 +113,19 @@ class Split:
     def digests(self) -> set[bytes]:
         """One hash per distinct input, by content: two splits are disjoint when these sets are."""
         return set(self.row_digests)
+
+    @classmethod
+    def from_file(cls, path: Path, labels: Tensor) -> Split:
+        """Examples whose inputs lie in a file and are read when they are looked at, so that they may be larger than memory.
+
+        Args:
+            path: an ``.npy`` file of ``[N, ...]`` uint8, or float32 in [0, 1].
+            labels: ``[N]`` integers.
+
+        Raises:
+            BadData: when the file cannot be mapped, or as :class:`Split` does.
+        """
+        return cls(inputs=open_array(path), labels=labels, source=path)
 
     @classmethod
     def from_dataset(cls, dataset: Dataset[Any], *, limit: int | None = None) -> Split:

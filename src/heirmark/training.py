@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from heirmark.asking import outputs_of
 from heirmark.augmenting import augment
+from heirmark.batches import Batches
 from heirmark.configuration import above, at_least, below, checked
 from heirmark.cuda_graphs import recorded
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
@@ -143,11 +144,11 @@ def fit(
             f"{len(inputs)} inputs and {len(targets)} targets: training needs one target an input, and some of both"
         )
     device = runtime.torch_device
-    inputs, targets, run = inputs.to(device), targets.to(device), runtime.compiled(model)
+    batches, targets, run = Batches(inputs, device), targets.to(device), runtime.compiled(model)
     joining = None if mixed is None else _joining(mixed, device)
 
     def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        images, wanted = augment(inputs[chosen], recipe.augment, generator), targets[chosen]
+        images, wanted = augment(batches[chosen], recipe.augment, generator), targets[chosen]
         if joining is not None:
             more, labels = joining(generator)
             if wanted.ndim == 2:
@@ -165,6 +166,7 @@ def fit(
         len(inputs),
         draw,
         backward(model, loss),
+        batches=batches,
         recipe=recipe,
         seed=seed,
         runtime=runtime,
@@ -195,6 +197,7 @@ def descend(
     recipe: Recipe,
     seed: int,
     runtime: Runtime,
+    batches: Batches | None = None,
     share: float = 1.0,
     frozen: Sequence[nn.Module] = (),
     before_epoch: Callable[[int], object] | None = None,
@@ -214,6 +217,7 @@ def descend(
         recipe: optimiser and schedule; augmentation is up to ``draw``.
         seed: of the order of batches, the augmentation and dropout.
         runtime: device, precision, progress.
+        batches: from which ``draw`` takes the chosen examples, once a step; told of the order of every epoch.
         share: of the examples that an epoch goes through, in (0, 1].
         frozen: modules that run in eval mode all along.
         before_epoch: called with the 0-based epoch before it; may run the model, in whatever mode.
@@ -246,7 +250,10 @@ def descend(
             for module in frozen:
                 module.eval()
             gradients = gradients or recorded(model, step, runtime=runtime, steps=steps)
-            order = to_device(torch.randperm(count, generator=generator), device)
+            order = torch.randperm(count, generator=generator)
+            if batches is not None:
+                batches.announce(order[: per_epoch * batch], batch)
+            order = to_device(order, device)
             totals: dict[str, Tensor | float] = {}
             for k in range(per_epoch):
                 number = epoch * per_epoch + k

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from heirmark.asking import evaluating, predict
 from heirmark.augmenting import augment
+from heirmark.batches import Batches
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.layout import copied_with_entry
 from heirmark.rehearsal import (
@@ -201,8 +202,8 @@ def rehearse(
     exact = Runtime(device=runtime.device, precision="float32") if config.precision == "float32" else runtime
     model = copied_with_entry(target).to(device).train()
     optimizer = torch.optim.SGD(model.parameters(), config.learning_rate, momentum=config.momentum)
-    inputs, labels = data.inputs.to(device), data.labels.to(device)
-    asked = None if queries is None else queries.to(device)
+    inputs, labels = Batches(data.inputs, device), data.labels.to(device)
+    asked = None if queries is None else Batches(queries, device)
     if len(triggers) == 0 or len(triggers) != len(targets):
         raise ShapeMismatch(
             f"{len(triggers)} trigger samples and {len(targets)} targets: there must be some, one target each"
@@ -213,12 +214,12 @@ def rehearse(
     batch = min(config.batch_size, len(inputs))
     per_epoch = len(inputs) // batch
     steps = config.epochs * per_epoch
-    thieves = _gang(students, config, inputs[:2], seed=seed, runtime=exact)
+    thieves = _gang(students, config, data.inputs[:2].to(device), seed=seed, runtime=exact)
 
     def augmented(images: Tensor) -> Tensor:
         return augment(images, config.augment, generator)
 
-    def elsewhere(pool: Tensor) -> Tensor:
+    def elsewhere(pool: Batches) -> Tensor:
         return augmented(pool[to_device(torch.randint(len(pool), (batch,), generator=generator), device)])
 
     def row(epoch: int) -> dict[str, float]:

@@ -68,7 +68,8 @@ Data = Annotated[
     str,
     typer.Option(
         "--data",
-        help="Data set by name, or package.module:function that returns a Task; if it takes seed, it gets the split seed.",
+        help="Data set by name, a folder of arrays or images (./photos), or package.module:function that returns a Task; "
+        "if it takes seed, it gets the split seed.",
     ),
 ]
 DataRoot = Annotated[

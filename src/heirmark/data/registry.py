@@ -1,13 +1,15 @@
-"""The data sets by name."""
+"""The data sets by name, or by the folder that they lie in."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from heirmark.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES, read_cifar10, read_cifar100
 from heirmark.data.fashion_mini import read_fashion_mini
+from heirmark.data.folders import read_folder
 from heirmark.data.idx import FASHION_CLASSES, MNIST_CLASSES, read_fashion_mnist, read_mnist
 from heirmark.data.root import data_root
 from heirmark.data.svhn import CLASSES as SVHN_CLASSES
@@ -65,23 +67,32 @@ DATASETS: dict[str, DataSet] = {
 }
 
 
+def is_folder(name: str) -> bool:
+    """Whether data are named by the folder that they lie in: its name has a slash."""
+    return "/" in name or os.sep in name
+
+
 def load_images(name: str, *, root: Path | str | None = None) -> tuple[Split, Split, tuple[str, ...]]:
     """Read a data set as it was published.
 
     Args:
-        name: a key of :data:`DATASETS`.
+        name: a key of :data:`DATASETS`, or a folder of yours with a slash in its name; see :mod:`heirmark.data.folders`.
         root: folder of data sets; default: environment variable ``HEIRMARK_DATA``, else ``./data``.
 
     Returns:
-        Training split, test split (inputs ``[N, C, H, W]`` uint8) and class names.
+        Training split, test split (inputs ``[N, C, H, W]`` uint8; those of a folder as it has them, mapped) and class names.
 
     Raises:
         BadConfig: for an unknown name.
         DataNotFound: if a file of it is missing; the message says where it was looked for and how to get it.
         BadData: if a file is truncated, foreign or damaged.
     """
+    if is_folder(name):
+        return read_folder(Path(name).expanduser())
     if name not in DATASETS:
-        raise BadConfig(f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}")
+        raise BadConfig(
+            f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}, or name a folder with a slash, as ./{name}"
+        )
     chosen = DATASETS[name]
     train, test = chosen.read(data_root(root))
     return train, test, chosen.classes
@@ -100,7 +111,7 @@ def load_task(
     """Make the task of a named data set.
 
     Args:
-        name: a key of :data:`DATASETS`; ``"fashion-mini"`` needs no files.
+        name: a key of :data:`DATASETS`, of which ``"fashion-mini"`` needs no files, or a folder; see :func:`load_images`.
         seed: chooses which examples go to whom.
         root: folder of data sets; default: environment variable ``HEIRMARK_DATA``, else ``./data``.
         foreign: data set whose training images go with the task, for triggers made of such.
@@ -120,5 +131,6 @@ def load_task(
     fashion-mini: 10 classes, image 1x28x28 uint8; owner 9,000, adversary 9,000, calibration 2,000, test 2,000
     """
     train, test, classes = load_images(name, root=root)
+    name = Path(name).expanduser().resolve().name if is_folder(name) else name
     task = make_task(name, classes, train, test, seed=seed, owner=owner, adversary=adversary, calibration=calibration)
     return task if foreign is None else replace(task, foreign=load_images(foreign, root=root)[0])

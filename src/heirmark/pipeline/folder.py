@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from heirmark.configuration import from_json, qualified_name
+from heirmark.data.registry import is_folder
 from heirmark.errors import BadArtifact, BadConfig, BadData, ShapeMismatch
 from heirmark.files import read_json
 from heirmark.key import Key
@@ -266,9 +267,9 @@ class ModelFolder:
         if name is None:
             if known is None:
                 raise BadConfig(f"{self.path} does not say which data it is for (no {TASK}): name them with --data")
-            if ":" in known.data:
+            if ":" in known.data or is_folder(known.data):
                 raise BadConfig(
-                    f"the data of {self.path} come from code ({known.data}): if it is yours, say --data {known.data}"
+                    f"the data of {self.path} come from code or a folder ({known.data}): if it is yours, say --data {known.data}"
                 )
             name = known.data
         seed = split_seed if split_seed is not None else 0 if known is None else known.split_seed

@@ -17,6 +17,7 @@ from torch import nn
 
 from heirmark.blackbox import BlackBox, ModelFault
 from heirmark.data import DATASETS, load_images, load_task
+from heirmark.data.registry import is_folder
 from heirmark.errors import BadConfig, BadData, HeirmarkError
 from heirmark.layout import unwrapped
 from heirmark.models import MODELS, Architecture, Factory, ModelSpec, specify
@@ -62,7 +63,7 @@ def user_object(path: str) -> Any:
 
 
 def load_named_task(data: str, *, seed: int, root: Path | None) -> Task:
-    """A built-in data set's task by name, or the task that a user's function ``package.module:function`` returns.
+    """The task of a data set by name, of a folder, or that a user's function ``package.module:function`` returns.
 
     Args:
         data: the name.
@@ -72,6 +73,8 @@ def load_named_task(data: str, *, seed: int, root: Path | None) -> Task:
     Raises:
         BadConfig: for an unknown name, or a function that cannot be called or returns no task.
     """
+    if is_folder(data):
+        return load_task(data, seed=seed, root=root)
     if ":" not in data:
         check_known("data set", data, DATASETS)
         return load_task(data, seed=seed, root=root)
@@ -95,7 +98,7 @@ def splits_by_seed(data: str) -> bool:
     Raises:
         BadConfig: for a function that cannot be imported.
     """
-    return ":" not in data or _takes_seed(user_object(data))
+    return is_folder(data) or ":" not in data or _takes_seed(user_object(data))
 
 
 def _takes_seed(function: Callable[..., Any]) -> bool:

@@ -112,7 +112,7 @@ class Distillation:
             )
         generator = generator_of(derive_seed(seed, "queries"))
         chosen = torch.randperm(len(data), generator=generator)[:count]
-        inputs = data.inputs[chosen]
+        inputs = data.subset(chosen).inputs
         answers = targets_of(box.query(inputs))
         if answers.ndim == 2:
             answers = soften(answers, self.temperature)

@@ -57,7 +57,7 @@ class Knockoff:
         runtime = runtime or Runtime()
         count = len(data) if self.queries is None else enough(self.queries, len(data))
         generator = generator_of(derive_seed(seed, "queries"))
-        inputs = data.inputs[torch.randperm(len(data), generator=generator)[:count]]
+        inputs = data.subset(torch.randperm(len(data), generator=generator)[:count]).inputs
         targets = targets_of(box.query(inputs))
         net = fresh_net(
             self.model,

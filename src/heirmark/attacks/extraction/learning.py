@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.augmenting import augment
+from heirmark.batches import Batches
 from heirmark.blackbox import Answers
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime
@@ -112,10 +113,10 @@ def learn(
         BadData: when the loss is no longer finite.
     """
     device = runtime.torch_device
-    inputs, targets, run = inputs.to(device), tuple(each.to(device) for each in targets), runtime.compiled(model)
+    batches, targets, run = Batches(inputs, device), tuple(each.to(device) for each in targets), runtime.compiled(model)
 
     def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        return augment(inputs[chosen], recipe.augment, generator), *(each[chosen] for each in targets)
+        return augment(batches[chosen], recipe.augment, generator), *(each[chosen] for each in targets)
 
     def batch_loss(images: Tensor, *wanted: Tensor) -> Mapping[str, Tensor]:
         with runtime.autocast():
@@ -127,6 +128,7 @@ def learn(
         len(inputs),
         draw,
         backward(model, batch_loss),
+        batches=batches,
         recipe=recipe,
         seed=seed,
         runtime=runtime,

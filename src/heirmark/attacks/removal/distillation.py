@@ -14,6 +14,7 @@ from heirmark.asking import predict
 from heirmark.attacks.extraction.distillation import DISTILLATION_RECIPE
 from heirmark.attacks.removal.parts import working_copy
 from heirmark.augmenting import augment
+from heirmark.batches import Batches
 from heirmark.configuration import checked, within
 from heirmark.layout import entering
 from heirmark.models import Architecture, Net, architecture, fresh_net
@@ -91,13 +92,13 @@ class DistillTo:
 
     def _train(self, student: nn.Module, teacher: nn.Module, data: Split, *, seed: int, runtime: Runtime) -> None:
         device = runtime.torch_device
-        inputs, labels = data.inputs.to(device), data.labels.to(device)
+        batches, labels = Batches(data.inputs, device), data.labels.to(device)
         # Without augmentation the teacher always sees the same images, so it is asked once; this also moves it to the device.
         known = predict(teacher, data.inputs, runtime=runtime).to(device)
         run = runtime.compiled(student)
 
         def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-            images = augment(inputs[chosen], self.recipe.augment, generator)
+            images = augment(batches[chosen], self.recipe.augment, generator)
             with runtime.autocast():
                 soft = known[chosen] if self.recipe.augment == "none" else _answers(teacher, images)
             return images, soft.float(), labels[chosen]
@@ -113,6 +114,7 @@ class DistillTo:
             len(data),
             draw,
             backward(student, loss),
+            batches=batches,
             recipe=self.recipe,
             seed=seed,
             runtime=runtime,
