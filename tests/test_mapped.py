@@ -270,7 +270,7 @@ def test_data_larger_than_the_memory_allowed_train_and_are_stolen_from(tmp_path:
         stolen = Knockoff(model=make, recipe=recipe)(box, task.adversary, seed=0, runtime=cpu)
         ended.set()
         watcher.join()
-        print(stolen.queries, max(peak[0], anonymous()) - start)
+        print(box.queries_used, max(peak[0], anonymous()) - start)
         """
     )
     folder, count = tmp_path / "large", 2000
