@@ -35,6 +35,11 @@ class Source:
     usable: float = float("nan")
     where: str = "b0"
 
+    @property
+    def alone(self) -> bool:
+        """Whether there is one watermark only, so that lines have the names of attacks."""
+        return len({row.marking for row in self.rows}) == 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Note:

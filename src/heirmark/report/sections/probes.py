@@ -13,14 +13,12 @@ from heirmark.results.rows import Kind
 from heirmark.results.summary import Summary
 
 SEARCHES = (
-    Column(name="Watermark", number=False),
     Column(name="Target named"),
     Column(name="False suspects,\nmean", label="False suspects"),
     Column(name="Target named\non the control", label="On the control"),
     Column(name="Time"),
 )
 SCREENS = (
-    Column(name="Watermark", number=False),
     Column(name="Triggers\nflagged", label="Triggers flagged"),
     Column(name="Test inputs\nflagged", label="Test inputs flagged"),
     Column(name="ACC"),
@@ -34,7 +32,7 @@ def searches(source: Source) -> Iterator[Section]:
     found = probed(source.rows, "search")
     if not found:
         return
-    table = Table(label=f"{source.name}, searches", columns=SEARCHES, groups=_groups(found, source))
+    table = Table(label=f"{source.name}, searches", columns=(_first(source), *SEARCHES), groups=_groups(found, source))
     columns = ("search", "watermark", "target named", "false suspects, mean", "target named on the control")
     yield Section(
         title="Looking for the mark",
@@ -50,7 +48,7 @@ def screens(source: Source) -> Iterator[Section]:
     found = probed(source.rows, "screen")
     if not found:
         return
-    table = Table(label=f"{source.name}, screens", columns=SCREENS, groups=_groups(found, source))
+    table = Table(label=f"{source.name}, screens", columns=(_first(source), *SCREENS), groups=_groups(found, source))
     columns = ("screen", "watermark", "triggers flagged", "test inputs flagged", "ACC", "WSR", "called marked")
     yield Section(
         title="Refusing the verifier",
@@ -75,10 +73,16 @@ def _all(found: dict[str, list[Summary]]) -> list[Summary]:
 
 
 def _groups(found: dict[str, list[Summary]], source: Source) -> tuple[tuple[str, tuple[Line, ...]], ...]:
-    return tuple(
-        (probe, tuple(Line(name=row.marking, cells=_cells(row), more=_more(row, source)) for row in rows))
-        for probe, rows in found.items()
-    )
+    def line(row: Summary, name: str) -> Line:
+        return Line(name=name, cells=_cells(row), more=_more(row, source))
+
+    if source.alone:
+        return (("", tuple(line(row, row.probe) for row in _all(found))),)
+    return tuple((probe, tuple(line(row, row.marking) for row in rows)) for probe, rows in found.items())
+
+
+def _first(source: Source) -> Column:
+    return Column(name="Attack" if source.alone else "Watermark", number=False)
 
 
 def _more(row: Summary, source: Source) -> More:

@@ -52,10 +52,13 @@ def verdicts(source: Source) -> Iterator[Section]:
         line for _, trials in tabled(source.rows) for _, rows in trials for row in rows for line in sheet_lines(row)
     ]
     for group, trials in tabled(source.rows):
+        lines = tuple((trial, tuple(line_of(row, row.marking, source) for row in rows)) for trial, rows in trials)
+        if source.alone:
+            lines = (("", tuple(line_of(row, trial_name(trial), source) for trial, rows in trials for row in rows)),)
         table = Table(
             label=f"{source.name}, {group or 'the models themselves'}",
-            columns=(Column(name="Watermark", number=False), *COLUMNS),
-            groups=tuple((trial, tuple(line_of(row, row.marking, source) for row in rows)) for trial, rows in trials),
+            columns=(Column(name="Attack" if source.alone else "Watermark", number=False), *COLUMNS),
+            groups=lines,
         )
         told = (Sheet(columns=SHEET, rows=tuple(sheet)),) if sheet else ()
         yield Section(title=group or "The models themselves", parts=(table,), sheets=told)
