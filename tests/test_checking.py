@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from heirmark.attacks import EXTRACTIONS, INSPECTIONS, REMOVALS, SCREENINGS
 from heirmark.configuration import (
     Constraint,
     above,
@@ -26,7 +27,9 @@ from heirmark.configuration import (
     to_json,
     within,
 )
+from heirmark.configuration.hints import fields_of, hints_of, is_config, members_of
 from heirmark.errors import BadConfig
+from heirmark.methods import METHODS
 
 Way = Literal["halves", "blend"]
 even = Constraint("(even)", lambda number: number % 2 == 0)
@@ -192,3 +195,33 @@ def test_a_check_that_would_never_run_is_refused() -> None:
         @dataclass
         class Late:
             size: int = 1
+
+
+STRATEGIES = {**METHODS, **EXTRACTIONS, **REMOVALS, **INSPECTIONS, **SCREENINGS}
+
+
+def parts(config: Any) -> Iterator[Any]:
+    """A configuration, those that it holds, and those that it could hold."""
+    yield config
+    for row in fields_of(type(config)):
+        held = getattr(config, row.name)
+        kinds = [kind for kind in members_of(hints_of(type(config))[row.name]) if is_config(kind)]
+        for part in [held] if is_config(type(held)) else []:
+            yield from parts(part)
+        for kind in kinds:
+            if not isinstance(held, kind):
+                yield from parts(kind())
+
+
+@pytest.mark.parametrize("name", sorted(STRATEGIES.keys() - {"t2s"}))
+def test_no_field_of_a_method_or_an_attack_takes_what_is_no_number(name: str) -> None:
+    taken = set()
+    for config in parts(STRATEGIES[name]()):
+        for row in fields_of(type(config)):
+            try:
+                replace(config, **{row.name: math.nan})
+            except BadConfig as refused:
+                if f"{type(config).__name__}.{row.name}: expected" in str(refused):
+                    continue
+            taken.add(f"{type(config).__name__}.{row.name}")
+    assert not taken

@@ -98,6 +98,7 @@ def _has_type(kind: Any, value: object) -> bool:
     if kind in EXAMPLES:
         return isinstance(value, kind) and (kind is not int or not isinstance(value, bool))
     owner = get_origin(kind) or kind
-    if is_open(owner) or isinstance(owner, TypeVar):
+    if owner is Any or owner is object or isinstance(owner, TypeVar):
         return True
-    return (isinstance(owner, type) and isinstance(value, owner)) or not isinstance(value, _PLAIN)
+    closed = isinstance(owner, type) and not is_open(owner)  # else a protocol, which no plain value keeps
+    return (closed and isinstance(value, owner)) or not isinstance(value, _PLAIN)

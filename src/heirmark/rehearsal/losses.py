@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heirmark.errors import BadConfig, ShapeMismatch
+from heirmark.configuration import above, checked
+from heirmark.errors import ShapeMismatch
 
 Distillation: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """``loss(teacher_logits, student_logits)``, both ``[N, C]``: the mean over the batch; twice differentiable."""
 
-_KINDS = ("kl", "reverse-kl", "cross-entropy", "label", "mse")
-
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class DistillationLoss:
     """What a simulated thief minimises, as a mean over the batch.
 
@@ -47,13 +47,7 @@ class DistillationLoss:
     """
 
     kind: Literal["kl", "reverse-kl", "cross-entropy", "label", "mse"] = "kl"
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.kind not in _KINDS:
-            raise BadConfig(f"unknown distillation loss {self.kind!r}: choose one of {', '.join(_KINDS)}")
-        if not 0 < self.temperature < float("inf"):
-            raise BadConfig(f"the distillation temperature is {self.temperature}: give a positive number")
+    temperature: Annotated[float, above(0)] = 1.0
 
     def __call__(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         """Loss of ``[N, C]`` student logits against ``[N, C]`` teacher logits: a scalar."""

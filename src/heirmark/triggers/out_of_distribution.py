@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.configuration import at_least, checked
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.samples import Reference
@@ -41,6 +42,7 @@ def fit_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class OutOfDistribution:
     """Images of one class of another data set, all given one label.
 
@@ -53,7 +55,7 @@ class OutOfDistribution:
     needs: ClassVar = Images
 
     dataset: str = "svhn"
-    source: int = 1
+    source: Annotated[int, at_least(0)] = 1
     target: int | None = None
 
     def settle(

@@ -21,6 +21,7 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from heirmark.configuration import checked
 from heirmark.errors import BadConfig, BadData
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
@@ -86,6 +87,7 @@ def pair_up(hosts: Split, count: int, generator: torch.Generator) -> tuple[Tenso
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class RandomLabels:
     """Samples of any kind, each with a random label that is none of the classes it was made of.
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from heirmark.attacks.removal.parts import RETRAINING, finish, fresh_head, head_of, replace_head, tune, working_copy
+from heirmark.configuration import checked
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
@@ -16,6 +17,7 @@ from heirmark.training import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class Transfer:
     """Train the model for another task, then give it back a last layer for the first: does the mark in its features survive?
 
