@@ -41,8 +41,9 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from heirmark.models import build
-from heirmark.rehearsal import Student, assign, norm, rehearsal_step, student_state
+from heirmark.rehearsal import Memory, RehearsalStep, Student, Thief, assign, norm, rehearsal_step, student_state
 from heirmark.runtime import Runtime
+from heirmark.samples import Samples
 from provenance import provenance as common
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -139,6 +140,28 @@ def double_backward(
     return found, Student(parameters=detached, frozen={}, buffers=buffers)
 
 
+def rehearsed(
+    teacher: nn.Module,
+    skeleton: nn.Module,
+    state: Student,
+    batch: tuple[Tensor, ...],
+    *,
+    derivative: Any,
+    one_graph: bool = False,
+    weights: tuple[float, float],
+) -> RehearsalStep:
+    """Heirmark's step: one direction."""
+    inputs, labels, triggers, targets = batch
+    return rehearsal_step(
+        teacher,
+        Thief(skeleton=skeleton, student=state, rate=ALPHA, derivative=derivative),
+        utility=Samples(inputs=inputs, targets=labels),
+        mark=Samples(inputs=triggers, targets=targets),
+        weights=[weights],
+        memory=Memory(one_graph=one_graph),
+    )
+
+
 def make_step(net: str, variant: str, batch_size: int, device: str) -> Callable[[], None]:
     """A function that does one whole step, optimiser included, each time it is called."""
     teacher, skeleton = (make_net(net, seed).to(device, memory_format=torch.channels_last).train() for seed in (1, 2))
@@ -155,11 +178,9 @@ def make_step(net: str, variant: str, batch_size: int, device: str) -> Callable[
             assign(teacher, gradients=found, buffers={})
             del found
         else:
-            result = rehearsal_step(
-                teacher, skeleton, state, *batch, alpha=ALPHA, weights=(1.0, WEIGHT), **VARIANTS[variant]
-            )
-            assign(teacher, gradients=result.direction, buffers=result.teacher_buffers)
-            state = result.student
+            result = rehearsed(teacher, skeleton, state, batch, weights=(1.0, WEIGHT), **VARIANTS[variant])
+            assign(teacher, gradients=result.gradients[0], buffers=result.teacher_buffers)
+            state = result.thief.student
             del result
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
@@ -225,7 +246,7 @@ def measure_error(net: str, batch_size: int, device: str) -> dict[str, dict[str,
             # In float64, double backward is the truth, and one draw shows what is left between it and the others.
             wanted = VARIANTS if dtype == torch.float32 or draw == 0 else {}
             grads = {
-                name: rehearsal_step(teacher, skeleton, state, *batch, alpha=ALPHA, **options).hypergradient
+                name: rehearsed(teacher, skeleton, state, batch, weights=(1.0, 0.0), **options).gradients[0]
                 for name, options in wanted.items()
             }
             double, _ = double_backward(teacher, skeleton, state, batch, (1.0, 0.0))

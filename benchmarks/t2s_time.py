@@ -34,12 +34,22 @@ from heirmark.data import load_task
 from heirmark.files import atomic_write_json
 from heirmark.methods import T2S
 from heirmark.methods.nets import new_model
-from heirmark.rehearsal import assign, choose_derivative, rehearsal_step, simulate_theft, student_state, transfer_loss
-from heirmark.rehearsal.derivative import along
-from heirmark.rehearsal.passes import Manner, copies, leaves, run
-from heirmark.rehearsal.student import theft_manner
+from heirmark.rehearsal import (
+    PassMode,
+    Thief,
+    assign,
+    choose_derivative,
+    directional_derivative,
+    rehearsal_step,
+    simulate_theft,
+    student_state,
+    transfer_loss,
+)
+from heirmark.rehearsal.passes import copies, leaves, run
 from heirmark.runtime import Runtime
+from heirmark.samples import Samples
 from heirmark.task import Split, Task, make_task
+from heirmark.training import make_optimizer
 from provenance import provenance
 from training import finish, timed
 
@@ -92,13 +102,11 @@ class Phases:
 
 def shortened(method: T2S, scale: float) -> T2S:
     """A method with a share of its epochs, at least one a phase."""
-    epochs = {"pretraining": method.pretraining.epochs, "rehearsal": method.rehearsal.epochs}
-    fewer = {name: max(1, round(count * scale)) for name, count in epochs.items()}
-    return replace(
-        method,
-        pretraining=replace(method.pretraining, epochs=fewer["pretraining"]),
-        rehearsal=replace(method.rehearsal, epochs=fewer["rehearsal"]),
+    pretraining, tuning = (
+        replace(recipe, epochs=max(1, round(recipe.epochs * scale)))
+        for recipe in (method.pretraining, method.rehearsal.recipe)
     )
+    return replace(method, pretraining=pretraining, rehearsal=replace(method.rehearsal, recipe=tuning))
 
 
 def end_to_end(method: T2S, task: Task, runtime: Runtime) -> dict[str, Any]:
@@ -120,29 +128,29 @@ def by_parts(method: T2S, task: Task, runtime: Runtime, rounds: int) -> dict[str
     config, device = method.rehearsal, runtime.torch_device
     exact = replace(runtime, precision="float32") if config.precision == "float32" else runtime
     teacher, skeleton = (new_model(task, method.model, seed=seed).to(device).train() for seed in range(2))
-    student, plain = student_state(skeleton), copy.deepcopy(teacher)
-    optimizers = [torch.optim.SGD(model.parameters(), 1e-6, momentum=config.momentum) for model in (teacher, plain)]
+    thief = Thief(skeleton=skeleton, student=student_state(skeleton), rate=config.thief.rate)
+    plain, recipe = copy.deepcopy(teacher), replace(config.recipe, learning_rate=1e-6)
+    optimizers = [make_optimizer(model, recipe) for model in (teacher, plain)]
     stored, labels = (tensor.to(device) for tensor in (task.owner.inputs, task.owner.labels))
-    batch, generator = min(config.batch_size, len(stored)), torch.Generator().manual_seed(0)
+    batch, generator = min(recipe.batch_size, len(stored)), torch.Generator().manual_seed(0)
 
     def images(count: int) -> tuple[Tensor, Tensor]:
         chosen = torch.randperm(len(stored), generator=generator)[:count].to(device)
-        return augment(stored[chosen], config.augment, generator), labels[chosen]
+        return augment(stored[chosen], recipe.augment, generator), labels[chosen]
 
     (clean, wanted), (triggers, targets) = images(batch), images(config.trigger_batch)
-    derivative, _ = choose_derivative(skeleton, student, clean, runtime=exact)
+    mode = PassMode(runtime=exact)
+    derivative, _ = choose_derivative(thief, clean, mode=mode)
+    thief = replace(thief, derivative=derivative)
     parameters, buffers = leaves(dict(teacher.named_parameters())), copies(dict(teacher.named_buffers()))
-    logits = run(teacher, parameters, buffers, clean, Manner(training=True, runtime=exact)).detach()
-    theft = simulate_theft(skeleton, student, logits, clean, lr=config.student_rate, runtime=exact)
-    transfer = transfer_loss(skeleton, theft.student, triggers, targets, mode="eval", runtime=exact)
-    manner = theft_manner(skeleton, training=True, seed=0, runtime=exact)
+    logits = run(teacher, parameters, buffers, clean, mode).detach()
+    utility, mark = Samples(inputs=clean, targets=wanted), Samples(inputs=triggers, targets=targets)
+    theft = simulate_theft(thief, logits, clean, mode=mode)
+    transfer = transfer_loss(theft.thief, mark, mode=mode)
 
     def step() -> None:
-        found = rehearsal_step(
-            teacher, skeleton, student, clean, wanted, triggers, targets,
-            alpha=config.student_rate, weights=(1.0, config.utility_weight), derivative=derivative, runtime=exact,
-        )  # fmt: skip
-        assign(teacher, gradients=found.direction, buffers=found.teacher_buffers)
+        found = rehearsal_step(teacher, thief, utility=utility, mark=mark, weights=config.update.weights, mode=mode)
+        assign(teacher, gradients=config.update.direction(found), buffers=found.teacher_buffers)
         optimizers[0].step()
 
     def ordinary() -> None:
@@ -154,11 +162,11 @@ def by_parts(method: T2S, task: Task, runtime: Runtime, rounds: int) -> dict[str
 
     work: Mapping[str, Callable[[], object]] = {
         "batch": lambda: images(batch),
-        "teacher, forward": lambda: run(teacher, parameters, buffers, clean, Manner(training=True, runtime=exact)),
-        "theft": lambda: simulate_theft(skeleton, student, logits, clean, lr=config.student_rate, runtime=exact),
-        "transfer": lambda: transfer_loss(skeleton, theft.student, triggers, targets, mode="eval", runtime=exact),
-        "derivative": lambda: along(
-            skeleton, student, clean, transfer.gradient, derivative=derivative, manner=manner, logits=theft.logits
+        "teacher, forward": lambda: run(teacher, parameters, buffers, clean, mode),
+        "theft": lambda: simulate_theft(thief, logits, clean, mode=mode),
+        "transfer": lambda: transfer_loss(theft.thief, mark, mode=mode),
+        "derivative": lambda: directional_derivative(
+            thief, clean, transfer.gradient, kind=derivative, mode=mode, logits=theft.logits
         ),
         "whole step": step,
         "plain step": ordinary,
@@ -218,7 +226,7 @@ def main() -> None:
         **provenance(runtime),
         "task": task.describe(),
         "model": options.model,
-        "epochs": {"pretraining": method.pretraining.epochs, "rehearsal": method.rehearsal.epochs},
+        "epochs": {"pretraining": method.pretraining.epochs, "rehearsal": method.rehearsal.recipe.epochs},
         "paper_settings": method == T2S(),
         "autotune": options.autotune,
         "goal_seconds": GOAL,

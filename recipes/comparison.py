@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from torch import nn
 
@@ -28,8 +29,8 @@ from heirmark.pipeline.profiles import QUICK, STUDY, Profile
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.trials import Trial
 from heirmark.rehearsal import DistillationLoss
+from heirmark.rehearsal.settings import Balanced, Paper
 from heirmark.triggers import Feature, Mix, Tiles
-from heirmark.tuning import Rehearsal
 
 OTHER = "cifar10"
 """What else thieves ask about, and what owners have besides: its training images those, its test images these."""
@@ -98,16 +99,11 @@ def updates(scale: Scale) -> Grid:
 
     def update(profile: Profile) -> dict[str, Method]:
         balanced = profile.rehearsal
-        paper = Rehearsal(
-            epochs=balanced.epochs,
-            batch_size=balanced.batch_size,
-            trigger_batch=balanced.trigger_batch,
-            precision=balanced.precision,
-        )
+        slow, fast = (replace(balanced.recipe, learning_rate=rate) for rate in (1e-3, 4e-3))
         rehearsals = {
-            "eq. 9, lambda 50": paper,
-            "eq. 9, lambda 5, eta 4e-3": replace(paper, utility_weight=5.0, learning_rate=4e-3),
-            "balanced, rho never shrinks": replace(balanced, enough=0.0),
+            "eq. 9, lambda 50": replace(balanced, recipe=slow, update=Paper()),
+            "eq. 9, lambda 5, eta 4e-3": replace(balanced, recipe=fast, update=Paper(utility_weight=5.0)),
+            "balanced, rho never shrinks": replace(balanced, update=Balanced(rho=2.0)),
             "balanced": balanced,
         }
         table: dict[str, Method] = {}
@@ -123,18 +119,21 @@ def updates(scale: Scale) -> Grid:
 def thieves(scale: Scale) -> Grid:
     """T2S against other simulated thieves than the paper's, stolen by another architecture too; half the step and rho."""
 
+    def against(method: T2S, **changes: Any) -> T2S:
+        thief = replace(method.rehearsal.thief, **changes)
+        return replace(method, rehearsal=replace(method.rehearsal, thief=thief))
+
     def rehearsed(profile: Profile) -> dict[str, Method]:
         t2s = gentle(profile)
-        one = t2s.rehearsal
         others = tuple(f"{profile.model}{',' if ':' in profile.model else ':'}width={width}" for width in (16, 48))
         return {
             "one thief, soft labels (paper)": t2s,
-            "label only": replace(t2s, rehearsal=replace(one, loss=DistillationLoss(kind="label"))),
-            "soft and label-only in turn": replace(t2s, rehearsal=replace(one, label_thieves=1)),
-            "temperature 0.5": replace(t2s, rehearsal=replace(one, loss=DistillationLoss(temperature=0.5))),
+            "label only": against(t2s, loss=DistillationLoss(kind="label")),
+            "soft and label-only in turn": against(t2s, label_only=1),
+            "temperature 0.5": against(t2s, loss=DistillationLoss(temperature=0.5)),
             "pool of architectures": replace(t2s, thieves=others),
-            "pool, and a label-only thief": replace(t2s, thieves=others, rehearsal=replace(one, label_thieves=1)),
-            "three student steps": replace(t2s, rehearsal=replace(one, student_steps=3)),
+            "pool, and a label-only thief": against(replace(t2s, thieves=others), label_only=1),
+            "three student steps": against(t2s, steps=3),
             "thief who asks other images": replace(t2s, queries="foreign"),
         }
 
@@ -195,10 +194,8 @@ def _methods(profile: Profile) -> dict[str, Method]:
 def gentle(profile: Profile) -> T2S:
     """T2S with half the learning rate and half of rho: for nets with dropout, chosen on seed 12 of the VGG-like net."""
     rehearsal = profile.rehearsal
-    return replace(
-        profile.t2s(),
-        rehearsal=replace(rehearsal, rho=rehearsal.rho / 2, learning_rate=rehearsal.learning_rate / 2),
-    )
+    recipe = replace(rehearsal.recipe, learning_rate=rehearsal.recipe.learning_rate / 2)
+    return replace(profile.t2s(), rehearsal=replace(rehearsal, recipe=recipe, update=Balanced(rho=1.0, enough=0.5)))
 
 
 def convolutions(model: str) -> int:

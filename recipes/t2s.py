@@ -37,6 +37,7 @@ from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.audit_attacks import quick_attacks
 from heirmark.pipeline.trials import Trial
+from heirmark.rehearsal.settings import Balanced, Paper
 from heirmark.training import Recipe
 from heirmark.triggers import AnyTrigger, Feature, Mix, OutOfDistribution, Tiles
 
@@ -117,7 +118,12 @@ def _t2s(scale: Scale, data: str, trigger: AnyTrigger | None = None) -> T2S:
     if scale == "cpu":
         return replace(QUICK.t2s(), trigger=trigger or Tiles())
     method = T2S() if trigger is None else T2S(trigger=trigger)
-    return replace(method, rehearsal=replace(method.rehearsal, utility_weight=WEIGHTS[data]))
+    return replace(method, rehearsal=replace(method.rehearsal, update=Paper(utility_weight=WEIGHTS[data])))
+
+
+def _rehearsed_for(method: T2S, epochs: int) -> T2S:
+    recipe = replace(method.rehearsal.recipe, epochs=epochs)
+    return replace(method, rehearsal=replace(method.rehearsal, recipe=recipe))
 
 
 def _triggers(scale: Scale) -> dict[str, AnyTrigger]:
@@ -379,7 +385,7 @@ def figure_3(scale: Scale) -> Grid:
             *(
                 Marking(
                     name=f"{epochs} epochs",
-                    method=replace(method, rehearsal=replace(method.rehearsal, epochs=epochs)),
+                    method=_rehearsed_for(method, epochs),
                     curve=("epochs of rehearsal", float(epochs)),
                 )
                 for epochs in ((1, 2, 4, 8) if scale == "cpu" else (1, 2, 3, 5))
@@ -397,11 +403,11 @@ def figure_4(scale: Scale) -> Grid:
 
     def markings(data: str) -> dict[str, Method]:
         method = _t2s(scale, data)
-        epochs = method.pretraining.epochs + method.rehearsal.epochs if scale == "cpu" else 30
+        epochs = method.pretraining.epochs + method.rehearsal.recipe.epochs if scale == "cpu" else 30
         return {
             "watermarked": method,
             "clean": replace(method, initial="clean"),
-            "scratch": replace(method, initial="scratch", rehearsal=replace(method.rehearsal, epochs=epochs)),
+            "scratch": _rehearsed_for(replace(method, initial="scratch"), epochs),
         }
 
     return _grid(
@@ -463,13 +469,10 @@ def _weights(name: str, scale: Scale, data: str, rhos: tuple[float, ...], lambda
             method = _t2s(scale, data, trigger)
             for weight in rhos if scale == "cpu" else lambdas:
                 axis = "rho" if scale == "cpu" else "lambda"
-                tuned = (
-                    replace(method.rehearsal, rho=weight)
-                    if scale == "cpu"
-                    else replace(method.rehearsal, utility_weight=weight)
-                )
+                update = Balanced(rho=weight, enough=0.5) if scale == "cpu" else Paper(utility_weight=weight)
+                tuned = replace(method, rehearsal=replace(method.rehearsal, update=update))
                 named = f"{kind}, {axis} {weight:g}"
-                made.append(Marking(name=named, method=replace(method, rehearsal=tuned), curve=(axis, weight)))
+                made.append(Marking(name=named, method=tuned, curve=(axis, weight)))
         return made
 
     title = "What the weight of utility does"

@@ -372,7 +372,7 @@ class Checker:
             "an unknown method": ["fields", "nonsense"],
         }.items():
             self.command(name, *words, codes=(2,))
-        self.command("heirmark fields t2s", "fields", "t2s", says="rehearsal.rho")
+        self.command("heirmark fields t2s", "fields", "t2s", says="rehearsal.update.rho")
         recipe = str(self.tree / "recipes" / "t2s.py")
         self.command("heirmark bench recipes/t2s.py --list", "bench", recipe, "--list", says="table_7")
 

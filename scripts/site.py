@@ -22,7 +22,7 @@ SECTIONS = {
     "Methods": ("methods", "key"),
     "Triggers": ("triggers",),
     "Models and training": ("models", "training", "joint", "runtime", "asking"),
-    "Rehearsal": ("rehearsal", "tuning"),
+    "Rehearsal": ("rehearsal", "samples"),
     "Attacks": ("blackbox", "attacks"),
     "Verification": ("verification",),
 }

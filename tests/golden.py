@@ -50,16 +50,18 @@ def grid_figures(folder: Path) -> dict[str, Any]:
     from heirmark.pipeline.altering import Alteration
     from heirmark.pipeline.stealing import Theft
     from heirmark.pipeline.trials import Probe, Trial
+    from heirmark.rehearsal.settings import Balanced, Rehearsal
     from heirmark.runtime import Runtime
     from heirmark.training import Recipe
     from heirmark.triggers import Mix
-    from heirmark.tuning import Rehearsal
 
     net, recipe = "naivenet:width=4,hidden=16,batch_norm=true", Recipe(epochs=2, batch_size=32, learning_rate=0.05)
     common = {"model": net, "trigger": Mix(), "key_size": 40, "pretraining": recipe}
     theft = Theft(attack=Knockoff(model=net, recipe=recipe), answers="label")
     marking = {"triggers": 40, "trigger_batch": 8}
-    rehearsal = Rehearsal(epochs=1, batch_size=32, trigger_batch=8, learning_rate=0.02, update="balanced")
+    rehearsal = Rehearsal(
+        recipe=Recipe(epochs=1, batch_size=32, learning_rate=0.02, weight_decay=0.0), trigger_batch=8, update=Balanced()
+    )
     unmarked = Unmarked(**common)  # type: ignore[arg-type]
     grid = Grid(
         name="golden",

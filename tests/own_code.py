@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from heirmark.data import load_task
 from heirmark.models import ModelSpec
 from heirmark.pipeline.demo import Profile
+from heirmark.rehearsal.settings import Balanced, Rehearsal
 from heirmark.task import Split, Task
 from heirmark.task import make_task as split_task
 from heirmark.training import Recipe
 from heirmark.triggers.tiles import tile
-from heirmark.tuning import Rehearsal
 
 CLASSES = 5
 
@@ -173,7 +173,11 @@ def demo_profile() -> Profile:
         model="naivenet:width=4,hidden=32,batch_norm=true",
         recipe=recipe,
         calibration_recipe=replace(recipe, epochs=2),
-        rehearsal=Rehearsal(epochs=2, batch_size=32, trigger_batch=16, learning_rate=0.02, update="balanced"),
+        rehearsal=Rehearsal(
+            recipe=Recipe(epochs=2, batch_size=32, learning_rate=0.02, weight_decay=0.0),
+            trigger_batch=16,
+            update=Balanced(),
+        ),
         triggers=60,
         key_size=60,
         calibrators=2,

@@ -52,6 +52,7 @@ from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.trials import Probe, Trial
 from heirmark.pipeline.verify_job import Named, verify_job
 from heirmark.pipeline.work import Work
+from heirmark.rehearsal.settings import Balanced, Rehearsal
 from heirmark.report.audit import (
     AuditRow,
     InspectionRow,
@@ -80,7 +81,6 @@ from heirmark.triggers import (
     TextStamp,
     Tiles,
 )
-from heirmark.tuning import Rehearsal
 
 NET = "naivenet:width=4,hidden=16,batch_norm=true"
 RECIPE = Recipe(epochs=4, batch_size=32, learning_rate=0.05)
@@ -653,7 +653,11 @@ def test_an_audit_with_another_data_set(marked: Path, task: Task, tmp_path: Path
 
 TINY_T2S = T2S(
     model=NET, triggers=40, key_size=40, pretraining=RECIPE, trigger_batch=8,
-    rehearsal=Rehearsal(epochs=1, batch_size=32, trigger_batch=8, learning_rate=0.02, update="balanced"),
+    rehearsal=Rehearsal(
+recipe=Recipe(epochs=1, batch_size=32, learning_rate=0.02, weight_decay=0.0),
+trigger_batch=8,
+update=Balanced(),
+),
 )  # fmt: skip
 
 

@@ -15,10 +15,10 @@ from heirmark.attacks import EXTRACTIONS
 from heirmark.errors import BadConfig
 from heirmark.methods import T2S
 from heirmark.pipeline.profiles import STUDY
+from heirmark.rehearsal.settings import Rehearsal
 from heirmark.runtime import Runtime
 from heirmark.training import Recipe
 from heirmark.triggers import Feature
-from heirmark.tuning import Rehearsal
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -107,10 +107,10 @@ def test_work_of_linear_layers_is_counted_by_hand() -> None:
 def short_t2s() -> T2S:
     long = T2S(
         model=NET, trigger=Feature(steps=2), triggers=10, key_size=10, trigger_batch=4,
-        pretraining=replace(RECIPE, epochs=40), rehearsal=Rehearsal(batch_size=32, trigger_batch=8),
+        pretraining=replace(RECIPE, epochs=40), rehearsal=Rehearsal(recipe=Recipe(batch_size=32, epochs=3), trigger_batch=8),
     )  # fmt: skip
     short = t2s_time.shortened(long, 0.05)
-    assert (short.pretraining.epochs, short.rehearsal.epochs) == (2, 1)
+    assert (short.pretraining.epochs, short.rehearsal.recipe.epochs) == (2, 1)
     assert t2s_time.shortened(long, 1.0) == long
     return short
 

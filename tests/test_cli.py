@@ -180,7 +180,7 @@ def test_without_a_seed_the_key_is_random_and_the_work_can_be_resumed(here: Path
 )
 def test_every_method_embeds_without_calibration(method: str) -> None:
     small: dict[str, list[str]] = {
-        "t2s": settings(rehearsal__epochs=1, rehearsal__batch_size=32, triggers=40),
+        "t2s": settings(rehearsal__recipe__epochs=1, rehearsal__recipe__batch_size=32, triggers=40),
         "deeptracer": settings(key_filter="none"),  # so short a training does not survive a theft
         "ewe": settings(training__recipe__epochs=1),
         "ssw-p": settings(selected="false"),
@@ -356,7 +356,7 @@ def test_fields_say_every_default_as_it_is() -> None:
     defaults = {row["field"]: row["default"] for row in run("fields", "knockoff", "--json").json}
     assert defaults["recipe.epochs"] == "100"  # Knockoff's own recipe, not the default one
     text = run("fields", "t2s").out
-    assert "rehearsal.reset_student_every=0  int" in text
+    assert "rehearsal.thief.reset_every=0  int" in text
     assert "(with trigger=mix)" in text
     assert "..." not in text.replace(",...", "")
     assert "``" not in text

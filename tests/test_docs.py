@@ -241,7 +241,7 @@ BRIEFLY: dict[str, list[str]] = {
     "embed": [
         *OWN, "--seed", "0", "--calibrators", "2", "--model", "naivenet:width=4,hidden=16,batch_norm=true",
         "--set", "key_size=60", "--set", "triggers=40", "--set", "pretraining.epochs=5", "--set", "pretraining.batch_size=32",
-        "--set", "rehearsal.epochs=1", "--set", "rehearsal.batch_size=32",
+        "--set", "rehearsal.recipe.epochs=1", "--set", "rehearsal.recipe.batch_size=32",
     ],
     "steal": [*OWN, "--set", "recipe.epochs=4", "--set", "recipe.batch_size=16"],
     "remove": OWN,

@@ -36,12 +36,12 @@ from heirmark.methods.mea_defender import combination_loss, mix_otherwise
 from heirmark.methods.nets import new_model, train_clean
 from heirmark.models import build
 from heirmark.models.inner import layers_of
+from heirmark.rehearsal.settings import Rehearsal
 from heirmark.runtime import Runtime
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
 from heirmark.triggers import Feature, Mix, OutOfDistribution, Patch, RandomLabels, Tiles, TriggerSet
 from heirmark.triggers.combiners import PixelBlend
-from heirmark.tuning import Rehearsal
 
 ADAM = Recipe(epochs=2, batch_size=16, learning_rate=0.02, optimizer="adam")
 NET = "naivenet:width=4,hidden=16,batch_norm=true"
@@ -449,9 +449,10 @@ def test_the_rehearsed_thief_starts_clean_and_the_target_watermarked(
     tiny_task: Task, clean: nn.Module, cpu: Runtime, tiny_task_of: Callable[..., Task]
 ) -> None:
     phase = Phase(recipe=replace(ADAM, epochs=2), extras={"watermark": 6})
+    rehearsal = Rehearsal(recipe=replace(Rehearsal().recipe, epochs=1, batch_size=48), trigger_batch=8)
     method = T2S(
         model=NET, trigger=Patch(source=1, target=2), triggers=40, key_size=20, pretraining=ADAM,
-        watermark=DeepTracer(first=phase, second=phase), rehearsal=Rehearsal(epochs=1, batch_size=48, trigger_batch=8),
+        watermark=DeepTracer(first=phase, second=phase), rehearsal=rehearsal,
     )  # fmt: skip
     result = method(tiny_task, seed=0, runtime=cpu, clean=clean)
     assert result.history[0]["target_wsr"] > result.history[0]["student_wsr"]

@@ -28,8 +28,9 @@ from heirmark.models.mobilenet import InvertedResidual, scaled
 from heirmark.models.mobilevit import MobileViTBlock, fold, unfold
 from heirmark.models.storage import load_model, save_model
 from heirmark.models.vit import Attention, ViT
-from heirmark.rehearsal import choose_derivative, rehearsal_step, student_state
+from heirmark.rehearsal import Thief, choose_derivative, rehearsal_step, student_state
 from heirmark.runtime import Runtime, seeded
+from heirmark.samples import Samples
 from heirmark.task import Task
 from heirmark.training import Recipe, fit
 
@@ -361,11 +362,16 @@ def test_a_thief_may_be_of_any_kind(name: str) -> None:
     alpha = 0.1
     teacher = build("naivenet", input_shape=(1, 16, 16), classes=4, width=2, hidden=4).double().train()
     student = narrow(name, seed=3).double().train()
-    state = student_state(student)
     x, triggers = images(6).double(), images(3, seed=1).double()
     y, targets = torch.arange(6) % 4, torch.zeros(3, dtype=torch.int64)
-    assert choose_derivative(student, state, x) == ("forward", "")
-    step = rehearsal_step(teacher, student, state, x, y, triggers, targets, alpha=alpha)
+    thief = Thief(skeleton=student, student=student_state(student), rate=alpha)
+    assert choose_derivative(thief, x) == ("forward", "")
+    step = rehearsal_step(
+        teacher,
+        thief,
+        utility=Samples(inputs=x, targets=y),
+        mark=Samples(inputs=triggers, targets=targets),
+    )
     assert (step.derivative, step.note) == ("forward", "")
 
     theta = {key: p.detach().clone().requires_grad_() for key, p in student.named_parameters()}
@@ -380,7 +386,7 @@ def test_a_thief_may_be_of_any_kind(name: str) -> None:
         buffers = {key: b.clone() for key, b in buffers.items()}
         mark = F.cross_entropy(functional_call(student, (after, buffers), (triggers,)), targets)
         truth = torch.autograd.grad(mark, list(teacher.parameters()))
-    found = torch.cat([step.hypergradient[key].flatten() for key, _ in teacher.named_parameters()])
+    found = torch.cat([step.gradients[0][key].flatten() for key, _ in teacher.named_parameters()])
     exact = torch.cat([slope.flatten() for slope in truth])
     assert exact.norm() > 1e-9
     assert (found - exact).norm() < 1e-7 * exact.norm()

@@ -32,18 +32,20 @@ from heirmark.pipeline.context import Context
 from heirmark.pipeline.embedding import train_stage
 from heirmark.pipeline.preflight import SMALL, preflight, small, small_task
 from heirmark.pipeline.profiles import QUICK
+from heirmark.rehearsal.passes import Memory
+from heirmark.rehearsal.settings import Balanced, Rehearsal
 from heirmark.runtime import Runtime
 from heirmark.space import decode
 from heirmark.task import Task
 from heirmark.training import Recipe, accuracy, fit
 from heirmark.triggers import Patch, TextStamp, Tiles
-from heirmark.tuning import Rehearsal
 from heirmark.verification import Suspect, calibrate, verify
 
 SHAPE, CLASSES = (1, 16, 16), 6
 RECIPE = Recipe(epochs=2, batch_size=32, learning_rate=0.05)
 PATCH = Patch(source=1, target=0, size=4)
-REHEARSAL = Rehearsal(epochs=1, batch_size=48, trigger_batch=8, update="balanced")
+SHORT = Recipe(epochs=1, batch_size=48, learning_rate=1e-3, weight_decay=0.0)
+REHEARSAL = Rehearsal(recipe=SHORT, trigger_batch=8, update=Balanced())
 
 
 class Viewing(nn.Module):
@@ -438,7 +440,7 @@ def no_class(task: Task, label: int, *roles: str) -> Task:
             r"checkpointed cannot be differentiated.*build it without",
         ),
         (
-            T2S(model=one_normed, trigger=PATCH, pretraining=RECIPE, rehearsal=Rehearsal(micro_batch=1)),
+            T2S(model=one_normed, trigger=PATCH, pretraining=RECIPE, rehearsal=Rehearsal(memory=Memory(micro_batch=1))),
             r"T2S cannot work with this model.*more than 1 value per channel",
         ),
         (vanilla(model=featureless, trigger=Tiles()), r"set trigger\.sources and trigger\.target"),

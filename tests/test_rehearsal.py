@@ -18,7 +18,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.rehearsal import (
     DistillationLoss,
+    Memory,
+    PassMode,
     RehearsalStep,
+    Thief,
     assign,
     choose_derivative,
     combine_balanced,
@@ -34,6 +37,7 @@ from heirmark.rehearsal import (
 from heirmark.rehearsal.derivative import load_forward_rules
 from heirmark.rehearsal.rules import FastRules
 from heirmark.runtime import Runtime
+from heirmark.samples import Samples
 
 CLASSES, ALPHA = 4, 0.1
 KINDS = ("kl", "reverse-kl", "cross-entropy", "label", "mse")
@@ -185,8 +189,33 @@ def distance(found: dict[str, Tensor], truth: dict[str, Tensor]) -> float:
     return float(norm(found[k].double() - truth[k].double() for k in truth) / norm(t.double() for t in truth.values()))
 
 
-def step_of(teacher: nn.Module, student: nn.Module, batch: Batch, **options: Any) -> RehearsalStep:
-    return rehearsal_step(teacher, student, student_state(student), *batch, alpha=ALPHA, **options)
+def thief_of(student: nn.Module, **options: Any) -> Thief:
+    return Thief(skeleton=student, student=student_state(student), **{"rate": ALPHA, **options})
+
+
+def step_of(
+    teacher: nn.Module,
+    student: nn.Module | Thief,
+    batch: Batch,
+    *,
+    seed: int | None = 0,
+    runtime: Runtime | None = None,
+    training: bool = True,
+    micro_batch: int = 0,
+    one_graph: bool = False,
+    thief: dict[str, Any] | None = None,
+    **options: Any,
+) -> RehearsalStep:
+    x, y, triggers, targets = batch
+    return rehearsal_step(
+        teacher,
+        student if isinstance(student, Thief) else thief_of(student, **(thief or {})),
+        utility=Samples(inputs=x, targets=y),
+        mark=Samples(inputs=triggers, targets=targets),
+        mode=PassMode(training=training, seed=seed, runtime=runtime),
+        memory=Memory(micro_batch=micro_batch, one_graph=one_graph),
+        **options,
+    )
 
 
 @pytest.mark.parametrize("name", list(NETS))
@@ -195,9 +224,9 @@ def test_equals_double_backward_for_every_kind_of_layer(name: str) -> None:
     step = step_of(teacher, student, batch)
     hyper, utility, after = reference(teacher, student, batch)
     assert (step.derivative, step.note) == ("forward", "")
-    assert distance(step.hypergradient, hyper) <= 1e-9
-    assert distance(step.utility_gradient, utility) <= 1e-9
-    assert distance(dict(step.student.parameters), after) <= 1e-9
+    assert distance(step.gradients[0], hyper) <= 1e-9
+    assert distance(step.gradients[1], utility) <= 1e-9
+    assert distance(dict(step.thief.student.parameters), after) <= 1e-9
     assert float(norm(hyper.values())) > 1e-6
 
 
@@ -207,7 +236,7 @@ def test_equals_double_backward_for_every_loss(kind: Any, temperature: float) ->
     teacher, student, batch = net("conv-bn-relu-maxpool", 1), net("mlp-layernorm", 2), make_batch()
     loss = DistillationLoss(kind=kind, temperature=temperature)
     hyper, _, _ = reference(teacher, student, batch, loss=loss)
-    assert distance(step_of(teacher, student, batch, loss=loss).hypergradient, hyper) <= 1e-9
+    assert distance(step_of(teacher, student, batch, thief={"loss": loss}).gradients[0], hyper) <= 1e-9
 
 
 def test_takes_any_differentiable_loss() -> None:
@@ -218,13 +247,15 @@ def test_takes_any_differentiable_loss() -> None:
 
     teacher, student, batch = net(SMOOTH, 1), net(SMOOTH, 2), make_batch()
     hyper, _, _ = reference(teacher, student, batch, loss=loss)
-    assert distance(step_of(teacher, student, batch, loss=loss).hypergradient, hyper) <= 1e-9
+    assert distance(step_of(teacher, student, batch, thief={"loss": loss}).gradients[0], hyper) <= 1e-9
 
 
 def test_a_loss_that_ignores_the_teacher_has_no_hypergradient() -> None:
-    step = step_of(net(SMOOTH, 1), net(SMOOTH, 2), make_batch(), loss=lambda teacher, student: student.square().mean())
-    assert float(step.diagnostics["hypergradient_norm"]) == 0.0
-    assert float(step.diagnostics["cosine"]) == 0.0
+    step = step_of(
+        net(SMOOTH, 1), net(SMOOTH, 2), make_batch(), thief={"loss": lambda teacher, student: student.square().mean()}
+    )
+    assert float(norm(step.gradients[0].values())) == 0.0
+    assert float(cosine(*step.gradients)) == 0.0
 
 
 @pytest.mark.parametrize("trigger_mode", ["eval", "train", "mixed"])
@@ -240,7 +271,14 @@ def test_equals_double_backward_in_every_mode(
         "student_training": student_training,
     }
     hyper, _, _ = reference(teacher, student, batch, **modes)
-    assert distance(step_of(teacher, student, batch, **modes).hypergradient, hyper) <= 1e-9
+    step = step_of(
+        teacher,
+        student,
+        batch,
+        training=teacher_training,
+        thief={"trigger_mode": trigger_mode, "training": student_training},
+    )
+    assert distance(step.gradients[0], hyper) <= 1e-9
 
 
 def test_equals_finite_differences_of_the_whole_step() -> None:
@@ -255,11 +293,11 @@ def test_equals_finite_differences_of_the_whole_step() -> None:
         with torch.no_grad():
             for name, p in moved.named_parameters():
                 p.add_(way[name], alpha=shift)
-        theft = simulate_theft(student, student_state(student), moved(batch[0]).detach(), batch[0], lr=ALPHA)
-        return float(transfer_loss(student, theft.student, batch[2], batch[3]).loss)
+        theft = simulate_theft(thief_of(student), moved(batch[0]).detach(), batch[0])
+        return float(transfer_loss(theft.thief, Samples(inputs=batch[2], targets=batch[3])).loss)
 
     slope = (marked(1e-5) - marked(-1e-5)) / 2e-5
-    assert slope == pytest.approx(float(sum((step.hypergradient[k] * way[k]).sum() for k in way)), rel=1e-5)
+    assert slope == pytest.approx(float(sum((step.gradients[0][k] * way[k]).sum() for k in way)), rel=1e-5)
     assert float(step.watermark_loss) == pytest.approx(marked(0.0), rel=1e-12)
 
 
@@ -267,7 +305,7 @@ def test_float32_is_as_close_as_double_backward_is() -> None:
     teacher, student = net(SMOOTH, 1), net(SMOOTH, 2)
     truth, _, _ = reference(teacher, student, make_batch())
     step = step_of(teacher.float(), student.float(), make_batch(torch.float32))
-    assert distance(step.hypergradient, truth) < 1e-4
+    assert distance(step.gradients[0], truth) < 1e-4
 
 
 # ---------------------------------------------------------------- weights, micro-batches, one graph
@@ -276,48 +314,49 @@ def test_float32_is_as_close_as_double_backward_is() -> None:
 def test_weights_give_the_same_as_combining() -> None:
     teacher, student, batch = net(SMOOTH, 1), net("multihead-attention", 2), make_batch()
     apart = step_of(teacher, student, batch)
-    together = step_of(teacher, student, batch, weights=(1.0, 50.0))
-    assert distance(together.direction, combine_paper(apart.hypergradient, apart.utility_gradient, 50.0)) <= 1e-12
-    assert together.hypergradient == together.utility_gradient == apart.direction == {}
+    wanted = combine_paper(*apart.gradients, 50.0)
+    (together,) = step_of(teacher, student, batch, weights=[(1.0, 50.0)]).gradients
+    assert distance(together, wanted) <= 1e-12
+    hyper, again = step_of(teacher, student, batch, weights=[(1.0, 0.0), (1.0, 50.0)]).gradients
+    assert distance(hyper, apart.gradients[0]) <= 1e-12
+    assert distance(again, wanted) <= 1e-12
 
 
 @pytest.mark.parametrize("one_graph", [False, True])
 @pytest.mark.parametrize("size", [1, 2, 4])
-@pytest.mark.parametrize("weights", [None, (1.0, 2.0)])
+@pytest.mark.parametrize("weights", [((1.0, 0.0), (0.0, 1.0)), ((1.0, 2.0),)])
 def test_micro_batches_change_nothing_without_batchnorm(one_graph: bool, size: int, weights: Any) -> None:
     teacher, student, batch = net("mlp-layernorm", 1), net("multihead-attention", 2), make_batch()
     whole = step_of(teacher, student, batch, weights=weights)
     parts = step_of(teacher, student, batch, weights=weights, micro_batch=size, one_graph=one_graph)
-    if weights is None:
-        assert distance(parts.hypergradient, whole.hypergradient) <= 1e-9
-        assert distance(parts.utility_gradient, whole.utility_gradient) <= 1e-9
-    else:
-        assert distance(parts.direction, whole.direction) <= 1e-9
-    assert distance(dict(parts.student.parameters), dict(whole.student.parameters)) <= 1e-9
+    assert len(parts.gradients) == len(weights)
+    for one, other in zip(parts.gradients, whole.gradients, strict=True):
+        assert distance(one, other) <= 1e-9
+    assert distance(dict(parts.thief.student.parameters), dict(whole.thief.student.parameters)) <= 1e-9
     for name in ("distillation_loss", "watermark_loss", "utility_loss", "hit_rate"):
         torch.testing.assert_close(getattr(parts, name), getattr(whole, name))
 
 
 def test_micro_batches_in_mixed_mode_without_batchnorm() -> None:
     teacher, student, batch = net("mlp-layernorm", 1), net("mlp-layernorm", 2), make_batch()
-    whole = step_of(teacher, student, batch, trigger_mode="mixed")
-    parts = step_of(teacher, student, batch, trigger_mode="mixed", micro_batch=2)
-    assert distance(parts.hypergradient, whole.hypergradient) <= 1e-9
+    whole = step_of(teacher, student, batch, thief={"trigger_mode": "mixed"})
+    parts = step_of(teacher, student, batch, thief={"trigger_mode": "mixed"}, micro_batch=2)
+    assert distance(parts.gradients[0], whole.gradients[0]) <= 1e-9
 
 
 @pytest.mark.parametrize("derivative", ["forward", "difference", "central"])
 def test_one_graph_changes_nothing_with_batchnorm_and_dropout(derivative: Any) -> None:
     teacher, student = net("conv-bn-relu-maxpool", 1), attention_net(packed=True, dropout=0.3).double()
     teacher = nn.Sequential(nn.Dropout(0.2), teacher)
-    two = step_of(teacher, student, make_batch(), derivative=derivative, seed=5)
-    one = step_of(teacher, student, make_batch(), derivative=derivative, seed=5, one_graph=True)
-    assert distance(one.hypergradient, two.hypergradient) <= 1e-12
+    two = step_of(teacher, student, make_batch(), thief={"derivative": derivative}, seed=5)
+    one = step_of(teacher, student, make_batch(), thief={"derivative": derivative}, seed=5, one_graph=True)
+    assert distance(one.gradients[0], two.gradients[0]) <= 1e-12
     for name, buffer in two.teacher_buffers.items():
         torch.testing.assert_close(one.teacher_buffers[name], buffer)
 
 
 @pytest.mark.parametrize("one_graph", [False, True])
-@pytest.mark.parametrize(("size", "passes"), [(None, 1), (3, 2)])
+@pytest.mark.parametrize(("size", "passes"), [(0, 1), (3, 2)])
 def test_the_teachers_statistics_learn_once(one_graph: bool, size: int | None, passes: int) -> None:
     teacher, batch = net("conv-bn-relu-maxpool", 1), make_batch()
     step = step_of(teacher, net(SMOOTH, 2), batch, one_graph=one_graph, micro_batch=size)
@@ -362,6 +401,42 @@ def test_only_one_graph_is_alive() -> None:
     assert peak_of(lambda: step_of(teacher, student, batch, one_graph=True)) <= 1.05 * plain
     assert peak_of(lambda: step_of(teacher, student, batch)) <= 2.05 * plain
     assert peak_of(lambda: step_of(teacher, student, batch, one_graph=True, micro_batch=4)) <= 0.4 * plain
+
+
+# ---------------------------------------------------------------- queries of the thief's own
+
+
+@pytest.mark.parametrize("weights", [((1.0, 0.0), (0.0, 1.0)), ((1.0, 5.0),)])
+def test_what_is_asked_need_not_be_what_utility_is_taken_on(weights: Any) -> None:
+    name, (x, y, triggers, targets) = "conv-bn-relu-maxpool", make_batch()
+    teacher, student, queries = net(name, 1), net(name, 2), make_batch(n=9)[0].flip(3)
+    step = step_of(teacher, student, (x, y, triggers, targets), asked=queries, weights=weights)
+    # In eval mode the hypergradient is that of a step on the queries alone, and the utility gradient a plain one.
+    dummy = (queries, torch.zeros(9).long(), triggers, targets)
+    hyper, _, after = reference(teacher, student, dummy, teacher_training=False)
+    plain = copy.deepcopy(teacher).train()
+    F.cross_entropy(plain(x), y).backward()
+    clean = {key: p.grad for key, p in plain.named_parameters() if p.grad is not None}
+    for found, (a, b) in zip(step.gradients, weights, strict=True):
+        assert distance(found, {key: a * hyper[key] + b * clean[key] for key in hyper}) <= 1e-9
+    assert distance(dict(step.thief.student.parameters), after) <= 1e-9
+    torch.testing.assert_close(step.teacher_buffers, dict(plain.named_buffers()))
+
+
+@pytest.mark.parametrize("one_graph", [False, True])
+def test_queries_of_its_own_go_in_micro_batches_too(one_graph: bool) -> None:
+    teacher, student, queries = net("mlp-layernorm", 1), net("multihead-attention", 2), make_batch(n=9)[0].flip(3)
+    whole = step_of(teacher, student, make_batch(), asked=queries)
+    parts = step_of(teacher, student, make_batch(), asked=queries, micro_batch=4, one_graph=one_graph)
+    for one, other in zip(parts.gradients, whole.gradients, strict=True):
+        assert distance(one, other) <= 1e-9
+
+
+def test_without_a_seed_generators_are_left_alone() -> None:
+    teacher, student = net(SMOOTH, 1), net(SMOOTH, 2)
+    wanted = step_of(teacher, student, make_batch())
+    found = step_of(teacher, student, make_batch(), seed=None)
+    assert distance(found.gradients[0], wanted.gradients[0]) == 0.0
 
 
 # ---------------------------------------------------------------- derivatives other than forward mode
@@ -414,25 +489,25 @@ def test_a_layer_without_a_rule_falls_back_by_itself(dtype: torch.dtype, toleran
     step = step_of(teacher, student, make_batch(dtype))
     assert step.derivative == "difference"
     assert "jvp" in step.note
-    assert distance(step.hypergradient, truth) < tolerance
-    kind, why = choose_derivative(student, student_state(student), make_batch(dtype)[0])
+    assert distance(step.gradients[0], truth) < tolerance
+    kind, why = choose_derivative(thief_of(student), make_batch(dtype)[0])
     assert kind == "difference"
     assert "jvp" in why
-    chosen = step_of(teacher, student, make_batch(dtype), derivative=kind)
-    assert distance(chosen.hypergradient, step.hypergradient) == 0.0
+    chosen = step_of(teacher, student, make_batch(dtype), thief={"derivative": kind})
+    assert distance(chosen.gradients[0], step.gradients[0]) == 0.0
 
 
 @pytest.mark.parametrize("name", list(NETS))
 def test_forward_mode_is_chosen_where_it_can_be(name: str) -> None:
     for training in (True, False):
         module = net(name, 2, torch.float32)
-        chosen = choose_derivative(module, student_state(module), make_batch(torch.float32)[0], training=training)
+        chosen = choose_derivative(thief_of(module, training=training), make_batch(torch.float32)[0])
         assert chosen == ("forward", "")
 
 
 def test_a_wrong_rule_is_found_out() -> None:
     module = nn.Sequential(net(SMOOTH, 2), Apply(WrongRule))
-    kind, why = choose_derivative(module, student_state(module), make_batch()[0])
+    kind, why = choose_derivative(thief_of(module), make_batch()[0])
     assert kind == "difference"
     assert "disagree" in why
 
@@ -442,21 +517,21 @@ def test_a_wrong_rule_is_found_out() -> None:
 def test_differences_are_near_the_truth_in_float32(name: str, derivative: Any, tolerance: float) -> None:
     teacher, student = net(name, 1), net(name, 2)
     truth, _, _ = reference(teacher, student, make_batch())
-    step = step_of(teacher.float(), student.float(), make_batch(torch.float32), derivative=derivative)
+    step = step_of(teacher.float(), student.float(), make_batch(torch.float32), thief={"derivative": derivative})
     assert step.derivative == derivative
-    assert distance(step.hypergradient, truth) < tolerance
+    assert distance(step.gradients[0], truth) < tolerance
 
 
 @pytest.mark.parametrize("packed", [True, False])
 def test_every_pass_of_the_student_draws_the_same_masks(packed: bool) -> None:
     # With another mask in the shifted pass, a difference would be off by orders of magnitude.
     teacher, student = net(SMOOTH, 1), attention_net(packed=packed, dropout=0.4).double()
-    exact = step_of(teacher, student, make_batch(), derivative="forward", seed=7)
-    assert distance(step_of(teacher, student, make_batch(), seed=7).hypergradient, exact.hypergradient) == 0.0
+    exact = step_of(teacher, student, make_batch(), thief={"derivative": "forward"}, seed=7)
+    assert distance(step_of(teacher, student, make_batch(), seed=7).gradients[0], exact.gradients[0]) == 0.0
     for derivative in ("difference", "central"):
-        near = step_of(teacher, student, make_batch(), derivative=derivative, seed=7)
-        assert distance(near.hypergradient, exact.hypergradient) < 1e-3
-    assert distance(step_of(teacher, student, make_batch(), seed=8).hypergradient, exact.hypergradient) > 1e-2
+        near = step_of(teacher, student, make_batch(), thief={"derivative": derivative}, seed=7)
+        assert distance(near.gradients[0], exact.gradients[0]) < 1e-3
+    assert distance(step_of(teacher, student, make_batch(), seed=8).gradients[0], exact.gradients[0]) > 1e-2
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -519,7 +594,8 @@ def world(*modules: nn.Module) -> list[Any]:
 @pytest.mark.parametrize("derivative", ["auto", "difference"])
 @pytest.mark.parametrize("one_graph", [False, True])
 @pytest.mark.parametrize("fails", [False, True])
-def test_everything_is_as_before(derivative: Any, one_graph: bool, fails: bool) -> None:
+@pytest.mark.parametrize("foreign", [False, True])
+def test_everything_is_as_before(derivative: Any, one_graph: bool, fails: bool, foreign: bool) -> None:
     teacher = net("conv-bn-relu-maxpool", 1)
     student = nn.Sequential(net(SMOOTH, 2), nn.Dropout(0.5))
     teacher[1].eval()  # modes are mixed on purpose
@@ -529,24 +605,20 @@ def test_everything_is_as_before(derivative: Any, one_graph: bool, fails: bool) 
     kept = copy.deepcopy(state)
     before = world(teacher, student)
 
-    def utility(logits: Tensor, labels: Tensor) -> Tensor:
-        return F.cross_entropy(logits, labels)
-
     def broken(teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
         raise ZeroDivisionError
 
     options: dict[str, Any] = {"loss": broken} if fails else {}
+    thief = Thief(skeleton=student, student=state, rate=ALPHA, derivative=derivative, **options)
+    asked = batch[2] if foreign else None
     if fails:
         with pytest.raises(ZeroDivisionError):
-            rehearsal_step(
-                teacher, student, state, *batch, alpha=ALPHA, derivative=derivative, one_graph=one_graph, **options
-            )
+            step_of(teacher, thief, batch, one_graph=one_graph, asked=asked)
     else:
-        step = rehearsal_step(
-            teacher, student, state, *batch, alpha=ALPHA, derivative=derivative, one_graph=one_graph, utility=utility
-        )
-        assert "0.weight" not in step.hypergradient
-        assert not any(t.requires_grad for t in (*step.hypergradient.values(), *step.student.parameters.values()))
+        step = step_of(teacher, thief, batch, one_graph=one_graph, asked=asked)
+        assert "0.weight" not in step.gradients[0]
+        parameters = step.thief.student.parameters
+        assert not any(t.requires_grad for t in (*step.gradients[0].values(), *parameters.values()))
     torch.testing.assert_close(world(teacher, student), before, rtol=0, atol=0)
     for kind in ("parameters", "frozen", "buffers"):
         torch.testing.assert_close(getattr(state, kind), getattr(kept, kind), rtol=0, atol=0)
@@ -569,22 +641,22 @@ def test_a_failure_deep_in_the_student_leaves_no_trace() -> None:
 def test_the_skeleton_may_be_the_teacher_itself() -> None:
     teacher, batch = net("conv-bn-relu-maxpool", 1), make_batch()
     hyper, _, _ = reference(teacher, teacher, batch)
-    assert distance(step_of(teacher, teacher, batch).hypergradient, hyper) <= 1e-9
+    assert distance(step_of(teacher, teacher, batch).gradients[0], hyper) <= 1e-9
 
 
 def test_works_inside_no_grad() -> None:
     teacher, student, batch = net(SMOOTH, 1), net(SMOOTH, 2), make_batch()
     hyper, _, _ = reference(teacher, student, batch)
     with torch.no_grad():
-        assert distance(step_of(teacher, student, batch).hypergradient, hyper) <= 1e-9
+        assert distance(step_of(teacher, student, batch).gradients[0], hyper) <= 1e-9
 
 
 def test_a_frozen_part_of_the_student_stays() -> None:
     student = net(SMOOTH, 2)
     student[0].weight.requires_grad_(False)
     step = step_of(net(SMOOTH, 1), student, make_batch())
-    assert "0.weight" not in step.student.parameters
-    torch.testing.assert_close(step.student.frozen["0.weight"], student[0].weight.detach(), rtol=0, atol=0)
+    assert "0.weight" not in step.thief.student.parameters
+    torch.testing.assert_close(step.thief.student.frozen["0.weight"], student[0].weight.detach(), rtol=0, atol=0)
 
 
 def test_tied_weights_count_once() -> None:
@@ -596,7 +668,7 @@ def test_tied_weights_count_once() -> None:
     with torch.random.fork_rng(devices=[]):
         teacher, student = tied(1), tied(2)
     hyper, _, _ = reference(teacher, student, make_batch())
-    assert distance(step_of(teacher, student, make_batch()).hypergradient, hyper) <= 1e-9
+    assert distance(step_of(teacher, student, make_batch()).gradients[0], hyper) <= 1e-9
 
 
 # ---------------------------------------------------------------- state, runtime, layout
@@ -605,24 +677,25 @@ def test_tied_weights_count_once() -> None:
 def test_a_student_goes_out_and_in() -> None:
     module, batch = net("conv-bn-relu-maxpool", 2), make_batch()
     step = step_of(net(SMOOTH, 1), module, batch)
-    copied = student_module(module, step.student)
+    copied = student_module(module, step.thief.student)
     assert int(copied.get_buffer("1.num_batches_tracked")) == 1
     again = student_state(copied)
-    torch.testing.assert_close(dict(again.parameters), dict(step.student.parameters), rtol=0, atol=0)
-    torch.testing.assert_close(dict(again.buffers), dict(step.student.buffers), rtol=0, atol=0)
-    transfer = transfer_loss(module, step.student, batch[2], batch[3])
+    torch.testing.assert_close(dict(again.parameters), dict(step.thief.student.parameters), rtol=0, atol=0)
+    torch.testing.assert_close(dict(again.buffers), dict(step.thief.student.buffers), rtol=0, atol=0)
+    transfer = transfer_loss(step.thief, Samples(inputs=batch[2], targets=batch[3]))
     hits = (copied.eval()(batch[2]).argmax(1) == batch[3]).double().mean()
     assert float(transfer.hit_rate) == pytest.approx(float(hits)) == pytest.approx(float(step.hit_rate))
 
 
 def test_assign_readies_the_teacher_for_an_optimiser() -> None:
     teacher = net("conv-bn-relu-maxpool", 1)
-    step = step_of(teacher, net(SMOOTH, 2), make_batch(), weights=(1.0, 1.0))
+    step = step_of(teacher, net(SMOOTH, 2), make_batch(), weights=[(1.0, 1.0)])
+    (direction,) = step.gradients
     before = {name: p.detach().clone() for name, p in teacher.named_parameters()}
-    assign(teacher, gradients=step.direction, buffers=step.teacher_buffers)
+    assign(teacher, gradients=direction, buffers=step.teacher_buffers)
     torch.optim.SGD(teacher.parameters(), 0.5).step()
     for name, p in teacher.named_parameters():
-        torch.testing.assert_close(p.detach(), before[name] - 0.5 * step.direction[name])
+        torch.testing.assert_close(p.detach(), before[name] - 0.5 * direction[name])
     torch.testing.assert_close(dict(teacher.named_buffers()), step.teacher_buffers)
     with pytest.raises(ShapeMismatch, match="assign to the teacher"):
         assign(teacher, gradients={"nobody": torch.zeros(1)}, buffers={})
@@ -637,13 +710,13 @@ def test_bfloat16_autocast_gives_about_the_same_in_float32(derivative: Any) -> N
     )
     exact = step_of(teacher, student, batch)
     low = Runtime(device="cpu", precision="bfloat16")
-    inside = step_of(teacher, student, batch, derivative=derivative, runtime=low)
+    inside = step_of(teacher, student, batch, thief={"derivative": derivative}, runtime=low)
     with torch.autocast("cpu", torch.bfloat16):
-        around = step_of(teacher, student, batch, derivative=derivative)
+        around = step_of(teacher, student, batch, thief={"derivative": derivative})
     for step in (inside, around):
         assert step.derivative == derivative
-        assert all(g.dtype == torch.float32 for g in step.hypergradient.values())
-        assert float(cosine(step.hypergradient, exact.hypergradient)) > 0.98
+        assert all(g.dtype == torch.float32 for g in step.gradients[0].values())
+        assert float(cosine(step.gradients[0], exact.gradients[0])) > 0.98
 
 
 def test_channels_last_is_kept() -> None:
@@ -651,7 +724,7 @@ def test_channels_last_is_kept() -> None:
     teacher, student = (net("conv-bn-relu-maxpool", s, torch.float32).to(memory_format=last) for s in (1, 2))
     x, y, triggers, targets = make_batch(torch.float32)
     step = step_of(teacher, student, (x.to(memory_format=last), y, triggers.to(memory_format=last), targets))
-    assert step.student.parameters["4.body.0.weight"].is_contiguous(memory_format=last)
+    assert step.thief.student.parameters["4.body.0.weight"].is_contiguous(memory_format=last)
 
 
 # ---------------------------------------------------------------- losses and rules of combination
@@ -742,10 +815,10 @@ def test_another_length_is_another_ratio(rows: list[tuple[float, float]], ratio:
 
 def test_mistakes_name_their_remedy() -> None:
     teacher, student, (x, y, t, u) = net(SMOOTH, 1), net(SMOOTH, 2), make_batch()
-    state = student_state(student)
+    thief, mark = thief_of(student), Samples(inputs=t, targets=u)
 
     def attempt(*batch: Tensor, model: nn.Module = teacher, **options: Any) -> None:
-        rehearsal_step(model, student, state, *(batch or (x, y, t, u)), **{"alpha": ALPHA, **options})
+        step_of(model, thief_of(student, **options), batch or (x, y, t, u))  # type: ignore[arg-type]
 
     wider = nn.Sequential(nn.Flatten(), nn.Linear(128, CLASSES + 1, dtype=torch.float64))
     frozen = net(SMOOTH, 1).requires_grad_(False)
@@ -756,17 +829,17 @@ def test_mistakes_name_their_remedy() -> None:
         (ShapeMismatch, "logits", lambda: attempt(model=nn.Sequential(nn.Conv2d(2, 4, 3, dtype=torch.float64)))),
         (ShapeMismatch, "for all of them", lambda: attempt(x, y, t, u + CLASSES)),
         (ShapeMismatch, "a scalar", lambda: attempt(loss=lambda a, b: (a - b).square())),
-        (BadConfig, "learning rate", lambda: attempt(alpha=0.0)),
-        (BadConfig, "micro_batch", lambda: attempt(micro_batch=0)),
+        (BadConfig, "learning rate", lambda: attempt(rate=0.0)),
+        (BadConfig, "micro_batch", lambda: Memory(micro_batch=-1)),
         (BadConfig, "choose auto", lambda: attempt(derivative="backward")),
         (BadConfig, "choose eval", lambda: attempt(trigger_mode="verify")),
         (BadConfig, "unfreeze", lambda: attempt(model=frozen)),
         (BadConfig, "unfreeze", lambda: student_state(frozen)),
         (BadConfig, "choose one of", lambda: DistillationLoss(kind="soft")),  # type: ignore[arg-type]
         (BadConfig, "positive", lambda: DistillationLoss(temperature=0.0)),
-        (BadConfig, "mixed", lambda: transfer_loss(student, state, t, u, mode="mixed")),
-        (ShapeMismatch, "one or more|at least one", lambda: transfer_loss(student, state, t[:0], u[:0])),
-        (ShapeMismatch, "one row an input", lambda: simulate_theft(student, state, torch.zeros(2, 4), x, lr=0.1)),
+        (BadConfig, "mixed", lambda: transfer_loss(thief_of(student, trigger_mode="mixed"), mark)),
+        (ShapeMismatch, "one or more|at least one", lambda: transfer_loss(thief, mark.first(0))),
+        (ShapeMismatch, "one row an input", lambda: simulate_theft(thief, torch.zeros(2, 4), x)),
         (ShapeMismatch, "without weights", lambda: combine_balanced({}, {})),
         (BadConfig, "ratio", lambda: combine_balanced({"a": x}, {"a": x}, -1.0)),
     ):

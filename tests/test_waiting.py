@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,11 +16,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from heirmark.attacks.extraction.learning import learn
 from heirmark.joint import Extra, Outputs, Phase, fit_jointly, mgda
 from heirmark.models import build
+from heirmark.rehearsal.loop import Monitor, rehearse
+from heirmark.rehearsal.passes import Memory
+from heirmark.rehearsal.settings import Balanced, Rehearsal, SimulatedThief
 from heirmark.runtime import Runtime, to_device
 from heirmark.samples import Samples
 from heirmark.task import Split, Task
 from heirmark.training import Mixed, Recipe, fit
-from heirmark.tuning import Monitor, Rehearsal, rehearse
 
 LOOKS = {
     "_local_scalar_dense",
@@ -105,14 +108,13 @@ def jointly(data: Split, extra: Split, runtime: Runtime) -> None:
     fit_jointly(net(), data, sets, losses, Phase(recipe=RECIPE, extras={"watermark": 4}), seed=0, runtime=runtime)
 
 
-def rehearsed(**options: Any) -> Loop:
+def rehearsed(*, asking: bool = False, **options: Any) -> Loop:
     def run(data: Split, extra: Split, runtime: Runtime) -> None:
-        config = Rehearsal(epochs=1, batch_size=16, trigger_batch=8, augment="crop-flip", **options)
-        monitor = Monitor(clean=extra, triggers=extra.inputs, targets=extra.labels)
-        queries = None if "student_steps" not in options else extra.inputs
+        mark = Samples(inputs=extra.inputs, targets=extra.labels)
+        config = Rehearsal(recipe=replace(RECIPE, learning_rate=1e-3), trigger_batch=8, **options)
         rehearse(
-            net(), net(1), data, extra.inputs, extra.labels,
-            config=config, seed=0, monitor=monitor, queries=queries, runtime=runtime,
+            net(), net(1), data, mark, config=config, seed=0, monitor=Monitor(clean=extra, triggers=mark),
+            queries=extra.inputs if asking else None, runtime=runtime,
         )  # fmt: skip
 
     return run
@@ -123,10 +125,12 @@ LOOPS: dict[str, Loop] = {
     "learn": soft,
     "fit jointly": jointly,
     "rehearse": rehearsed(),
-    "rehearse, balanced": rehearsed(update="balanced", enough=0.5, trigger_mode="mixed", label_thieves=1),
-    "rehearse, asking others": rehearsed(update="balanced", student_steps=2),
+    "rehearse, balanced": rehearsed(
+        update=Balanced(enough=0.5), thief=SimulatedThief(trigger_mode="mixed", label_only=1)
+    ),
+    "rehearse, asking others": rehearsed(asking=True, update=Balanced(), thief=SimulatedThief(steps=2)),
     "fit, soft labels and others": mixed_soft,
-    "rehearse, one graph": rehearsed(micro_batch=8, one_graph=True),
+    "rehearse, one graph": rehearsed(memory=Memory(micro_batch=8, one_graph=True)),
 }
 
 

@@ -68,7 +68,13 @@ from heirmark.models.storage import save_model as save_model
 from heirmark.pipeline.preflight import preflight as preflight
 from heirmark.rehearsal import DistillationLoss as DistillationLoss
 from heirmark.rehearsal import rehearsal_step as rehearsal_step
+from heirmark.rehearsal.loop import rehearse as rehearse
+from heirmark.rehearsal.settings import Balanced as Balanced
+from heirmark.rehearsal.settings import Paper as Paper
+from heirmark.rehearsal.settings import Rehearsal as Rehearsal
+from heirmark.rehearsal.settings import SimulatedThief as SimulatedThief
 from heirmark.runtime import Runtime as Runtime
+from heirmark.samples import Samples as Samples
 from heirmark.task import Split as Split
 from heirmark.task import Task as Task
 from heirmark.task import make_task as make_task
@@ -90,8 +96,6 @@ from heirmark.triggers import RandomLabels as RandomLabels
 from heirmark.triggers import Stripes as Stripes
 from heirmark.triggers import TextStamp as TextStamp
 from heirmark.triggers import Tiles as Tiles
-from heirmark.tuning import Rehearsal as Rehearsal
-from heirmark.tuning import rehearse as rehearse
 from heirmark.verification import Calibration as Calibration
 from heirmark.verification import Suspect as Suspect
 from heirmark.verification import Verdict as Verdict

@@ -299,8 +299,14 @@ def accuracy(model: nn.Module, split: Split, *, runtime: Runtime | None = None) 
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser of a recipe over the parameters that require a gradient."""
+    """The optimiser of a recipe over the parameters that require a gradient.
+
+    Raises:
+        BadConfig: when there are none.
+    """
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if not parameters:
+        raise BadConfig("no parameter of the model requires a gradient: unfreeze what is to train")
     if recipe.optimizer == "adam":
         return torch.optim.Adam(parameters, recipe.learning_rate, weight_decay=recipe.weight_decay)
     return torch.optim.SGD(

@@ -56,6 +56,7 @@ from heirmark.methods import (
 )  # fmt: skip
 from heirmark.methods.nets import train_clean, train_watermarked
 from heirmark.models.storage import load_model, save_model
+from heirmark.rehearsal.settings import Balanced, Rehearsal, SimulatedThief
 from heirmark.runtime import Runtime
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
@@ -72,7 +73,6 @@ from heirmark.triggers import (
     TextStamp,
     Tiles,
 )
-from heirmark.tuning import Rehearsal
 from heirmark.verification import Suspect, calibrate, verify
 
 TRIGGERS: dict[str, AnyTrigger] = {
@@ -100,8 +100,13 @@ MARKING: dict[str, Any] = {**COMMON, "triggers": 60, "trigger_batch": 8}
 # Classes that unmarked models of the tiny task never confuse in this way: with six classes drawn at random a good share of
 # the keys is hit by chance, and rightly proves nothing.
 PROVABLE = Mix(sources=(1, 3), target=0)
-PAPER = Rehearsal(epochs=1, batch_size=48, trigger_batch=16, learning_rate=1e-3, utility_weight=50.0)
-BALANCED = dataclasses.replace(PAPER, update="balanced", learning_rate=0.01, reset_student_every=3)
+PAPER = Rehearsal(recipe=Recipe(epochs=1, batch_size=48, learning_rate=1e-3, weight_decay=0.0), trigger_batch=16)
+BALANCED = dataclasses.replace(
+    PAPER,
+    recipe=dataclasses.replace(PAPER.recipe, learning_rate=0.01),
+    update=Balanced(),
+    thief=SimulatedThief(reset_every=3),
+)
 
 ADAM = COMMON["pretraining"]
 MEA: dict[str, Any] = {

@@ -49,7 +49,7 @@ def guarded(command: Callable[P, int]) -> Callable[P, None]:
                 raise
             error_line(
                 "out of memory: free some, choose a smaller model or batch where something trains (--set "
-                "rehearsal.micro_batch=..., for t2s), or use a larger machine"
+                "rehearsal.memory.micro_batch=..., for t2s), or use a larger machine"
             )
             code = FAILURE
         exit_codes.append(code)

@@ -14,9 +14,10 @@ from heirmark.methods.registry import METHODS
 from heirmark.methods.vanilla import Vanilla
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
+from heirmark.rehearsal.loop import Monitor, rehearse
+from heirmark.rehearsal.settings import Rehearsal
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
-from heirmark.tuning import Monitor, Rehearsal, rehearse
 
 FirstPhase: TypeAlias = Annotated[Watermark, OneOf(METHODS, lambda kind: kind.rehearsable)]
 """What may watermark the target before a rehearsal."""
@@ -140,12 +141,11 @@ class T2S(Watermark):
             start,
             [student, *others],
             prepared.data,
-            prepared.training.inputs,
-            prepared.training.targets,
+            prepared.training,
             config=self.rehearsal,
             seed=derive_seed(seed, "rehearsal"),
             runtime=runtime,
-            monitor=Monitor(clean=task.calibration, triggers=seen.inputs, targets=seen.targets),
+            monitor=Monitor(clean=task.calibration, triggers=seen),
             queries=queries,
         )
         return Embedded(model=model, history=history)

@@ -19,10 +19,10 @@ from heirmark.methods import T2S, Method, Watermark
 from heirmark.methods.base import draw_training, draw_verification, settle
 from heirmark.methods.nets import new_model
 from heirmark.pipeline.loading import check_architecture
+from heirmark.rehearsal.settings import Rehearsal
 from heirmark.runtime import Runtime, derive_seed, generator_of, no_progress, seeded
 from heirmark.task import Split, Task
 from heirmark.triggers import Tiles
-from heirmark.tuning import Rehearsal
 from heirmark.verification.verify import LEAST_QUERIES
 
 SMALL = {
@@ -83,8 +83,13 @@ def small(config: Any) -> Any:
         changes["watermark"] = replace(
             changes["watermark"], trigger=changes["trigger"]
         )  # T2S' own, whatever comes first
-    if isinstance(config, Rehearsal) and config.micro_batch > 1 and config.batch_size % config.micro_batch != 1:
-        changes["micro_batch"] = 2  # that leaves no remainder of one, of which the real size has none either
+    if (
+        isinstance(config, Rehearsal)
+        and (size := config.memory.micro_batch) > 1
+        and config.recipe.batch_size % size != 1
+    ):
+        # Two leaves no remainder of one, of which the real size has none either.
+        changes["memory"] = replace(config.memory, micro_batch=2)
     return replace(config, **changes)
 
 
@@ -152,7 +157,7 @@ def _check_training(architecture: Callable[..., nn.Module], task: Task, *, diffe
         raise BadConfig(
             f"the model of {name} cannot be differentiated as a function of its weights, which a rehearsal does; activation "
             "checkpointing is a cause, for it computes anew with other weights: build it without, and save memory with "
-            "rehearsal.micro_batch and rehearsal.one_graph"
+            "rehearsal.memory.micro_batch and .one_graph"
         )
 
 

@@ -28,9 +28,9 @@ from heirmark.methods import (
     Unrelated,
     Vanilla,
 )
+from heirmark.rehearsal.settings import Balanced, Rehearsal
 from heirmark.training import Recipe
 from heirmark.triggers import AbstractImages, Entangled, Tiles
-from heirmark.tuning import Rehearsal
 
 QUICK_ADAM = Recipe(batch_size=128, optimizer="adam", learning_rate=2e-3, weight_decay=0.0)
 """For methods whose losses want their papers' optimiser."""
@@ -246,13 +246,8 @@ QUICK = Profile(
     calibration_recipe=replace(QUICK_RECIPE, epochs=5),
     calibration_models=tuple(f"naivenet:batch_norm=true,width={width}" for width in (32, 16, 48, 24)),
     rehearsal=Rehearsal(
-        epochs=8,
-        batch_size=128,
-        trigger_batch=64,
-        learning_rate=0.02,
-        update="balanced",
-        rho=2.0,
-        enough=0.5,
+        recipe=Recipe(epochs=8, batch_size=128, learning_rate=0.02, weight_decay=0.0),
+        update=Balanced(rho=2.0, enough=0.5),
         precision="runtime",
     ),
 )
@@ -264,7 +259,7 @@ FULL = replace(
     data="fashion-mnist",
     recipe=FULL_RECIPE,
     calibration_recipe=FULL_RECIPE,
-    rehearsal=replace(QUICK.rehearsal, epochs=6),
+    rehearsal=replace(QUICK.rehearsal, recipe=replace(QUICK.rehearsal.recipe, epochs=6)),
 )
 """Full Fashion-MNIST."""
 
@@ -279,6 +274,6 @@ STUDY = replace(
     trigger_batch=14,
     joint=STUDY_RECIPE,
     joint_epochs=(6, 6),
-    rehearsal=replace(FULL.rehearsal, epochs=4),
+    rehearsal=replace(FULL.rehearsal, recipe=replace(FULL.rehearsal.recipe, epochs=4)),
 )
 """Full Fashion-MNIST with DeepTracer's net, by the recipes and benchmarks that compare; see recipes/comparison.py."""

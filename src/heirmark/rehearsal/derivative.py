@@ -1,4 +1,9 @@
-"""The directional derivative u = J v of a student's logits along a change v of its parameters."""
+"""The directional derivative u = J v of a student's logits along a change v of its parameters.
+
+Duals are made by hand, where ``torch.func.jvp`` of ``functional_call`` would do for plain nets: BatchNorm has a fused rule here
+(:mod:`heirmark.rehearsal.rules`) and writes its statistics in place, every pass draws its masks from a seed, and batches go chunk
+by chunk.
+"""
 
 from __future__ import annotations
 
@@ -6,36 +11,29 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
-from typing import Literal, TypeAlias
 
 import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
-from heirmark.errors import BadConfig
 from heirmark.rehearsal.combine import norm
-from heirmark.rehearsal.passes import Manner, copies, gradients, leaves, run
+from heirmark.rehearsal.passes import PassMode, chunks, copies, gradients, leaves, run
 from heirmark.rehearsal.rules import FastRules
-from heirmark.rehearsal.student import Student, chunks, theft_manner
-from heirmark.runtime import Runtime, generator_of
-
-Derivative: TypeAlias = Literal["forward", "difference", "central"]
-"""``"forward"``: forward-mode differentiation, exact. ``"difference"``: one further forward pass, against the logits of
-the distillation pass. ``"central"``: two further forward passes."""
+from heirmark.rehearsal.student import Derivative, Student, Thief
+from heirmark.runtime import generator_of
 
 
-def along(
-    skeleton: nn.Module,
-    student: Student,
+def directional_derivative(
+    thief: Thief,
     inputs: Tensor,
     direction: Mapping[str, Tensor],
     *,
-    derivative: Derivative,
-    manner: Manner,
+    kind: Derivative,
+    mode: PassMode,
     logits: Tensor,
-    micro_batch: int | None = None,
+    micro_batch: int = 0,
 ) -> Tensor:
-    """Directional derivative of a student's logits, run as in its distillation pass.
+    """Directional derivative of a thief's logits, run as in its distillation pass.
 
     Differences step by ε = c ‖θ‖ / ‖v‖ with c = r^(2/3) for a relative round-off of r (c = 2e-5 in float32). Rounding
     errs as r/c; a net with kinks (ReLU, max-pool) as √c, as some of its units change sides, and a smooth one as c.
@@ -43,22 +41,22 @@ def along(
     are too coarse for a difference: it is then taken in the parameters' own precision, with two forward passes.
 
     Args:
-        skeleton: the student's structure; it is not changed.
-        student: state at which to differentiate; it is not changed.
+        thief: at whose state to differentiate; it is not changed.
         inputs: ``[N, ...]``.
         direction: v by parameter name.
-        derivative: how.
-        manner: as in the distillation pass, so that random layers draw the same masks.
+        kind: how.
+        mode: as in the distillation pass, so that random layers draw the same masks.
         logits: ``[N, C]`` answers of the distillation pass.
         micro_batch: examples at a time, as in the distillation pass.
 
     Returns:
         u, ``[N, C]``.
     """
-    if derivative == "forward":
-        return _in_chunks(skeleton, student, inputs, manner, micro_batch, direction)
-    if derivative == "difference" and manner.lowered(inputs.device):
-        derivative, manner = "central", replace(manner, full_precision=True)
+    mode, student = thief.theft_mode(mode), thief.student
+    if kind == "forward":
+        return _in_chunks(thief.skeleton, student, inputs, mode, micro_batch, direction)
+    if kind == "difference" and mode.lowered(inputs.device):
+        kind, mode = "central", replace(mode, full_precision=True)
     # The one look at the device of a step that differences; forward mode has none.
     norms = torch.stack([norm(direction.values()), norm(student.parameters.values())])
     length, size = (float(each) for each in norms.tolist())
@@ -68,52 +66,40 @@ def along(
 
     def shifted(by: float) -> Tensor:
         moved = {name: torch.add(p, direction[name], alpha=by) for name, p in student.parameters.items()}
-        return _in_chunks(skeleton, replace(student, parameters=moved), inputs, manner, micro_batch, None)
+        return _in_chunks(thief.skeleton, replace(student, parameters=moved), inputs, mode, micro_batch, None)
 
-    if derivative == "central":
+    if kind == "central":
         return (shifted(step) - shifted(-step)) / (2 * step)
     return (shifted(step) - logits) / step
 
 
-def choose_derivative(
-    skeleton: nn.Module,
-    student: Student,
-    inputs: Tensor,
-    *,
-    training: bool = True,
-    seed: int = 0,
-    runtime: Runtime | None = None,
-) -> tuple[Derivative, str]:
-    """Find out, on a few inputs, whether forward mode can be used for a student; call it once and pass the answer on.
+def choose_derivative(thief: Thief, inputs: Tensor, *, mode: PassMode = PassMode()) -> tuple[Derivative, str]:
+    """Find out, on a few inputs, whether forward mode can be used for a thief; call it once and give the thief the answer.
 
     Forward mode is refused when a layer has no rule for it, or when a rule is wrong: <Jv, Jv> by forward mode must
     agree with <JᵀJv, v> by reverse mode to 5 %, on a random v.
 
     Args:
-        skeleton: the student's structure; it is not changed.
-        student: state; it is not changed.
+        thief: it is not changed.
         inputs: ``[N, ...]``; the first four are used.
-        training: as in :func:`~heirmark.rehearsal.rehearsal_step`.
-        seed: of v and of random layers.
-        runtime: autocast to run under.
+        mode: seed of v and of random layers, and precision.
 
     Returns:
         ``"forward"`` or ``"difference"``, and why not forward (empty when it is).
     """
-    few = inputs[:4]
-    manner = theft_manner(skeleton, training=training, seed=seed, runtime=runtime)
-    generator = generator_of(seed)
+    few, student, generator = inputs[:4], thief.student, generator_of(mode.seed or 0)
+    mode = thief.theft_mode(mode)
     v = {
         name: torch.randn(p.shape, generator=generator).to(p) * p.abs().mean() for name, p in student.parameters.items()
     }
     wanted = leaves(student.parameters)
     with torch.enable_grad():
         parameters = {**wanted, **student.frozen}
-        logits = run(skeleton, parameters, copies(student.buffers), few, manner.part("theft"))
+        logits = run(thief.skeleton, parameters, copies(student.buffers), few, mode.part("theft"))
     try:
-        u = _in_chunks(skeleton, student, few, manner, None, v)
+        u = _in_chunks(thief.skeleton, student, few, mode, 0, v)
     except RuntimeError as error:
-        return "difference", refusal(error)
+        return "difference", why_not_forward(error)
     there = u.double().square().sum()
     back = sum((grad.double() * v[name].double()).sum() for name, grad in gradients(logits, wanted, u).items())
     if not torch.isclose(there, torch.as_tensor(back), rtol=0.05, atol=0.0):
@@ -121,36 +107,30 @@ def choose_derivative(
     return "forward", ""
 
 
-def refusal(error: RuntimeError) -> str:
+def why_not_forward(error: RuntimeError) -> str:
     """Why forward mode failed, in one line; an error that has nothing to do with it is raised again."""
     if isinstance(error, torch.OutOfMemoryError):
         raise error
     return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
-def check_derivative(derivative: str) -> None:
-    """Refuse an unknown name."""
-    if derivative not in ("auto", "forward", "difference", "central"):
-        raise BadConfig(f"unknown derivative {derivative!r}: choose auto, forward, difference or central")
-
-
 def _in_chunks(
     skeleton: nn.Module,
     student: Student,
     inputs: Tensor,
-    manner: Manner,
-    micro_batch: int | None,
+    mode: PassMode,
+    micro_batch: int,
     tangents: Mapping[str, Tensor] | None,
 ) -> Tensor:
     """Logits of a student without a graph, or with tangents of its parameters, the logits' tangent."""
     parts, buffers = [], copies(student.buffers)
     if tangents is not None:
         load_forward_rules()
-        manner = replace(manner, math_attention=True)  # the fused kernels have no forward-mode rule
+        mode = replace(mode, math_attention=True)  # the fused kernels have no forward-mode rule
     for index, chunk in enumerate(chunks(inputs, micro_batch)):
         with torch.no_grad(), forward_ad.dual_level(), FastRules():
             parameters = dict(student.parameters) if tangents is None else _duals(student.parameters, tangents)
-            logits = run(skeleton, {**parameters, **student.frozen}, buffers, chunk, manner.part("theft", index))
+            logits = run(skeleton, {**parameters, **student.frozen}, buffers, chunk, mode.part("theft", index))
             if tangents is not None:
                 tangent = forward_ad.unpack_dual(logits).tangent  # type: ignore[no-untyped-call]
                 logits = torch.zeros_like(logits) if tangent is None else tangent

@@ -13,7 +13,7 @@ from torch import Tensor
 from heirmark.configuration import above, checked
 from heirmark.errors import ShapeMismatch
 
-Distillation: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+LogitLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """``loss(teacher_logits, student_logits)``, both ``[N, C]``: the mean over the batch; twice differentiable."""
 
 
@@ -33,7 +33,7 @@ class DistillationLoss:
     - ``"mse"``: squared distance of the logits, mean over classes; the temperature takes no part.
 
     No factor T^2 is applied: Hinton's factor keeps the size of the gradient when T changes, and here the step size
-    ``alpha`` does that openly. Multiply alpha by T^2 to have it.
+    ``rate`` of the thief does that openly. Multiply it by T^2 to have it.
 
     Attributes:
         kind: one of the names above.
@@ -67,7 +67,7 @@ class DistillationLoss:
         return -(log_teacher.exp() * log_student).sum(dim=1).mean()
 
 
-def pull(loss: Distillation, teacher_logits: Tensor, student_logits: Tensor) -> tuple[Tensor, Tensor]:
+def student_slope(loss: LogitLoss, teacher_logits: Tensor, student_logits: Tensor) -> tuple[Tensor, Tensor]:
     """Value of a distillation loss and its gradient for the student's logits.
 
     Args:
@@ -82,7 +82,7 @@ def pull(loss: Distillation, teacher_logits: Tensor, student_logits: Tensor) -> 
     return value.detach(), slope.detach()
 
 
-def feedback(loss: Distillation, teacher_logits: Tensor, student_logits: Tensor, direction: Tensor) -> Tensor:
+def teacher_cotangent(loss: LogitLoss, teacher_logits: Tensor, student_logits: Tensor, direction: Tensor) -> Tensor:
     """How the pull on the student along a direction changes with the teacher's logits: ∂/∂z_T <∂loss/∂z_S, u>.
 
     The one place where a derivative is differentiated again, and it lives on ``[N, C]`` logits only.
@@ -103,7 +103,7 @@ def feedback(loss: Distillation, teacher_logits: Tensor, student_logits: Tensor,
     return torch.zeros_like(teacher) if result is None else result
 
 
-def _logit_graph(loss: Distillation, teacher_logits: Tensor, student_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _logit_graph(loss: LogitLoss, teacher_logits: Tensor, student_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Scalar loss, its gradient for the student's logits with a graph back to the teacher's, and the latter's leaf."""
     teacher = teacher_logits.detach().requires_grad_()
     student = student_logits.detach().requires_grad_()

@@ -6,12 +6,14 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from heirmark.configuration import at_least, checked
 from heirmark.errors import ShapeMismatch
 from heirmark.runtime import Runtime, seeded
 
@@ -19,25 +21,29 @@ Tensors = dict[str, Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manner:
+class PassMode:
     """How a module runs: its mode, its randomness, its precision.
 
     Attributes:
         training: train or eval mode.
-        seed: of the random layers; the same seed and inputs give the same masks.
+        seed: of the random layers; the same seed and inputs give the same masks. None is for modules that draw nothing: torch's
+            generators are left alone, so that a GPU can record the pass.
         runtime: autocast to run under; ``None`` leaves the caller's own.
         math_attention: whether attention is forced to its plain implementation.
         full_precision: whether autocast is switched off, the caller's own too.
     """
 
-    training: bool
-    seed: int = 0
+    training: bool = True
+    seed: int | None = 0
     runtime: Runtime | None = None
     math_attention: bool = False
     full_precision: bool = False
 
-    def part(self, role: str, index: int = 0) -> Manner:
-        """The same manner with a seed of its own for one part of the work."""
+    def part(self, role: str, index: int = 0) -> PassMode:
+        """The same mode with a seed of its own for one part of the work."""
+        if self.seed is None:
+            return self
+        # Not derive_seed, which came later: recorded figures of nets with dropout rest on these masks.
         digest = hashlib.blake2b(f"{self.seed}/{role}/{index}".encode(), digest_size=7).digest()
         return replace(self, seed=int.from_bytes(digest))
 
@@ -50,7 +56,8 @@ class Manner:
     def entered(self, device: torch.device) -> Iterator[None]:
         """Everything but the mode: seeded generators, precision, attention. All is put back on leaving."""
         with ExitStack() as stack:
-            stack.enter_context(seeded(self.seed, device))
+            if self.seed is not None:
+                stack.enter_context(seeded(self.seed, device))
             if self.runtime is not None:
                 stack.enter_context(self.runtime.autocast())
             if self.full_precision:
@@ -62,7 +69,7 @@ class Manner:
 
 
 def run(
-    module: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Tensor, manner: Manner
+    module: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Tensor, mode: PassMode
 ) -> Tensor:
     """Logits of a module with other parameters and buffers in place of its own.
 
@@ -71,7 +78,7 @@ def run(
         parameters: by name.
         buffers: by name; BatchNorm updates them in place, so pass copies.
         inputs: ``[N, ...]``.
-        manner: how to run.
+        mode: how to run.
 
     Returns:
         ``[N, C]``, float32 or better.
@@ -79,8 +86,8 @@ def run(
     Raises:
         ShapeMismatch: when the module does not return logits ``[N, C]``.
     """
-    with _modes_kept(module), manner.entered(inputs.device):
-        module.train(manner.training)
+    with _modes_kept(module), mode.entered(inputs.device):
+        module.train(mode.training)
         logits = functional_call(module, (dict(parameters), dict(buffers)), (inputs,))
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(inputs):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -88,6 +95,20 @@ def run(
             f"the model returned {got} for {len(inputs)} inputs: wrap it so that it returns logits [N, classes]"
         )
     return logits.float() if logits.dtype in (torch.bfloat16, torch.float16) else logits
+
+
+@dataclass(frozen=True, kw_only=True)
+@checked
+class Memory:
+    """What a step does to need less memory, for big models.
+
+    Attributes:
+        micro_batch: examples at a time, with the same result but for layers that couple a batch (BatchNorm); 0 takes all at once.
+        one_graph: at most one autograd graph alive at any time, for one more forward pass of the teacher.
+    """
+
+    micro_batch: Annotated[int, at_least(0)] = 0
+    one_graph: bool = False
 
 
 def copies(tensors: Mapping[str, Tensor]) -> Tensors:
@@ -139,3 +160,17 @@ def _no_fast_path() -> Iterator[None]:
         yield
     finally:
         torch.backends.mha.set_fastpath_enabled(before)
+
+
+def chunks(tensor: Tensor, size: int) -> tuple[Tensor, ...]:
+    """A batch in micro-batches of at most ``size`` examples; whole for 0."""
+    return torch.split(tensor, size) if size else (tensor,)
+
+
+def draws(module: nn.Module) -> bool:
+    """Whether a module of torch's and heirmark's own layers draws at random when it trains."""
+    rates = (getattr(part, name, 0.0) for part in module.modules() for name in ("p", "dropout"))
+    random = (nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
+    return any(isinstance(rate, float) and rate > 0 for rate in rates) or any(
+        isinstance(part, random) for part in module.modules()
+    )

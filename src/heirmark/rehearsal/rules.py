@@ -16,14 +16,11 @@ NOTHING = 1e-30
 
 
 class FastRules(TorchFunctionMode):
-    """While active, layers in forward mode use the rules of this module where there is one, and torch's elsewhere."""
+    """While active, layers in forward mode use a rule of :data:`RULES` where there is one, and torch's elsewhere."""
 
     def __torch_function__(self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Divert a call of a function that has a rule here."""
-        kwargs = kwargs or {}
-        if func is F.batch_norm:
-            return batch_norm(*args, **kwargs)
-        return func(*args, **kwargs)
+        return RULES.get(func, func)(*args, **(kwargs or {}))
 
 
 def batch_norm(
@@ -60,3 +57,7 @@ def batch_norm(
 def _split(tensor: Tensor | None) -> tuple[Any, Any]:
     """Primal and tangent; ``None`` for what there is not."""
     return (None, None) if tensor is None else forward_ad.unpack_dual(tensor)  # type: ignore[no-untyped-call]
+
+
+RULES: dict[Callable[..., Any], Callable[..., Any]] = {F.batch_norm: batch_norm}
+"""Functions of torch, and what is called in their place with the same arguments, of which some are dual. A rule is one entry."""

@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.rehearsal.combine import cosine, norm
-from heirmark.rehearsal.derivative import Derivative, along, check_derivative, refusal
-from heirmark.rehearsal.losses import Distillation, DistillationLoss, feedback
-from heirmark.rehearsal.passes import Manner, Tensors, accumulate, copies, gradients, leaves, run
-from heirmark.rehearsal.student import (
-    Student,
-    TriggerMode,
-    chunks,
-    simulate_theft,
-    theft_manner,
-    transfer_loss,
-)
-from heirmark.runtime import Runtime
+from heirmark.rehearsal.combine import norm
+from heirmark.rehearsal.derivative import directional_derivative, why_not_forward
+from heirmark.rehearsal.losses import teacher_cotangent
+from heirmark.rehearsal.passes import Memory, PassMode, Tensors, accumulate, chunks, copies, gradients, leaves, run
+from heirmark.rehearsal.student import Derivative, Thief, check_answered, simulate_theft, transfer_loss
+from heirmark.runtime import derive_seed
+from heirmark.samples import Samples
+
+APART = ((1.0, 0.0), (0.0, 1.0))
+"""Weights that ask for both gradients, each alone."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -33,56 +29,43 @@ class RehearsalStep:
     Scalars are tensors on the device of the inputs, so that reading them is the caller's choice of when to wait.
 
     Attributes:
-        hypergradient: g_h = ∂L_wm(θ_S')/∂θ_T by parameter name; empty with ``weights``.
-        utility_gradient: g_c = ∂L_cls/∂θ_T by parameter name; empty with ``weights``.
-        direction: the weighted sum of the two by parameter name; empty without ``weights``.
-        teacher_buffers: the teacher's buffers after its one pass over the batch, for :func:`assign`.
-        student: the thief after its step, for the next call.
+        gradients: one for each pair (a, b) of weights: a g_h + b g_c by parameter name, with the hypergradient
+            g_h = ∂L_wm(θ_S')/∂θ_T and the utility gradient g_c = ∂L_cls/∂θ_T.
+        teacher_buffers: the teacher's buffers after its one pass over the utility's samples, for :func:`assign`.
+        thief: after its step, for the next call.
         distillation_loss: L_KD before the thief's step.
         watermark_loss: L_wm after it.
         utility_loss: L_cls of the teacher.
         hit_rate: share of the triggers that the thief, after its step, answers as the mark wants.
         derivative: how the directional derivative was taken.
-        note: why forward mode was not, where ``derivative="auto"`` fell back; else empty.
-        diagnostics: scalars: ``theft_gradient_norm`` (∇L_KD), ``transfer_gradient_norm`` (v); with weights
-            ``direction_norm``, without them ``hypergradient_norm``, ``utility_gradient_norm`` and their ``cosine``.
+        note: why forward mode was not, where the thief's ``"auto"`` fell back; else empty.
+        theft_gradient_norm: norm of ∇L_KD.
+        transfer_gradient_norm: norm of v = ∂L_wm/∂θ_S'.
     """
 
-    hypergradient: Tensors
-    utility_gradient: Tensors
-    direction: Tensors
+    gradients: tuple[Tensors, ...]
     teacher_buffers: Tensors
-    student: Student
+    thief: Thief
     distillation_loss: Tensor
     watermark_loss: Tensor
     utility_loss: Tensor
     hit_rate: Tensor
     derivative: Derivative
     note: str
-    diagnostics: dict[str, Tensor]
+    theft_gradient_norm: Tensor
+    transfer_gradient_norm: Tensor
 
 
 def rehearsal_step(
     teacher: nn.Module,
-    skeleton: nn.Module,
-    student: Student,
-    inputs: Tensor,
-    labels: Tensor,
-    triggers: Tensor,
-    targets: Tensor,
+    thief: Thief,
     *,
-    alpha: float,
-    loss: Distillation | None = None,
-    utility: Callable[[Tensor, Tensor], Tensor] = F.cross_entropy,
-    weights: tuple[float, float] | None = None,
-    derivative: Derivative | Literal["auto"] = "auto",
-    trigger_mode: TriggerMode = "eval",
-    teacher_training: bool = True,
-    student_training: bool = True,
-    micro_batch: int | None = None,
-    one_graph: bool = False,
-    seed: int = 0,
-    runtime: Runtime | None = None,
+    utility: Samples,
+    mark: Samples,
+    asked: Tensor | None = None,
+    weights: Sequence[tuple[float, float]] = APART,
+    mode: PassMode = PassMode(),
+    memory: Memory = Memory(),
 ) -> RehearsalStep:
     """Simulate one step of theft and differentiate its outcome for the teacher (T2S, arXiv 2606.11698, eq. 2-8).
 
@@ -94,111 +77,80 @@ def rehearsal_step(
     teacher's logits comes from a graph over ``[N, C]`` logits, and an ordinary backward through the teacher does the
     rest.
 
-    The teacher, the skeleton, the student's state and torch's global generators are as before on return, also after an
-    error. The teacher runs once over the batch in the sense that matters: ``teacher_buffers`` hold one update of its
-    running statistics (one a micro-batch), whatever the options.
+    The teacher, the thief and torch's global generators are as before on return, also after an error. The teacher runs once
+    over the utility's samples in the sense that matters: ``teacher_buffers`` hold one update of its running statistics (one
+    a micro-batch), whatever the options.
 
     Args:
         teacher: the target model, maps ``[N, ...]`` to logits ``[N, C]``.
-        skeleton: structure of the simulated thief; may be the teacher itself.
-        student: its state.
-        inputs: ``[N, ...]`` clean batch; also what the thief distils on.
-        labels: ``[N]`` int64.
-        triggers: ``[M, ...]``.
-        targets: ``[M]`` int64, what the mark wants of them.
-        alpha: α > 0, the thief's learning rate.
-        loss: distillation loss; KL(p_T || p_S) by default.
-        utility: ``utility(teacher_logits, labels)``, a mean over the batch; cross-entropy by default.
-        weights: ``(1, λ)`` asks for ``direction`` = 1 g_h + λ g_c of eq. 9 by a single backward pass; ``None`` for both
-            gradients apart, which balancing needs.
-        derivative: how u is taken (see :data:`Derivative`). ``"auto"`` is forward mode, or else ``"difference"``, and
-            says so in the result; :func:`choose_derivative`, called once, spares every step the attempt.
-        trigger_mode: how the thief runs on the triggers (see :func:`transfer_loss`).
-        teacher_training: whether the teacher runs in train mode.
-        student_training: whether the thief distils in train mode.
-        micro_batch: examples at a time; the same result, but for layers that couple a batch (BatchNorm).
-        one_graph: at most one autograd graph alive at any time, for one more forward pass of the teacher.
-        seed: of random layers; pass another every step.
-        runtime: autocast to run under; ``None`` leaves the caller's own. The logits' mathematics stays in float32.
+        thief: what steals it.
+        utility: clean ``[N, ...]`` samples with their labels; cross-entropy on them is the utility's loss.
+        mark: triggers ``[M, ...]``, and what the mark wants of them.
+        asked: ``[Q, ...]`` what the thief distils on; None is the utility's own inputs. Others are answered in eval mode, as
+            the target answers a real thief: foreign images have other statistics than the owner's.
+        weights: pairs (a, b), each of which asks for a g_h + b g_c. ``[(1, λ)]`` is eq. 9, by a single backward pass; the
+            default gives both gradients apart, which balancing needs.
+        mode: whether the teacher runs in train mode, the seed of random layers (pass another every step), and the precision;
+            the logits' mathematics stays in float32.
+        memory: how to save it.
 
     Returns:
         The step.
 
     Raises:
-        BadConfig: for an option out of range.
+        BadConfig: when the teacher has nothing to train.
         ShapeMismatch: when batches, classes or counts do not fit each other.
     """
-    loss = loss or DistillationLoss()
-    _check(inputs, labels, triggers, targets, alpha=alpha, micro_batch=micro_batch, derivative=derivative)
+    check_answered("inputs", utility)
+    check_answered("triggers", mark)
     wanted = leaves({name: p for name, p in teacher.named_parameters() if p.requires_grad})
     if not wanted:
         raise BadConfig("the teacher has no parameter that requires a gradient: unfreeze what the mark may change")
     parameters = {**{name: p.detach() for name, p in teacher.named_parameters()}, **wanted}
     buffers = copies(dict(teacher.named_buffers()))
-    manner = Manner(training=teacher_training, seed=seed, runtime=runtime)
-    batches = chunks(inputs, micro_batch)
 
-    def answer(index: int, buffers: Tensors) -> Tensor:
-        return run(teacher, parameters, buffers, batches[index], manner.part("teacher", index))
+    def answers_to(inputs: Tensor, mode: PassMode, buffers: Tensors) -> _Answers:
+        return _Answers(teacher, parameters, buffers, inputs, mode, memory)
 
-    kept: list[Tensor] = []
-    with torch.set_grad_enabled(not one_graph):
-        spare = copies(buffers) if one_graph else buffers
-        kept = [answer(index, spare) for index in range(len(batches))]
-    teacher_logits = torch.cat([logits.detach() for logits in kept])
-    for what, answers in (("labels", labels), ("targets", targets)):
-        check_classes(what, answers, teacher_logits.shape[1])
-    utility_loss, cotangent_c = _utility(utility, teacher_logits, labels)
-    theft = simulate_theft(
-        skeleton, student, teacher_logits, inputs, loss=loss, lr=alpha,
-        training=student_training, micro_batch=micro_batch, seed=seed, runtime=runtime,
-    )  # fmt: skip
-    transfer = transfer_loss(
-        skeleton, theft.student, triggers, targets,
-        mode=trigger_mode, clean=inputs if trigger_mode == "mixed" else None,
-        micro_batch=micro_batch, seed=seed, runtime=runtime,
-    )  # fmt: skip
-    same = theft_manner(skeleton, training=student_training, seed=seed, runtime=runtime)
-    u, taken, note = _along(skeleton, student, inputs, transfer.gradient, derivative, same, theft.logits, micro_batch)
-    diagnostics = {
-        "theft_gradient_norm": theft.gradient_norm,
-        "transfer_gradient_norm": norm(transfer.gradient.values()),
-    }
-    transfer.gradient.clear()  # as large as the student, and done with
-    cotangent_h = -alpha * feedback(loss, teacher_logits, theft.logits, u)
-    cotangents = (
-        [cotangent_h, cotangent_c] if weights is None else [weights[0] * cotangent_h + weights[1] * cotangent_c]
-    )
-    totals: list[Tensors] = [{} for _ in cotangents]
-    pieces = [chunks(cotangent, micro_batch) for cotangent in cotangents]
-    for index in range(len(batches)):
-        with torch.enable_grad():
-            logits = answer(index, buffers) if one_graph else kept.pop(0)
-        for which, parts in enumerate(pieces):
-            more = gradients(logits, wanted, parts[index], keep=which + 1 < len(pieces))
-            totals[which] = accumulate(totals[which], more)
-        del logits
-    hypergradient, utility_gradient = totals if weights is None else ({}, {})
-    direction = {} if weights is None else totals[0]
-    if weights is None:
-        diagnostics["hypergradient_norm"] = norm(hypergradient.values())
-        diagnostics["utility_gradient_norm"] = norm(utility_gradient.values())
-        diagnostics["cosine"] = cosine(hypergradient, utility_gradient)
+    if asked is None:
+        queries = utility.inputs
+        answers = answers_to(queries, mode, buffers)
     else:
-        diagnostics["direction_norm"] = norm(direction.values())
+        queries = asked
+        answers = answers_to(queries, replace(mode, training=False), copies(buffers))
+    for what, labels in (("labels", utility.targets), ("targets", mark.targets)):
+        check_classes(what, labels, answers.logits.shape[1])
+    size = memory.micro_batch
+    theft = simulate_theft(thief, answers.logits, queries, mode=mode, micro_batch=size)
+    transfer = transfer_loss(
+        theft.thief, mark, clean=queries if thief.trigger_mode == "mixed" else None, mode=mode, micro_batch=size
+    )
+    u, taken, note = _derivative(thief, queries, transfer.gradient, mode, theft.logits, size)
+    transfer_norm = norm(transfer.gradient.values())
+    transfer.gradient.clear()  # as large as the student, and done with
+    cotangent = -thief.rate * teacher_cotangent(thief.loss, answers.logits, theft.logits, u)
+    if asked is None:
+        loss, slope = _utility(answers.logits, utility.targets)
+        found = answers.back(wanted, [a * cotangent + b * slope for a, b in weights])
+    else:
+        (hypergradient,) = answers.back(wanted, [cotangent])
+        other = mode if mode.seed is None else replace(mode, seed=derive_seed(mode.seed, "utility"))
+        answers = answers_to(utility.inputs, other, buffers)
+        loss, slope = _utility(answers.logits, utility.targets)
+        (gradient,) = answers.back(wanted, [slope])
+        found = [{name: _sum(g, gradient[name], a, b) for name, g in hypergradient.items()} for a, b in weights]
     return RehearsalStep(
-        hypergradient=hypergradient,
-        utility_gradient=utility_gradient,
-        direction=direction,
+        gradients=tuple(found),
         teacher_buffers=buffers,
-        student=theft.student,
+        thief=theft.thief,
         distillation_loss=theft.loss,
         watermark_loss=transfer.loss,
-        utility_loss=utility_loss,
+        utility_loss=loss,
         hit_rate=transfer.hit_rate,
         derivative=taken,
         note=note,
-        diagnostics=diagnostics,
+        theft_gradient_norm=theft.gradient_norm,
+        transfer_gradient_norm=transfer_norm,
     )
 
 
@@ -223,38 +175,74 @@ def assign(module: nn.Module, *, gradients: Mapping[str, Tensor], buffers: Mappi
         state[name].copy_(buffer)
 
 
-def _along(
-    skeleton: nn.Module,
-    student: Student,
-    inputs: Tensor,
-    direction: Tensors,
-    derivative: Derivative | Literal["auto"],
-    manner: Manner,
-    logits: Tensor,
-    micro_batch: int | None,
+class _Answers:
+    """A teacher's logits for a batch, and the way back through them, by graphs that were kept or are built anew."""
+
+    def __init__(
+        self,
+        teacher: nn.Module,
+        parameters: Tensors,
+        buffers: Tensors,
+        inputs: Tensor,
+        mode: PassMode,
+        memory: Memory,
+    ) -> None:
+        self.teacher, self.parameters, self.buffers, self.mode = teacher, parameters, buffers, mode
+        self.memory, self.batches = memory, chunks(inputs, memory.micro_batch)
+        with torch.set_grad_enabled(not memory.one_graph):
+            spare = copies(buffers) if memory.one_graph else buffers
+            self.kept = [self._answer(index, spare) for index in range(len(self.batches))]
+        self.logits = torch.cat([logits.detach() for logits in self.kept])
+
+    def _answer(self, index: int, buffers: Tensors) -> Tensor:
+        return run(self.teacher, self.parameters, buffers, self.batches[index], self.mode.part("teacher", index))
+
+    def back(self, wanted: Tensors, cotangents: Sequence[Tensor]) -> list[Tensors]:
+        """Backward of ``[N, C]`` cotangents, one after another; only once."""
+        totals: list[Tensors] = [{} for _ in cotangents]
+        pieces = [chunks(cotangent, self.memory.micro_batch) for cotangent in cotangents]
+        for index in range(len(self.batches)):
+            with torch.enable_grad():
+                logits = self._answer(index, self.buffers) if self.memory.one_graph else self.kept.pop(0)
+            for which, parts in enumerate(pieces):
+                more = gradients(logits, wanted, parts[index], keep=which + 1 < len(pieces))
+                totals[which] = accumulate(totals[which], more)
+            del logits
+        return totals
+
+
+def _sum(one: Tensor, other: Tensor, a: float, b: float) -> Tensor:
+    """``a * one + b * other``, without copies of tensors as large as the teacher's where none is needed."""
+    if not a:
+        return other if b == 1 else b * other
+    first = one if a == 1 else a * one
+    return torch.add(first, other, alpha=b) if b else first
+
+
+def _derivative(
+    thief: Thief, inputs: Tensor, direction: Tensors, mode: PassMode, logits: Tensor, micro_batch: int
 ) -> tuple[Tensor, Derivative, str]:
     """Directional derivative, how it was taken, and why not by forward mode if that was tried in vain."""
 
     def by(kind: Derivative) -> Tensor:
-        return along(
-            skeleton, student, inputs, direction,
-            derivative=kind, manner=manner, logits=logits, micro_batch=micro_batch,
-        )  # fmt: skip
+        return directional_derivative(
+            thief, inputs, direction, kind=kind, mode=mode, logits=logits, micro_batch=micro_batch
+        )
 
-    if derivative != "auto":
-        return by(derivative), derivative, ""
+    if thief.derivative != "auto":
+        return by(thief.derivative), thief.derivative, ""
     try:
         return by("forward"), "forward", ""
     except RuntimeError as error:  # NotImplementedError, the usual one, is a RuntimeError
-        note = refusal(error)
+        note = why_not_forward(error)
     return by("difference"), "difference", note
 
 
-def _utility(utility: Callable[[Tensor, Tensor], Tensor], logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Value of the utility loss and its gradient for the teacher's logits."""
+def _utility(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy and its gradient for the teacher's logits."""
     leaf = logits.detach().requires_grad_()
     with torch.enable_grad(), torch.autocast(leaf.device.type, enabled=False):
-        value = utility(leaf, labels)
+        value = F.cross_entropy(leaf, labels)
         (cotangent,) = torch.autograd.grad(value, leaf)
     return value.detach(), cotangent
 
@@ -265,25 +253,3 @@ def check_classes(what: str, answers: Tensor, classes: int) -> None:
         raise ShapeMismatch(
             f"{what} go up to {int(answers.max())} for {classes} classes: build the models for all of them"
         )
-
-
-def _check(
-    inputs: Tensor,
-    labels: Tensor,
-    triggers: Tensor,
-    targets: Tensor,
-    *,
-    alpha: float,
-    micro_batch: int | None,
-    derivative: str,
-) -> None:
-    check_derivative(derivative)
-    if not 0 < alpha < float("inf"):
-        raise BadConfig(f"alpha is {alpha}: give the thief a positive learning rate, 0.05 is a usual one")
-    if micro_batch is not None and micro_batch < 1:
-        raise BadConfig(f"micro_batch is {micro_batch}: give at least 1, or None for the whole batch at once")
-    for what, batch, answers in (("inputs", inputs, labels), ("triggers", triggers, targets)):
-        if len(batch) == 0 or len(batch) != len(answers):
-            raise ShapeMismatch(
-                f"{len(batch)} {what} with {len(answers)} answers: give at least one, and one answer each"
-            )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from dataclasses import dataclass, field, replace
+from typing import Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
@@ -13,17 +14,22 @@ from torch import Tensor, nn
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.layout import copied
 from heirmark.rehearsal.combine import norm
-from heirmark.rehearsal.losses import Distillation, DistillationLoss, pull
-from heirmark.rehearsal.passes import Manner, Tensors, accumulate, copies, gradients, leaves, run
-from heirmark.runtime import Runtime
+from heirmark.rehearsal.losses import DistillationLoss, LogitLoss, student_slope
+from heirmark.rehearsal.passes import PassMode, Tensors, accumulate, chunks, copies, draws, gradients, leaves, run
+from heirmark.samples import Samples
 from heirmark.space import join
 
+Derivative: TypeAlias = Literal["forward", "difference", "central"]
+"""``"forward"``: forward-mode differentiation, exact. ``"difference"``: one further forward pass, against the logits of
+the distillation pass. ``"central"``: two further forward passes."""
 TriggerMode: TypeAlias = Literal["eval", "train", "mixed"]
+"""``"eval"``: as a verifier meets a model. ``"train"``: BatchNorm statistics of the triggers alone. ``"mixed"``: train mode,
+statistics of triggers and clean samples together."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Student:
-    """State of a simulated thief; every tensor is detached and never written to.
+    """State of a simulated thief; every tensor is detached, and no function here writes to one.
 
     Attributes:
         parameters: what theft changes, by name.
@@ -37,24 +43,67 @@ class Student:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Theft:
+class Thief:
+    """A simulated thief between two steps of theft.
+
+    Attributes:
+        skeleton: structure of its model, from inputs ``[N, ...]`` to logits ``[N, C]``; not changed; may be the teacher itself.
+        student: state of its model.
+        rate: its learning rate α > 0.
+        loss: what it minimises; KL(p_T || p_S) by default.
+        training: whether it distils in train mode, where BatchNorm uses and learns batch statistics.
+        trigger_mode: how it runs on triggers.
+        derivative: how the derivative of its logits is taken. ``"auto"`` is forward mode, or else ``"difference"``;
+            :func:`heirmark.rehearsal.choose_derivative`, called once, spares every step the attempt.
+
+    Raises:
+        BadConfig: for an option out of range.
+    """
+
+    skeleton: nn.Module
+    student: Student
+    rate: float
+    loss: LogitLoss = field(default=DistillationLoss())
+    training: bool = True
+    trigger_mode: TriggerMode = "eval"
+    derivative: Derivative | Literal["auto"] = "auto"
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < math.inf:
+            raise BadConfig(f"rate is {self.rate}: give the thief a positive learning rate, 0.05 is a usual one")
+        for name, value, known in (
+            ("trigger mode", self.trigger_mode, get_args(TriggerMode)),
+            ("derivative", self.derivative, ("auto", *get_args(Derivative))),
+        ):
+            if value not in known:
+                raise BadConfig(f"unknown {name} {value!r}: choose {', '.join(known)}")
+
+    def theft_mode(self, mode: PassMode) -> PassMode:
+        """How its model runs while it distils; the directional derivative has to be taken in the same mode."""
+        # Fused attention draws its dropout mask in its own way. Forward mode needs the plain implementation, so a student
+        # with dropout distils with that one too: otherwise the two passes would see different masks.
+        return replace(mode, training=self.training, math_attention=self.training and draws(self.skeleton))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class SimulatedTheft:
     """One simulated step of model extraction.
 
     Attributes:
-        student: the thief after the step.
+        thief: after the step.
         logits: ``[N, C]`` answers of the thief before the step, detached.
         loss: L_KD before the step, a scalar.
         gradient_norm: norm of its gradient for the thief's parameters, a scalar.
     """
 
-    student: Student
+    thief: Thief
     logits: Tensor
     loss: Tensor
     gradient_norm: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Transfer:
+class TransferLoss:
     """How much of the mark a thief carries.
 
     Attributes:
@@ -101,31 +150,17 @@ def student_module(skeleton: nn.Module, student: Student) -> nn.Module:
 
 
 def simulate_theft(
-    skeleton: nn.Module,
-    student: Student,
-    teacher_logits: Tensor,
-    inputs: Tensor,
-    *,
-    loss: Distillation | None = None,
-    lr: float,
-    training: bool = True,
-    micro_batch: int | None = None,
-    seed: int = 0,
-    runtime: Runtime | None = None,
-) -> Theft:
+    thief: Thief, teacher_logits: Tensor, inputs: Tensor, *, mode: PassMode = PassMode(), micro_batch: int = 0
+) -> SimulatedTheft:
     """One SGD step of distillation: θ_S' = θ_S - α ∇ L_KD (T2S, arXiv 2606.11698, eq. 2-3).
 
     Args:
-        skeleton: the student's structure; it is not changed.
-        student: state before the step; it is not changed.
+        thief: before the step; it is not changed.
         teacher_logits: ``[N, C]``.
         inputs: ``[N, ...]``.
-        loss: distillation loss; KL(p_T || p_S) by default.
-        lr: α > 0.
-        training: train mode, where BatchNorm uses and learns batch statistics, or eval mode.
-        micro_batch: examples at a time; ``None`` takes all at once.
-        seed: of random layers; the same seed draws the same masks.
-        runtime: autocast to run under; ``None`` leaves the caller's own.
+        mode: seed of random layers (the same one draws the same masks) and precision; in train or eval mode runs what the thief
+            says.
+        micro_batch: examples at a time; 0 takes all at once.
 
     Returns:
         The step.
@@ -133,8 +168,7 @@ def simulate_theft(
     Raises:
         ShapeMismatch: when inputs, teacher logits and student logits do not fit each other.
     """
-    loss = loss or DistillationLoss()
-    manner = theft_manner(skeleton, training=training, seed=seed, runtime=runtime)
+    mode, student = thief.theft_mode(mode), thief.student
     if len(teacher_logits) != len(inputs):
         raise ShapeMismatch(f"{len(teacher_logits)} teacher logits for {len(inputs)} inputs: give one row an input")
     buffers = copies(student.buffers)
@@ -144,100 +178,73 @@ def simulate_theft(
     pairs = zip(chunks(inputs, micro_batch), chunks(teacher_logits, micro_batch), strict=True)
     for index, (chunk, target) in enumerate(pairs):
         with torch.enable_grad():
-            logits = run(skeleton, {**wanted, **student.frozen}, buffers, chunk, manner.part("theft", index))
+            logits = run(thief.skeleton, {**wanted, **student.frozen}, buffers, chunk, mode.part("theft", index))
         if logits.shape != target.shape:
             raise ShapeMismatch(
                 f"the teacher answers {target.shape[1]} classes and the student {logits.shape[1]}: "
                 "build both for the same classes"
             )
         weight = len(chunk) / len(inputs)
-        part, slope = pull(loss, target, logits)
+        part, slope = student_slope(thief.loss, target, logits)
         value = value + weight * part
         answers.append(logits.detach())
         total = accumulate(total, gradients(logits, wanted, weight * slope))
         del logits  # the graph must be gone before the next chunk builds its own
     length = norm(total.values())
     # Gradients are dropped one by one as they are used, so the step costs one tensor of extra memory.
-    stepped = {name: torch.add(old, total.pop(name), alpha=-lr) for name, old in student.parameters.items()}
-    after = Student(parameters=stepped, frozen=student.frozen, buffers=buffers)
-    return Theft(student=after, logits=torch.cat(answers), loss=value, gradient_norm=length)
+    stepped = {name: torch.add(old, total.pop(name), alpha=-thief.rate) for name, old in student.parameters.items()}
+    after = replace(thief, student=Student(parameters=stepped, frozen=student.frozen, buffers=buffers))
+    return SimulatedTheft(thief=after, logits=torch.cat(answers), loss=value, gradient_norm=length)
 
 
 def transfer_loss(
-    skeleton: nn.Module,
-    student: Student,
-    triggers: Tensor,
-    targets: Tensor,
-    *,
-    mode: TriggerMode = "eval",
-    clean: Tensor | None = None,
-    micro_batch: int | None = None,
-    seed: int = 0,
-    runtime: Runtime | None = None,
-) -> Transfer:
-    """Watermark loss of a student and its gradient (T2S, arXiv 2606.11698, eq. 4).
+    thief: Thief, mark: Samples, *, clean: Tensor | None = None, mode: PassMode = PassMode(), micro_batch: int = 0
+) -> TransferLoss:
+    """Watermark loss of a thief and its gradient (T2S, arXiv 2606.11698, eq. 4).
 
     Args:
-        skeleton: the student's structure; it is not changed.
-        student: state; it is not changed, running statistics included.
-        triggers: ``[M, ...]``.
-        targets: ``[M]`` int64, the answers that the mark wants.
-        mode: ``"eval"`` (as a verifier meets a model), ``"train"`` (BatchNorm statistics of the triggers alone), or
-            ``"mixed"`` (train mode, statistics of triggers and ``clean`` together).
-        clean: ``[N, ...]``, for ``"mixed"`` only.
-        micro_batch: examples at a time; ``None`` takes all at once.
-        seed: of random layers.
-        runtime: autocast to run under; ``None`` leaves the caller's own.
+        thief: it is not changed, running statistics included; says in which mode it runs on triggers.
+        mark: triggers ``[M, ...]``, and what the mark wants of them.
+        clean: ``[N, ...]``, for the trigger mode ``"mixed"``.
+        mode: seed of random layers, and precision.
+        micro_batch: examples at a time; 0 takes all at once.
 
     Returns:
         Loss, gradient and hit rate.
 
     Raises:
-        BadConfig: for an unknown mode, or ``"mixed"`` without clean inputs.
+        BadConfig: for ``"mixed"`` without clean inputs.
         ShapeMismatch: for no triggers, or a count of targets that differs.
     """
-    if mode not in ("eval", "train", "mixed"):
-        raise BadConfig(f"unknown trigger mode {mode!r}: choose eval, train or mixed")
-    if mode == "mixed" and clean is None:
+    if thief.trigger_mode == "mixed" and clean is None:
         raise BadConfig("the trigger mode mixed needs clean inputs: pass clean, or choose eval")
-    if len(triggers) == 0 or len(triggers) != len(targets):
-        raise ShapeMismatch(
-            f"{len(triggers)} triggers with {len(targets)} targets: give at least one, and one target each"
-        )
-    company = clean if mode == "mixed" else None
-    manner = Manner(training=mode != "eval", seed=seed, runtime=runtime)
+    check_answered("triggers", mark)
+    student, company = thief.student, clean if thief.trigger_mode == "mixed" else None
+    mode = replace(mode, training=thief.trigger_mode != "eval", math_attention=False)
     wanted, buffers = leaves(student.parameters), copies(student.buffers)
-    count = -(-(len(triggers) + (0 if company is None else len(company))) // micro_batch) if micro_batch else 1
-    count = min(count, len(triggers))
+    count = -(-(len(mark) + (0 if company is None else len(company))) // micro_batch) if micro_batch else 1
+    count = min(count, len(mark))
     others = [None] * count if company is None else list(company.tensor_split(count))
-    loss, hits = torch.zeros((), device=triggers.device), torch.zeros((), device=triggers.device)
+    loss, hits = (torch.zeros((), device=mark.inputs.device) for _ in range(2))
     total: Tensors = {}
-    for index, (batch, wish) in enumerate(zip(triggers.tensor_split(count), targets.tensor_split(count), strict=True)):
+    pairs = zip(mark.inputs.tensor_split(count), mark.targets.tensor_split(count), strict=True)
+    for index, (batch, wish) in enumerate(pairs):
         other = others[index]
         inputs = batch if other is None else join([batch, other])
         with torch.enable_grad():
             parameters = {**wanted, **student.frozen}
-            logits = run(skeleton, parameters, buffers, inputs, manner.part("transfer", index))[: len(batch)]
-            part = F.cross_entropy(logits, wish) * (len(batch) / len(triggers))
+            logits = run(thief.skeleton, parameters, buffers, inputs, mode.part("transfer", index))[: len(batch)]
+            part = F.cross_entropy(logits, wish) * (len(batch) / len(mark))
         hits += (logits.detach().argmax(dim=1) == wish).sum()
         loss = loss + part.detach()
         total = accumulate(total, gradients(part, wanted, torch.ones_like(part)))
         del logits, part
-    return Transfer(loss=loss, gradient=total, hit_rate=hits / len(triggers))
+    return TransferLoss(loss=loss, gradient=total, hit_rate=hits / len(mark))
 
 
-def theft_manner(skeleton: nn.Module, *, training: bool, seed: int, runtime: Runtime | None) -> Manner:
-    """How a student runs while it distils; its directional derivative has to run in the same manner."""
-    # Fused attention draws its dropout mask in its own way. Forward mode needs the plain implementation, so a student
-    # with dropout distils with that one too: otherwise the two passes would see different masks.
-    return Manner(training=training, seed=seed, runtime=runtime, math_attention=training and _has_dropout(skeleton))
-
-
-def _has_dropout(module: nn.Module) -> bool:
-    rates = (getattr(part, name, 0.0) for part in module.modules() for name in ("p", "dropout"))
-    return any(isinstance(rate, float) and rate > 0 for rate in rates)
-
-
-def chunks(tensor: Tensor, size: int | None) -> tuple[Tensor, ...]:
-    """A batch in micro-batches of at most ``size`` examples; whole for ``None``."""
-    return torch.split(tensor, size) if size else (tensor,)
+def check_answered(what: str, samples: Samples) -> None:
+    """Refuse samples of which there are none, or not one answer each."""
+    if len(samples) == 0 or len(samples) != len(samples.targets):
+        raise ShapeMismatch(
+            f"{len(samples)} {what} with {len(samples.targets)} answers: give at least one, and one answer each"
+        )

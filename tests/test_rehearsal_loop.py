@@ -17,23 +17,40 @@ from torch.func import functional_call
 from heirmark.asking import predict
 from heirmark.attacks import Knockoff
 from heirmark.blackbox import BlackBox
+from heirmark.configuration import apply_settings
 from heirmark.data import load_task
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.methods import T2S, Vanilla
 from heirmark.models import build
 from heirmark.rehearsal import DistillationLoss, combine_balanced
+from heirmark.rehearsal.loop import Monitor, rehearse
+from heirmark.rehearsal.settings import Balanced, Paper, Rehearsal, SimulatedThief
 from heirmark.runtime import Runtime
+from heirmark.samples import Samples
 from heirmark.task import Split, Task
 from heirmark.training import Recipe, accuracy
 from heirmark.triggers import Tiles
-from heirmark.tuning import Monitor, Rehearsal, rehearse
 
 CLASSES, COUNT, TRIGGERS = 3, 12, 5
 # All images and all triggers in every batch: then nothing depends on the order in which they are drawn.
 WHOLE = Rehearsal(
-    epochs=3, batch_size=COUNT, trigger_batch=TRIGGERS, learning_rate=0.02, momentum=0.0, student_rate=0.3,
-    utility_weight=2.0,
-)  # fmt: skip
+    recipe=Recipe(epochs=3, batch_size=COUNT, learning_rate=0.02, momentum=0.0, weight_decay=0.0),
+    trigger_batch=TRIGGERS,
+    thief=SimulatedThief(rate=0.3),
+    update=Paper(utility_weight=2.0),
+)
+PARTS = ("recipe", "thief", "memory")
+
+
+def adjusted(config: Rehearsal, **options: Any) -> Rehearsal:
+    """Fields of the rehearsal or of one of its parts, whichever has them, set to other values."""
+    for name, value in options.items():
+        part = next((part for part in PARTS if name in vars(getattr(config, part))), None)
+        if part is None:
+            config = replace(config, **{name: value})
+        else:
+            config = replace(config, **{part: replace(getattr(config, part), **{name: value})})
+    return config
 
 
 class Doubled(nn.Module):
@@ -55,12 +72,13 @@ def net(seed: int, *, batch_norm: bool = True, double: bool = True, width: int =
     return Doubled(model) if double else model
 
 
-def batch() -> tuple[Split, Tensor, Tensor]:
+def batch() -> tuple[Split, Samples]:
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randint(256, (COUNT, 1, 16, 16), generator=generator, dtype=torch.uint8)
     triggers = torch.randint(256, (TRIGGERS, 1, 16, 16), generator=generator, dtype=torch.uint8)
     labels = torch.arange(COUNT) % CLASSES
-    return Split(inputs=inputs, labels=labels), triggers, torch.full((TRIGGERS,), 2)
+    mark = Samples(inputs=triggers, targets=torch.full((TRIGGERS,), 2))
+    return Split(inputs=inputs, labels=labels), mark
 
 
 def monitor(seed: int = 0, count: int = 8) -> Monitor:
@@ -68,7 +86,8 @@ def monitor(seed: int = 0, count: int = 8) -> Monitor:
     inputs = torch.randint(256, (2 * count, 1, 16, 16), generator=generator, dtype=torch.uint8)
     labels = torch.randint(CLASSES, (2 * count,), generator=generator)
     return Monitor(
-        clean=Split(inputs=inputs[:count], labels=labels[:count]), triggers=inputs[count:], targets=labels[count:]
+        clean=Split(inputs=inputs[:count], labels=labels[:count]),
+        triggers=Samples(inputs=inputs[count:], targets=labels[count:]),
     )
 
 
@@ -98,16 +117,17 @@ def tensors(model: nn.Module) -> dict[str, bytes]:
 def by_hand(target: nn.Module, student: nn.Module, config: Rehearsal) -> tuple[nn.Module, list[list[float]]]:
     """The same by the plain way: keep the graph of the thief's step, and go back through all of it."""
     target, student = copy.deepcopy(target), copy.deepcopy(student)
-    split, triggers, targets = batch()
-    x, y, shown = split.floats(), split.labels, triggers.float() / 255
+    split, mark_samples = batch()
+    x, y, shown, targets = split.floats(), split.labels, mark_samples.inputs.float() / 255, mark_samples.targets
+    recipe, thieving, update = config.recipe, config.thief, config.update
     first = {name: p.detach().clone() for name, p in student.named_parameters()}
     first_buffers = {name: b.clone() for name, b in student.named_buffers()}
     thief = dict(first)
     buffers = {name: b.clone() for name, b in first_buffers.items()}
     velocity: dict[str, Tensor] = {}
     losses: list[list[float]] = []
-    for step in range(config.epochs):
-        if config.reset_student_every and step % config.reset_student_every == 0:
+    for step in range(recipe.epochs):
+        if thieving.reset_every and step % thieving.reset_every == 0:
             thief, buffers = dict(first), {name: b.clone() for name, b in first_buffers.items()}
         ours = dict(target.named_parameters())
         theirs = {name: p.clone().requires_grad_() for name, p in thief.items()}
@@ -115,9 +135,9 @@ def by_hand(target: nn.Module, student: nn.Module, config: Rehearsal) -> tuple[n
         z_s = functional_call(student.train(), (theirs, buffers), (x,))
         theft = F.kl_div(z_s.log_softmax(1), z_t.log_softmax(1), reduction="batchmean", log_target=True)
         slopes = torch.autograd.grad(theft, list(theirs.values()), create_graph=True)
-        after = {name: p - config.student_rate * g for (name, p), g in zip(theirs.items(), slopes, strict=True)}
-        mode = {"eval": False, "train": True, "mixed": True}[config.trigger_mode]
-        asked = torch.cat([shown, x]) if config.trigger_mode == "mixed" else shown
+        after = {name: p - thieving.rate * g for (name, p), g in zip(theirs.items(), slopes, strict=True)}
+        mode = {"eval": False, "train": True, "mixed": True}[thieving.trigger_mode]
+        asked = torch.cat([shown, x]) if thieving.trigger_mode == "mixed" else shown
         spare = {name: b.clone() for name, b in buffers.items()}  # a trigger pass leaves no trace in the statistics
         z_w = functional_call(student.train(mode), (after, spare), (asked,))[: len(shown)]
         mark, utility = F.cross_entropy(z_w, targets), F.cross_entropy(z_t, y)
@@ -125,17 +145,17 @@ def by_hand(target: nn.Module, student: nn.Module, config: Rehearsal) -> tuple[n
             dict(zip(ours, torch.autograd.grad(loss, list(ours.values()), retain_graph=True), strict=True))
             for loss in (mark, utility)
         )
-        if config.update == "paper":
-            direction = {name: hyper[name] + config.utility_weight * clean[name] for name in ours}
+        if isinstance(update, Paper):
+            direction = {name: hyper[name] + update.utility_weight * clean[name] for name in ours}
         else:
-            ratio = config.rho * (min(1.0, float(mark.detach()) / config.enough) if config.enough else 1.0)
-            direction = combine_balanced(hyper, clean, ratio, remove_conflict=config.remove_conflict)
-        rate = config.learning_rate
-        if config.schedule == "cosine":
-            rate *= (1 + math.cos(math.pi * step / config.epochs)) / 2
+            ratio = update.rho * (min(1.0, float(mark.detach()) / update.enough) if update.enough else 1.0)
+            direction = combine_balanced(hyper, clean, ratio, remove_conflict=update.remove_conflict)
+        rate = recipe.learning_rate
+        if recipe.schedule == "cosine":
+            rate *= (1 + math.cos(math.pi * step / recipe.epochs)) / 2
         with torch.no_grad():
             for name, p in ours.items():
-                velocity[name] = config.momentum * velocity[name] + direction[name] if step else direction[name]
+                velocity[name] = recipe.momentum * velocity[name] + direction[name] if step else direction[name]
                 p -= rate * velocity[name]
         thief = {name: p.detach() for name, p in after.items()}
         losses.append([float(loss.detach()) for loss in (mark, utility, theft)])
@@ -147,24 +167,24 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "paper": {},
     "paper-momentum": {"momentum": 0.9},
     "paper-constant": {"schedule": "constant", "epochs": 2},
-    "paper-heavy-utility": {"utility_weight": 50.0, "learning_rate": 1e-3},
-    "paper-no-utility": {"utility_weight": 0.0},
-    "balanced-one-step": {"update": "balanced", "epochs": 1},
-    "balanced": {"update": "balanced", "rho": 1.5},
-    "balanced-momentum": {"update": "balanced", "momentum": 0.9},
-    "balanced-with-conflict": {"update": "balanced", "remove_conflict": False},
-    "balanced-enough": {"update": "balanced", "rho": 1.5, "enough": 3.0},
+    "paper-heavy-utility": {"update": Paper(), "learning_rate": 1e-3},
+    "paper-no-utility": {"update": Paper(utility_weight=0.0)},
+    "balanced-one-step": {"update": Balanced(), "epochs": 1},
+    "balanced": {"update": Balanced(rho=1.5)},
+    "balanced-momentum": {"update": Balanced(), "momentum": 0.9},
+    "balanced-with-conflict": {"update": Balanced(remove_conflict=False)},
+    "balanced-enough": {"update": Balanced(rho=1.5, enough=3.0)},
     "triggers-in-train-mode": {"trigger_mode": "train"},
     "triggers-mixed": {"trigger_mode": "mixed"},
-    "reset-every-step": {"reset_student_every": 1, "epochs": 4},
-    "reset-every-second-step": {"reset_student_every": 2, "epochs": 5},
+    "reset-every-step": {"reset_every": 1, "epochs": 4},
+    "reset-every-second-step": {"reset_every": 2, "epochs": 5},
 }
 
 
 @pytest.mark.parametrize("batch_norm", [True, False])
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_equals_double_backward_by_hand(variant: str, batch_norm: bool) -> None:
-    config = replace(WHOLE, **VARIANTS[variant])
+    config = adjusted(WHOLE, **VARIANTS[variant])
     target, student = net(1, batch_norm=batch_norm), net(2, batch_norm=batch_norm)
     wanted, losses = by_hand(target, student, config)
     tuned, history = run(target, student, config)
@@ -180,9 +200,9 @@ def test_equals_double_backward_by_hand(variant: str, batch_norm: bool) -> None:
     assert found == [pytest.approx(row, rel=1e-5) for row in losses]  # means are kept in float32
 
 
-@pytest.mark.parametrize("update", ["paper", "balanced"])
+@pytest.mark.parametrize("update", [Paper(utility_weight=2.0), Balanced()], ids=["paper", "balanced"])
 def test_equals_double_backward_by_hand_in_single_precision(update: Any) -> None:
-    config = replace(WHOLE, update=update, epochs=1)
+    config = adjusted(WHOLE, update=update, epochs=1)
     target, student = net(1, double=False), net(2, double=False)
     wanted, _ = by_hand(target, student, config)
     tuned, _ = run(target, student, config)
@@ -195,7 +215,7 @@ def test_equals_double_backward_by_hand_in_single_precision(update: Any) -> None
 def test_ways_to_save_memory_change_no_number(options: dict[str, Any]) -> None:
     target, student = net(1, batch_norm=False), net(2, batch_norm=False)
     plain, _ = run(target, student, WHOLE)
-    saving, _ = run(target, student, replace(WHOLE, **options))
+    saving, _ = run(target, student, adjusted(WHOLE, **options))
     for one, other in zip(plain.parameters(), saving.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-11)
 
@@ -204,7 +224,7 @@ def test_ways_to_save_memory_change_no_number(options: dict[str, Any]) -> None:
 def test_the_loss_of_the_thief_is_handed_on(kind: Any) -> None:
     target, student = net(1), net(2)
     plain, _ = run(target, student, WHOLE)
-    other, _ = run(target, student, replace(WHOLE, loss=DistillationLoss(kind=kind)))
+    other, _ = run(target, student, adjusted(WHOLE, loss=DistillationLoss(kind=kind)))
     same = all(torch.allclose(a, b, rtol=1e-9) for a, b in zip(plain.parameters(), other.parameters(), strict=True))
     assert same is (kind == "cross-entropy"), "only the entropy of the target tells this loss from KL, and it drops out"
 
@@ -226,27 +246,26 @@ def test_a_pool_of_one_is_that_one() -> None:
     assert tensors(alone) == tensors(pooled)
 
 
-@pytest.mark.parametrize(
-    "options", [{"label_thieves": 1}, {"label_thieves": 1, "loss": DistillationLoss(temperature=2.0)}]
-)
+@pytest.mark.parametrize("options", [{"label_only": 1}, {"label_only": 1, "loss": DistillationLoss(temperature=2.0)}])
 def test_thieves_take_turns(options: dict[str, Any]) -> None:
-    two = replace(WHOLE, epochs=2, schedule="constant", **options)
-    one = replace(two, epochs=1, label_thieves=0)
+    two = adjusted(WHOLE, epochs=2, schedule="constant", **options)
+    one = adjusted(two, epochs=1, label_only=0)
     both, history = run(net(1), net(2), two)
     begun, _ = run(net(1), net(2), one)
-    wanted, _ = run(begun, net(2), replace(one, loss=replace(one.loss, kind="label")))
+    wanted, _ = run(begun, net(2), adjusted(one, loss=replace(one.thief.loss, kind="label")))
     for p, q in zip(both.parameters(), wanted.parameters(), strict=True):
         torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-9)
     assert len(history) == 3
 
 
-@pytest.mark.parametrize("update", ["paper", "balanced"])
+@pytest.mark.parametrize("update", [Paper(utility_weight=2.0), Balanced()], ids=["paper", "balanced"])
 @pytest.mark.parametrize("early", [0, 2])
 def test_other_queries_and_several_steps_by_hand(update: Any, early: int) -> None:
     """With one image to ask about, every batch of queries is known: copies of it."""
-    config = replace(WHOLE, epochs=1, update=update, momentum=0.0, schedule="constant", student_steps=1 + early)
+    config = adjusted(WHOLE, epochs=1, update=update, momentum=0.0, schedule="constant", steps=1 + early)
     target, student = net(1), net(2)
-    split, triggers, targets = batch()
+    split, mark_samples = batch()
+    triggers, targets = mark_samples.inputs, mark_samples.targets
     query = torch.randint(256, (1, 1, 16, 16), generator=torch.Generator().manual_seed(9), dtype=torch.uint8)
     tuned, _ = run(target, student, config, queries=query)
     asked, shown = (query.double() / 255).float().expand(COUNT, -1, -1, -1), triggers.float() / 255
@@ -260,7 +279,7 @@ def test_other_queries_and_several_steps_by_hand(update: Any, early: int) -> Non
         z_s = functional_call(skeleton.train(), (theirs, buffers), (asked,))
         theft = F.kl_div(z_s.log_softmax(1), answers.log_softmax(1), reduction="batchmean", log_target=True)
         slopes = torch.autograd.grad(theft, list(theirs.values()), create_graph=True)
-        after = {name: p - config.student_rate * g for (name, p), g in zip(theirs.items(), slopes, strict=True)}
+        after = {name: p - config.thief.rate * g for (name, p), g in zip(theirs.items(), slopes, strict=True)}
         return after, theft
 
     for _ in range(early):
@@ -276,12 +295,12 @@ def test_other_queries_and_several_steps_by_hand(update: Any, early: int) -> Non
     hyper = dict(zip(ours, torch.autograd.grad(mark, list(ours.values())), strict=True))
     utility = F.cross_entropy(hand.train()(split.floats()), split.labels)
     clean = dict(zip(ours, torch.autograd.grad(utility, list(ours.values())), strict=True))
-    if update == "paper":
-        direction = {name: hyper[name] + config.utility_weight * clean[name] for name in ours}
+    if isinstance(update, Paper):
+        direction = {name: hyper[name] + update.utility_weight * clean[name] for name in ours}
     else:
-        direction = combine_balanced(hyper, clean, config.rho, remove_conflict=config.remove_conflict)
+        direction = combine_balanced(hyper, clean, update.rho, remove_conflict=update.remove_conflict)
     for name, p in tuned.named_parameters():
-        wanted = ours[name].detach() - config.learning_rate * direction[name]
+        wanted = ours[name].detach() - config.recipe.learning_rate * direction[name]
         torch.testing.assert_close(p.detach(), wanted, rtol=1e-6, atol=1e-8, msg=name)
     for name, buffer in tuned.named_buffers():
         torch.testing.assert_close(buffer, dict(hand.named_buffers())[name], msg=name)
@@ -312,7 +331,7 @@ def test_the_figures_are_measured_on_the_monitor(cpu: Runtime) -> None:
         (history[0], "target", target), (history[0], "student", student), (history[-1], "target", tuned),
     ):  # fmt: skip
         assert row[f"{name}_accuracy"] == rate(model, watched.clean.inputs, watched.clean.labels)
-        assert row[f"{name}_wsr"] == rate(model, watched.triggers, watched.targets)
+        assert row[f"{name}_wsr"] == rate(model, watched.triggers.inputs, watched.triggers.targets)
 
 
 def test_what_is_watched_changes_nothing() -> None:
@@ -325,7 +344,7 @@ def test_what_is_watched_changes_nothing() -> None:
 
 def test_no_epochs_give_a_copy_and_one_row() -> None:
     target = net(1).train()
-    tuned, history = run(target, net(2), replace(WHOLE, epochs=0))
+    tuned, history = run(target, net(2), adjusted(WHOLE, epochs=0))
     assert len(history) == 1
     assert tuned is not target
     assert tensors(tuned) == tensors(target)
@@ -339,8 +358,8 @@ def test_no_epochs_give_a_copy_and_one_row() -> None:
 def test_one_seed_gives_one_result_and_the_models_stay(training: bool, unchanged_globals: Callable[[], Any]) -> None:
     target, student = net(1).train(training), net(2).train(training)
     before = [state_of(model) for model in (target, student)]
-    config = replace(WHOLE, batch_size=4, trigger_batch=2)
-    split, triggers, targets = batch()
+    config = adjusted(WHOLE, batch_size=4, trigger_batch=2)
+    split, mark = batch()
     results = []
     for seed in (7, 7, 8):
         torch.rand(3)
@@ -352,8 +371,8 @@ def test_one_seed_gives_one_result_and_the_models_stay(training: bool, unchanged
     assert tensors(results[0][0]) != tensors(results[2][0])
     assert not any(part.training for part in results[0][0].modules())
     assert torch.equal(batch()[0].inputs, split.inputs)
-    assert torch.equal(batch()[1], triggers)
-    assert torch.equal(batch()[2], targets)
+    assert torch.equal(batch()[1].inputs, mark.inputs)
+    assert torch.equal(batch()[1].targets, mark.targets)
 
 
 def test_the_mode_in_which_models_come_does_not_matter() -> None:
@@ -390,11 +409,11 @@ def test_every_epoch_goes_through_the_data_once_and_the_thief_sees_the_same(cpu:
     Witness.shown = {}
     inputs = torch.stack([torch.arange(23), torch.zeros(23)], 1).to(torch.uint8)
     data = Split(inputs=inputs, labels=torch.zeros(23).long())
-    config = replace(WHOLE, epochs=2, batch_size=5, trigger_batch=2, learning_rate=1e-6)
-    watched = Monitor(clean=data, triggers=inputs, targets=data.labels)
-    triggers, targets = inputs[:3] + 100, torch.ones(3).long()
+    config = adjusted(WHOLE, epochs=2, batch_size=5, trigger_batch=2, learning_rate=1e-6)
+    watched = Monitor(clean=data, triggers=Samples(inputs=inputs, targets=data.labels))
+    mark = Samples(inputs=inputs[:3] + 100, targets=torch.ones(3).long())
     rehearse(
-        Witness("target"), Witness("thief"), data, triggers, targets,
+        Witness("target"), Witness("thief"), data, mark,
         config=config, seed=0, monitor=watched, runtime=cpu,
     )  # fmt: skip
     target = Witness.shown["target"]
@@ -409,7 +428,7 @@ def test_every_epoch_goes_through_the_data_once_and_the_thief_sees_the_same(cpu:
 def test_progress_is_told_of_every_step() -> None:
     told: list[tuple[str, int, int]] = []
     runtime = Runtime(device="cpu", precision="float32", progress=lambda *words: told.append(words))
-    run(net(1), net(2), replace(WHOLE, batch_size=4), runtime=runtime)
+    run(net(1), net(2), adjusted(WHOLE, batch_size=4), runtime=runtime)
     assert told == [("rehearsing", step + 1, 9) for step in range(9)]
 
 
@@ -418,7 +437,7 @@ def test_single_precision_stays_whatever_the_runtime_says() -> None:
     coarse = Runtime(device="cpu", precision="bfloat16")
     exact, _ = run(target, student, WHOLE)
     kept, _ = run(target, student, WHOLE, runtime=coarse)
-    lowered, history = run(target, student, replace(WHOLE, precision="runtime"), runtime=coarse)
+    lowered, history = run(target, student, adjusted(WHOLE, precision="runtime"), runtime=coarse)
     assert tensors(kept) == tensors(exact)
     assert tensors(lowered) != tensors(exact)
     assert all(math.isfinite(value) for row in history for value in row.values())
@@ -437,24 +456,26 @@ def test_a_frozen_part_of_the_target_stays() -> None:
 # ---------------------------------------------------------------- errors
 
 
-@pytest.mark.parametrize("update", ["paper", "balanced"])
+@pytest.mark.parametrize("update", [Paper(utility_weight=2.0), Balanced()], ids=["paper", "balanced"])
 def test_a_loss_that_is_no_number_stops_the_rehearsal(update: Any) -> None:
-    config = replace(WHOLE, update=update, learning_rate=1e30, epochs=4)
-    with pytest.raises(BadData, match=r"a loss of the rehearsal became .* in epoch \d: lower learning_rate"):
+    config = adjusted(WHOLE, update=update, learning_rate=1e30, epochs=4)
+    with pytest.raises(BadData, match=r"loss became .* in epoch \d: lower learning_rate, or raise utility_weight"):
         run(net(1, batch_norm=False, double=False), net(2, batch_norm=False, double=False), config)
 
 
 def test_models_and_data_have_to_fit() -> None:
     target, student = net(1), net(2)
-    data, triggers, targets = batch()
+    data, mark = batch()
     other = Doubled(build("naivenet", input_shape=(1, 16, 16), classes=5, width=2, hidden=3))
     with pytest.raises(ShapeMismatch, match="the teacher answers 3 classes and the student 5"):
         run(target, other, WHOLE)
-    for some, wanted in ((triggers[:0], targets[:0]), (triggers, targets[:2])):
+    for wrong in (mark.first(0), replace(mark, targets=mark.targets[:2])):
         with pytest.raises(ShapeMismatch, match="there must be some, one target each"):
-            rehearse(target, student, data, some, wanted, config=WHOLE, seed=0, monitor=monitor())
+            rehearse(target, student, data, wrong, config=WHOLE, seed=0, monitor=monitor())
     with pytest.raises(ShapeMismatch, match="targets go up to 3 for 3 classes"):
-        rehearse(target, student, data, triggers, targets + 1, config=WHOLE, seed=0, monitor=monitor())
+        rehearse(
+            target, student, data, replace(mark, targets=mark.targets + 1), config=WHOLE, seed=0, monitor=monitor()
+        )
     for frozen in (target, student):
         frozen.requires_grad_(False)
         with pytest.raises(BadConfig, match="unfreeze"):
@@ -463,34 +484,37 @@ def test_models_and_data_have_to_fit() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "words"),
+    ("make", "words"),
     [
-        ({"epochs": -1}, "may not be negative"),
-        ({"batch_size": 0}, "batch_size must be positive"),
-        ({"trigger_batch": 0}, "trigger_batch must be positive"),
-        ({"student_steps": 0}, "student_steps must be positive"),
-        ({"label_thieves": -1}, "label_thieves may not be negative"),
-        ({"enough": -1.0}, "enough may not be negative"),
-        ({"reset_student_every": -1}, "may not be negative"),
-        ({"micro_batch": -1}, "may not be negative"),
-        ({"learning_rate": 0.0}, "must be positive"),
-        ({"learning_rate": float("inf")}, "must be positive and finite"),
-        ({"student_rate": -0.1}, "must be positive"),
-        ({"student_rate": float("nan")}, "must be positive"),
-        ({"momentum": 1.0}, r"momentum in \[0, 1\)"),
-        ({"utility_weight": -1.0}, "may not be negative"),
-        ({"utility_weight": float("inf")}, "must be finite"),
-        ({"rho": float("nan")}, "must be finite"),
-        ({"update": "mgda"}, "unknown update 'mgda': choose one of paper, balanced"),
-        ({"schedule": "step"}, "unknown schedule 'step': choose one of cosine, constant"),
-        ({"trigger_mode": "both"}, "unknown trigger_mode 'both'"),
-        ({"derivative": "reverse"}, "unknown derivative 'reverse'"),
-        ({"precision": "float16"}, "unknown precision 'float16'"),
+        (lambda: adjusted(WHOLE, epochs=-1), "epochs"),
+        (lambda: adjusted(WHOLE, trigger_batch=0), "trigger_batch: expected int >= 1"),
+        (lambda: adjusted(WHOLE, steps=0), "steps: expected int >= 1"),
+        (lambda: adjusted(WHOLE, label_only=-1), "label_only: expected int >= 0"),
+        (lambda: adjusted(WHOLE, reset_every=-1), "reset_every: expected int >= 0"),
+        (lambda: adjusted(WHOLE, micro_batch=-1), "micro_batch: expected int >= 0"),
+        (lambda: adjusted(WHOLE, rate=-0.1), "rate: expected float > 0"),
+        (lambda: adjusted(WHOLE, rate=math.nan), "rate: expected float > 0"),
+        (lambda: Paper(utility_weight=-1.0), "utility_weight: expected float >= 0"),
+        (lambda: Paper(utility_weight=math.inf), "utility_weight: expected float >= 0"),
+        (lambda: Balanced(rho=math.nan), "rho: expected float >= 0"),
+        (lambda: Balanced(enough=-1.0), "enough: expected float >= 0"),
+        (lambda: adjusted(WHOLE, update="mgda"), "update: expected paper[|]balanced, not 'mgda'"),
+        (lambda: adjusted(WHOLE, trigger_mode="both"), "trigger_mode: expected eval[|]train[|]mixed, not 'both'"),
+        (lambda: adjusted(WHOLE, derivative="reverse"), "derivative: expected"),
+        (lambda: adjusted(WHOLE, precision="float16"), "precision: expected float32[|]runtime, not 'float16'"),
     ],
 )
-def test_wrong_settings_are_named(options: dict[str, Any], words: str) -> None:
+def test_wrong_settings_are_named(make: Callable[[], Any], words: str) -> None:
     with pytest.raises(BadConfig, match=words):
-        Rehearsal(**options)
+        make()
+
+
+def test_an_update_is_set_by_its_name() -> None:
+    changed = apply_settings(
+        Rehearsal(), ["update=balanced", "update.rho=2", "recipe.epochs=8", "memory.one_graph=true"]
+    )
+    assert changed == adjusted(Rehearsal(), update=Balanced(rho=2.0), epochs=8, one_graph=True)
+    assert apply_settings(changed, ["update=paper"]).update == Paper(utility_weight=50.0)
 
 
 # ---------------------------------------------------------------- what it is for
@@ -504,7 +528,9 @@ def test_feedback_lowers_the_loss_of_the_thief_on_triggers(tiny_task: Task, tiny
         losses = []
         for rho in (0.0, 2.0):
             rehearsal = Rehearsal(
-                epochs=3, batch_size=32, trigger_batch=16, learning_rate=0.02, update="balanced", rho=rho
+                recipe=Recipe(epochs=3, batch_size=32, learning_rate=0.02, weight_decay=0.0),
+                trigger_batch=16,
+                update=Balanced(rho=rho),
             )
             method = T2S(
                 model=tiny_model, trigger=Tiles(samples=60), triggers=60, key_size=40, trigger_batch=8,
@@ -529,7 +555,8 @@ def test_a_rehearsed_mark_outlives_a_theft_that_a_vanilla_one_does_not(cpu: Runt
     common: dict[str, Any] = {
         "model": model, "trigger": Tiles(), "triggers": 500, "key_size": 200, "trigger_batch": 16, "pretraining": recipe,
     }  # fmt: skip
-    rehearsal = Rehearsal(epochs=8, batch_size=64, learning_rate=0.02, update="balanced", rho=2.0)
+    tuning = Recipe(epochs=8, batch_size=64, learning_rate=0.02, weight_decay=0.0)
+    rehearsal = Rehearsal(recipe=tuning, update=Balanced(rho=2.0))
     vanilla = Vanilla(**common)(task, seed=1, runtime=cpu)
     rehearsed = T2S(**common, rehearsal=rehearsal)(task, seed=1, runtime=cpu, watermarked=vanilla.model)
     assert torch.equal(vanilla.key.queries, rehearsed.key.queries)

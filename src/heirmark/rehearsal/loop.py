@@ -1,0 +1,249 @@
+"""The rehearsal: many simulated thefts, each feeding its outcome back into the target (T2S, arXiv 2606.11698, Algorithm 1)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from itertools import count
+
+import torch
+from torch import Tensor, nn
+
+from heirmark.asking import evaluating, predict
+from heirmark.augmenting import augment
+from heirmark.batches import Batches
+from heirmark.cuda_graphs import recorded, repeats
+from heirmark.errors import ShapeMismatch
+from heirmark.layout import copied_with_entry
+from heirmark.rehearsal.derivative import choose_derivative
+from heirmark.rehearsal.passes import Memory, PassMode, draws
+from heirmark.rehearsal.settings import Rehearsal
+from heirmark.rehearsal.step import assign, rehearsal_step
+from heirmark.rehearsal.student import Student, Thief, simulate_theft, student_module, student_state
+from heirmark.runtime import Runtime, derive_seed, to_device
+from heirmark.samples import Samples, ShuffledIndex
+from heirmark.steps import Figures, Step
+from heirmark.task import Split
+from heirmark.training import descend
+
+__all__ = ["Monitor", "rehearse"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Monitor:
+    """What the history's figures are measured on. Nothing is chosen by them.
+
+    Attributes:
+        clean: labelled samples that nothing trains on.
+        triggers: held-out trigger samples; where hosts are few, some are the key's.
+    """
+
+    clean: Split
+    triggers: Samples
+
+    def row(self, epoch: int, target: nn.Module, student: nn.Module, runtime: Runtime) -> dict[str, float]:
+        """Accuracy and WSR of the target and of the simulated thief, each in [0, 1]."""
+        row: dict[str, float] = {"epoch": float(epoch)}
+        for name, model in (("target", target), ("student", student)):
+            for figure, inputs, wanted in (
+                ("accuracy", self.clean.inputs, self.clean.labels),
+                ("wsr", self.triggers.inputs, self.triggers.targets),
+            ):
+                right = predict(model, inputs, runtime=runtime).argmax(1) == wanted
+                row[f"{name}_{figure}"] = float(right.double().mean())
+        return row
+
+
+def rehearse(
+    target: nn.Module,
+    students: nn.Module | Sequence[nn.Module],
+    data: Split,
+    mark: Samples,
+    *,
+    config: Rehearsal,
+    seed: int,
+    monitor: Monitor,
+    queries: Tensor | None = None,
+    runtime: Runtime | None = None,
+) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
+    """Fine-tune a target so that thieves of it inherit the trigger.
+
+    Args:
+        target: where the target starts; unchanged.
+        students: where the simulated thieves start; unchanged. One as in the paper, or a pool that takes turns; any
+            architectures with the same classes. Label-only thieves start as the first of them does.
+        data: the owner's split.
+        mark: trigger samples that train, with the labels that they shall have.
+        config: see :class:`Rehearsal`.
+        seed: of the batches and of dropout.
+        monitor: what the history is measured on.
+        queries: ``[Q, ...]`` what the simulated thieves ask; None lets them ask the owner's images, batch by batch the same
+            ones that the utility is taken on, as in the paper.
+        runtime: device, precision, progress.
+
+    Returns:
+        The tuned target in eval mode, and one row an epoch: epoch, accuracy and WSR of target and first thief, mean losses, and
+        whether the hypergradient was ``exact`` (1: forward mode; 0: finite differences).
+
+    Raises:
+        ShapeMismatch: when there are no triggers, or not one label each.
+        BadData: when a loss is no longer finite.
+    """
+    runtime = runtime or Runtime()
+    if len(mark) == 0 or len(mark) != len(mark.targets):
+        raise ShapeMismatch(
+            f"{len(mark)} trigger samples and {len(mark.targets)} targets: there must be some, one target each"
+        )
+    device, recipe = runtime.torch_device, config.recipe
+    exact = Runtime(device=runtime.device, precision="float32") if config.precision == "float32" else runtime
+    model = copied_with_entry(target).to(device)
+    batches, labels = Batches(data.inputs, device), data.labels.to(device)
+    triggers, targets = mark.inputs.to(device), mark.targets.to(device)
+    foreign = queries is not None
+    pool = Batches(batches.inputs if queries is None else queries, device)
+    index = ShuffledIndex(len(mark), config.trigger_batch)
+    batch = min(recipe.batch_size, len(data))
+    thieves = _thieves(students, config, data.inputs[:2].to(device), seed=seed, runtime=exact)
+    steps = recipe.epochs * (len(data) // batch) // len(thieves)
+    turns = [_Turn(model, thief, config, foreign=foreign, seed=seed, steps=steps, runtime=exact) for thief in thieves]
+    all_exact = float(all(thief.derivative == "forward" for thief in thieves))
+
+    def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
+        def elsewhere() -> Tensor:
+            rows = to_device(torch.randint(len(pool), (batch,), generator=generator), device)
+            return augment(pool[rows], recipe.augment, generator)
+
+        rows = to_device(index.draw(generator), device)
+        early = [elsewhere() for _ in range(config.thief.steps - 1)]
+        clean = augment(batches[chosen], recipe.augment, generator)
+        last = [elsewhere()] if foreign else []
+        return clean, labels[chosen], triggers[rows], targets[rows], *early, *last
+
+    numbers = count()
+
+    def take_turns(*tensors: Tensor) -> Figures:
+        number = next(numbers)
+        return {**turns[number % len(turns)].take(number, tensors), "exact": all_exact}
+
+    def row(epoch: int) -> dict[str, float]:
+        return monitor.row(epoch, model, student_module(thieves[0].skeleton, thieves[0].student), runtime)
+
+    first = row(0)
+    rows = descend(
+        model,
+        len(data),
+        draw,
+        Step(gradients=take_turns, recordable=False),  # each thief's turn is recorded by itself
+        batches=batches,
+        recipe=recipe,
+        seed=seed,
+        runtime=runtime,
+        after_epoch=lambda epoch: row(epoch + 1),
+        remedy="lower learning_rate, or raise utility_weight (update=paper)",
+        description="rehearsing",
+    )
+    return model, (first, *rows)
+
+
+def _thieves(
+    students: nn.Module | Sequence[nn.Module], config: Rehearsal, sample: Tensor, *, seed: int, runtime: Runtime
+) -> list[Thief]:
+    """The simulated thieves, in the order of their turns."""
+    starts = [students] if isinstance(students, nn.Module) else list(students)
+    wanted = config.thief
+    losses = [wanted.loss] * len(starts) + [replace(wanted.loss, kind="label")] * wanted.label_only
+    thieves = []
+    for start, loss in zip(starts + [starts[0]] * wanted.label_only, losses, strict=True):
+        skeleton = copied_with_entry(start).to(runtime.torch_device)
+        thief = Thief(
+            skeleton=skeleton,
+            student=student_state(skeleton),
+            rate=wanted.rate,
+            loss=loss,
+            trigger_mode=wanted.trigger_mode,
+            derivative=wanted.derivative,
+        )
+        if wanted.derivative == "auto":
+            derivative, _ = choose_derivative(thief, sample, mode=PassMode(seed=seed, runtime=runtime))
+            thief = replace(thief, derivative=derivative)
+        thieves.append(thief)
+    return thieves
+
+
+class _Turn:
+    """What happens at a thief's turn. Its state changes in place, so that a GPU can record it."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        thief: Thief,
+        config: Rehearsal,
+        *,
+        foreign: bool,
+        seed: int,
+        steps: int,
+        runtime: Runtime,
+    ) -> None:
+        self.model, self.thief, self.config, self.foreign = model, thief, config, foreign
+        self.seed, self.runtime, self.number, self.own = seed, runtime, 0, 0
+        self.first = [tensor.clone() for tensor in _tensors(thief.student)] if config.thief.reset_every else []
+        # Where nothing draws at random, no generator need be seeded, which could not be recorded.
+        self.seedless = all(repeats(part) and not draws(part) for part in (model, thief.skeleton))
+        recordable = self.seedless and thief.derivative == "forward"  # differences look at norms
+        step = Step(gradients=self._compute, recordable=recordable, state=_tensors(thief.student))
+        self.gradients = recorded(model, step, runtime=runtime, steps=steps)
+
+    def take(self, number: int, tensors: tuple[Tensor, ...]) -> Figures:
+        """The step of this 0-based number; leaves the target's direction in its gradients, and its statistics updated."""
+        if self.first and self.own % self.config.thief.reset_every == 0:
+            _overwrite(_tensors(self.thief.student), self.first)
+        self.number, self.own = number, self.own + 1
+        return self.gradients(*tensors)
+
+    def _mode(self, *purpose: str | int) -> PassMode:
+        """A mode for one part of a step."""
+        return PassMode(seed=None if self.seedless else derive_seed(self.seed, *purpose), runtime=self.runtime)
+
+    def _compute(self, images: Tensor, labels: Tensor, shown: Tensor, wanted: Tensor, *others: Tensor) -> Figures:
+        early, asked = (others[:-1], others[-1]) if self.foreign else (others, None)
+        thief, memory = self.thief, self.config.memory
+        self.model.zero_grad(set_to_none=True)
+        for number, batch in enumerate(early):
+            thief = _undifferentiated_step(
+                self.model, thief, batch, memory, mode=self._mode("early", self.number, number)
+            )
+        step = rehearsal_step(
+            self.model,
+            thief,
+            utility=Samples(inputs=images, targets=labels),
+            mark=Samples(inputs=shown, targets=wanted),
+            asked=asked,
+            weights=self.config.update.weights,
+            mode=self._mode("step", self.number),
+            memory=memory,
+        )
+        _overwrite(_tensors(self.thief.student), _tensors(step.thief.student))
+        assign(self.model, gradients=self.config.update.direction(step), buffers=step.teacher_buffers)
+        return {
+            "watermark_loss": step.watermark_loss,
+            "utility_loss": step.utility_loss,
+            "distillation_loss": step.distillation_loss,
+        }
+
+
+def _undifferentiated_step(model: nn.Module, thief: Thief, inputs: Tensor, memory: Memory, *, mode: PassMode) -> Thief:
+    """A step of theft that nothing is learned from; the target answers in eval mode, as it answers a real thief."""
+    with torch.no_grad(), evaluating(model), nullcontext() if mode.runtime is None else mode.runtime.autocast():
+        answers = model(inputs).float()
+    return simulate_theft(thief, answers, inputs, mode=mode, micro_batch=memory.micro_batch).thief
+
+
+def _tensors(student: Student) -> list[Tensor]:
+    """What theft changes of a state."""
+    return [*student.parameters.values(), *student.buffers.values()]
+
+
+def _overwrite(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for tensor, value in zip(tensors, values, strict=True):
+        tensor.copy_(value)
