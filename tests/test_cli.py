@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -632,6 +633,23 @@ def test_steal_runs_no_code_that_only_the_folder_names(stage: Path, here: Path, 
     (copy / "task.json").write_text(json.dumps({**facts, "data": "evil:main"}))
     refused(run("steal", copy, *RECIPE, "--out", "x"), 2, "evil:main")
     assert not (here / "pwned").exists()
+    (copy / "task.json").write_text(json.dumps({**facts, "data": "./theirs"}))
+    refused(run("steal", copy, *RECIPE, "--out", "x"), 2, "come from code or a folder", "say --data ./theirs")
+
+
+def test_data_are_taken_from_a_folder_of_arrays(stage: Path, here: Path) -> None:
+    import own_code
+
+    task = own_code.make_other_task()
+    for part, split in (("train", task.adversary), ("test", task.test)):
+        (here / "arrays" / part).mkdir(parents=True)
+        np.save(here / "arrays" / part / "inputs.npy", split.inputs.numpy())
+        np.save(here / "arrays" / part / "labels.npy", split.labels.numpy())
+    (here / "arrays" / "classes.txt").write_text("\n".join(task.classes))
+    ran = run("steal", stage / "marked", *CPU, *RECIPE, "--data", "./arrays", "--out", "copy")
+    assert ran.code == 0, ran
+    assert json.loads((here / "copy" / "task.json").read_text())["data"] == "./arrays"
+    refused(run("steal", stage / "marked", *CPU, *RECIPE, "--data", "./nothing", "--out", "x"), 1, "train/inputs.npy")
 
 
 def test_steal_notices_that_the_data_have_changed(copy: Path, here: Path) -> None:
