@@ -33,17 +33,72 @@ class Published:
     block: str = ""
 
 
+def _first(name: str) -> cached_property[str]:
+    """A field that all rows of a summary share."""
+    return cached_property(lambda summary: getattr(summary.rows[0], name))
+
+
+def _spread(arm: str, name: str) -> cached_property[Spread]:
+    """A figure of an arm over seeds."""
+    return cached_property(lambda summary: spread_of(float(getattr(row, name)) for row in getattr(summary, arm)))
+
+
+def _mean(arm: str, name: str) -> cached_property[float]:
+    """The mean of a figure of an arm."""
+    return cached_property(lambda summary: spread_of(float(getattr(row, name)) for row in getattr(summary, arm)).mean)
+
+
+def _called(arm: str, outcome: str) -> cached_property[int]:
+    """How many verdicts on an arm have an outcome."""
+    return cached_property(lambda summary: sum(row.outcome == outcome for row in getattr(summary, arm)))
+
+
+def _failed(arm: str) -> cached_property[int]:
+    """How many runs on an arm failed."""
+    return cached_property(lambda summary: sum(bool(row.error) for row in getattr(summary, arm)))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Summary:
-    """A cell over all seeds, the controls beside it. All figures come from its rows.
+    """A cell over all seeds, the controls beside it. All figures come from its rows; NaN stands where none has one.
 
     Attributes:
         rows: one a seed and arm, those of the marked model at least or of a control.
         papers: what is printed elsewhere.
+        block: name of the block; marking, trial, group and probe likewise are those of all rows.
+        accuracy: of the marked model.
+        wsr: of the marked model; the lowest is its worst.
+        wfpr: of the marked model, for samples mixed otherwise than the watermark; the highest is its worst.
+        control_rate: share of matched queries without the trigger that get the expected answer, the mean on the marked model.
+        control_accuracy: of the controls.
+        control_wsr: of the controls; the highest is their worst.
+        control_wfpr: of the controls, the mean.
+        called_marked: how many seeds were called marked.
+        invalid: how many seeds' verdicts are INVALID.
+        failed: how many seeds failed on the marked model.
+        false_alarms: how many controls were called marked.
+        control_invalid: how many verdicts on controls are INVALID.
+        control_failed: how many runs on controls failed.
+        seconds: that the trial or probe took on the marked model, the mean.
+        found: share of seeds in which a search named the target.
+        control_found: the same on the controls; any class that is named there is the key's by chance.
+        false_suspects: of a search, the mean.
+        detected: share of triggers that a screen flags, the mean.
+        flagged: share of test inputs that a screen flags, the mean.
     """
 
     rows: tuple[Row, ...]
     papers: tuple[Published, ...] = ()
+
+    block, marking, trial, group, probe = map(_first, ("block", "marking", "trial", "group", "probe"))
+    accuracy, wsr, wfpr = (_spread("marked", name) for name in ("accuracy", "wsr", "wfpr"))
+    control_accuracy, control_wsr = _spread("control", "accuracy"), _spread("control", "wsr")
+    control_rate, control_wfpr = _mean("marked", "control_rate"), _mean("control", "wfpr")
+    called_marked, invalid, failed = _called("marked", "MARKED"), _called("marked", "INVALID"), _failed("marked")
+    false_alarms, control_invalid = _called("control", "MARKED"), _called("control", "INVALID")
+    control_failed = _failed("control")
+    seconds, found, control_found = _mean("marked", "seconds"), _mean("marked", "found"), _mean("control", "found")
+    false_suspects, detected, flagged = (_mean("marked", name) for name in ("false_suspects", "detected", "flagged"))
 
     @cached_property
     def marked(self) -> tuple[Row, ...]:
@@ -55,34 +110,23 @@ class Summary:
         """Rows of the controls."""
         return tuple(row for row in self.rows if not row.marked)
 
+    @cached_property
+    def seeds(self) -> tuple[int, ...]:
+        """That were run on the marked model."""
+        return tuple(row.seed for row in self.marked)
+
+    def controls_of(self, seed: int) -> tuple[Row, ...]:
+        """The rows of the controls of a seed."""
+        return tuple(row for row in self.control if row.seed == seed)
+
     @property
     def first(self) -> Row:
-        """A row of it: all have the same block, marking, trial, group and probe."""
+        """One of its rows."""
         return self.rows[0]
 
     @property
-    def marking(self) -> str:
-        """Whose key judged."""
-        return self.first.marking
-
-    @property
-    def block(self) -> str:
-        """Name of the block."""
-        return self.first.block
-
-    @property
-    def trial(self) -> str:
-        """What was done first; empty for the model itself."""
-        return self.first.trial
-
-    @property
-    def probe(self) -> str:
-        """Name of the search or screen; empty for a verdict."""
-        return self.first.probe
-
-    @property
     def question(self) -> str:
-        """The trial or the probe."""
+        """The trial or the probe; empty for the model itself."""
         return self.probe or self.trial
 
     @property
@@ -100,114 +144,10 @@ class Summary:
         """Row and column of a square of a heat map; a probe is none."""
         return None if self.probe else self.first.square
 
-    @cached_property
-    def seeds(self) -> tuple[int, ...]:
-        """That were run on the marked model."""
-        return tuple(row.seed for row in self.marked)
-
-    def controls_of(self, seed: int) -> tuple[Row, ...]:
-        """The rows of the controls of a seed."""
-        return tuple(row for row in self.control if row.seed == seed)
-
-    @cached_property
-    def accuracy(self) -> Spread:
-        """Of the marked model."""
-        return _spread(self.marked, "accuracy")
-
-    @cached_property
-    def wsr(self) -> Spread:
-        """Of the marked model; the lowest is its worst."""
-        return _spread(self.marked, "wsr")
-
-    @cached_property
-    def wfpr(self) -> Spread:
-        """Of the marked model, for samples mixed otherwise than the watermark; the highest is its worst."""
-        return _spread(self.marked, "wfpr")
-
-    @cached_property
-    def control_rate(self) -> float:
-        """Share of matched queries without the trigger that get the expected answer, the mean on the marked model."""
-        return _spread(self.marked, "control_rate").mean
-
-    @cached_property
-    def control_accuracy(self) -> Spread:
-        """Of the controls."""
-        return _spread(self.control, "accuracy")
-
-    @cached_property
-    def control_wsr(self) -> Spread:
-        """Of the controls; the highest is their worst."""
-        return _spread(self.control, "wsr")
-
-    @cached_property
-    def control_wfpr(self) -> float:
-        """Of the controls, the mean."""
-        return _spread(self.control, "wfpr").mean
-
-    @property
-    def called_marked(self) -> int:
-        """How many seeds were called marked."""
-        return _count(self.marked, "MARKED")
-
-    @property
-    def invalid(self) -> int:
-        """How many seeds' verdicts are INVALID."""
-        return _count(self.marked, "INVALID")
-
-    @property
-    def failed(self) -> int:
-        """How many seeds failed on the marked model."""
-        return sum(bool(row.error) for row in self.marked)
-
-    @property
-    def false_alarms(self) -> int:
-        """How many controls were called marked."""
-        return _count(self.control, "MARKED")
-
-    @property
-    def control_invalid(self) -> int:
-        """How many verdicts on controls are INVALID."""
-        return _count(self.control, "INVALID")
-
-    @property
-    def control_failed(self) -> int:
-        """How many runs on controls failed."""
-        return sum(bool(row.error) for row in self.control)
-
     @property
     def asked(self) -> float:
         """Queries of the thief, the mean."""
-        return _spread([row for row in self.marked if not row.error], "asked").mean
-
-    @property
-    def seconds(self) -> float:
-        """That the trial or probe took on the marked model, the mean."""
-        return _spread(self.marked, "seconds").mean
-
-    @property
-    def found(self) -> float:
-        """Share of seeds in which a search named the target."""
-        return _spread(self.marked, "found").mean
-
-    @property
-    def control_found(self) -> float:
-        """The same on the controls; any class that is named there is the key's by chance."""
-        return _spread(self.control, "found").mean
-
-    @property
-    def false_suspects(self) -> float:
-        """Of a search, the mean."""
-        return _spread(self.marked, "false_suspects").mean
-
-    @property
-    def detected(self) -> float:
-        """Share of triggers that a screen flags, the mean."""
-        return _spread(self.marked, "detected").mean
-
-    @property
-    def flagged(self) -> float:
-        """Share of test inputs that a screen flags, the mean."""
-        return _spread(self.marked, "flagged").mean
+        return spread_of(float(row.asked) for row in self.marked if not row.error).mean
 
     @property
     def standing(self) -> Literal["all", "some", "none", "failed", "invalid"]:
@@ -257,11 +197,3 @@ def summarise(rows: Iterable[Row], papers: Sequence[Published] = ()) -> list[Sum
         )
         for (block, marking, trial, probe), members in groups.items()
     ]
-
-
-def _spread(rows: Iterable[Row], name: str) -> Spread:
-    return spread_of(float(getattr(row, name)) for row in rows)
-
-
-def _count(rows: Iterable[Row], outcome: str) -> int:
-    return sum(row.outcome == outcome for row in rows)
