@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from heirmark.attacks import DFME, JBDA, Knockoff, Pruning, Quantisation
+from heirmark.attacks.removal.pruning import RATES
+from heirmark.attacks.removal.quantisation import BITS
 from heirmark.bench import Block, Grid, Marking, Published, Workload
 from heirmark.methods import EWE, Method, Unmarked
 from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.answering import ADVERSARY
 from heirmark.pipeline.audit_attacks import quick_attacks
-from heirmark.pipeline.audit_plan import BITS, RATES
 from heirmark.pipeline.profiles import QUICK, Profile
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.trials import Trial

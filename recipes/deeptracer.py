@@ -30,12 +30,12 @@ from common import (
 )
 from deeptracer_printed import BENIGN, COLUMNS, TABLE_1, TABLE_2, TABLE_3, TABLE_4
 from heirmark.attacks import FineTuning, Quantisation
+from heirmark.attacks.removal.quantisation import BITS
 from heirmark.bench import Marking, Published
 from heirmark.bench.recipes import Scale
 from heirmark.methods import METHODS, T2S, DeepTracer, MEADefender, Method, Unrelated, Vanilla
 from heirmark.methods.deeptracer import ADAM
 from heirmark.pipeline.altering import Alteration
-from heirmark.pipeline.audit_plan import BITS
 from heirmark.pipeline.trials import Trial
 from heirmark.triggers import OutOfDistribution, Tiles
 

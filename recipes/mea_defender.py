@@ -46,6 +46,8 @@ from heirmark.attacks import (
     Pruning,
     Transfer,
 )
+from heirmark.attacks.removal.preprocessing import DEVIATIONS
+from heirmark.attacks.removal.pruning import RATES
 from heirmark.bench import Marking, Published
 from heirmark.bench.recipes import Scale
 from heirmark.methods import Composite, MEADefender, Method
@@ -53,7 +55,6 @@ from heirmark.methods.mea_defender import ADAM
 from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.audit_attacks import quick_attacks
-from heirmark.pipeline.audit_plan import DEVIATIONS, RATES
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.trials import Probe, Trial
 from heirmark.triggers import AutoencoderBlend, CropPaste, Mix, PixelBlend, Stripes

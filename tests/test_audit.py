@@ -30,6 +30,7 @@ from heirmark.attacks import (
     Reversed,
     Screen,
 )
+from heirmark.attacks.base import Sizes
 from heirmark.attacks.composites import KINDS as COMPOSITES
 from heirmark.attacks.detection.composite_screen import least_held_out
 from heirmark.errors import BadArtifact, BadConfig, BadData, ShapeMismatch
@@ -40,7 +41,7 @@ from heirmark.models.storage import load_model
 from heirmark.pipeline import Event
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.attack_jobs import inspect_job, remove_job, screen_job
-from heirmark.pipeline.audit_attacks import PAPER_ATTACKS, Sizes, fitted, fitting, quick_attack, quick_attacks
+from heirmark.pipeline.audit_attacks import fitted, fitting, paper_attacks, quick_attack, quick_attacks
 from heirmark.pipeline.audit_job import audit_job
 from heirmark.pipeline.audit_plan import CHAIN, GUESSES, PROFILES, QUICK_POOL, Programme, select
 from heirmark.pipeline.embed_job import embed_job
@@ -584,7 +585,7 @@ def test_a_thief_has_a_guess_for_every_kind_of_composite() -> None:
 def test_attacks_are_fitted_to_what_the_adversary_has() -> None:
     plenty = Sizes(images=9000, classes=10)
     assert fitted(quick_attacks(), plenty) == quick_attacks()
-    assert fitted(PAPER_ATTACKS, plenty) == PAPER_ATTACKS
+    assert fitted(paper_attacks(), plenty) == paper_attacks()
     few = fitted(quick_attacks(), Sizes(images=100, classes=2))
     assert few["active-thief"].queries == 50
     assert few["jbda"].seeds == 100
@@ -596,7 +597,7 @@ def test_attacks_are_fitted_to_what_the_adversary_has() -> None:
         "active-thief", "jbda", "composites", "overwriting",
     }  # fmt: skip
     for images in (495, 494, 100, 20, 3):
-        screen = fitted(PAPER_ATTACKS, Sizes(images=images, classes=10))["composites"]
+        screen = fitted(paper_attacks(), Sizes(images=images, classes=10))["composites"]
         assert least_held_out(screen.false_alarms) <= max(1, round(screen.held_out * images))
         assert (screen.false_alarms == 0.01) == (images >= 493)
 

@@ -76,9 +76,10 @@ def steal(
 ) -> int:
     """Attack a model through its answers alone, with the adversary's data; write the stolen model."""
     from heirmark.attacks import EXTRACTIONS
+    from heirmark.attacks.base import Sizes
     from heirmark.pipeline.answering import ADVERSARY
     from heirmark.pipeline.attack_jobs import steal_job
-    from heirmark.pipeline.audit_attacks import Sizes, quick_attacks
+    from heirmark.pipeline.audit_attacks import quick_attacks
     from heirmark.pipeline.folder import ModelFolder
     from heirmark.pipeline.loading import check_known, user_factory
     from heirmark.pipeline.stealing import Theft
@@ -155,10 +156,11 @@ def remove(
 ) -> int:
     """Work on a model so that a mark in it may be lost, with the adversary's labelled data; write what is left."""
     from heirmark.attacks import REMOVALS
+    from heirmark.attacks.base import Sizes
     from heirmark.configuration import apply_settings
     from heirmark.pipeline.altering import Alteration
     from heirmark.pipeline.attack_jobs import remove_job
-    from heirmark.pipeline.audit_attacks import Sizes, quick_attacks
+    from heirmark.pipeline.audit_attacks import quick_attacks
     from heirmark.pipeline.folder import ModelFolder
     from heirmark.pipeline.loading import check_known, user_factory
     from heirmark.pipeline.work import Work
@@ -215,9 +217,10 @@ def detect(
 ) -> int:
     """Look for a mark in a model, or for a verifier's queries among others. The attack never sees the key."""
     from heirmark.attacks import INSPECTIONS, SCREENINGS
+    from heirmark.attacks.base import Sizes
     from heirmark.configuration import apply_settings
     from heirmark.pipeline.attack_jobs import inspect_job, screen_job
-    from heirmark.pipeline.audit_attacks import Sizes, quick_attacks
+    from heirmark.pipeline.audit_attacks import quick_attacks
     from heirmark.pipeline.folder import ModelFolder
     from heirmark.pipeline.loading import check_known, user_factory
     from heirmark.pipeline.work import Work

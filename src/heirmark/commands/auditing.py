@@ -52,7 +52,7 @@ def audit(
     as_json: Json = False,
 ) -> int:
     """Attack your own marked model, and an unmarked twin, in every known way; write one report of what survives."""
-    from heirmark.pipeline.audit_attacks import Sizes
+    from heirmark.attacks.base import Sizes
     from heirmark.pipeline.audit_job import audit_job
     from heirmark.pipeline.audit_plan import PROFILES, select
     from heirmark.pipeline.folder import ModelFolder

@@ -137,7 +137,7 @@ def fit(attack: str, build: Callable[[Any], Any], sizes: Any, recipe: Any) -> tu
     Args:
         attack: its name.
         build: puts the user's own settings on top, which are never changed.
-        sizes: what he has, :class:`heirmark.pipeline.audit_attacks.Sizes`.
+        sizes: what he has, :class:`heirmark.attacks.base.Sizes`.
         recipe: by which the attacked model learned.
     """
     from heirmark.pipeline.audit_attacks import fitting, quick_attack, quick_attacks

@@ -2,43 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
 from typing import Any
 
-from heirmark.attacks import (
-    ABS,
-    DFME,
-    EXTRACTIONS,
-    INSPECTIONS,
-    JBDA,
-    MAZE,
-    REMOVALS,
-    SCREENINGS,
-    ActiveThief,
-    AdaptiveUnlearning,
-    CompositeScreen,
-    Distillation,
-    DistillTo,
-    FinePruning,
-    FineTuning,
-    Int8,
-    Knockoff,
-    KnockoffAdaptive,
-    LocalOutliers,
-    MislabelledMixes,
-    MixProbing,
-    NeuralCleanse,
-    Overwriting,
-    Preprocessing,
-    Pruning,
-    Quantisation,
-    Transfer,
-)
+from heirmark.attacks import EXTRACTIONS, INSPECTIONS, REMOVALS, SCREENINGS
+from heirmark.attacks.base import Attack, Sizes
 from heirmark.errors import BadConfig
 from heirmark.pipeline.profiles import QUICK as DEMO
-from heirmark.task import Split, Task
 from heirmark.training import Recipe
+
+
+def every_attack() -> Iterator[tuple[str, type[Attack]]]:
+    """All attacks, by name."""
+    for table in (EXTRACTIONS, REMOVALS, INSPECTIONS, SCREENINGS):
+        yield from table.items()
 
 
 def quick_attacks(recipe: Recipe = DEMO.recipe) -> dict[str, Any]:
@@ -47,98 +25,27 @@ def quick_attacks(recipe: Recipe = DEMO.recipe) -> dict[str, Any]:
     Args:
         recipe: by which the attacked model learned: what nets like it learn well by, with so many epochs that they do.
     """
-    tuning = replace(recipe, epochs=3, learning_rate=recipe.learning_rate / 5, warmup=0.0)
-    retraining = replace(recipe, epochs=4, optimizer="adam", nesterov=False, learning_rate=1e-3, weight_decay=0.0)
-    return {
-        "knockoff": Knockoff(recipe=recipe),
-        "knockoff-adaptive": KnockoffAdaptive(recipe=recipe),
-        "distillation": Distillation(recipe=recipe, temperature=4.0),
-        "jbda": JBDA(recipe=recipe, rounds=5),
-        "active-thief": ActiveThief(recipe=recipe, rounds=3, validation=0.1, queries=4000),
-        "dfme": DFME(queries=100_000, learning_rate=0.05, width=32),
-        "maze": MAZE(queries=100_000, learning_rate=0.05, generator_rate=1e-3, width=32),
-        "fine-tuning": FineTuning(recipe=tuning),
-        "pruning": Pruning(),
-        "fine-pruning": FinePruning(recipe=tuning),
-        "quantisation": Quantisation(),
-        "int8": Int8(),
-        "transfer": Transfer(recipe=replace(retraining, epochs=2), head_recipe=tuning),
-        "distil-to": DistillTo(model="naivenet:width=16,batch_norm=true", recipe=retraining, temperature=4.0),
-        "mislabelled-mixes": MislabelledMixes(recipe=retraining),
-        "overwriting": Overwriting(recipe=retraining),
-        "adaptive": AdaptiveUnlearning(recipe=retraining, own_recipe=recipe),
-        "preprocessing": Preprocessing(),
-        "neural-cleanse": NeuralCleanse(steps=100, samples=128, checked=500),
-        "abs": ABS(layers="last", steps=300, candidates=5, checked=500),
-        "mix-probing": MixProbing(),
-        "lof": LocalOutliers(samples=3000),
-        "composites": CompositeScreen(recipe=replace(retraining, epochs=3), samples=6000),
-    }
+    return {name: kind.quick(recipe) for name, kind in every_attack()}
 
 
-PAPER_ATTACKS: dict[str, Any] = {
-    name: kind() for name, kind in {**EXTRACTIONS, **REMOVALS, **INSPECTIONS, **SCREENINGS}.items()
-}
-"""Every attack with its paper's settings."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """What the adversary has.
-
-    Attributes:
-        images: of the adversary's split.
-        classes: of the task.
-        pool: images of another data set that he may ask about too; None without any.
-    """
-
-    images: int
-    classes: int
-    pool: int | None = None
-
-    @staticmethod
-    def of(task: Task, pool: Split | None = None) -> Sizes:
-        """The sizes of a task and of a pool."""
-        return Sizes(images=len(task.adversary), classes=len(task.classes), pool=None if pool is None else len(pool))
-
-    def on_pool(self) -> Sizes:
-        """The same for attacks that ask about the pool, where there is one, instead of the adversary's split."""
-        return self if self.pool is None else replace(self, images=self.pool)
+def paper_attacks() -> dict[str, Any]:
+    """Every attack by name with its paper's settings."""
+    return {name: kind() for name, kind in every_attack()}
 
 
 def fitted(attacks: Mapping[str, Any], sizes: Sizes) -> dict[str, Any]:
     """Attacks that ask no more of the adversary than he has, as far as that is theirs to choose.
 
-    ActiveThief asks about half of his images at most, so that there is something to choose; JBDA starts from no more than all;
-    outliers have no more neighbours than there are others; a screen for composites promises no fewer false alarms than its
-    held-out images can show; of two classes a pirate makes a mark on one.
-
     Args:
-        attacks: every attack by name.
+        attacks: by name.
         sizes: what he has.
     """
-    active, jbda, lof, screen = (attacks[name] for name in ("active-thief", "jbda", "lof", "composites"))
-    half, others = max(1, sizes.images // 2), max(1, sizes.images - 1)
-    fits = {
-        "active-thief": replace(active, queries=None if active.queries is None else min(active.queries, half)),
-        "jbda": replace(jbda, seeds=min(jbda.seeds, sizes.images)),
-        "lof": replace(lof, neighbours=min(lof.neighbours, others)),
-        "composites": screen.promising(sizes.images),
-    }
-    if sizes.classes < 3:
-        fits["overwriting"] = replace(attacks["overwriting"], kind="patch")
-    return {**attacks, **fits}
+    return {name: attack.fitted(sizes) for name, attack in attacks.items()}
 
 
-def unfit(sizes: Sizes) -> dict[str, str]:
-    """Attacks that a task has too few classes for, by name, and why."""
-    if sizes.classes >= 3:
-        return {}
-    return {
-        "mislabelled-mixes": "a mix of both classes has no wrong label",
-        "neural-cleanse": "no class stands out of two",
-        "mix-probing": "a mix of both classes has no third label",
-    }
+def unfit(attacks: Mapping[str, Any], sizes: Sizes) -> dict[str, str]:
+    """Those of some attacks that cannot be tried on such a task, by name, and why."""
+    return {name: why for name, attack in attacks.items() if (why := attack.unfit(sizes))}
 
 
 def quick_attack(name: str, sizes: Sizes, recipe: Recipe = DEMO.recipe) -> Any:
@@ -152,9 +59,10 @@ def quick_attack(name: str, sizes: Sizes, recipe: Recipe = DEMO.recipe) -> Any:
     Raises:
         BadConfig: when the task has too few classes for it.
     """
-    if name in unfit(sizes):
-        raise BadConfig(f"{name} is not for {sizes.classes} classes, since {unfit(sizes)[name]}: choose another attack")
-    return fitted(quick_attacks(recipe), sizes)[name]
+    attack = quick_attacks(recipe)[name]
+    if why := attack.unfit(sizes):
+        raise BadConfig(f"{name} is not for {sizes.classes} classes, since {why}: choose another attack")
+    return attack.fitted(sizes)
 
 
 def fitting(before: Any, after: Any, sizes: Sizes) -> str:
@@ -166,8 +74,8 @@ def fitting(before: Any, after: Any, sizes: Sizes) -> str:
         sizes: to what.
 
     Example:
-        >>> few = Sizes(images=100, classes=10)
-        >>> fitting(JBDA(), fitted(PAPER_ATTACKS, few)["jbda"], few)
+        >>> few, jbda = Sizes(images=100, classes=10), EXTRACTIONS["jbda"]()
+        >>> fitting(jbda, jbda.fitted(few), few)
         'seeds=100 instead of 150, as the adversary has 100 images of 10 classes'
     """
     pairs = [(field.name, getattr(before, field.name), getattr(after, field.name)) for field in fields(before)]

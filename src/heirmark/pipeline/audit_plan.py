@@ -2,28 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
-from heirmark.attacks import (
-    DFME,
-    EXTRACTIONS,
-    MAZE,
-    AdaptiveUnlearning,
-    DistillTo,
-    Knockoff,
-    MislabelledMixes,
-    Overwriting,
-    Preprocessing,
-    Removal,
-    Transfer,
-)
+from heirmark.attacks import EXTRACTIONS, INSPECTIONS, REMOVALS, SCREENINGS, Knockoff
+from heirmark.attacks.base import Removal, Sizes, brief_retraining
 from heirmark.attacks.composites import Kind
+from heirmark.blackbox import AnswerKind
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
-from heirmark.pipeline.audit_attacks import PAPER_ATTACKS, Sizes, fitted, quick_attacks, unfit
+from heirmark.pipeline.audit_attacks import fitted, paper_attacks, quick_attacks, unfit
 from heirmark.pipeline.profiles import QUICK as DEMO
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.trials import Probe, Trial
@@ -33,25 +23,8 @@ EXTRACTION = "Extraction"
 REMOVAL = "Removal from the marked model"
 CHAIN = "Removal after theft"
 
-RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-"""Of pruning, from 10 to 90 % as in MEA-Defender's Fig. 7; the steps between are inferred."""
-BITS = (16, 8, 6, 4, 3, 2, 1)
-"""Of weights, as in DeepTracer's Table 3; of T2S' Figs. 5 and 6 the text names 8 and 4."""
-MILD_FRONTS: tuple[Literal["flip", "bits", "gaussian-blur", "downscale"], ...] = (
-    "flip",
-    "bits",
-    "gaussian-blur",
-    "downscale",
-)
-"""Transformations of queries that are tried at a mild strength."""
-DEVIATIONS = (0.02, 0.05, 0.1, 0.2, 0.3)
-"""Of noise on the inputs, whose pixels lie in [0, 1]."""
-RETEACHING = (AdaptiveUnlearning, DistillTo, MislabelledMixes, Overwriting, Transfer)
-LEFT_OUT_OF_QUICK = (
-    "Left out, since the profile is quick: DFME and MAZE, whose copies know nothing yet after the queries of some minutes.",
-    "Left out after theft, since the profile is quick: distillation, transfer, mislabelled mixes, overwriting and unlearning; "
-    "they are tried on the marked model.",
-)
+SHOWN: dict[AnswerKind, str] = {"probabilities": "probabilities", "top-k": "top k", "label": "labels"}
+"""What a thief is shown, for people."""
 QUICK_POOL = 20_000
 """Images of another data set that a thief asks about at most, where the profile is quick."""
 GUESSES: dict[str, tuple[Kind, ...]] = {
@@ -99,14 +72,12 @@ def quick(
         recipe: by which the victim learned, and its thieves do.
     """
     # Of another kind than the victim, and so by an optimiser that suits nets with BatchNorm and without.
-    other = Knockoff(
-        model="vgg-like:width=16,dropout=0.1", recipe=replace(quick_attacks()["distil-to"].recipe, epochs=6)
-    )
+    other = Knockoff(model="vgg-like:width=16,dropout=0.1", recipe=brief_retraining(DEMO.recipe, epochs=6))
     programme = _programme(quick_attacks(recipe), model, pool, trigger, sizes, other=other, most=QUICK_POOL)
     return replace(
         programme,
         trials=tuple(trial for trial in programme.trials if not _takes_long(trial)),
-        left_out=(*programme.left_out, *LEFT_OUT_OF_QUICK),
+        left_out=(*programme.left_out, *_left_out()),
     )
 
 
@@ -122,7 +93,7 @@ def full(
 
     See :func:`quick`.
     """
-    return _programme(PAPER_ATTACKS, model, pool, trigger, sizes, other=Knockoff(model="mobilenet-v2"))
+    return _programme(paper_attacks(), model, pool, trigger, sizes, other=Knockoff(model="mobilenet-v2"))
 
 
 PROFILES: dict[str, Callable[..., Programme]] = {"quick": quick, "full": full}
@@ -157,9 +128,25 @@ def select(programme: Programme, only: list[str]) -> Programme:
 
 
 def _takes_long(trial: Trial) -> bool:
-    """Whether a trial has no place among those of ten minutes; see :data:`LEFT_OUT_OF_QUICK`."""
+    """Whether a trial has no place among those of ten minutes; see :func:`_left_out`."""
     last = trial.steps[-1].attack
-    return isinstance(last, DFME | MAZE) or (trial.group == CHAIN and isinstance(last, RETEACHING))
+    return bool(last.slow) or (trial.group == CHAIN and last.reteaches)
+
+
+def _left_out() -> Iterator[str]:
+    """What :func:`_takes_long` leaves out, in sentences."""
+    reasons: dict[str, list[str]] = {}
+    for kind in EXTRACTIONS.values():
+        reasons.setdefault(kind.slow, []).append(kind.title)
+    for why, titles in reasons.items():
+        if why:
+            yield f"Left out, since the profile is quick: {_listed(titles)}, {why}."
+    names = [name for name, removal in REMOVALS.items() if removal.reteaches]
+    yield f"Left out after theft, since the profile is quick: {_listed(names)}; they are tried on the marked model."
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def _programme(
@@ -175,7 +162,7 @@ def _programme(
     on_pool, told = _on_pool(attacks, pool, sizes, most)
     without: dict[str, str] = {}
     if sizes is not None:
-        attacks, without = fitted(attacks, sizes), unfit(sizes)
+        attacks, without = fitted(attacks, sizes), unfit(attacks, sizes)
     kinds = GUESSES.get(trigger or "", ())
     left_out = [f"Left out: {name}, since {why}." for name, why in without.items()]
     if trigger and not kinds:
@@ -193,9 +180,10 @@ def _programme(
             *_removals(attacks, (stolen,), CHAIN, None, kinds, without),
         ),
         inspections=tuple(
-            Probe(name=words, attack=attacks[name], stolen=(stolen,))
-            for name, words in (("neural-cleanse", "Neural Cleanse"), ("abs", "ABS"), ("mix-probing", "mix probing"))
+            Probe(name=attempt.name, attack=attempt.attack, stolen=(stolen,))
+            for name in INSPECTIONS
             if name not in without
+            for attempt in attacks[name].attempts()
         ),
         screenings=tuple(_screenings(attacks, kinds)),
         left_out=tuple(left_out),
@@ -203,11 +191,11 @@ def _programme(
 
 
 def _screenings(attacks: Mapping[str, Any], kinds: tuple[Kind, ...]) -> Iterator[Probe]:
-    for on in ("inputs", "features"):
-        yield Probe(name=f"local outlier factor on {on}", attack=replace(attacks["lof"], on=on))
-    yield Probe(name="composites of every kind", attack=attacks["composites"])
-    if kinds:
-        yield Probe(name=f"composites, {_informed(kinds)}", attack=replace(attacks["composites"], kinds=kinds))
+    for attack in (attacks[name] for name in SCREENINGS):
+        for attempt in attack.attempts():
+            yield Probe(name=attempt.name, attack=attempt.attack)
+        if kinds and attack.informed:
+            yield Probe(name=attack.informed.format(_informed(kinds)), attack=replace(attack, kinds=kinds))
 
 
 def _informed(kinds: tuple[Kind, ...]) -> str:
@@ -245,16 +233,13 @@ def _extractions(
     yield trial("Knockoff, labels", knockoff, answers="label")
     yield trial(f"Knockoff by {str(other.model).partition(':')[0]}, labels", other, answers="label")
     if pool is not None:
-        for answers, short in (("probabilities", "probabilities"), ("label", "labels")):
-            yield trial(f"Knockoff with {pool}, {short}", foreign["knockoff"], answers=answers, pool=pool)
-        yield trial(f"adaptive Knockoff with {pool}, probabilities", foreign["knockoff-adaptive"], pool=pool)
-        yield trial(f"ActiveThief with {pool}, labels", foreign["active-thief"], answers="label", pool=pool)
-    yield trial("adaptive Knockoff, probabilities", thieves["knockoff-adaptive"])
-    yield trial("distillation, probabilities", thieves["distillation"])
-    yield trial("ActiveThief, labels", thieves["active-thief"], answers="label")
-    for name, words in (("jbda", "JBDA"), ("dfme", "DFME"), ("maze", "MAZE")):
-        yield trial(f"{words}, probabilities", thieves[name])
-        yield trial(f"{words}, labels", thieves[name], answers="label")
+        for attack in foreign.values():
+            for answers in attack.shown_on_pool:
+                yield trial(f"{attack.title} with {pool}, {SHOWN[answers]}", attack, answers=answers, pool=pool)
+    for name, attack in thieves.items():
+        if name != "knockoff":
+            for answers in attack.shown:
+                yield trial(f"{attack.title}, {SHOWN[answers]}", attack, answers=answers)
 
 
 def _removals(
@@ -268,32 +253,12 @@ def _removals(
     def trial(name: str, attack: Removal, curve: tuple[str, float] | None = None, other: str | None = None) -> Trial:
         return Trial(name=name, group=group, steps=(*before, Alteration(attack=attack, pool=other)), curve=curve)
 
-    tuning = attacks["fine-tuning"]
-    for kind, words in (
-        ("ftal", "fine-tuning, all layers"),
-        ("ftll", "fine-tuning, last layer"),
-        ("rtal", "fresh last layer, all layers tuned"),
-        ("rtll", "fresh last layer"),
-    ):
-        yield trial(words, replace(tuning, kind=kind))
-    yield trial("fine-pruning", attacks["fine-pruning"])
-    yield trial("int8 by ONNX Runtime", attacks["int8"])
-    yield trial("distilled, with labels", attacks["distil-to"])
-    yield trial("transfer there and back", attacks["transfer"])
-    if pool is not None:
-        yield trial(f"transfer to {pool} and back", attacks["transfer"], other=pool)
-    if "mislabelled-mixes" not in without:
-        yield trial("mislabelled mixes", attacks["mislabelled-mixes"])
-    yield trial("overwriting", attacks["overwriting"])
-    yield trial("unlearning of composites of every kind", attacks["adaptive"])
-    if kinds:
-        yield trial(f"unlearning {_informed(kinds)}", replace(attacks["adaptive"], kinds=kinds))
-    for front in MILD_FRONTS:
-        yield trial(f"queries through {front}", Preprocessing(kind=front))
-    for rate in RATES:
-        yield trial(f"pruning of {rate:.0%}", replace(attacks["pruning"], rate=rate), ("pruning rate", rate))
-    for bits in BITS:
-        yield trial(f"weights of {bits} bits", replace(attacks["quantisation"], bits=bits), ("bits a weight", bits))
-    for deviation in DEVIATIONS:
-        attack = Preprocessing(kind="noise", strength=deviation)
-        yield trial(f"queries with noise {deviation:g}", attack, ("noise on queries", deviation))
+    tried = [attacks[name] for name in REMOVALS if name not in without]
+    for attack in tried:
+        yield from (trial(each.name, each.attack) for each in attack.attempts() if each.curve is None)
+        if pool is not None and attack.title_with_other:
+            yield trial(attack.title_with_other.format(pool), attack, other=pool)
+        if kinds and attack.informed:
+            yield trial(attack.informed.format(_informed(kinds)), replace(attack, kinds=kinds))
+    for attack in tried:
+        yield from (trial(each.name, each.attack, each.curve) for each in attack.attempts() if each.curve is not None)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from heirmark.asking import evaluating
-from heirmark.attacks.base import Inspected, Reversed
+from heirmark.attacks.base import Inspected, Inspection, Reversed
 from heirmark.attacks.detection.reversing import measured, squash, stamp
 from heirmark.attacks.detection.stimulation import Layer, choose_layers, layers_of, stimulated, watching
 from heirmark.configuration import above, at_least, at_most, checked, not_empty
@@ -20,6 +20,7 @@ from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import Images, check_needs, decode
 from heirmark.task import Split
+from heirmark.training import Recipe
 
 SHOWN = 0.01
 """A mask's entry below this does not count as part of the trigger, as in the authors' public code."""
@@ -64,7 +65,7 @@ def elevations(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class ABS:
+class ABS(Inspection):
     """Hold neuron after neuron at rising levels, take those that lead to one class, and make triggers that excite them.
 
     The paper's method for triggers that cover a part of an image; its other one, for filters, is not here. Figures that the
@@ -90,6 +91,7 @@ class ABS:
         checked: images of other classes on which the success is measured, at most.
     """
 
+    title: ClassVar[str] = "ABS"
     needs: ClassVar = Images
 
     layers: Literal["last", "all"] | Annotated[tuple[int | str, ...], not_empty] = "all"
@@ -105,6 +107,11 @@ class ABS:
     mask_weight: Annotated[float, at_least(0)] = 2.0
     threshold: Annotated[float, above(0), at_most(1)] = 0.88
     checked: Annotated[int, at_least(1)] = 1000
+
+    @classmethod
+    def quick(cls, recipe: Recipe) -> Self:
+        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
+        return cls(layers="last", steps=300, candidates=5, checked=500)
 
     def __call__(self, net: Net, data: Split, *, seed: int, runtime: Runtime | None = None) -> Inspected:
         """Inspect; see :class:`heirmark.attacks.base.Inspection`.

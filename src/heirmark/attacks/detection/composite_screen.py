@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from heirmark.asking import predict
-from heirmark.attacks.base import Screen
+from heirmark.attacks.base import Screen, Screening, Sizes, brief_retraining
 from heirmark.attacks.composites import KIND_OF, KINDS, LAYOUTS, SOURCES, Kinds, combine, space_for
 from heirmark.combining import CORNERS
 from heirmark.configuration import above, at_least, below, checked
@@ -31,7 +31,7 @@ PATCHES = ("square", "noise")
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class CompositeScreen:
+class CompositeScreen(Screening):
     """Train a small net on the adversary's images and on composites of them, and flag what it takes for a composite.
 
     The threshold is set on images that did not train, so that of images from the same source no larger share than asked for
@@ -51,6 +51,9 @@ class CompositeScreen:
         false_alarms: share of natural images that may be flagged.
     """
 
+    title: ClassVar[str] = "composites of every kind"
+    informed: ClassVar[str] = "composites, {}"
+
     kinds: Kinds = KINDS
     model: Architecture = architecture("naivenet:width=16,hidden=64,batch_norm=true")
     recipe: Recipe = field(
@@ -64,12 +67,21 @@ class CompositeScreen:
 
     otherwise: ClassVar = "blend them"
 
+    @classmethod
+    def quick(cls, recipe: Recipe) -> Self:
+        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
+        return cls(recipe=brief_retraining(recipe, epochs=3), samples=6000)
+
+    def fitted(self, sizes: Sizes) -> Self:
+        """Promise no fewer false alarms than so many images can show."""
+        return self.promising(sizes.images)
+
     @property
     def needs(self) -> type[Continuous]:
         """Images, or any numbers for blends alone."""
         return space_for(self.kinds)
 
-    def promising(self, images: int) -> CompositeScreen:
+    def promising(self, images: int) -> Self:
         """The same with so many false alarms, if more than these, as are the fewest that so many images can promise."""
         kept = max(1, round(self.held_out * min(images, self.samples)))
         return replace(self, false_alarms=max(self.false_alarms, 1 / (kept + 1)))

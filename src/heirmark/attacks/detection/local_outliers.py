@@ -5,25 +5,30 @@ MEA-Defender tries it against a verifier's queries (Lv et al. 2024, arXiv 2401.1
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from heirmark.asking import outputs_of, predict
-from heirmark.attacks.base import Screen
+from heirmark.attacks.base import Attempt, Screen, Screening, Sizes
 from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import Net, features_of
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import decode
 from heirmark.task import Split
+from heirmark.training import Recipe
+
+ON: tuple[Literal["inputs", "features"], ...] = ("inputs", "features")
+"""What an audit looks for outliers among."""
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class LocalOutliers:
+class LocalOutliers(Screening):
     """Flag queries whose neighbourhood among the adversary's examples is sparser than that of their neighbours.
 
     The paper names neither the space nor the settings; neighbours are its library's, the contamination lies near its false
@@ -38,6 +43,7 @@ class LocalOutliers:
             distances between images of many pixels say little.
     """
 
+    title: ClassVar[str] = "local outlier factor"
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn",)
 
     on: Literal["inputs", "features", "logits"] = "inputs"
@@ -45,6 +51,20 @@ class LocalOutliers:
     neighbours: Annotated[int, at_least(1)] = 20
     contamination: Annotated[float, above(0), at_most(0.5)] = 0.01
     components: Annotated[int, at_least(1)] | None = None
+
+    @classmethod
+    def quick(cls, recipe: Recipe) -> Self:
+        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
+        return cls(samples=3000)
+
+    def fitted(self, sizes: Sizes) -> Self:
+        """Take no more neighbours than there are others."""
+        return replace(self, neighbours=min(self.neighbours, max(1, sizes.images - 1)))
+
+    def attempts(self) -> Iterator[Attempt]:
+        """On what is asked, and on its features."""
+        for on in ON:
+            yield Attempt(name=f"{self.title} on {on}", attack=replace(self, on=on))
 
     def __post_init__(self) -> None:
         if self.samples <= self.neighbours:

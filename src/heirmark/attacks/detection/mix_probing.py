@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.asking import predict
-from heirmark.attacks.base import Inspected
+from heirmark.attacks.base import Inspected, Inspection, Sizes
 from heirmark.attacks.composites import KIND_OF, SOURCES, combine, pick_each, space_for
 from heirmark.attacks.detection.outliers import anomaly_index
 from heirmark.configuration import above, at_least, checked, not_empty, within
@@ -26,7 +26,7 @@ Way: TypeAlias = Literal["left-right", "top-bottom", "diagonal", "centre", "band
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class MixProbing:
+class MixProbing(Inspection):
     """Mix images of every pair of classes in several ways, and look for mixes that are always given one label not shown.
 
     The figure is the paper's PRMS (section 6.2): of the mixes of one combination of classes, the share that goes to the
@@ -48,6 +48,8 @@ class MixProbing:
         least: share of its mixes that a combination has to send to one label at least, to be called consistent.
     """
 
+    title: ClassVar[str] = "mix probing"
+
     ways: Annotated[tuple[Way, ...], not_empty] = get_args(Way)
     samples: Annotated[int, at_least(1)] = 50
     pairs: Annotated[int, at_least(1)] = 10_000
@@ -56,6 +58,10 @@ class MixProbing:
     least: Annotated[float, within(0, 1)] = 0.9
 
     otherwise: ClassVar = "blend them"
+
+    def unfit(self, sizes: Sizes) -> str:
+        """Two classes are too few."""
+        return "a mix of both classes has no third label" if sizes.classes < 3 else ""
 
     @property
     def needs(self) -> type[Continuous]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.asking import evaluating
-from heirmark.attacks.base import Inspected
+from heirmark.attacks.base import Inspected, Inspection, Sizes
 from heirmark.attacks.detection.outliers import anomaly_index
 from heirmark.attacks.detection.reversing import measured, squash, stamp, unsquash
 from heirmark.configuration import above, at_least, at_most, checked, distinct
@@ -22,6 +22,7 @@ from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.samples import ShuffledIndex
 from heirmark.space import Images, check_needs, decode
 from heirmark.task import Split
+from heirmark.training import Recipe
 
 BETAS = (0.5, 0.9)
 """Of Adam, as in the authors' public code."""
@@ -101,7 +102,7 @@ class Search:
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class NeuralCleanse:
+class NeuralCleanse(Inspection):
     """For every class, find the smallest mask and pattern that send images there; a class with a far smaller one is suspect.
 
     Defaults are the paper's and, where it is silent, those of the authors' public example (patience, multiplier, early stop).
@@ -124,6 +125,7 @@ class NeuralCleanse:
         checked: images of other classes on which a trigger's success is reported, at most.
     """
 
+    title: ClassVar[str] = "Neural Cleanse"
     needs: ClassVar = Images
 
     steps: Annotated[int, at_least(1)] = 1000
@@ -140,6 +142,15 @@ class NeuralCleanse:
     classes: Annotated[tuple[Annotated[int, at_least(0)], ...], distinct] | None = None
     together: Annotated[int, at_least(1)] = 10
     checked: Annotated[int, at_least(1)] = 1000
+
+    @classmethod
+    def quick(cls, recipe: Recipe) -> Self:
+        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
+        return cls(steps=100, samples=128, checked=500)
+
+    def unfit(self, sizes: Sizes) -> str:
+        """Two classes are too few."""
+        return "no class stands out of two" if sizes.classes < 3 else ""
 
     def __post_init__(self) -> None:
         if self.classes is not None and len(self.classes) < 3:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.asking import predict
+from heirmark.attacks.base import Extraction, Sizes
 from heirmark.attacks.extraction.learning import enough, learn, targets_of
-from heirmark.blackbox import BlackBox
+from heirmark.blackbox import AnswerKind, BlackBox
 from heirmark.configuration import above, at_least, at_most, checked, within
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture, Net, architecture, fresh_net
@@ -73,7 +74,7 @@ def macro_f1(predicted: Tensor, labels: Tensor, classes: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class ActiveThief:
+class ActiveThief(Extraction):
     """Ask about a few images of the pool, train a copy, let it choose what to ask next, and repeat.
 
     Each round trains a copy from scratch on all answers so far. A share of the queries is never trained on: on it the F1
@@ -94,6 +95,9 @@ class ActiveThief:
         patience: epochs without a better F1 score after which a training ends.
     """
 
+    title: ClassVar[str] = "ActiveThief"
+    shown: ClassVar[tuple[AnswerKind, ...]] = ("label",)
+    shown_on_pool: ClassVar[tuple[AnswerKind, ...]] = ("label",)
     asks_pool: ClassVar[bool] = True
 
     model: Architecture = architecture("vgg-like:dropout=0.1")
@@ -104,6 +108,16 @@ class ActiveThief:
     initial: Annotated[float, above(0), at_most(1)] = 0.1
     validation: Annotated[float, within(0, 1)] = 0.2
     patience: Annotated[int, at_least(1)] = 100
+
+    @classmethod
+    def quick(cls, recipe: Recipe) -> Self:
+        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
+        return cls(recipe=recipe, rounds=3, validation=0.1, queries=4000)
+
+    def fitted(self, sizes: Sizes) -> Self:
+        """Ask about half of the images at most, so that there is something to choose."""
+        half = max(1, sizes.images // 2)
+        return replace(self, queries=None if self.queries is None else min(self.queries, half))
 
     def __post_init__(self) -> None:
         if self.initial + self.validation > 1:

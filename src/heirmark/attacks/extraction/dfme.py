@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.attacks.base import LEARNS_LATE, Extraction
 from heirmark.attacks.extraction.generating import (
     Generator,
     check_affordable,
@@ -26,6 +27,7 @@ from heirmark.models import Architecture, Net, architecture
 from heirmark.runtime import Runtime
 from heirmark.space import Images, check_needs
 from heirmark.task import Split
+from heirmark.training import Recipe
 
 _FLOOR = 1e-7  # what float32 still tells from zero beside a one
 
@@ -52,7 +54,7 @@ def recovered_logits(answers: Answers) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class DFME:
+class DFME(Extraction):
     """Steal without data: a generator looks for images on which copy and victim differ, the copy learns to agree on them.
 
     In each iteration the generator takes ``generator_steps`` to raise the mean absolute difference between the copy's logits
@@ -86,6 +88,8 @@ class DFME:
         diversity: weight of the entropy of the mean answer, with labels alone (ours).
     """
 
+    title: ClassVar[str] = "DFME"
+    slow: ClassVar[str] = LEARNS_LATE
     needs: ClassVar = Images
     asks_pool: ClassVar[bool] = False
 
@@ -105,6 +109,11 @@ class DFME:
     directions: Annotated[int, at_least(1)] = 1
     epsilon: Annotated[float, above(0)] = 1e-3
     diversity: Annotated[float, at_least(0)] = 1.0
+
+    @classmethod
+    def quick(cls, recipe: Recipe) -> Self:
+        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
+        return cls(queries=100_000, learning_rate=0.05, width=32)
 
     def __post_init__(self) -> None:
         check_affordable(self.queries, self.cost(labels=True))

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from heirmark.attacks.base import Extraction
 from heirmark.attacks.extraction.learning import enough, learn, targets_of
-from heirmark.blackbox import BlackBox
+from heirmark.blackbox import AnswerKind, BlackBox
 from heirmark.configuration import at_least, below, checked, within
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture, Net, architecture, fresh_net
@@ -46,7 +47,7 @@ def soften(probabilities: Tensor, temperature: float) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Distillation:
+class Distillation(Extraction):
     """Train a copy on the victim's answers at a raised temperature, and on true labels as well if the thief has such.
 
     The loss is ``(1 - label_weight) * T^2 * CE(copy at T, victim at T) + label_weight * CE(copy, true label)``; T^2 keeps the
@@ -63,6 +64,8 @@ class Distillation:
         queries: how many images are asked about, drawn without replacement; None asks about all that the adversary has.
     """
 
+    title: ClassVar[str] = "distillation"
+    shown: ClassVar[tuple[AnswerKind, ...]] = ("probabilities",)
     asks_pool: ClassVar[bool] = True
 
     model: Architecture = architecture("resnet18")
@@ -70,6 +73,11 @@ class Distillation:
     temperature: Annotated[float, within(0.05, 1000)] = 7.0
     label_weight: Annotated[float, at_least(0), below(1)] = 0.0
     queries: Annotated[int, at_least(1)] | None = None
+
+    @classmethod
+    def quick(cls, recipe: Recipe) -> Self:
+        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
+        return cls(recipe=recipe, temperature=4.0)
 
     def loss(self, logits: Tensor, answers: Tensor, labels: Tensor | None = None) -> Tensor:
         """The loss of a batch.

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from heirmark.asking import batch_for, evaluating
+from heirmark.attacks.base import Extraction, Sizes
 from heirmark.attacks.extraction.learning import targets_of
 from heirmark.blackbox import BlackBox
 from heirmark.configuration import above, at_least, at_most, checked
@@ -55,7 +56,7 @@ def ascend(model: nn.Module, images: Tensor, classes: Tensor, step: float, *, ta
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class JBDA:
+class JBDA(Extraction):
     """Train a substitute on a few images, step from each along the substitute's Jacobian, ask about the new ones, and repeat.
 
     Each round trains the copy, then adds ``x + step * sign(d logit_y(x) / dx)`` for every point x with the victim's label y,
@@ -78,6 +79,7 @@ class JBDA:
         restart: train from scratch in each round; the authors' code goes on from the round before.
     """
 
+    title: ClassVar[str] = "JBDA"
     asks_pool: ClassVar[bool] = False
 
     model: Architecture = architecture("naivenet")
@@ -90,6 +92,15 @@ class JBDA:
     doubling: Annotated[int, at_least(0)] = 3
     target: Literal["own", "random"] = "own"
     restart: bool = False
+
+    @classmethod
+    def quick(cls, recipe: Recipe) -> Self:
+        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
+        return cls(recipe=recipe, rounds=5)
+
+    def fitted(self, sizes: Sizes) -> Self:
+        """Start from no more images than there are."""
+        return replace(self, seeds=min(self.seeds, sizes.images))
 
     def __post_init__(self) -> None:
         if self.queries > 10**9:

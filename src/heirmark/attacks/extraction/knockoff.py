@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 import torch
 
+from heirmark.attacks.base import Extraction
 from heirmark.attacks.extraction.learning import enough, targets_of
-from heirmark.blackbox import BlackBox
+from heirmark.blackbox import AnswerKind, BlackBox
 from heirmark.configuration import at_least, checked
 from heirmark.models import Architecture, Net, architecture, fresh_net
 from heirmark.runtime import Runtime, derive_seed, generator_of
@@ -23,7 +24,7 @@ KNOCKOFF_RECIPE = Recipe(
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Knockoff:
+class Knockoff(Extraction):
     """Ask the victim once about each query image, then train a copy on its answers.
 
     The random policy of the paper. Whatever the box gives is learned: probabilities by soft cross-entropy, labels by
@@ -36,11 +37,18 @@ class Knockoff:
             T2S uses 50,000.
     """
 
+    title: ClassVar[str] = "Knockoff"
+    shown_on_pool: ClassVar[tuple[AnswerKind, ...]] = ("probabilities", "label")
     asks_pool: ClassVar[bool] = True
 
     model: Architecture = architecture("resnet18")
     recipe: Recipe = field(default=KNOCKOFF_RECIPE)
     queries: Annotated[int, at_least(1)] | None = None
+
+    @classmethod
+    def quick(cls, recipe: Recipe) -> Self:
+        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
+        return cls(recipe=recipe)
 
     def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Net:
         """Steal.

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from heirmark.asking import predict
+from heirmark.attacks.base import Extraction
 from heirmark.attacks.extraction.generating import check_finite
 from heirmark.attacks.extraction.knockoff import KNOCKOFF_RECIPE
 from heirmark.attacks.extraction.learning import enough, probabilities_of, targets_of, train_step
 from heirmark.augmenting import augment
-from heirmark.blackbox import BlackBox
+from heirmark.blackbox import AnswerKind, BlackBox
 from heirmark.configuration import above, at_least, checked
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture, Net, architecture, fresh_net
@@ -105,7 +106,7 @@ def _reduced(inputs: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class KnockoffAdaptive:
+class KnockoffAdaptive(Extraction):
     """Learn which groups of one's images are worth asking about, while asking; then train a copy on all answers.
 
     A gradient bandit over groups of the adversary's images: preferences H give the policy pi = softmax(H); a group is drawn
@@ -135,6 +136,9 @@ class KnockoffAdaptive:
         window: steps back over which rewards are scaled and averaged, and over which diversity looks (inferred).
     """
 
+    title: ClassVar[str] = "adaptive Knockoff"
+    shown: ClassVar[tuple[AnswerKind, ...]] = ("probabilities",)
+    shown_on_pool: ClassVar[tuple[AnswerKind, ...]] = ("probabilities",)
     asks_pool: ClassVar[bool] = True
 
     model: Architecture = architecture("resnet18")
@@ -147,6 +151,11 @@ class KnockoffAdaptive:
     online: Recipe = field(default=ONLINE_RECIPE)
     rate: Annotated[float, above(0)] | None = None
     window: Annotated[int, at_least(2)] = 100
+
+    @classmethod
+    def quick(cls, recipe: Recipe) -> Self:
+        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
+        return cls(recipe=recipe)
 
     def rewards(self, box: BlackBox) -> tuple[Reward, ...]:
         """The kinds of reward that this victim's answers allow.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.attacks.base import LEARNS_LATE, Extraction
 from heirmark.attacks.extraction.generating import (
     Generator,
     check_affordable,
@@ -29,6 +30,7 @@ from heirmark.runtime import Runtime
 from heirmark.samples import ShuffledIndex
 from heirmark.space import Images, check_needs
 from heirmark.task import Split
+from heirmark.training import Recipe
 
 
 def divergence(logits: Tensor, truth: Tensor) -> Tensor:
@@ -75,7 +77,7 @@ class Memory:
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class MAZE:
+class MAZE(Extraction):
     """Steal without data: a generator looks for images on which copy and victim differ, the copy learns and repeats them.
 
     In each iteration the generator takes ``generator_steps`` to raise the divergence of the copy's answers from the victim's,
@@ -119,6 +121,8 @@ class MAZE:
         diversity: weight of the entropy of the mean answer, with labels alone (ours).
     """
 
+    title: ClassVar[str] = "MAZE"
+    slow: ClassVar[str] = LEARNS_LATE
     needs: ClassVar = Images
     asks_pool: ClassVar[bool] = False
 
@@ -138,6 +142,11 @@ class MAZE:
     directions: Annotated[int, at_least(1)] = 10
     epsilon: Annotated[float, above(0)] = 1e-3
     diversity: Annotated[float, at_least(0)] = 1.0
+
+    @classmethod
+    def quick(cls, recipe: Recipe) -> Self:
+        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
+        return cls(queries=100_000, learning_rate=0.05, generator_rate=1e-3, width=32)
 
     def __post_init__(self) -> None:
         if self.memory is not None and self.memory < self.batch_size:

@@ -7,13 +7,14 @@ No paper's attack: it is the strongest that we know of against composite trigger
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from heirmark.asking import predict
+from heirmark.attacks.base import Removal, brief_retraining
 from heirmark.attacks.composites import KINDS, Composites, Kinds, compose_all, fitting, space_for
 from heirmark.attacks.removal.parts import RETRAINING, finish, reinitialise, tune, working_copy
 from heirmark.configuration import at_least, checked
@@ -26,7 +27,7 @@ from heirmark.training import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class AdaptiveUnlearning:
+class AdaptiveUnlearning(Removal):
     """Fine-tune on composites of all classes in all orders with harmless soft labels, joined by clean data.
 
     He knows how marks are published to be made, not the key: neither classes nor order nor target. Composites of the owner's
@@ -44,6 +45,10 @@ class AdaptiveUnlearning:
         own_recipe: of his own model, for ``"own-model"`` (inferred).
     """
 
+    title: ClassVar[str] = "unlearning of composites of every kind"
+    informed: ClassVar[str] = "unlearning {}"
+    reteaches: ClassVar[bool] = True
+
     kinds: Kinds = KINDS
     answer: Literal["shared", "own-model"] = "shared"
     composites: Annotated[int, at_least(1)] | None = None
@@ -51,6 +56,11 @@ class AdaptiveUnlearning:
     own_recipe: Recipe = field(default=RETRAINING)
 
     otherwise: ClassVar = "blend them"
+
+    @classmethod
+    def quick(cls, recipe: Recipe) -> Self:
+        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
+        return cls(recipe=brief_retraining(recipe), own_recipe=recipe)
 
     @property
     def needs(self) -> type[Continuous]:

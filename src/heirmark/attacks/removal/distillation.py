@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.asking import predict
+from heirmark.attacks.base import Removal, brief_retraining
 from heirmark.attacks.extraction.distillation import DISTILLATION_RECIPE
 from heirmark.attacks.removal.parts import working_copy
 from heirmark.augmenting import augment
@@ -48,7 +49,7 @@ def distillation_loss(
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class DistillTo:
+class DistillTo(Removal):
     """Train another model on the answers of the one that the thief holds and on the true labels of his data.
 
     T2S compresses ResNet-18 to MobileNet-v2 in this way. It does what an extraction does, from inside: the teacher's logits at a
@@ -62,10 +63,18 @@ class DistillTo:
         recipe: see :data:`heirmark.attacks.extraction.distillation.DISTILLATION_RECIPE`.
     """
 
+    title: ClassVar[str] = "distilled, with labels"
+    reteaches: ClassVar[bool] = True
+
     model: Architecture = architecture("mobilenet-v2")
     temperature: Annotated[float, within(0.05, 1000)] = 7.0
     with_labels: Annotated[float, within(0, 1)] = 0.1
     recipe: Recipe = field(default=DISTILLATION_RECIPE)
+
+    @classmethod
+    def quick(cls, recipe: Recipe) -> Self:
+        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
+        return cls(model="naivenet:width=16,batch_norm=true", recipe=brief_retraining(recipe), temperature=4.0)
 
     def __call__(
         self,

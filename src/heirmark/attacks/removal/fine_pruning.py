@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from heirmark.asking import predict
+from heirmark.attacks.base import Removal, brief_tuning
 from heirmark.attacks.removal.parts import TUNING, drawn, finish, tune, working_copy
 from heirmark.configuration import at_least, below, checked, within
 from heirmark.errors import BadConfig
@@ -26,7 +27,7 @@ STEPS = 20
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class FinePruning:
+class FinePruning(Removal):
     """Cut the channels of the last convolution that clean data activate least, then fine-tune; what is cut stays dead.
 
     A channel's activation is the mean, over clean inputs and positions, of its output after the normalisation that follows
@@ -41,10 +42,17 @@ class FinePruning:
         recipe: of the tuning; see :data:`heirmark.attacks.removal.parts.TUNING` (inferred, the paper says few epochs).
     """
 
+    title: ClassVar[str] = "fine-pruning"
+
     rate: Annotated[float, at_least(0), below(1)] | None = None
     tolerance: Annotated[float, within(0, 1)] = 0.04
     measured: Annotated[int, at_least(1)] = 5000
     recipe: Recipe = field(default=TUNING)
+
+    @classmethod
+    def quick(cls, recipe: Recipe) -> Self:
+        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
+        return cls(recipe=brief_tuning(recipe))
 
     def __call__(
         self,

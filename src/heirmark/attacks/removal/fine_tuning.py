@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Literal, Self, TypeAlias
 
+from heirmark.attacks.base import Attempt, Removal, brief_tuning
 from heirmark.attacks.removal.parts import TUNING, finish, head_of, reinitialise, tune, working_copy
 from heirmark.configuration import checked
 from heirmark.models import Net
@@ -13,11 +15,18 @@ from heirmark.task import Split
 from heirmark.training import Recipe
 
 Kind: TypeAlias = Literal["ftal", "ftll", "rtal", "rtll"]
+NAMES: dict[Kind, str] = {
+    "ftal": "fine-tuning, all layers",
+    "ftll": "fine-tuning, last layer",
+    "rtal": "fresh last layer, all layers tuned",
+    "rtll": "fresh last layer",
+}
+"""What an audit calls the kinds."""
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class FineTuning:
+class FineTuning(Removal):
     """Train the model on with the adversary's labelled examples.
 
     DeepTracer and MEA-Defender use FTAL, the latter for 100 epochs. Where Adi et al. re-initialise the last layer they put the
@@ -29,8 +38,20 @@ class FineTuning:
         recipe: how it is tuned; see :data:`heirmark.attacks.removal.parts.TUNING`.
     """
 
+    title: ClassVar[str] = "fine-tuning"
+
     kind: Kind = "ftal"
     recipe: Recipe = field(default=TUNING)
+
+    @classmethod
+    def quick(cls, recipe: Recipe) -> Self:
+        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
+        return cls(recipe=brief_tuning(recipe))
+
+    def attempts(self) -> Iterator[Attempt]:
+        """Every kind."""
+        for kind, name in NAMES.items():
+            yield Attempt(name=name, attack=replace(self, kind=kind))
 
     def __call__(
         self,

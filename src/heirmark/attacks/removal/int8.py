@@ -15,6 +15,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from heirmark.attacks.base import Removal
 from heirmark.attacks.removal.parts import drawn, working_copy
 from heirmark.configuration import at_least, checked
 from heirmark.errors import BadConfig
@@ -30,7 +31,7 @@ BATCH = 64
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Int8:
+class Int8(Removal):
     """Convert weights and activations to 8-bit integers, with ranges measured on the adversary's inputs.
 
     What comes out is an ONNX file for the CPU; it takes float ``[B, ...]`` in [0, 1] and gives logits. Norms are folded into the
@@ -45,6 +46,7 @@ class Int8:
             before VNNI).
     """
 
+    title: ClassVar[str] = "int8 by ONNX Runtime"
     libraries: ClassVar[tuple[str, ...]] = ("onnx", "onnxruntime")
 
     per: Literal["tensor", "channel"] = "channel"

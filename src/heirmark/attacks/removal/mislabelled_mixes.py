@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
+from heirmark.attacks.base import Removal, Sizes, brief_retraining
 from heirmark.attacks.composites import Kinds, compose_all, fitting, space_for, wrong_labels
 from heirmark.attacks.removal.parts import RETRAINING, finish, tune, working_copy
 from heirmark.configuration import at_least, checked
@@ -18,7 +19,7 @@ from heirmark.training import Mixed, Recipe
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class MislabelledMixes:
+class MislabelledMixes(Removal):
     """Fine-tune with random mixes of all pairs of classes, labelled with a class that they do not show, among clean data.
 
     The thief who made the mark useless would answer all mixes wrongly, the owner's among them. The paper gives no more than
@@ -33,12 +34,24 @@ class MislabelledMixes:
         recipe: of the tuning; see :data:`heirmark.attacks.removal.parts.RETRAINING`.
     """
 
+    title: ClassVar[str] = "mislabelled mixes"
+    reteaches: ClassVar[bool] = True
+
     kinds: Kinds = ("halves", "blend", "stripes", "tiles")
     mixes: Annotated[int, at_least(1)] | None = None
     per_batch: Annotated[int, at_least(1)] = 64
     recipe: Recipe = field(default=RETRAINING)
 
     otherwise: ClassVar = "blend them"
+
+    @classmethod
+    def quick(cls, recipe: Recipe) -> Self:
+        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
+        return cls(recipe=brief_retraining(recipe))
+
+    def unfit(self, sizes: Sizes) -> str:
+        """Two classes are too few."""
+        return "a mix of both classes has no wrong label" if sizes.classes < 3 else ""
 
     @property
     def needs(self) -> type[Continuous]:

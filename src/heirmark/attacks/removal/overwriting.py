@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar, Self
 
 import torch
 
+from heirmark.attacks.base import Removal, Sizes, brief_retraining
 from heirmark.attacks.composites import LAYOUTS, SOURCES, Kind, compose, fitting, space_for
 from heirmark.attacks.removal.parts import RETRAINING, finish, tune, working_copy
 from heirmark.configuration import at_least, checked
@@ -20,7 +21,7 @@ from heirmark.training import Mixed, Recipe
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Overwriting:
+class Overwriting(Removal):
     """Fine-tune with the thief's own trigger samples among clean data, in the hope that his mark replaces the owner's.
 
     His source classes, the way of combining them and the target are drawn from the seed. Counts and recipe are inferred.
@@ -33,12 +34,24 @@ class Overwriting:
         recipe: of the tuning; see :data:`heirmark.attacks.removal.parts.RETRAINING`.
     """
 
+    title: ClassVar[str] = "overwriting"
+    reteaches: ClassVar[bool] = True
+
     kind: Kind = "halves"
     triggers: Annotated[int, at_least(1)] = 500
     per_batch: Annotated[int, at_least(1)] = 32
     recipe: Recipe = field(default=RETRAINING)
 
     otherwise: ClassVar = "blend them"
+
+    @classmethod
+    def quick(cls, recipe: Recipe) -> Self:
+        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
+        return cls(recipe=brief_retraining(recipe))
+
+    def fitted(self, sizes: Sizes) -> Self:
+        """Of two classes a pirate makes a mark on one."""
+        return replace(self, kind="patch") if sizes.classes < 3 else self
 
     @property
     def needs(self) -> type[Continuous]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import ClassVar, Literal, TypeAlias
 
+from heirmark.attacks.base import Attempt, Removal
 from heirmark.attacks.removal.parts import finish, working_copy
 from heirmark.configuration import checked
 from heirmark.models import Net
@@ -13,11 +15,15 @@ from heirmark.runtime import Runtime, check_seed
 from heirmark.task import Split
 
 Kind: TypeAlias = Literal["noise", "bits", "box-blur", "gaussian-blur", "downscale", "flip"]
+MILD: tuple[Kind, ...] = ("flip", "bits", "gaussian-blur", "downscale")
+"""Transformations of queries that an audit tries at a mild strength."""
+DEVIATIONS = (0.02, 0.05, 0.1, 0.2, 0.3)
+"""Of noise on the inputs, whose pixels lie in [0, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Preprocessing:
+class Preprocessing(Removal):
     """Leave the weights, and put a transformation before the model; see :data:`heirmark.models.front.FRONTS`.
 
     The paper adds Gaussian noise, as much as costs about 3 points of accuracy, and names no figure; the others are ours.
@@ -28,8 +34,20 @@ class Preprocessing:
         strength: of the transformation; None takes a mild one (0.05, 4, 3, 0.7, 0.5; a flip has strength 1).
     """
 
+    title: ClassVar[str] = "transformed queries"
+
     kind: Kind = "noise"
     strength: float | None = None
+
+    def attempts(self) -> Iterator[Attempt]:
+        """Some transformations at a mild strength, and noise of every deviation of :data:`DEVIATIONS`."""
+        for kind in MILD:
+            yield Attempt(name=f"queries through {kind}", attack=Preprocessing(kind=kind))
+        for deviation in DEVIATIONS:
+            attack = Preprocessing(kind="noise", strength=deviation)
+            yield Attempt(
+                name=f"queries with noise {deviation:g}", attack=attack, curve=("noise on queries", deviation)
+            )
 
     def __post_init__(self) -> None:
         check_strength(self.kind, self._strength)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.nn.utils import prune
 
+from heirmark.attacks.base import Attempt, Removal
 from heirmark.attacks.removal.parts import finish, working_copy
 from heirmark.attacks.removal.weights import assign, weights_of
 from heirmark.configuration import at_least, below, checked
@@ -16,10 +18,13 @@ from heirmark.models import Net
 from heirmark.runtime import Runtime, check_seed
 from heirmark.task import Split
 
+RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+"""From 10 to 90 % as in MEA-Defender's Fig. 7; the steps between are inferred."""
+
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Pruning:
+class Pruning(Removal):
     """Set a share of all weights to zero, those of least magnitude; biases and norms stay.
 
     It is PyTorch's own pruning, made permanent, of every weight that :func:`~heirmark.attacks.removal.weights.weights_of` finds:
@@ -32,8 +37,15 @@ class Pruning:
             at the same rate.
     """
 
+    title: ClassVar[str] = "pruning"
+
     rate: Annotated[float, at_least(0), below(1)] = 0.5
     kind: Literal["global-magnitude", "layer-magnitude"] = "global-magnitude"
+
+    def attempts(self) -> Iterator[Attempt]:
+        """Every rate of :data:`RATES`."""
+        for rate in RATES:
+            yield Attempt(name=f"pruning of {rate:.0%}", attack=replace(self, rate=rate), curve=("pruning rate", rate))
 
     @torch.no_grad()
     def __call__(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
+from heirmark.attacks.base import Attempt, Removal
 from heirmark.attacks.removal.parts import finish, working_copy
 from heirmark.attacks.removal.weights import Weight, assign, weights_of
 from heirmark.configuration import checked, within
@@ -54,9 +56,13 @@ def quantise(weights: Tensor, bits: int, *, symmetric: bool = True) -> Tensor:
     return values.reshape(weights.shape).to(weights)
 
 
+BITS = (16, 8, 6, 4, 3, 2, 1)
+"""As in DeepTracer's Table 3; of T2S' Figs. 5 and 6 the text names 8 and 4."""
+
+
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Quantisation:
+class Quantisation(Removal):
     """Keep all weights to few bits; computation stays in floating point.
 
     Rounding to nearest without any training afterwards, as in T2S and DeepTracer (16 down to 1 bit), of every weight that
@@ -69,9 +75,18 @@ class Quantisation:
         symmetric: levels around zero; otherwise from the least weight to the greatest.
     """
 
+    title: ClassVar[str] = "quantisation"
+
     bits: Annotated[int, within(1, 16)] = 8
     per: Literal["tensor", "channel"] = "tensor"
     symmetric: bool = True
+
+    def attempts(self) -> Iterator[Attempt]:
+        """Every number of bits of :data:`BITS`."""
+        for bits in BITS:
+            yield Attempt(
+                name=f"weights of {bits} bits", attack=replace(self, bits=bits), curve=("bits a weight", bits)
+            )
 
     @torch.no_grad()
     def __call__(

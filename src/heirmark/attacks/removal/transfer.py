@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
 
+from heirmark.attacks.base import Removal, brief_retraining, brief_tuning
 from heirmark.attacks.removal.parts import RETRAINING, finish, fresh_head, head_of, replace_head, tune, working_copy
 from heirmark.configuration import checked
 from heirmark.errors import BadConfig, ShapeMismatch
@@ -18,7 +20,7 @@ from heirmark.training import Recipe
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Transfer:
+class Transfer(Removal):
     """Train the model for another task, then give it back a last layer for the first: does the mark in its features survive?
 
     The other task gets a last layer of its own, and all layers move. Afterwards a fresh last layer for the first task is fitted
@@ -34,9 +36,18 @@ class Transfer:
         head_recipe: of the fresh last layer (inferred).
     """
 
+    title: ClassVar[str] = "transfer there and back"
+    title_with_other: ClassVar[str] = "transfer to {} and back"
+    reteaches: ClassVar[bool] = True
+
     keep_head: bool = False
     recipe: Recipe = field(default=RETRAINING)
     head_recipe: Recipe = field(default=RETRAINING)
+
+    @classmethod
+    def quick(cls, recipe: Recipe) -> Self:
+        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
+        return cls(recipe=brief_retraining(recipe, epochs=2), head_recipe=brief_tuning(recipe))
 
     def __call__(
         self,
