@@ -250,13 +250,17 @@ BRIEFLY: dict[str, list[str]] = {
     "bench": TINY,
 }  # fmt: skip
 """What makes a page's command short. ``demo`` has a test of its own, and whatever is not here runs as it stands."""
+MINE = "from torch import nn\n\nmodel = nn.Sequential(nn.Flatten(), nn.LayerNorm(256), nn.Linear(256, 5, bias=False))\n"
 GRID = "from test_bench_report import TINY\n\n\ndef table_1(scale):\n    return TINY\n"
 
 
 def shortened(command: Command) -> list[str]:
-    """A command with less to do; a placeholder becomes what the test has made."""
+    """A command with less to do; a placeholder, and a recipe of the repository, become what the test has made."""
     name, *words = command.words[1:]
-    words = ["my_grid.py:table_1" if PLACEHOLDER.search(word) else word for word in words]
+    large = [] if "--list" in words else ["recipes/"]
+    words = [
+        "my_grid.py:table_1" if PLACEHOLDER.search(word) or word.startswith(tuple(large)) else word for word in words
+    ]
     joining = name == "bench" and "--rows" in words
     return [name, *words, *([] if joining or "--list" in words else BRIEFLY.get(name, []))]
 
@@ -266,9 +270,11 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
     Path("my_grid.py").write_text(GRID)
+    Path("mine.py").write_text(MINE)
     shutil.copytree(ROOT / "recipes", "recipes")
     yield tmp_path
-    sys.modules.pop("my_grid", None)
+    for name in ("my_grid", "mine"):
+        sys.modules.pop(name, None)
 
 
 @pytest.mark.slow

@@ -273,7 +273,7 @@ def digest(marked: Marked) -> dict[str, Any]:
         "weights": weights(marked.model),
         "key": marked.key.commitment,
         "history": [dict(row) for row in marked.history],
-        "spec": marked.spec,
+        "spec": marked.net.spec,
         **{
             name: None if drawn is None else [getattr(drawn, part).numpy().tobytes() for part in ("inputs", "controls")]
             for name, drawn in sets.items()
@@ -384,12 +384,12 @@ def test_a_mistyped_setting_is_an_error(name: str) -> None:
 
 def test_a_result_is_whole(marked: Marked, tiny_task: Task, cpu: Runtime, tmp_path: Path) -> None:
     assert not any(part.training for part in marked.model.modules())
-    assert marked.spec.input_shape == tiny_task.input_shape
-    assert marked.spec.classes == tiny_task.num_classes
+    assert marked.net.spec.input_shape == tiny_task.input_shape
+    assert marked.net.spec.classes == tiny_task.num_classes
     logits = predict(marked.model, tiny_task.test.inputs, runtime=cpu)
     assert logits.shape == (120, 6)
     assert bool(torch.isfinite(logits).all())
-    assert marked.model.state_dict().keys() == marked.spec.build(seed=0).state_dict().keys()
+    assert marked.model.state_dict().keys() == marked.net.spec.build(seed=0).state_dict().keys()
     save_model(marked.net, tmp_path / "model")
     loaded = load_model(tmp_path / "model").model
     assert torch.equal(predict(loaded, tiny_task.test.inputs, runtime=cpu), logits)
