@@ -213,7 +213,7 @@ def parts(config: Any) -> Iterator[Any]:
                 yield from parts(kind())
 
 
-@pytest.mark.parametrize("name", sorted(STRATEGIES.keys() - {"t2s"}))
+@pytest.mark.parametrize("name", sorted(STRATEGIES))
 def test_no_field_of_a_method_or_an_attack_takes_what_is_no_number(name: str) -> None:
     taken = set()
     for config in parts(STRATEGIES[name]()):

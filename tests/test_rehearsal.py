@@ -835,8 +835,8 @@ def test_mistakes_name_their_remedy() -> None:
         (BadConfig, "choose eval", lambda: attempt(trigger_mode="verify")),
         (BadConfig, "unfreeze", lambda: attempt(model=frozen)),
         (BadConfig, "unfreeze", lambda: student_state(frozen)),
-        (BadConfig, "choose one of", lambda: DistillationLoss(kind="soft")),  # type: ignore[arg-type]
-        (BadConfig, "positive", lambda: DistillationLoss(temperature=0.0)),
+        (BadConfig, r"kind: expected kl\|.*mse, not 'soft'", lambda: DistillationLoss(kind="soft")),  # type: ignore[arg-type]
+        (BadConfig, "temperature: expected float > 0, not 0.0", lambda: DistillationLoss(temperature=0.0)),
         (BadConfig, "mixed", lambda: transfer_loss(thief_of(student, trigger_mode="mixed"), mark)),
         (ShapeMismatch, "one or more|at least one", lambda: transfer_loss(thief, mark.first(0))),
         (ShapeMismatch, "one row an input", lambda: simulate_theft(thief, torch.zeros(2, 4), x)),
