@@ -21,6 +21,7 @@ from typing import Any
 
 from heirmark.asking import predict
 from heirmark.attacks import DFME, JBDA, MAZE, ActiveThief, Distillation, KnockoffAdaptive
+from heirmark.blackbox import Api
 from heirmark.console import Bars
 from heirmark.data import load_task
 from heirmark.files import atomic_write_json
@@ -99,7 +100,7 @@ def main() -> None:
             victim = embed_stage(profile.unmarked(), context, seed=seed, kind="train")
             for name, (attack, pool) in chosen.items():
                 for answers, short in (("probabilities", "soft"), ("label", "label")):
-                    theft = Theft(attack=attack, answers=answers, pool=pool)  # type: ignore[arg-type]
+                    theft = Theft(attack=attack, api=Api(answers=answers), pool=pool)  # type: ignore[arg-type]
                     stage = steal_stage(theft, victim, context, seed=derive_seed(seed, "thief"))
                     rows.append(
                         {"attack": name, "answers": short, "seed": seed, **measured(stage, victim, store, context)}

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from heirmark.asking import predict
+from heirmark.blackbox import Api
 from heirmark.console import Bars
 from heirmark.data import load_images, load_task
 from heirmark.files import atomic_write_json
@@ -105,7 +106,7 @@ def main() -> None:
             settings = replace(QUICK.unmarked(), model=net, pretraining=QUICK.calibration_recipe)
             seed = derive_seed(options.seed, "foreign-null", index)
             models.append((net, embed_stage(settings, context, seed=seed, kind="train")))
-        theft = Theft(attack=QUICK.knockoff(), answers="label")
+        theft = Theft(attack=QUICK.knockoff(), api=Api(answers="label"))
         models += [
             (
                 f"copy of {net}",

@@ -9,6 +9,7 @@ from heirmark.attacks import DFME, JBDA, Knockoff, Pruning, Quantisation
 from heirmark.attacks.removal.pruning import RATES
 from heirmark.attacks.removal.quantisation import BITS
 from heirmark.bench import Block, Grid, Marking, Published, Workload
+from heirmark.blackbox import Api
 from heirmark.methods import EWE, Method, Unmarked
 from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
@@ -158,7 +159,7 @@ def thefts(bench: Bench, *names: str) -> list[Trial]:
         theft = stolen(bench, pool) if kind == "knockoff" else Theft(attack=getattr(bench, kind))
         called = f"{words[kind]} with {pool}" if pool else words[kind]
         for answers, short in (("probabilities", "soft"), ("label", "label")):
-            step = replace(theft, answers=answers)  # type: ignore[arg-type]
+            step = replace(theft, api=Api(answers=answers))  # type: ignore[arg-type]
             trials.append(Trial(name=f"{called}, {short}", group="Extraction", steps=(step,)))
     return trials
 

@@ -23,6 +23,7 @@ from torch import nn
 from common import Bench, block, printed, quick
 from heirmark.bench import Block, Grid, Published
 from heirmark.bench.recipes import Scale
+from heirmark.blackbox import Api
 from heirmark.methods import T2S, Method
 from heirmark.models import specify
 from heirmark.pipeline.profiles import QUICK, STUDY, Profile
@@ -232,7 +233,7 @@ def _trials(bench: Bench, pools: tuple[str, ...], others: tuple[str, ...]) -> li
     }
     thefts |= {f"Knockoff by {model}": Theft(attack=replace(bench.knockoff, model=model)) for model in others}
     return [
-        Trial(name=f"{name}, {short}", group="Extraction", steps=(replace(theft, answers=answers),))  # type: ignore[arg-type]
+        Trial(name=f"{name}, {short}", group="Extraction", steps=(replace(theft, api=Api(answers=answers)),))  # type: ignore[arg-type]
         for name, theft in thefts.items()
         for answers, short in (("probabilities", "soft"), ("label", "label"))
     ]

@@ -30,6 +30,7 @@ from heirmark.attacks import FinePruning
 from heirmark.bench import Marking, Published
 from heirmark.bench.grid import Block
 from heirmark.bench.recipes import Scale
+from heirmark.blackbox import Api
 from heirmark.methods import EWE, FeatureSharing, Method, Vanilla
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.answering import ADVERSARY
@@ -301,7 +302,7 @@ def figure_7(scale: Scale) -> Grid:
         Trial(
             name=f"answers of {levels} levels",
             group="Extraction",
-            steps=(replace(stolen(bench), levels=levels),),
+            steps=(replace(stolen(bench), api=Api(levels=levels)),),
             curve=("levels of an answer", float(levels)),
         )
         for levels in LEVELS

@@ -46,6 +46,7 @@ def grid_figures(folder: Path) -> dict[str, Any]:
     from heirmark.bench import Block, Grid, Marking, Published, Workload
     from heirmark.bench.bench import run_bench
     from heirmark.bench.settings import Contexts
+    from heirmark.blackbox import Api
     from heirmark.methods import T2S, Unmarked, Vanilla
     from heirmark.pipeline.altering import Alteration
     from heirmark.pipeline.stealing import Theft
@@ -57,7 +58,7 @@ def grid_figures(folder: Path) -> dict[str, Any]:
 
     net, recipe = "naivenet:width=4,hidden=16,batch_norm=true", Recipe(epochs=2, batch_size=32, learning_rate=0.05)
     common = {"model": net, "trigger": Mix(), "key_size": 40, "pretraining": recipe}
-    theft = Theft(attack=Knockoff(model=net, recipe=recipe), answers="label")
+    theft = Theft(attack=Knockoff(model=net, recipe=recipe), api=Api(answers="label"))
     marking = {"triggers": 40, "trigger_batch": 8}
     rehearsal = Rehearsal(
         recipe=Recipe(epochs=1, batch_size=32, learning_rate=0.02, weight_decay=0.0), trigger_batch=8, update=Balanced()

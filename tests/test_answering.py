@@ -10,10 +10,11 @@ from torch import Tensor
 
 import own_code
 from heirmark.attacks import DFME, Distillation, Knockoff
-from heirmark.blackbox import BlackBox
+from heirmark.blackbox import Api, BlackBox
 from heirmark.methods import Unmarked
+from heirmark.oracle import Known, ModuleOracle
 from heirmark.pipeline import Store
-from heirmark.pipeline.answering import Remembering, read_answers
+from heirmark.pipeline.answering import read_answers
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.embedding import train_stage
 from heirmark.pipeline.stealing import Theft, steal_stage
@@ -43,24 +44,25 @@ def test_known_answers_are_not_computed_again() -> None:
     model = Counting()
     pool = torch.randint(256, (7, 1, 2, 2), dtype=torch.uint8)
     logits = torch.arange(21.0).view(7, 3)
-    remembering = Remembering(model, pool, logits)
+    known = Known(ModuleOracle(model, 3, CPU), pool, logits)
     other = torch.full((2, 1, 2, 2), 0.123)
     order = torch.tensor([3, 0, 6])
-    assert torch.equal(remembering(decode(pool[order])), logits[order])
+    assert torch.equal(known.scores(decode(pool[order])), logits[order])
     assert model.asked == 0
-    mixed = remembering(torch.cat([other, decode(pool[order]).to(memory_format=torch.channels_last)]))
+    mixed = known.scores(torch.cat([other, decode(pool[order]).to(memory_format=torch.channels_last)]))
     assert torch.equal(mixed[2:], logits[order])
-    assert torch.equal(mixed[:2], model.layer(other.flatten(1)))
+    assert torch.equal(mixed[:2], model.layer(other.flatten(1)).detach())
     assert model.asked == 2
-    remembering(other)
+    known.scores(other)
     assert model.asked == 4
 
 
 def test_a_box_charges_for_what_is_remembered() -> None:
     pool = torch.randint(256, (7, 1, 2, 2), dtype=torch.uint8)
-    box = BlackBox(Remembering(Counting(), pool, torch.zeros(7, 3)), classes=3, budget=7)
+    known = Known(ModuleOracle(Counting(), 3, CPU), pool, torch.zeros(7, 3))
+    box = BlackBox(known, classes=3, api=Api(budget=7))
     box.query(pool)
-    assert box.remaining == 0
+    assert (box.remaining, box.inputs_shown) == (0, 7)
 
 
 def test_attacks_on_one_victim_share_its_answers(tmp_path: Path) -> None:
@@ -71,7 +73,7 @@ def test_attacks_on_one_victim_share_its_answers(tmp_path: Path) -> None:
         steal_stage(theft, victim, context, seed=1)
         for theft in (
             knockoff,
-            replace(knockoff, answers="label"),
+            replace(knockoff, api=Api(answers="label")),
             Theft(attack=Distillation(model=NET, recipe=RECIPE)),
         )
     ]

@@ -4,8 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from heirmark.blackbox import BlackBox, ModelFault, QueryRecord
+from heirmark.blackbox import Api, BlackBox, QueryRecord
 from heirmark.errors import BadConfig, BudgetExhausted, ShapeMismatch
+from heirmark.oracle import ModelFault
 from heirmark.runtime import Runtime
 
 RUNTIME = Runtime(device="cpu", precision="float32")
@@ -24,7 +25,8 @@ def images(count=9):
 
 
 def box(model=None, **options):
-    return BlackBox(model or net(), **{"classes": 6, "runtime": RUNTIME} | options)
+    own = {name: options.pop(name) for name in ("classes", "input_shape", "runtime") if name in options}
+    return BlackBox(model or net(), api=Api(**options), **{"classes": 6, "runtime": RUNTIME} | own)
 
 
 def test_a_module_answers_in_eval_mode_and_keeps_its_own():
@@ -84,11 +86,11 @@ def test_levels_are_multiples_of_a_step(levels, k):
 
 def test_two_levels_are_the_hard_label():
     probabilities = torch.tensor([[0.34, 0.36, 0.30], [0.1, 0.1, 0.8]])
-    answers = BlackBox(lambda x: probabilities, classes=3, levels=2).query(images(2))
+    answers = BlackBox(lambda x: probabilities, classes=3, api=Api(levels=2)).query(images(2))
     assert answers.kind == "probabilities"
     assert answers.probabilities.tolist() == [[0, 1, 0], [0, 0, 1]]
     assert answers.labels.tolist() == [1, 2]
-    three = BlackBox(lambda x: probabilities, classes=3, levels=3).query(images(2))
+    three = BlackBox(lambda x: probabilities, classes=3, api=Api(levels=3)).query(images(2))
     assert three.probabilities.tolist() == [[0.5, 0.5, 0.5], [0, 0, 1]]
 
 
@@ -102,7 +104,7 @@ def test_queries_are_not_moved_to_the_cpu_where_the_model_is_elsewhere(monkeypat
 
 def test_rounding_does_not_move_the_label():
     probabilities = torch.tensor([[0.34, 0.36, 0.30]])
-    answers = BlackBox(lambda x: probabilities, classes=3, decimals=0).query(images(1))
+    answers = BlackBox(lambda x: probabilities, classes=3, api=Api(decimals=0)).query(images(1))
     assert answers.probabilities.tolist() == [[0, 0, 0]]
     assert answers.labels.tolist() == [1]
 
@@ -247,14 +249,14 @@ def test_nor_is_an_accelerator_that_is_full_when_the_answer_is_looked_at():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"answers": "logits"}, "choose probabilities, top-k, label"),
+        ({"answers": "logits"}, r"Api\.answers: expected probabilities\|top-k\|label"),
         ({"classes": 1}, "classes"),
-        ({"answers": "top-k", "k": 0}, "k must"),
+        ({"answers": "top-k", "k": 0}, r"Api\.k: expected int >= 1"),
         ({"answers": "top-k", "k": 7}, "k must"),
         ({"decimals": -1}, "decimals"),
         ({"decimals": 8}, "decimals"),
-        ({"levels": 1}, "levels must lie between 2"),
-        ({"levels": 10**7 + 1}, "levels must lie between 2"),
+        ({"levels": 1}, r"Api\.levels: expected"),
+        ({"levels": 10**7 + 1}, r"Api\.levels: expected"),
         ({"levels": 4, "decimals": 2}, "give one of them"),
         ({"budget": -1}, "budget"),
     ],

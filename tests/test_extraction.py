@@ -31,7 +31,7 @@ from heirmark.attacks.extraction.knockoff_adaptive import (
     updated,
 )
 from heirmark.attacks.extraction.maze import Memory, divergence
-from heirmark.blackbox import Answers, BlackBox
+from heirmark.blackbox import Answers, Api, BlackBox
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec, build
 from heirmark.runtime import Runtime, derive_seed
@@ -50,7 +50,7 @@ def linear(classes: int = 6, size: int = 256, seed: int = 0) -> Callable[[Tensor
 
 def listening(**options: object) -> tuple[Listener, BlackBox]:
     listener = Listener(linear())
-    return listener, BlackBox(listener, classes=6, **options)  # type: ignore[arg-type]
+    return listener, BlackBox(listener, classes=6, api=Api(**options))  # type: ignore[arg-type]
 
 
 def rows(images: list[Tensor]) -> list[bytes]:
@@ -97,7 +97,7 @@ def test_distilling_labels_is_knockoff(tiny_task: Task, victim: nn.Module, cpu: 
     """A label has no temperature; and training with a loss of one's own is the library's training."""
     copies = [
         attack(
-            BlackBox(victim, classes=6, answers="label", runtime=cpu), tiny_task.adversary, seed=0, runtime=cpu
+            BlackBox(victim, classes=6, api=Api(answers="label"), runtime=cpu), tiny_task.adversary, seed=0, runtime=cpu
         ).model
         for attack in (Distillation(model=MODEL, recipe=RECIPE), Knockoff(model=MODEL, recipe=RECIPE))
     ]
@@ -395,7 +395,9 @@ def test_forward_differences_estimate_the_gradient_through_a_black_box() -> None
 
 def test_no_hidden_class_is_recovered_above_one_that_is_shown() -> None:
     box = BlackBox(
-        lambda inputs: torch.tensor([[25.0, 4, 3, 2, 1, 0, -1, -2]]).softmax(1), classes=8, answers="top-k", k=4
+        lambda inputs: torch.tensor([[25.0, 4, 3, 2, 1, 0, -1, -2]]).softmax(1),
+        classes=8,
+        api=Api(answers="top-k", k=4),
     )
     (found,) = recovered_logits(box.query(torch.zeros(1, 1, 2, 2)))
     assert found.argsort(descending=True)[:4].tolist() == [0, 1, 2, 3]
@@ -522,7 +524,7 @@ def test_the_generator_seeks_what_copy_and_victim_disagree_on(
 @pytest.mark.parametrize("answers", ["probabilities", pytest.param("label", marks=pytest.mark.slow)])
 def test_dfme_steals_without_data(answers: str, victim: nn.Module, tiny_task: Task, cpu: Runtime) -> None:
     nothing = Split(inputs=torch.zeros(1, 1, 16, 16, dtype=torch.uint8), labels=torch.zeros(1, dtype=torch.long))
-    box = BlackBox(victim, classes=6, answers=answers, runtime=cpu)  # type: ignore[arg-type]
+    box = BlackBox(victim, classes=6, api=Api(answers=answers), runtime=cpu)  # type: ignore[arg-type]
     # Half as many queries are enough for most seeds only, and which ones depends on the CPU's rounding.
     attack = DFME(
         model=MODEL, queries=200 * 7 * 24, batch_size=24, latent=16, width=4, learning_rate=0.1, generator_rate=3e-3
@@ -595,7 +597,7 @@ def test_maze_learns_the_generators_images_and_new_ones_and_repeats_them_for_not
 @pytest.mark.parametrize("answers", ["probabilities", pytest.param("label", marks=pytest.mark.slow)])
 def test_maze_steals_without_data(answers: str, victim: nn.Module, tiny_task: Task, cpu: Runtime) -> None:
     nothing = Split(inputs=torch.zeros(1, 1, 16, 16, dtype=torch.uint8), labels=torch.zeros(1, dtype=torch.long))
-    box = BlackBox(victim, classes=6, answers=answers, runtime=cpu)  # type: ignore[arg-type]
+    box = BlackBox(victim, classes=6, api=Api(answers=answers), runtime=cpu)  # type: ignore[arg-type]
     # Half as many leave some seeds short, as for DFME.
     attack = MAZE(
         model=MODEL, queries=40 * 15 * 24, batch_size=24, latent=16, width=4, generator_rate=0.01, replay_steps=5

@@ -246,7 +246,7 @@ def test_gradients_reach_weights_and_pixels_through_noise() -> None:
 
 def test_a_black_box_of_a_fronted_model_answers_as_it_does(cpu: Runtime) -> None:
     model = described((("noise", 0.2),)).build(seed=1).eval()
-    box = BlackBox(model, classes=4, answers="probabilities", runtime=cpu)
+    box = BlackBox(model, classes=4, runtime=cpu)
     first, second = box.query(images()).probabilities, box.query(images()[2:]).probabilities
     assert first is not None
     assert second is not None

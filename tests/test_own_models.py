@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from heirmark.asking import batch_for, out_of_memory, outputs_of, predict
 from heirmark.attacks import ABS, NeuralCleanse, Pruning
-from heirmark.blackbox import BlackBox, ModelFault
+from heirmark.blackbox import Api, BlackBox
 from heirmark.errors import BadConfig, BadData, HeirmarkError, HeirmarkWarning
 from heirmark.files import read_bytes
 from heirmark.key import Key, make_key
@@ -27,6 +27,7 @@ from heirmark.methods.base import settle
 from heirmark.models import CUSTOM, ModelSpec, Net
 from heirmark.models.front import Fronted
 from heirmark.models.storage import load_model, save_model
+from heirmark.oracle import ModelFault
 from heirmark.pipeline import Store
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.embedding import train_stage
@@ -292,7 +293,7 @@ def test_probabilities_are_recognised_and_told_and_not_softmaxed_again(cpu: Runt
     assert shown is not None
     torch.testing.assert_close(shown, own)
     assert torch.equal(
-        BlackBox(model, classes=CLASSES, answers="label", runtime=cpu).query(images()).labels, own.argmax(1)
+        BlackBox(model, classes=CLASSES, api=Api(answers="label"), runtime=cpu).query(images()).labels, own.argmax(1)
     )
     with pytest.warns(HeirmarkWarning):
         logits = predict(model, images(), runtime=cpu)

@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from heirmark.blackbox import BlackBox, ModelFault
+from heirmark.blackbox import Api, BlackBox
 from heirmark.errors import BadArtifact, BadConfig, BadData, BudgetExhausted
 from heirmark.key import make_key, nonce_from_seed
+from heirmark.oracle import ModelFault
 from heirmark.runtime import Runtime
 from heirmark.verification import FLAGS, OUTCOMES, Calibration, Suspect, Verdict, calibrate, verify
 from heirmark.verification.statistics import binomial_p, clopper_pearson, mcnemar_p
@@ -338,7 +339,7 @@ def test_modules_and_black_boxes_can_be_suspects_and_calibrate():
     assert verdict.outcome == "MARKED"
     assert marked.training
     for answers in ("label", "top-k", "probabilities"):
-        box = BlackBox(marked, classes=CLASSES, answers=answers, k=1, decimals=1, budget=400, runtime=runtime)
+        box = BlackBox(marked, classes=CLASSES, api=Api(answers=answers, k=1, decimals=1, budget=400), runtime=runtime)
         assert verify(Suspect.from_black_box(box), key).hits == 200
         assert box.remaining == 0
     calibration = calibrate([clean, Suspect.from_module(marked, classes=CLASSES)], key, note="two", runtime=runtime)
@@ -349,7 +350,7 @@ def test_modules_and_black_boxes_can_be_suspects_and_calibrate():
 
 
 def test_a_spent_black_box_is_the_verifiers_problem_and_a_picky_one_is_not():
-    box = BlackBox(Pixels(marked=True), classes=CLASSES, budget=399)
+    box = BlackBox(Pixels(marked=True), classes=CLASSES, api=Api(budget=399))
     with pytest.raises(BudgetExhausted, match="400 queries exceed"):
         verify(Suspect.from_black_box(box), make())
     assert box.queries_used == 0

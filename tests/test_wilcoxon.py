@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata
 from torch import Tensor
 
-from heirmark.blackbox import BlackBox
+from heirmark.blackbox import Api, BlackBox
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.key import make_key
 from heirmark.verification import verify_wilcoxon
@@ -76,7 +76,7 @@ def suspect(with_trigger: float, without: float, *, answers: Any = "probabilitie
         rest = (1 - target) / 3
         return torch.stack([rest, rest, target, rest], 1)
 
-    return BlackBox(model, classes=4, answers=answers, k=2)
+    return BlackBox(model, classes=4, api=Api(answers=answers, k=2))
 
 
 def test_a_mark_is_a_rise_above_the_margin() -> None:

@@ -6,7 +6,7 @@ The whole in a few lines::
 
     task = hm.load_task("fashion-mini", seed=0)  # disjoint owner / adversary / calibration / test splits
     marked = hm.T2S(model="naivenet", trigger=hm.Tiles())(task, seed=0)  # model, key, history
-    box = hm.BlackBox(marked.model, classes=10, answers="label", budget=50_000)  # all that a thief sees
+    box = hm.BlackBox(marked.model, classes=10, api=hm.Api(answers="label", budget=50_000))  # all that a thief sees
     stolen = hm.Knockoff(model="naivenet")(box, task.adversary, seed=1)  # never sees the key
     print(hm.verify(hm.Suspect.from_module(stolen.model, classes=10), marked.key))
 

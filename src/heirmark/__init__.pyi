@@ -30,6 +30,7 @@ from heirmark.attacks import Pruning as Pruning
 from heirmark.attacks import Quantisation as Quantisation
 from heirmark.attacks import Transfer as Transfer
 from heirmark.blackbox import Answers as Answers
+from heirmark.blackbox import Api as Api
 from heirmark.blackbox import BlackBox as BlackBox
 from heirmark.data import DATASETS as DATASETS
 from heirmark.data import load_images as load_images

@@ -37,7 +37,7 @@ from heirmark.attacks import (
     Knockoff,
     KnockoffAdaptive,
 )
-from heirmark.blackbox import Answers, BlackBox
+from heirmark.blackbox import Answers, Api, BlackBox
 from heirmark.errors import BadConfig, BudgetExhausted
 from heirmark.models import Net
 from heirmark.models.storage import load_model, save_model
@@ -145,7 +145,7 @@ def box(victim: nn.Module, cpu: Runtime) -> Callable[..., BlackBox]:
     """Makes a fresh box around the victim."""
 
     def make(answers: str = "probabilities", **options: Any) -> BlackBox:
-        return BlackBox(victim, classes=6, runtime=cpu, **ANSWERS[answers], **options)
+        return BlackBox(victim, classes=6, runtime=cpu, api=Api(**ANSWERS[answers], **options))
 
     return make
 
@@ -350,7 +350,7 @@ def test_knockoff_learns_nothing_from_rows_of_zeros(tiny_task: Task, cpu: Runtim
 def test_knockoff_scales_top_k_answers_to_a_sum_of_one(tiny_task: Task, cpu: Runtime) -> None:
     """Two classes at 0.2 and 0.1, the others hidden, are learned as 2/3 and 1/3."""
     shown = torch.tensor([0.2, 0.1, 0.0, 0.0, 0.0, 0.0])
-    box = BlackBox(Listener(lambda inputs: shown.expand(len(inputs), 6)), classes=6, answers="top-k", k=2)
+    box = BlackBox(Listener(lambda inputs: shown.expand(len(inputs), 6)), classes=6, api=Api(answers="top-k", k=2))
     stolen = Knockoff(model=MODEL, recipe=dataclasses.replace(RECIPE, epochs=6))(
         box, tiny_task.adversary, seed=0, runtime=cpu
     )

@@ -265,7 +265,8 @@ class _Planner:
         thefts: dict[str, Theft] = {}
         for steps in (*(trial.steps for trial in self.block.trials), *(probe.stolen for probe in self.block.probes)):
             if steps and isinstance(steps[0], Theft):
-                theft = replace(steps[0], answers="label", decimals=None, levels=None)
+                first = steps[0]
+                theft = replace(first, api=replace(first.api, answers="label", decimals=None, levels=None))
                 thefts.setdefault(repr(theft), theft)
         return list(thefts.values())
 

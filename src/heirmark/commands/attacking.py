@@ -77,6 +77,7 @@ def steal(
     """Attack a model through its answers alone, with the adversary's data; write the stolen model."""
     from heirmark.attacks import EXTRACTIONS
     from heirmark.attacks.base import Sizes
+    from heirmark.blackbox import Api
     from heirmark.pipeline.answering import ADVERSARY
     from heirmark.pipeline.attack_jobs import steal_job
     from heirmark.pipeline.audit_attacks import quick_attacks
@@ -95,11 +96,7 @@ def steal(
     recipe = folder.recipe if quick else None
     theft = Theft(
         attack=build(EXTRACTIONS[attack]() if recipe is None else quick_attacks(recipe)[attack]),
-        answers=answers,  # type: ignore[arg-type]  # checked there
-        k=k,
-        decimals=decimals,
-        levels=levels,
-        budget=budget,
+        api=Api(answers=answers, k=k, decimals=decimals, levels=levels, budget=budget),  # type: ignore[arg-type]  # checked
         pool=pool or ADVERSARY,
     )
     with bars_for(as_json) as bars:

@@ -9,10 +9,11 @@ from typing import Any
 from heirmark.attacks import EXTRACTIONS, INSPECTIONS, REMOVALS, SCREENINGS, Knockoff
 from heirmark.attacks.base import Removal, Sizes, brief_retraining
 from heirmark.attacks.composites import Kind
-from heirmark.blackbox import AnswerKind
+from heirmark.blackbox import AnswerKind, Api
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture
 from heirmark.pipeline.altering import Alteration
+from heirmark.pipeline.answering import ADVERSARY
 from heirmark.pipeline.audit_attacks import fitted, paper_attacks, quick_attacks, unfit
 from heirmark.pipeline.profiles import QUICK as DEMO
 from heirmark.pipeline.stealing import Theft
@@ -223,8 +224,8 @@ def _extractions(
 ) -> Iterator[Trial]:
     knockoff = thieves["knockoff"]
 
-    def trial(name: str, attack: Any, **answers: Any) -> Trial:
-        return Trial(name=name, group=EXTRACTION, steps=(Theft(attack=attack, **answers),))
+    def trial(name: str, attack: Any, *, pool: str = ADVERSARY, **shown: Any) -> Trial:
+        return Trial(name=name, group=EXTRACTION, steps=(Theft(attack=attack, api=Api(**shown), pool=pool),))
 
     yield trial("Knockoff, probabilities", knockoff)
     yield trial("Knockoff, top 3", knockoff, answers="top-k", k=3)

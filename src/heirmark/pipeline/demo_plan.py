@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from heirmark.blackbox import Api
 from heirmark.pipeline.calibrating import calibrator_seed, stolen_calibrators
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.embedding import embed_stage, train_stage
@@ -92,7 +93,7 @@ def plan_demo(profile: Profile, context: Context, *, seed: int, methods: tuple[s
         )
         for index in range(profile.calibrators)
     ]
-    by_label = Theft(attack=profile.knockoff(), answers="label")
+    by_label = Theft(attack=profile.knockoff(), api=Api(answers="label"))
     calibrators.extend(stolen_calibrators(calibrators, (by_label,), context, seed=seed))
     calibrations = {key.name: calibrate_stage(key, calibrators, context) for key in (marked, vanilla)}
     competitor = replace(profile.unmarked(), data="adversary")
@@ -141,7 +142,7 @@ def plan_demo(profile: Profile, context: Context, *, seed: int, methods: tuple[s
         ("clean", clean, marked, "unmarked"),
     ):
         for number, (answers, short) in enumerate(channels):
-            theft = Theft(attack=profile.knockoff(), answers=answers)
+            theft = Theft(attack=profile.knockoff(), api=Api(answers=answers))
             stage = steal_stage(theft, victim, context, seed=derive_seed(seed, "thief", number))
             labels[stage.name] = f"steal the {name} model ({short})"
             suspects.append(suspect(f"stolen from {name} model", stage, key, method, attack="knockoff", answers=short))
@@ -153,7 +154,7 @@ def plan_demo(profile: Profile, context: Context, *, seed: int, methods: tuple[s
         suspects.append(suspect(f"{name} model", other, other, name))
         for victim, owner, method in ((other, name, name), (clean, "clean", "unmarked")):
             for number, (answers, short) in enumerate(channels):
-                theft = Theft(attack=profile.knockoff(), answers=answers)
+                theft = Theft(attack=profile.knockoff(), api=Api(answers=answers))
                 stage = steal_stage(theft, victim, context, seed=derive_seed(seed, "thief", number))
                 labels.setdefault(stage.name, f"steal the {owner} model ({short})")
                 told = f"stolen from {owner} model" + (f", {name} key" if method == "unmarked" else "")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from heirmark.attacks import Knockoff
+from heirmark.blackbox import Api
 from heirmark.configuration import to_json
 from heirmark.errors import BadData
 from heirmark.methods import Method, Unmarked
@@ -61,7 +62,7 @@ def embed_job(
     stage = embed_stage(method, context, seed=seed, clean=clean, given=given)
     # They draw no keys: a class that one of them would draw may have no image, and nobody would miss its key.
     others = [train_stage(unmarked, context, seed=calibrator_seed(seed, index)) for index in range(calibrators)]
-    theft = Theft(attack=Knockoff(model=method.model, recipe=method.pretraining), answers="label")
+    theft = Theft(attack=Knockoff(model=method.model, recipe=method.pretraining), api=Api(answers="label"))
     copies = stolen_calibrators(others, (theft,), context, seed=seed) if others else ()
     calibration = calibrate_stage(stage, [*others, *copies], context) if others else None
     judged = {

@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from heirmark.blackbox import BlackBox, ModelFault
 from heirmark.data import DATASETS, load_images, load_task
 from heirmark.data.registry import is_folder
 from heirmark.errors import BadConfig, BadData, HeirmarkError
 from heirmark.layout import unwrapped
 from heirmark.models import MODELS, Architecture, Factory, ModelSpec, specify
+from heirmark.oracle import ModelFault, ModuleOracle
 from heirmark.runtime import Runtime, seeded
 from heirmark.task import Split, Task
 from heirmark.triggers import Trigger
@@ -222,11 +222,9 @@ def check_factory(factory: Factory, spec: ModelSpec) -> None:
     if not isinstance(model, nn.Module) or model is another:
         made = "the same module twice" if model is another else type(model).__name__
         raise BadConfig(f"the model factory {name} returned {made}: {remedy}")
-    box = BlackBox(
-        unwrapped(model), classes=spec.classes, answers="label", runtime=Runtime(device="cpu", precision="float32")
-    )
+    oracle = ModuleOracle(unwrapped(model), spec.classes, Runtime(device="cpu", precision="float32"))
     try:
-        box.query(torch.zeros(2, *spec.input_shape))
+        oracle.scores(torch.zeros(2, *spec.input_shape))
     except ModelFault as error:
         raise BadConfig(f"the model of {name} does not fit the task: {error}") from error
 

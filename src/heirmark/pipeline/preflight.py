@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.asking import out_of_memory
-from heirmark.blackbox import call_model, checked_scores
 from heirmark.errors import BadConfig, BadData, HeirmarkError, HeirmarkWarning, told
 from heirmark.key import LARGEST
 from heirmark.layout import copied
 from heirmark.methods import T2S, Method, Watermark
 from heirmark.methods.base import draw_training, draw_verification, settle
 from heirmark.methods.nets import new_model
+from heirmark.oracle import call_model, checked_scores
 from heirmark.pipeline.loading import check_architecture
 from heirmark.rehearsal.settings import Rehearsal
 from heirmark.runtime import Runtime, derive_seed, generator_of, no_progress, seeded

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, Literal
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from heirmark.attacks.base import Extraction
-from heirmark.blackbox import BlackBox
+from heirmark.blackbox import Api, BlackBox
 from heirmark.configuration import checked
 from heirmark.errors import BadConfig
 from heirmark.models.storage import save_model
-from heirmark.pipeline.answering import ADVERSARY, Remembering, answer_stage, pool_digest, pool_of, read_answers
+from heirmark.oracle import Known, ModuleOracle, Oracle
+from heirmark.pipeline.answering import ADVERSARY, answer_stage, pool_digest, pool_of, read_answers
 from heirmark.pipeline.context import Context, context_of, exact
 from heirmark.pipeline.stage import Job, Stage
 from heirmark.pipeline.victim import attack_stage, load_victim
@@ -26,21 +27,13 @@ class Theft:
 
     Attributes:
         attack: the extraction.
-        answers: ``"probabilities"``, ``"top-k"`` or ``"label"``.
-        k: of top-k.
-        decimals: to which probabilities are rounded; None does not round.
-        levels: to which probabilities are quantised; None does not.
-        budget: queries that the API allows; None allows all.
+        api: what the victim's service shows, and how often. Of fewer classes than its k it shows all.
         pool: what the thief asks about: the ``"adversary"``'s split, or images of another data set by their name among the
             context's pools. An attack that learns true labels, by a ``label_weight``, needs the first.
     """
 
     attack: Extraction
-    answers: Literal["probabilities", "top-k", "label"] = "probabilities"
-    k: int = 5
-    decimals: int | None = None
-    levels: int | None = None
-    budget: int | None = None
+    api: Api = field(default=Api())
     pool: str = ADVERSARY
 
     def __post_init__(self) -> None:
@@ -77,22 +70,12 @@ def steal_stage(theft: Theft, victim: Stage, context: Context, *, seed: int) -> 
 def run_steal(job: Job) -> Mapping[str, Any]:
     """Run an attack on a victim behind a black box and write the stolen model."""
     context, theft = context_of(job), job.config
-    net = load_victim(job)
-    model, spec = net.model, net.spec
-    pool = pool_of(theft.pool, context)
-    if ANSWERS in job.inputs:
-        model = Remembering(model, pool.inputs, read_answers(job.inputs[ANSWERS].folder))
+    net, pool = load_victim(job), pool_of(theft.pool, context)
     # In float32 whatever the thief trains in: an API would, and attacks that take differences of answers see only noise else.
-    box = BlackBox(
-        model,
-        classes=spec.classes,
-        answers=theft.answers,
-        k=min(theft.k, spec.classes),
-        decimals=theft.decimals,
-        levels=theft.levels,
-        budget=theft.budget,
-        runtime=exact(context.runtime),
-    )
+    oracle: Oracle = ModuleOracle(net.model, net.spec.classes, exact(context.runtime))
+    if ANSWERS in job.inputs:
+        oracle = Known(oracle, pool.inputs, read_answers(job.inputs[ANSWERS].folder))
+    box = BlackBox(oracle, classes=oracle.classes, api=replace(theft.api, k=min(theft.api.k, oracle.classes)))
     stolen = theft.attack(box, pool, seed=job.seed, runtime=context.runtime)
     save_model(stolen, job.folder)
     return {"queries": box.queries_used}

@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heirmark.blackbox import REMEDY, ModelFault, checked_scores
 from heirmark.errors import told
+from heirmark.oracle import REMEDY, ModelFault, checked_scores
 
 
 def labels_from(outputs: object, rows: int, classes: int) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from heirmark.asking import floats_for, in_batches
-from heirmark.blackbox import ModelFault, call_model
+from heirmark.oracle import ModelFault, call_model
 from heirmark.verification.answers import labels_from
 
 LONGEST = 60.0

@@ -1,7 +1,7 @@
 """A suspect: whatever can be asked for labels. A module, a black box, an ONNX file, a function (of a web service, say).
 
 A suspect belongs to somebody else, so all it says is checked: whatever goes wrong on its side comes out as
-:class:`heirmark.blackbox.ModelFault`, which :func:`heirmark.verification.verify` turns into an INVALID verdict.
+:class:`heirmark.oracle.ModelFault`, which :func:`heirmark.verification.verify` turns into an INVALID verdict.
 """
 
 from __future__ import annotations
@@ -13,9 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from heirmark.blackbox import REMEDY, BlackBox, ModelFault
+from heirmark.blackbox import Api, BlackBox
 from heirmark.errors import BadConfig, BudgetExhausted, HeirmarkError, told
 from heirmark.files import GIB
+from heirmark.oracle import REMEDY, ModelFault
 from heirmark.runtime import Runtime
 from heirmark.verification.answers import labels_from
 from heirmark.verification.normalising import Normalisation, given_normalised
@@ -118,7 +119,8 @@ class Suspect:
         Raises:
             BadConfig: when a number of classes or the normalisation makes no sense.
         """
-        box = BlackBox(given_normalised(module, normalise), classes=classes, answers="label", runtime=runtime)
+        model = given_normalised(module, normalise)
+        box = BlackBox(model, classes=classes, api=Api(answers="label"), runtime=runtime)
         return cls(
             ask=lambda inputs: box.query(inputs).labels,
             kind="module",

@@ -135,8 +135,8 @@ def verify_wilcoxon(
             f"margin must lie in [0, 1), level in (0, 0.5], share in (0, 1], resamples be positive: "
             f"{margin}, {level}, {share}, {resamples}"
         )
-    if box.answers != "probabilities":
-        raise BadConfig(f"this test needs probabilities, not {box.answers}: use verify(), which needs labels only")
+    if box.api.answers != "probabilities":
+        raise BadConfig(f"this test needs probabilities, not {box.api.answers}: use verify(), which needs labels only")
     counted = independent_triggers(key)
     size = max(1, round(share * len(counted)))
     if 2.0**-size > level:

@@ -147,7 +147,7 @@ class DFME(Extraction):
         """
         runtime = runtime or Runtime()
         check_needs(self, data.space)
-        cost = self.cost(labels=box.answers == "label")
+        cost = self.cost(labels=box.api.answers == "label")
         check_affordable(self.queries, cost)
         iterations = self.queries // cost
 
@@ -182,7 +182,7 @@ class DFME(Extraction):
             weight_decay=self.weight_decay,
         )
         generator_optimizer = torch.optim.Adam(generator.parameters(), self.generator_rate)
-        labels_only = box.answers == "label"
+        labels_only = box.api.answers == "label"
         for iteration in range(iterations):
             factor = self.factor(iteration, iterations)
             student_optimizer.param_groups[0]["lr"] = factor * self.learning_rate

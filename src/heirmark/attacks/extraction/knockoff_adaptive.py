@@ -164,7 +164,7 @@ class KnockoffAdaptive(Extraction):
             BadConfig: when certainty alone is wanted of a victim that shows labels alone.
         """
         kinds = _REWARDS if self.reward == "all" else (self.reward,)
-        if box.answers == "label":
+        if box.api.answers == "label":
             kinds = tuple(kind for kind in kinds if kind != "certainty")
         if not kinds:
             raise BadConfig("labels alone have no certainty to reward: set reward to diversity, loss or all")

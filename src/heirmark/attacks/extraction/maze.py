@@ -179,7 +179,7 @@ class MAZE(Extraction):
         """
         runtime = runtime or Runtime()
         check_needs(self, data.space)
-        cost = self.cost(labels=box.answers == "label")
+        cost = self.cost(labels=box.api.answers == "label")
         check_affordable(self.queries, cost)
         iterations = self.queries // cost
 
@@ -257,7 +257,7 @@ class MAZE(Extraction):
         self, box: BlackBox, student: nn.Module, raw: Tensor, draws: torch.Generator
     ) -> tuple[Tensor, Tensor]:
         """Where the generator's images should go, ``[B, C, H, W]``, and what the copy learns of them as they are, ``[B, C]``."""
-        if box.answers == "label":
+        if box.api.answers == "label":
             gradient, labels = gradient_by_labels(box, student, raw, diversity=self.diversity)
             return gradient, F.one_hot(labels, box.classes).float().to(raw.device)
         return gradient_by_differences(
