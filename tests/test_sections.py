@@ -6,6 +6,7 @@ import base64
 import io
 import math
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -18,13 +19,15 @@ from rich.console import Console
 from heirmark.bench.pictures.histories import Course
 from heirmark.bench.pictures.histories import show as courses
 from heirmark.errors import ShapeMismatch
+from heirmark.report import sections
 from heirmark.report.page import markdown, render
-from heirmark.report.section import Chapter, Report, Section, Source
+from heirmark.report.section import Chapter, Column, Entry, Line, Note, Report, Section, Sheet, Source, Table, Text
 from heirmark.report.sections import sections_of
 from heirmark.report.sections.examples import Example, examples
 from heirmark.report.sections.suspects import Suspect, headline, side_by_side, suspects
 from heirmark.report.svg import png_uri
 from heirmark.report.terminal import suspect_table
+from heirmark.report.words import percent
 from heirmark.results.probes import Exposed
 from heirmark.results.rows import Row
 from heirmark.results.summary import summarise
@@ -70,12 +73,12 @@ def report(
     clean: float = 0.885,
     **more: Any,
 ) -> Report:
-    sections: tuple[Section, ...] = (
+    made: tuple[Section, ...] = (
         *suspects(found), *side_by_side(found, clean), *courses([Course(history=history, clean_accuracy=clean)]),
         *examples(shown),
     )  # fmt: skip
     values: dict[str, Any] = {
-        "title": "A watermark that survives theft", "summary": ("It held.",), "chapters": (Chapter(sections=sections),),
+        "title": "A watermark that survives theft", "summary": ("It held.",), "chapters": (Chapter(sections=made),),
         "provenance": {"seed": "0"}, "notes": ("One seed.",), "facts": {"commitment": "ab" * 32},
         "tiles": headline(found, shown="T2S", baseline="vanilla", clean_accuracy=clean),
     }  # fmt: skip
@@ -220,3 +223,26 @@ def test_one_seed_of_one_mark_shows_all_of_a_verdict_and_what_is_of_no_use() -> 
         assert wanted in text, wanted
     assert render(made).count('class="row spent"') == 1
     assert "| mixes | T2S | 1 of 1 | 1.0 | 0 of 1 |" in markdown(made).splitlines()
+
+
+def test_a_section_is_one_function_and_one_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page and the documents show what they have never heard of."""
+
+    def mine(source: Source) -> Iterator[Section]:
+        cells = tuple(
+            Entry(text=percent(row.wsr.mean), strong=True, below=(Note(text="a note"),)) for row in source.rows
+        )
+        lines = (Line(name="a line", cells=cells),)
+        columns = (Column(name="first", number=False), *(Column(name=row.marking) for row in source.rows))
+        yield Section(
+            title="Something new",
+            parts=(Table(label="new", columns=columns, groups=(("", lines),), style="plain"), Text(text="In words.")),
+            sheets=(Sheet(heading="Something new", columns=("a", "b"), rows=(("c", "d"),)),),
+        )
+
+    monkeypatch.setattr(sections, "OF_ROWS", (*sections.OF_ROWS, mine))
+    source = Source(name="audit", rows=tuple(summarise([BASE, CLEAN.row])))
+    made = Report(title="t", chapters=(Chapter(name="audit", sections=sections_of(source)),), provenance={})
+    for wanted in ("Something new", "a line", "92.0%", "a note", "In words."):
+        assert wanted in words(render(made))
+    assert markdown(made).count("### Something new\n\n| a | b |\n| --- | --- |\n| c | d |\n") == 1

@@ -132,8 +132,8 @@ class Row:
     @property
     def control_rate(self) -> float:
         """Share of the matched controls that the suspect answers as marked, in [0, 1]; NaN for a screen or an INVALID verdict."""
-        told = self.verdict is not None and self.outcome != "INVALID" and self.screen is None
-        return self.verdict.control_rate if told and self.verdict is not None else math.nan
+        told = self.verdict if self.screen is None and self.outcome != "INVALID" else None
+        return math.nan if told is None else told.control_rate
 
     @property
     def found(self) -> float:

@@ -168,7 +168,7 @@ def arm_text(row: Row, source: Source) -> str:
     if whole is not None:
         told.append(f"null rate {percent(whole.null_rate)}")
     said = f": {OUTCOMES[row.outcome]}" if row.outcome else ""
-    flags = f"; flagged {', '.join(row.whole.flags)}" if row.whole is not None and row.whole.flags else ""
+    flags = f"; flags: {', '.join(row.whole.flags)}" if row.whole is not None and row.whole.flags else ""
     return f"{', '.join(told)}, p-value {p_text(row.p_value)}{said}{flags}"
 
 
