@@ -25,6 +25,7 @@ from heirmark.asking import predict
 from heirmark.console import Bars
 from heirmark.data import load_task
 from heirmark.files import atomic_write_json
+from heirmark.methods import MEADefender
 from heirmark.methods.mea_defender import WAYS, Way, alike
 from heirmark.models.storage import load_model
 from heirmark.pipeline.context import Context, exact
@@ -98,7 +99,7 @@ def main() -> None:
             rates = of_pairs(net, task, measured)
             pooled["unmarked"] += rates
             rows.append({"model": "unmarked", "net": model, **told(rates)})
-        method = QUICK.mea_defender()
+        method = MEADefender.quick(QUICK)
         trigger = method.trigger
         assert isinstance(trigger, Mix)
         for index in range(options.marked):

@@ -24,7 +24,7 @@ from common import Bench, block, printed, quick
 from heirmark.bench import Block, Grid, Published
 from heirmark.bench.recipes import Scale
 from heirmark.blackbox import Api
-from heirmark.methods import T2S, Method
+from heirmark.methods import T2S, DeepTracer, FeatureSharing, MEADefender, Method
 from heirmark.models import specify
 from heirmark.pipeline.profiles import QUICK, STUDY, Profile
 from heirmark.pipeline.stealing import Theft
@@ -81,11 +81,11 @@ def compositions(scale: Scale) -> Grid:
         t2s = profile.t2s()
         return {
             "t2s on tiles": t2s,
-            "t2s on tiles, key filter": replace(t2s, key_filter=profile.key_filter()),
+            "t2s on tiles, key filter": replace(t2s, key_filter=DeepTracer.quick(profile).key_filter),
             "t2s on mix": replace(t2s, trigger=Mix()),
-            "t2s after mea-defender": replace(t2s, trigger=Mix(), watermark=profile.mea_defender()),
-            "t2s after deeptracer": replace(t2s, watermark=profile.deeptracer()),
-            "t2s after feature-sharing": replace(t2s, watermark=profile.feature_sharing()),
+            "t2s after mea-defender": replace(t2s, trigger=Mix(), watermark=MEADefender.quick(profile)),
+            "t2s after deeptracer": replace(t2s, watermark=DeepTracer.quick(profile)),
+            "t2s after feature-sharing": replace(t2s, watermark=FeatureSharing.quick(profile)),
         }
 
     block = _block("Fashion-MNIST", _profile(scale), compose, pools=(OTHER,))
@@ -149,8 +149,8 @@ def ablations(scale: Scale) -> Grid:
     """
 
     def ablate(profile: Profile) -> dict[str, Method]:
-        mea, tracer = profile.mea_defender(), replace(profile.deeptracer(), key_filter=None)
-        sharing = profile.feature_sharing()
+        mea, tracer = MEADefender.quick(profile), replace(DeepTracer.quick(profile), key_filter=None)
+        sharing = FeatureSharing.quick(profile)
         return {
             "mea-defender, fixed weights": mea,
             "mea-defender, fixed weights, L_com only": replace(mea, without=("verification",)),
@@ -158,7 +158,7 @@ def ablations(scale: Scale) -> Grid:
             "mea-defender, fixed weights, no L_eva": replace(mea, without=("evasion",)),
             "mea-defender, nested MGDA": replace(mea, weighting="nested"),
             "mea-defender": replace(mea, weighting="mgda"),
-            "deeptracer": profile.deeptracer(),
+            "deeptracer": DeepTracer.quick(profile),
             "deeptracer, no key filter": tracer,
             "deeptracer, random classes": replace(tracer, trigger=Tiles(selection="random")),
             "deeptracer, L_wm only": replace(tracer, weight_coupling=0.0),
@@ -179,13 +179,13 @@ def _methods(profile: Profile) -> dict[str, Method]:
     """MEA-Defender with its own weights and with those that keep the accuracy."""
     return {
         "vanilla": profile.vanilla(),
-        "mea-defender": replace(profile.mea_defender(), weighting="mgda"),
-        "mea-defender, fixed weights": profile.mea_defender(),
-        "deeptracer": profile.deeptracer(),
-        "deeptracer, no key filter": replace(profile.deeptracer(), key_filter=None),
-        "feature-sharing": profile.feature_sharing(),
+        "mea-defender": replace(MEADefender.quick(profile), weighting="mgda"),
+        "mea-defender, fixed weights": MEADefender.quick(profile),
+        "deeptracer": DeepTracer.quick(profile),
+        "deeptracer, no key filter": replace(DeepTracer.quick(profile), key_filter=None),
+        "feature-sharing": FeatureSharing.quick(profile),
         "feature-sharing, fully connected layers": replace(
-            profile.feature_sharing(), frozen=convolutions(profile.model)
+            FeatureSharing.quick(profile), frozen=convolutions(profile.model)
         ),
         "t2s": profile.t2s(),
         "t2s, half the step and rho": gentle(profile),

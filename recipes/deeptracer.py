@@ -33,7 +33,7 @@ from heirmark.attacks import FineTuning, Quantisation
 from heirmark.attacks.removal.quantisation import BITS
 from heirmark.bench import Marking, Published
 from heirmark.bench.recipes import Scale
-from heirmark.methods import METHODS, T2S, DeepTracer, MEADefender, Method, Unrelated, Vanilla
+from heirmark.methods import METHODS, T2S, DeepTracer, FeatureSharing, MEADefender, Method, Unrelated, Vanilla
 from heirmark.methods.deeptracer import ADAM
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.trials import Trial
@@ -65,7 +65,7 @@ def _bench(scale: Scale, data: str) -> Bench:
 def _deeptracer(scale: Scale, data: str) -> DeepTracer:
     """At the small scale the key filter's surrogate asks foreign images, as the paper's: of fresh ones it inherits nothing."""
     if scale == "cpu":
-        return replace(QUICK, surrogate_queries="foreign").deeptracer()
+        return DeepTracer.quick(replace(QUICK, surrogate_queries="foreign"))
     return DeepTracer(model=NETS[data])
 
 
@@ -78,9 +78,9 @@ def _methods(scale: Scale, data: str) -> dict[str, Method]:
         return {
             "vanilla": QUICK.vanilla(),
             **{name: QUICK.method(name) for name in BASELINES},
-            "mea-defender": QUICK.mea_defender(),
+            "mea-defender": MEADefender.quick(QUICK),
             "deeptracer": _deeptracer(scale, data),
-            "feature-sharing": QUICK.feature_sharing(),
+            "feature-sharing": FeatureSharing.quick(QUICK),
             "t2s": QUICK.t2s(),
         }
     model = NETS[data]

@@ -76,7 +76,7 @@ def _paper(data: str, sharing: FeatureSharing) -> Bench:
 
 def _sharing(scale: Scale, trigger: Patch | OutOfDistribution) -> FeatureSharing:
     usual = FeatureSharing(trigger=trigger)
-    return replace(MNIST.feature_sharing(), trigger=trigger, tuning=usual.tuning) if scale == "cpu" else usual
+    return replace(FeatureSharing.quick(MNIST), trigger=trigger, tuning=usual.tuning) if scale == "cpu" else usual
 
 
 def _frozen(sharing: FeatureSharing, count: int) -> FeatureSharing:
@@ -99,7 +99,9 @@ def _methods(scale: Scale, trigger: Patch | OutOfDistribution) -> dict[str, Meth
     return {
         "joint training": joint,
         "baseline": _frozen(sharing, 0),
-        "ewe": replace(MNIST.ewe() if scale == "cpu" else EWE(), model=sharing.model, trigger=Entangled(of=trigger)),
+        "ewe": replace(
+            EWE.quick(MNIST) if scale == "cpu" else EWE(), model=sharing.model, trigger=Entangled(of=trigger)
+        ),
         "feature-sharing": sharing,
         "feature-sharing, fully connected layers": _frozen(sharing, CONVOLUTIONS),
     }

@@ -73,7 +73,7 @@ def _bench(scale: Scale) -> Bench:
 
 def _method(scale: Scale) -> MEADefender:
     """Fixed weights at the small scale: by MGDA little is left of the accuracy in few epochs. There classes are drawn."""
-    return QUICK.mea_defender() if scale == "cpu" else _victim("vgg-like")
+    return MEADefender.quick(QUICK) if scale == "cpu" else _victim("vgg-like")
 
 
 def _grid(  # type: ignore[no-untyped-def]

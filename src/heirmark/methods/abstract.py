@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from heirmark.configuration import at_least
 from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import start_from, train_watermarked
+from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Watermark
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.training import Mixed, Recipe, fit
@@ -47,6 +48,13 @@ class Abstract(Watermark):
     )
     trigger_batch: Annotated[int, at_least(1)] = 2
     start: Literal["scratch", "pretrained"] = "scratch"
+
+    @classmethod
+    def quick(cls, scale: Scale) -> Self:
+        """More samples in a batch, since there are few epochs; as many as in the paper."""
+        return cls(
+            model=scale.model, pretraining=scale.recipe, training=scale.recipe, trigger_batch=scale.trigger_batch
+        )
 
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Learn the samples by heart; see :meth:`heirmark.methods.watermark.Watermark.embed`."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +14,7 @@ from heirmark.configuration import above, at_least, checked
 from heirmark.joint import Extra, Outputs, Phase, check_sets, fit_phases
 from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import new_model
+from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
@@ -129,6 +130,16 @@ class Composite(Watermark):
 
     def __post_init__(self) -> None:
         check_sets([self.training], "watermark", "mixed")
+
+    @classmethod
+    def quick(cls, scale: Scale) -> Self:
+        """By Adam."""
+        recipe = replace(scale.joint, epochs=sum(scale.joint_epochs), batch_size=58)
+        return replace(
+            super().quick(scale),
+            mixed=4 * scale.triggers,
+            training=Phase(recipe=recipe, extras={"watermark": 12, "mixed": 58}, share=0.5),
+        )
 
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Train on everything at once; see :meth:`heirmark.methods.watermark.Watermark.embed`.

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar, Literal, Self
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +16,7 @@ from heirmark.joint import Extra, Outputs, Phase, check_sets, fit_phases
 from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.methods.nets import new_model
+from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed
@@ -119,6 +120,19 @@ class DeepTracer(Watermark):
 
     def __post_init__(self) -> None:
         check_sets((self.first, self.second), "watermark")
+
+    @classmethod
+    def quick(cls, scale: Scale) -> Self:
+        """By Adam: at the others' rate the coupling loss costs it a whole class. The surrogate has the victim's architecture."""
+        first, second = scale.joint_epochs
+        return replace(
+            super().quick(scale),
+            first=Phase(recipe=replace(scale.joint, epochs=first), extras={"watermark": 1}),
+            second=Phase(recipe=replace(scale.joint, epochs=second), extras={"watermark": 14}),
+            key_filter=KeyFilter(
+                candidates=4 * scale.key_size, surrogate=None, recipe=scale.recipe, queries=scale.surrogate_queries
+            ),
+        )
 
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Train in two phases; see :meth:`heirmark.methods.watermark.Watermark.embed`."""

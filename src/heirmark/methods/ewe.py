@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -15,13 +15,14 @@ from heirmark.errors import BadConfig, BadData
 from heirmark.joint import Extra, Outputs, Phase, check_sets, fit_jointly
 from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import start_from
+from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
 from heirmark.models.inner import hidden_layers, listening
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.samples import Samples
 from heirmark.training import Recipe
-from heirmark.triggers import AnyTrigger, Entangled, RandomLabels
+from heirmark.triggers import AbstractImages, AnyTrigger, Entangled, RandomLabels
 from heirmark.triggers.entangled import entanglement
 
 LEAST_TEMPERATURE = 1e-3
@@ -91,6 +92,16 @@ class EWE(Watermark):
             raise BadConfig("give one factor and one temperature for each hidden layer")
         if self.layers and len(self.layers) != len(self.factors):
             raise BadConfig(f"{len(self.layers)} layers need as many factors, not {len(self.factors)}")
+
+    @classmethod
+    def quick(cls, scale: Scale) -> Self:
+        """By Adam on abstract images, where another data set would be needed."""
+        recipe = replace(scale.joint, epochs=scale.joint_epochs[1])
+        return replace(
+            super().quick(scale),
+            trigger=Entangled(of=AbstractImages()),
+            training=Phase(recipe=recipe, extras={"watermark": 32, "target": 32}),
+        )
 
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Go on from the clean model; see :meth:`heirmark.methods.watermark.Watermark.embed`.

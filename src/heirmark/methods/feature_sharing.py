@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar, Self
 
 from torch import nn
 
@@ -11,6 +11,7 @@ from heirmark.configuration import at_least
 from heirmark.errors import BadConfig
 from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import start_from
+from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
 from heirmark.models.inner import layers_of
@@ -81,6 +82,12 @@ class FeatureSharing(Watermark):
     )
     trigger_batch: Annotated[int, at_least(1)] = 32
     frozen: Annotated[int, at_least(0)] | None = None
+
+    @classmethod
+    def quick(cls, scale: Scale) -> Self:
+        """On the clean model of the others."""
+        tuning = replace(scale.recipe, learning_rate=scale.recipe.learning_rate / 2)
+        return replace(super().quick(scale), tuning=tuning, trigger_batch=32)
 
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Tune the layers behind the freeze point; see :meth:`heirmark.methods.watermark.Watermark.embed`.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from heirmark.errors import BadConfig
 from heirmark.joint import Extra, Outputs, Phase, fit_phases
 from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import new_model
+from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Watermark
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.space import clip
@@ -112,6 +113,12 @@ class Margin(Watermark):
     def __post_init__(self) -> None:
         if list(self.drops) != sorted(self.drops):
             raise BadConfig(f"drops are shares of the epochs that rise, not {self.drops}")
+
+    @classmethod
+    def quick(cls, scale: Scale) -> Self:
+        """The others' momentum, and the weight of clean samples, since there are few epochs; as many samples as in the paper."""
+        training = replace(scale.recipe, epochs=2 * scale.recipe.epochs)
+        return cls(model=scale.model, pretraining=scale.recipe, training=training, drops=(), weight=1.0)
 
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Learn the samples by heart, with a margin; see :meth:`heirmark.methods.watermark.Watermark.embed`."""

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +17,7 @@ from heirmark.errors import BadConfig
 from heirmark.joint import Extra, Outputs, Phase, check_sets, fit_phases, mgda
 from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import new_model, start_from
+from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Watermark
 from heirmark.mgda import Normalisation
 from heirmark.models import Architecture, architecture
@@ -185,6 +186,21 @@ class MEADefender(Watermark):
         """Images where evasion samples are mixed in ways of theirs."""
         mixes = isinstance(self.trigger, Mix) and self.evasion_samples and "evasion" not in self.without
         return Images if mixes and any(WAYS[way] != WAYS["pixels"] for way in self.evasion) else Continuous
+
+    @classmethod
+    def quick(cls, scale: Scale) -> Self:
+        """By Adam with fixed weights: MGDA leaves the main task too little to be learned in few epochs."""
+        first, second = scale.joint_epochs
+        return replace(
+            super().quick(scale),
+            evasion_samples=scale.triggers,
+            first=Phase(recipe=replace(scale.joint, epochs=first), extras={"watermark": 2}),
+            second=Phase(
+                recipe=replace(scale.joint, epochs=second, batch_size=80), extras={"watermark": 34, "evasion": 14}
+            ),
+            weighting="fixed",
+            weights=(1.0, 0.1, 1.0, 1.0),
+        )
 
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Train in two phases; see :meth:`heirmark.methods.watermark.Watermark.embed`."""

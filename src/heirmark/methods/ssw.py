@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +21,13 @@ from heirmark.errors import BadConfig
 from heirmark.joint import Extra, Outputs, Phase, fit_jointly
 from heirmark.methods.base import Embedded, Prepared, check_candidates
 from heirmark.methods.nets import new_model, start_from
+from heirmark.methods.scale import Scale
 from heirmark.methods.shadows import Shadows, optimised, select
 from heirmark.methods.watermark import Watermark
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import Images
 from heirmark.training import Recipe, fit
-from heirmark.triggers import AnyTrigger, OutOfDistribution, TriggerSet
+from heirmark.triggers import AbstractImages, AnyTrigger, OutOfDistribution, TriggerSet
 
 ADAM = Recipe(
     batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="constant", augment="crop-flip"
@@ -78,6 +79,22 @@ class ShadowWatermark(Watermark):
                 f"refinements follow on epochs of training, of which there are {self.training.epochs}: "
                 f"give 0 to {self.training.epochs}, not {self.refinements}"
             )
+
+    @classmethod
+    def quick(cls, scale: Scale) -> Self:
+        """By Adam on abstract images, where another data set would be needed; pixels go further, since shadows learn less."""
+        epochs = scale.joint_epochs[0] if cls.pretrained else sum(scale.joint_epochs)
+        return cls(
+            model=scale.model,
+            trigger=AbstractImages(),
+            triggers=scale.triggers,
+            key_size=scale.key_size,
+            candidates=2 * scale.key_size,
+            pretraining=scale.recipe,
+            training=replace(scale.joint, epochs=epochs),
+            steps=20,
+            pixel_rate=3e-3,
+        )
 
     @property
     def held_out(self) -> int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar, Literal, TypeAlias
+from typing import Annotated, ClassVar, Literal, Self, TypeAlias
 
 from heirmark.configuration import OneOf, at_least, checked
 from heirmark.errors import BadConfig
 from heirmark.methods.base import Embedded, Prepared, check_queries, queries_of
 from heirmark.methods.nets import new_model, start_from, train_clean
 from heirmark.methods.registry import METHODS
+from heirmark.methods.scale import Scale
 from heirmark.methods.vanilla import Vanilla
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
@@ -18,6 +19,7 @@ from heirmark.rehearsal.loop import Monitor, rehearse
 from heirmark.rehearsal.settings import Rehearsal
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
+from heirmark.triggers import Tiles
 
 FirstPhase: TypeAlias = Annotated[Watermark, OneOf(METHODS, lambda kind: kind.rehearsable)]
 """What may watermark the target before a rehearsal."""
@@ -66,6 +68,13 @@ class T2S(Watermark):
             raise BadConfig(
                 "the trigger is T2S' own, whatever watermarks first: set trigger=..., not watermark.trigger=..."
             )
+
+    @classmethod
+    def quick(cls, scale: Scale) -> Self:
+        """T2S on DeepTracer's tiles with the balanced update."""
+        return replace(
+            super().quick(scale), trigger=Tiles(), trigger_batch=scale.trigger_batch, rehearsal=scale.rehearsal
+        )
 
     def vanilla(self) -> Vanilla:
         """The method without rehearsal: joint training, as in the paper's first phase."""

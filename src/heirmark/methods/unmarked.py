@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
 
 from torch import nn
 
 from heirmark.methods.base import Marked, draw_verification, key_from, settle
 from heirmark.methods.nets import net_of, start_from, train_clean
+from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Method
 from heirmark.runtime import Runtime, drawn_seed
 from heirmark.task import Task
+from heirmark.triggers import Tiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,11 @@ class Unmarked(Method):
     name: ClassVar[str] = "unmarked"
 
     data: Literal["owner", "adversary"] = "owner"
+
+    @classmethod
+    def quick(cls, scale: Scale) -> Self:
+        """With T2S' trigger there."""
+        return replace(super().quick(scale), trigger=Tiles())
 
     def train(self, task: Task, *, seed: int, runtime: Runtime) -> nn.Module:
         """The model alone, without a key."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
+from heirmark.methods.scale import Scale
 from heirmark.methods.vanilla import Vanilla
-from heirmark.triggers import AnyTrigger, OutOfDistribution
+from heirmark.triggers import AbstractImages, AnyTrigger, OutOfDistribution
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,3 +26,8 @@ class Unrelated(Vanilla):
 
     trigger: AnyTrigger = field(default=OutOfDistribution(dataset="mnist"))
     trigger_batch: int = 32
+
+    @classmethod
+    def quick(cls, scale: Scale) -> Self:
+        """Abstract images, where another data set would be needed."""
+        return replace(super().quick(scale), trigger=AbstractImages())

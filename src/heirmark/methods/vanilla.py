@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, ClassVar
+from dataclasses import dataclass, replace
+from typing import Annotated, ClassVar, Self
 
 from heirmark.configuration import at_least
 from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import train_watermarked
+from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Watermark
 from heirmark.runtime import Runtime
+from heirmark.triggers import Tiles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +27,12 @@ class Vanilla(Watermark):
     name: ClassVar[str] = "vanilla"
 
     trigger_batch: Annotated[int, at_least(1)] = 64
+
+    @classmethod
+    def quick(cls, scale: Scale) -> Self:
+        """See :meth:`heirmark.methods.watermark.Method.quick`; joint training alone has T2S' trigger there."""
+        made = replace(super().quick(scale), trigger_batch=scale.trigger_batch)
+        return replace(made, trigger=Tiles()) if cls is Vanilla else made
 
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Train on everything at once; see :meth:`heirmark.methods.watermark.Watermark.embed`."""

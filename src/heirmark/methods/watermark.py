@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Annotated, ClassVar
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar, Self
 
 from torch import nn
 
@@ -24,6 +24,7 @@ from heirmark.methods.base import (
 )
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.methods.nets import net_of, own_model, spec_for
+from heirmark.methods.scale import Scale
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, drawn_seed
 from heirmark.space import check_needs
@@ -73,6 +74,11 @@ class Method(ABC):
             given: models that are there already, of those that :meth:`builds_on` names.
         """
 
+    @classmethod
+    def quick(cls, scale: Scale) -> Self:
+        """Settings for minutes on a CPU and small images, as ``--quick``, the demo and the small scale of recipes take them."""
+        return cls(model=scale.model, key_size=scale.key_size, pretraining=scale.recipe)
+
     def builds_on(self) -> Mapping[str, Method]:
         """Methods whose models it starts from beside the clean one, by the names by which these may be handed in."""
         return {}
@@ -116,6 +122,11 @@ class Watermark(Method):
 
     triggers: Annotated[int, at_least(1)] = 500
     key_filter: KeyFilter | None = None
+
+    @classmethod
+    def quick(cls, scale: Scale) -> Self:
+        """See :meth:`Method.quick`."""
+        return replace(super().quick(scale), triggers=scale.triggers)
 
     @abstractmethod
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
