@@ -521,7 +521,8 @@ def test_the_generator_seeks_what_copy_and_victim_disagree_on(
     assert gap(torch.cat(shown[-5:])) > 1.2 * gap(torch.cat(shown[:5]))
 
 
-@pytest.mark.parametrize("answers", ["probabilities", pytest.param("label", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("answers", ["probabilities", "label"])
 def test_dfme_steals_without_data(answers: str, victim: nn.Module, tiny_task: Task, cpu: Runtime) -> None:
     nothing = Split(inputs=torch.zeros(1, 1, 16, 16, dtype=torch.uint8), labels=torch.zeros(1, dtype=torch.long))
     box = BlackBox(victim, classes=6, api=Api(answers=answers), runtime=cpu)  # type: ignore[arg-type]

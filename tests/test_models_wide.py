@@ -301,7 +301,9 @@ def test_feature_sharing_counts_every_parameter_once(name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", WIDE)
+@pytest.mark.parametrize(
+    "name", [name if name in ("resnet50", "vit-s") else pytest.param(name, marks=pytest.mark.slow) for name in WIDE]
+)
 def test_learns_the_tiny_task(name: str, tiny_task: Task, cpu: Runtime) -> None:
     model = narrow(name, classes=tiny_task.num_classes)
     recipe = Recipe(epochs=3, batch_size=32, optimizer="adam", learning_rate=1e-2, weight_decay=0.0)

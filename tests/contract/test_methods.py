@@ -234,11 +234,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 EVERY = [(name, variant) for name in METHODS for variant in CONFIGS.get(name, {"": None})]
 NAMES = [f"{name}-{variant}" for name, variant in EVERY]
-# One configuration a method and one a trigger, with which all is tried that trains again. ``make slow`` tries it with the others.
+# One configuration a method and one a trigger are trained, and trained again, here; ``make slow`` does so with the others.
 TELLING = {(name, next(iter(variants))) for name, variants in CONFIGS.items()} | {
     ("vanilla", kind) for kind in TRIGGERS | BASELINE_TRIGGERS
 }
-trained_again = pytest.mark.parametrize(
+trained = pytest.mark.parametrize(
     "case",
     [
         pytest.param(case, id=name, marks=[] if case in TELLING else pytest.mark.slow)
@@ -382,6 +382,7 @@ def test_a_mistyped_setting_is_an_error(name: str) -> None:
 # ---------------------------------------------------------------- the result
 
 
+@trained
 def test_a_result_is_whole(marked: Marked, tiny_task: Task, cpu: Runtime, tmp_path: Path) -> None:
     assert not any(part.training for part in marked.model.modules())
     assert marked.net.spec.input_shape == tiny_task.input_shape
@@ -398,6 +399,7 @@ def test_a_result_is_whole(marked: Marked, tiny_task: Task, cpu: Runtime, tmp_pa
     json.dumps([dict(row) for row in marked.history], allow_nan=False)
 
 
+@trained
 def test_the_key_is_of_this_task_and_method(case: tuple[str, str], marked: Marked, tiny_task: Task) -> None:
     key, drawn = marked.key, marked.verification_triggers
     assert key.method == case[0]
@@ -417,6 +419,7 @@ def memorises(config: Any) -> bool:
     return isinstance(config.trigger, RandomLabels)
 
 
+@trained
 def test_only_a_key_of_random_labels_is_of_what_trained_and_it_says_so(
     config: Any, marked: Marked, tiny_task: Task, tmp_path: Path
 ) -> None:
@@ -441,6 +444,7 @@ def rows(inputs: Tensor) -> list[bytes]:
     return [row.contiguous().numpy().tobytes() for row in inputs]
 
 
+@trained
 def test_nothing_that_trained_verifies(config: Any, marked: Marked, tiny_task: Task) -> None:
     key, trained = marked.key, marked.training_triggers
     if memorises(config):
@@ -461,7 +465,7 @@ def test_nothing_that_trained_verifies(config: Any, marked: Marked, tiny_task: T
 # ---------------------------------------------------------------- randomness and side effects
 
 
-@trained_again
+@trained
 def test_one_seed_gives_one_result_looks_at_no_other_split_and_leaves_no_trace(
     case: tuple[str, str], config: Any, runs: Callable[..., Marked], tiny_task: Task, cpu: Runtime,
     unchanged_globals: Callable[[], Any],
@@ -485,7 +489,7 @@ def test_one_seed_gives_one_result_looks_at_no_other_split_and_leaves_no_trace(
     assert all(0 < done <= total for _, done, total in told)
 
 
-@trained_again
+@trained
 def test_another_seed_gives_another_key(
     case: tuple[str, str], runs: Callable[..., Marked], config: Any, tiny_task: Task, cpu: Runtime
 ) -> None:
@@ -511,7 +515,7 @@ class Untouchable:
         raise AssertionError(f"the method looked at the length of the {object.__getattribute__(self, 'role')} split")
 
 
-@trained_again
+@trained
 def test_the_calibration_split_does_not_train(
     case: tuple[str, str], config: Any, runs: Callable[..., Marked], tiny_task: Task, cpu: Runtime
 ) -> None:
@@ -524,7 +528,7 @@ def test_the_calibration_split_does_not_train(
     assert result.key.trigger == runs(*case).key.trigger, "the secret is settled without the calibration split"
 
 
-@trained_again
+@trained
 def test_models_that_are_handed_in_save_time_and_nothing_else(
     case: tuple[str, str], config: Any, runs: Callable[..., Marked], tiny_task: Task, cpu: Runtime,
     unchanged_globals: Callable[[], Any],
