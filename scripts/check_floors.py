@@ -67,7 +67,7 @@ def make() -> Task:
     return make_task("own", names, images(600, 1), images(100, 2), seed=0, owner=third, adversary=third, calibration=third)
 '''
 
-_REQUIREMENT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)>=([0-9]+(?:\.[0-9]+)*)")
+_REQUIREMENT = re.compile(r"([A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[a-z,]+\])?>=([0-9]+(?:\.[0-9]+)*)")
 
 
 @dataclass(frozen=True)
@@ -125,6 +125,7 @@ APART = {
         ("tests/test_models_wide.py", "-k", "timm"),
         excuse="torchvision::nms does not exist",  # a torchvision for GPUs beside a torch without
     ),
+    "docs": Apart("import mkdocs, material, mkdocstrings", commands=(("mkdocs --version", ("-m", "mkdocs", "--version")),)),
     # The types are those of the libraries in constraints.txt, not of their floors.
     "lint": Apart(
         "import ruff, mypy, importlinter",
@@ -145,7 +146,7 @@ def floor(requirement: str) -> tuple[str, str]:
     """Name and floor of a requirement.
 
     Args:
-        requirement: ``name>=version`` and nothing more.
+        requirement: ``name>=version``, the name with extras or without, and nothing more.
 
     Raises:
         ValueError: when it is written in another way.
