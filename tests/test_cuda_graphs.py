@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,10 +15,13 @@ import tapes
 from heirmark import cuda_graphs as graphs
 from heirmark.cuda_graphs import WORTH, recorded
 from heirmark.joint import Extra, Outputs, Phase, fit_jointly
-from heirmark.methods import EWE
+from heirmark.methods import EWE, DeepTracer
 from heirmark.methods.base import Prepared, draw_training, settle
 from heirmark.methods.nets import new_model
 from heirmark.models import build
+from heirmark.rehearsal.loop import Monitor, rehearse
+from heirmark.rehearsal.passes import Memory
+from heirmark.rehearsal.settings import Balanced, Rehearsal, SimulatedThief
 from heirmark.runtime import Runtime
 from heirmark.samples import Samples
 from heirmark.steps import Figures, Step, backward
@@ -59,6 +63,10 @@ def taped(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return made
 
     monkeypatch.setitem(graphs.RECORDERS, "cpu", record)
+    monkeypatch.setattr(graphs, "WORTH", 2)
+    # On a GPU, labels are left to the device's own assertions.
+    monkeypatch.setattr(F, "one_hot", lambda labels, classes: (labels[..., None] == torch.arange(classes)).long())
+    monkeypatch.setattr("heirmark.rehearsal.step.check_classes", lambda *_: None)
     return fates
 
 
@@ -141,7 +149,7 @@ def in_phases(task: Task, cpu: Runtime, model: nn.Module) -> Any:
         }
 
     phase = Phase(
-        recipe=Recipe(epochs=3, batch_size=8, learning_rate=0.01, augment="crop-flip"), extras={"mark": 3}, share=0.8
+        recipe=Recipe(epochs=2, batch_size=8, learning_rate=0.01, augment="crop-flip"), extras={"mark": 3}, share=0.8
     )
     return fit_jointly(
         model, task.owner, {"mark": extra(task, 0, 2)}, losses, phase, seed=1, runtime=cpu, weights={"near": 0.1},
@@ -150,7 +158,7 @@ def in_phases(task: Task, cpu: Runtime, model: nn.Module) -> Any:
 
 
 def alone(task: Task, cpu: Runtime, model: nn.Module) -> Any:
-    recipe = Recipe(epochs=3, batch_size=8, learning_rate=0.01, augment="flip")
+    recipe = Recipe(epochs=2, batch_size=8, learning_rate=0.01, augment="flip")
     mixed = Mixed(samples=extra(task, 0).samples, per_batch=4)
     return fit(model, task.owner.inputs, task.owner.labels, recipe=recipe, seed=1, runtime=cpu, mixed=mixed)
 
@@ -158,7 +166,7 @@ def alone(task: Task, cpu: Runtime, model: nn.Module) -> Any:
 def entangled(task: Task, cpu: Runtime, model: nn.Module) -> Any:
     """Its loss changes temperatures in place at every step."""
     phase = Phase(
-        recipe=Recipe(epochs=3, batch_size=8, optimizer="adam", learning_rate=1e-3),
+        recipe=Recipe(epochs=2, batch_size=8, optimizer="adam", learning_rate=1e-3),
         extras={"watermark": 4, "target": 4},
     )
     method = EWE(model=NET, trigger=Patch(), triggers=20, training=phase)
@@ -169,25 +177,64 @@ def entangled(task: Task, cpu: Runtime, model: nn.Module) -> Any:
     return made.history
 
 
-TRAININGS: dict[str, Callable[[Task, Runtime, nn.Module], Any]] = {
-    "fit": alone,
-    "fit jointly": in_phases,
-    "ewe": entangled,
+def coupled(task: Task, cpu: Runtime, model: nn.Module) -> Any:
+    """Its centroids change before every epoch."""
+    phase = Phase(recipe=Recipe(epochs=2, batch_size=8, learning_rate=1e-3), extras={"watermark": 4})
+    method = DeepTracer(model=NET, trigger=Patch(), first=phase, second=replace(phase, extras={"watermark": 8}))
+    secret = settle(method.trigger, task, model, seed=0, runtime=cpu)
+    drawn = draw_training(secret, task, 20, seed=0)
+    made = method.embed(Prepared(task=task, clean=model, secret=secret, training=drawn), seed=0, runtime=cpu)
+    model.load_state_dict(made.model.state_dict())
+    return made.history
+
+
+def rehearsed(thieves: int = 1, *, asking: bool = False, **options: Any) -> Callable[[Task, Runtime, nn.Module], Any]:
+    def train(task: Task, cpu: Runtime, model: nn.Module) -> Any:
+        mark = extra(task, 0).samples
+        config = Rehearsal(
+            recipe=Recipe(epochs=2, batch_size=8, learning_rate=1e-3, weight_decay=0.0, augment="flip"),
+            trigger_batch=5,
+            **options,
+        )
+        made, history = rehearse(
+            model, [new_model(task, NET, seed=number + 1) for number in range(thieves)], task.owner, mark,
+            config=config, seed=0, monitor=Monitor(clean=task.calibration, triggers=mark),
+            queries=task.adversary.inputs if asking else None, runtime=cpu,
+        )  # fmt: skip
+        model.load_state_dict(made.state_dict())
+        return history
+
+    return train
+
+
+TRAININGS: dict[str, tuple[int, Callable[[Task, Runtime, nn.Module], Any]]] = {
+    "fit": (1, alone),
+    "fit jointly": (1, in_phases),
+    "ewe": (1, entangled),
+    "deeptracer": (2, coupled),
+    "rehearsal": (1, rehearsed()),
+    "balanced rehearsal": (1, rehearsed(update=Balanced(enough=0.5), memory=Memory(micro_batch=4, one_graph=True))),
+    "rehearsal with a pool": (3, rehearsed(2, thief=SimulatedThief(label_only=1, reset_every=3, trigger_mode="mixed"))),
+    "rehearsal with queries": (1, rehearsed(asking=True, update=Balanced(), thief=SimulatedThief(steps=2))),
 }
+"""How many graphs they take, and what they are."""
 
 
 @pytest.mark.parametrize("name", TRAININGS)
 def test_a_recorded_training_is_the_same_training(
     name: str, tiny_task: Task, cpu: Runtime, request: pytest.FixtureRequest
 ) -> None:
+    graphs_taken, train = TRAININGS[name]
+    task = replace(tiny_task, owner=tiny_task.owner.subset(torch.arange(40)))
+
     def trained() -> tuple[Any, dict[str, Tensor]]:
-        model = new_model(tiny_task, NET, seed=0)
-        return TRAININGS[name](tiny_task, cpu, model), model.state_dict()
+        model = new_model(task, NET, seed=0)
+        return train(task, cpu, model), model.state_dict()
 
     wanted, expected = trained()
     fates = request.getfixturevalue("taped")
     found, state = trained()
-    assert fates == ["recorded"]
+    assert fates == ["recorded"] * graphs_taken
     assert found == wanted
     assert all(torch.equal(state[key], value) for key, value in expected.items())
 
@@ -246,3 +293,13 @@ def test_what_cannot_be_recorded_is_computed_step_by_step(tiny_task: Task, monke
     losses = fit(nn.Sequential(Looks(), net), split.inputs, split.labels, recipe=recipe, seed=0, runtime=runtime)
     assert losses[-1] < losses[0]
     assert accuracy(net, split, runtime=runtime) > 0.6
+
+
+def test_a_rehearsal_with_dropout_is_not_recorded(taped: list[str], tiny_task: Task, cpu: Runtime) -> None:
+    """Its masks are drawn anew at every step, from seeds."""
+    model = new_model(tiny_task, "vgg-like:width=2,hidden=8,dropout=0.2", seed=0)
+    split = tiny_task.owner.subset(torch.arange(24))
+    mark = extra(tiny_task, 0).samples
+    config = Rehearsal(recipe=Recipe(epochs=7, batch_size=8, learning_rate=1e-3), trigger_batch=4)
+    rehearse(model, model, split, mark, config=config, seed=0, monitor=Monitor(clean=split, triggers=mark), runtime=cpu)
+    assert not taped

@@ -30,7 +30,7 @@ from heirmark.attacks.extraction.knockoff_adaptive import (
     policy,
     updated,
 )
-from heirmark.attacks.extraction.maze import Memory, divergence
+from heirmark.attacks.extraction.maze import ReplayMemory, divergence
 from heirmark.blackbox import Answers, Api, BlackBox
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec, build
@@ -554,7 +554,7 @@ def test_divergence_is_torchs() -> None:
 
 
 def test_a_full_memory_forgets_the_oldest() -> None:
-    memory, rows_seen = Memory(5), torch.arange(8.0)
+    memory, rows_seen = ReplayMemory(5), torch.arange(8.0)
     for part in rows_seen.split(2):  # type: ignore[no-untyped-call]
         memory.add(part[:, None], -part[:, None])
     assert len(memory) == 5

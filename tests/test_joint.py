@@ -168,7 +168,7 @@ def test_mistakes_name_their_remedy(cpu: Runtime) -> None:
     with pytest.raises(BadConfig, match="no samples 'mark' join"):
         fit_jointly(net(), data(), {"watermark": None}, losses, other, seed=0, runtime=cpu)
     empty = Extra(samples=Samples(inputs=data().inputs[:0], targets=data().labels[:0]))
-    with pytest.raises(ShapeMismatch, match="samples of an empty set"):
+    with pytest.raises(ShapeMismatch, match="0 samples that join a batch and 0 targets"):
         fit_jointly(net(), data(), {"mark": empty}, losses, other, seed=0, runtime=cpu)
     with pytest.raises(BadData, match=r"the training's x became nan in epoch 1: lower learning_rate"):
         fit_jointly(

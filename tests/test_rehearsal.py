@@ -824,8 +824,8 @@ def test_mistakes_name_their_remedy() -> None:
     frozen = net(SMOOTH, 1).requires_grad_(False)
     for error, match, act in (
         (ShapeMismatch, "same classes", lambda: attempt(model=wider)),
-        (ShapeMismatch, "at least one", lambda: attempt(x, y, t[:0], u[:0])),
-        (ShapeMismatch, "at least one", lambda: attempt(x, y[:2], t, u)),
+        (ShapeMismatch, "one target each", lambda: attempt(x, y, t[:0], u[:0])),
+        (ShapeMismatch, "one target each", lambda: attempt(x, y[:2], t, u)),
         (ShapeMismatch, "logits", lambda: attempt(model=nn.Sequential(nn.Conv2d(2, 4, 3, dtype=torch.float64)))),
         (ShapeMismatch, "for all of them", lambda: attempt(x, y, t, u + CLASSES)),
         (ShapeMismatch, "a scalar", lambda: attempt(loss=lambda a, b: (a - b).square())),
@@ -838,7 +838,7 @@ def test_mistakes_name_their_remedy() -> None:
         (BadConfig, r"kind: expected kl\|.*mse, not 'soft'", lambda: DistillationLoss(kind="soft")),  # type: ignore[arg-type]
         (BadConfig, "temperature: expected float > 0, not 0.0", lambda: DistillationLoss(temperature=0.0)),
         (BadConfig, "mixed", lambda: transfer_loss(thief_of(student, trigger_mode="mixed"), mark)),
-        (ShapeMismatch, "one or more|at least one", lambda: transfer_loss(thief, mark.first(0))),
+        (ShapeMismatch, "one target each", lambda: transfer_loss(thief, mark.first(0))),
         (ShapeMismatch, "one row an input", lambda: simulate_theft(thief, torch.zeros(2, 4), x)),
         (ShapeMismatch, "without weights", lambda: combine_balanced({}, {})),
         (BadConfig, "ratio", lambda: combine_balanced({"a": x}, {"a": x}, -1.0)),

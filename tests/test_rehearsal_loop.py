@@ -470,7 +470,7 @@ def test_models_and_data_have_to_fit() -> None:
     with pytest.raises(ShapeMismatch, match="the teacher answers 3 classes and the student 5"):
         run(target, other, WHOLE)
     for wrong in (mark.first(0), replace(mark, targets=mark.targets[:2])):
-        with pytest.raises(ShapeMismatch, match="there must be some, one target each"):
+        with pytest.raises(ShapeMismatch, match="there must be some, with one target each"):
             rehearse(target, student, data, wrong, config=WHOLE, seed=0, monitor=monitor())
     with pytest.raises(ShapeMismatch, match="targets go up to 3 for 3 classes"):
         rehearse(

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from heirmark.augmenting import augment
 from heirmark.batches import Batches
 from heirmark.configuration import above, at_least, at_most, checked
-from heirmark.errors import BadConfig, ShapeMismatch
+from heirmark.errors import BadConfig
 from heirmark.mgda import Normalisation, mgda_weights
 from heirmark.runtime import Runtime, to_device
-from heirmark.samples import Samples, ShuffledIndex
+from heirmark.samples import Samples, ShuffledIndex, check_answered
 from heirmark.space import decode, join
 from heirmark.steps import Weights, backward
 from heirmark.task import Split
@@ -273,8 +273,7 @@ class _Set:
 
     def __init__(self, extra: Extra, count: int, device: torch.device) -> None:
         samples = extra.samples
-        if len(samples) == 0:
-            raise ShapeMismatch(f"{count} samples of an empty set cannot join a batch: give it some, or leave it out")
+        check_answered("samples that join a batch", samples)
         companions = samples.inputs[:, None][:, :0] if extra.companions is None else extra.companions
         self.inputs, self.targets = samples.inputs.to(device), samples.targets.to(device)
         self.companions, self.change = companions.to(device), extra.change

@@ -8,6 +8,8 @@ from typing import Literal, Self, TypeAlias
 import torch
 from torch import Tensor
 
+from heirmark.errors import ShapeMismatch
+
 Reference: TypeAlias = Literal["control", "chance"]
 """What a test of probabilities compares the answer to a trigger sample with."""
 
@@ -34,6 +36,18 @@ class Samples:
     def first(self, count: int) -> Self:
         """The first ``count`` samples, or all where there are no more."""
         return self if count >= len(self) else self.subset(torch.arange(count))
+
+
+def check_answered(what: str, samples: Samples) -> None:
+    """Make sure that there are samples, with one target each.
+
+    Raises:
+        ShapeMismatch: when there are not; says what they are.
+    """
+    if len(samples) == 0 or len(samples) != len(samples.targets):
+        raise ShapeMismatch(
+            f"{len(samples)} {what} and {len(samples.targets)} targets: there must be some, with one target each"
+        )
 
 
 class ShuffledIndex:

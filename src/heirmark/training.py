@@ -19,7 +19,7 @@ from heirmark.cuda_graphs import recorded
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.layout import entering
 from heirmark.runtime import Runtime, generator_of, seeded, to_device
-from heirmark.samples import Samples, ShuffledIndex
+from heirmark.samples import Samples, ShuffledIndex, check_answered
 from heirmark.space import join
 from heirmark.steps import Gradients, Step, backward
 from heirmark.task import Split
@@ -99,11 +99,7 @@ class Mixed:
     per_batch: int
 
     def __post_init__(self) -> None:
-        if len(self.samples) == 0 or len(self.samples) != len(self.samples.targets):
-            raise ShapeMismatch(
-                f"{len(self.samples)} mixed-in inputs and {len(self.samples.targets)} targets: "
-                "there must be some, one target each"
-            )
+        check_answered("mixed-in inputs", self.samples)
 
 
 def fit(

@@ -14,7 +14,6 @@ from heirmark.asking import evaluating, predict
 from heirmark.augmenting import augment
 from heirmark.batches import Batches
 from heirmark.cuda_graphs import recorded, repeats
-from heirmark.errors import ShapeMismatch
 from heirmark.layout import copied_with_entry
 from heirmark.rehearsal.derivative import choose_derivative
 from heirmark.rehearsal.passes import Memory, PassMode, draws
@@ -22,7 +21,7 @@ from heirmark.rehearsal.settings import Rehearsal
 from heirmark.rehearsal.step import assign, rehearsal_step
 from heirmark.rehearsal.student import Student, Thief, simulate_theft, student_module, student_state
 from heirmark.runtime import Runtime, derive_seed, to_device
-from heirmark.samples import Samples, ShuffledIndex
+from heirmark.samples import Samples, ShuffledIndex, check_answered
 from heirmark.steps import Figures, Step
 from heirmark.task import Split
 from heirmark.training import descend
@@ -91,10 +90,7 @@ def rehearse(
         BadData: when a loss is no longer finite.
     """
     runtime = runtime or Runtime()
-    if len(mark) == 0 or len(mark) != len(mark.targets):
-        raise ShapeMismatch(
-            f"{len(mark)} trigger samples and {len(mark.targets)} targets: there must be some, one target each"
-        )
+    check_answered("triggers", mark)
     device, recipe = runtime.torch_device, config.recipe
     exact = Runtime(device=runtime.device, precision="float32") if config.precision == "float32" else runtime
     model = copied_with_entry(target).to(device)

@@ -14,9 +14,9 @@ from heirmark.rehearsal.combine import norm
 from heirmark.rehearsal.derivative import directional_derivative, why_not_forward
 from heirmark.rehearsal.losses import teacher_cotangent
 from heirmark.rehearsal.passes import Memory, PassMode, Tensors, accumulate, chunks, copies, gradients, leaves, run
-from heirmark.rehearsal.student import Derivative, Thief, check_answered, simulate_theft, transfer_loss
+from heirmark.rehearsal.student import Derivative, Thief, simulate_theft, transfer_loss
 from heirmark.runtime import derive_seed
-from heirmark.samples import Samples
+from heirmark.samples import Samples, check_answered
 
 APART = ((1.0, 0.0), (0.0, 1.0))
 """Weights that ask for both gradients, each alone."""

@@ -16,7 +16,7 @@ from heirmark.layout import copied
 from heirmark.rehearsal.combine import norm
 from heirmark.rehearsal.losses import DistillationLoss, LogitLoss, student_slope
 from heirmark.rehearsal.passes import PassMode, Tensors, accumulate, chunks, copies, draws, gradients, leaves, run
-from heirmark.samples import Samples
+from heirmark.samples import Samples, check_answered
 from heirmark.space import join
 
 Derivative: TypeAlias = Literal["forward", "difference", "central"]
@@ -240,11 +240,3 @@ def transfer_loss(
         total = accumulate(total, gradients(part, wanted, torch.ones_like(part)))
         del logits, part
     return TransferLoss(loss=loss, gradient=total, hit_rate=hits / len(mark))
-
-
-def check_answered(what: str, samples: Samples) -> None:
-    """Refuse samples of which there are none, or not one answer each."""
-    if len(samples) == 0 or len(samples) != len(samples.targets):
-        raise ShapeMismatch(
-            f"{len(samples)} {what} with {len(samples.targets)} answers: give at least one, and one answer each"
-        )

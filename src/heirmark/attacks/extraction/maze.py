@@ -46,7 +46,7 @@ def divergence(logits: Tensor, truth: Tensor) -> Tensor:
     return (torch.xlogy(truth, truth) - truth * logits.log_softmax(1)).sum(1)
 
 
-class Memory:
+class ReplayMemory:
     """Images and what was learned of them, on the CPU; when it is full, the newest take the place of the oldest.
 
     Args:
@@ -218,7 +218,7 @@ class MAZE(Extraction):
             for net, rate in zip((student, generator), rates, strict=True)
         ]
         last = self.batch_size * iterations
-        memory = Memory(last if self.memory is None else min(self.memory, last))
+        memory = ReplayMemory(last if self.memory is None else min(self.memory, last))
 
         def learn(images: Tensor, targets: Tensor) -> Tensor:
             # Of the divergence the entropy of the answers is left out: the copy cannot change it.
