@@ -62,15 +62,13 @@ def test_what_is_tested_and_copied_exists(script: ModuleType) -> None:
 
 
 def test_floors_are_read_by_extra(script: ModuleType, project: Path) -> None:
-    project.write_text(PROJECT.format(dependencies='"one>=1.26", "Two_b>=0.4.3"'))
+    project.write_text(PROJECT.format(dependencies='"one[more]>=1.26", "Two_b>=0.4.3"'))
     floors = script.read_floors(project)
     assert floors == {script.RUNTIME: {"one": "1.26", "Two_b": "0.4.3"}, "more": {"other-name": "3"}}
     assert script.pins(floors[script.RUNTIME]) == ["one==1.26", "Two_b==0.4.3"]
 
 
-@pytest.mark.parametrize(
-    "requirement", ["one", "one==1.2", "one>1.2", "one>=1,<2", "one>=", "one[more]>=1", "one>=1; x"]
-)
+@pytest.mark.parametrize("requirement", ["one", "one==1.2", "one>1.2", "one>=1,<2", "one>=", "one>=1; x"])
 def test_a_requirement_without_a_plain_floor_is_refused(script: ModuleType, requirement: str, project: Path) -> None:
     with pytest.raises(ValueError, match=r"declares no floor: write name>=version"):
         script.floor(requirement)
