@@ -15,9 +15,10 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+from heirmark.pipeline.demo import run_demo
+
 from heirmark.console import Bars
 from heirmark.files import atomic_write_json
-from heirmark.pipeline.demo import run_demo
 from heirmark.report import rows_to_json
 from provenance import provenance
 from summary import figures, grouped

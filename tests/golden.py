@@ -103,23 +103,29 @@ def grid_figures(folder: Path) -> dict[str, Any]:
 def demo_figures(folder: Path) -> dict[str, Any]:
     """Rows of a demo, and the commitments of its keys."""
     import own_code
-    from heirmark.pipeline.demo import run_demo
+    from heirmark.bench.demo import demo_grid, run_demo
+    from heirmark.bench.settings import Contexts
+    from heirmark.runtime import Runtime
 
-    run_demo(folder, profile=own_code.demo_profile(), task=own_code.demo_task(), device="cpu", precision="float32")
-    rows = json.loads((folder / "results.json").read_text())
+    contexts = Contexts(Runtime(device="cpu", precision="float32"))
+    run_demo(demo_grid(own_code.demo_profile()), folder, contexts=contexts, command="golden")
+    rows = [
+        {name: value for name, value in row.items() if name != "stage"}
+        for row in json.loads((folder / "results.json").read_text())
+    ]
     return {"rows": rows, "keys": commitments(folder / "stages")}
 
 
 def audit_figures(folder: Path) -> dict[str, Any]:
-    """Rows of an audit."""
-    from dataclasses import replace
-
+    """Rows of an audit, an attack and what it does to the twin in one."""
     import own_code
     from heirmark.attacks import FineTuning, Knockoff, MixProbing, Pruning, Quantisation
+    from heirmark.bench.audit import run_audit
+    from heirmark.bench.programme import Programme
+    from heirmark.bench.settings import Contexts
+    from heirmark.configuration import to_json
     from heirmark.methods import Vanilla
     from heirmark.pipeline.altering import Alteration
-    from heirmark.pipeline.audit_job import audit_job
-    from heirmark.pipeline.audit_plan import Programme
     from heirmark.pipeline.embed_job import embed_job
     from heirmark.pipeline.folder import Data, ModelFolder, Origin
     from heirmark.pipeline.stealing import Theft
@@ -151,12 +157,48 @@ def audit_figures(folder: Path) -> dict[str, Any]:
                 for rate in (0.5, 0.9)
             ),
         ),
-        inspections=(Probe(name="probing", attack=MixProbing()),),
-        screenings=(),
+        probes=(Probe(name="probing", attack=MixProbing()),),
     )
-    marked, again = ModelFolder(folder / "marked"), replace(work, store=folder / "out/stages")
-    audit_job(programme, marked, data, folder / "out", again, command="golden")
-    return {"results": json.loads((folder / "out/audit.json").read_text()), "keys": commitments(folder / "store")}
+    result = run_audit(
+        programme,
+        ModelFolder(folder / "marked"),
+        data,
+        folder / "out",
+        seed=0,
+        contexts=Contexts(work.runtime),
+        command="golden",
+    )
+    report = result.report
+    rows = []
+    for trial in report.chapters[0].rows:
+        if trial.kind != "verdict":
+            continue
+        mine, twin = trial.rows
+        assert mine.whole is not None
+        assert twin.whole is not None
+        figures = {"name": trial.trial or "no attack", "group": mine.group or "The models", "curve": mine.curve}
+        figures |= {"accuracy": mine.accuracy, "wsr": mine.whole.wsr, "p_value": mine.whole.p_value}
+        figures |= {"outcome": mine.outcome, "queries": mine.asked, "error": mine.error, "twin_error": twin.error}
+        rows.append(
+            figures | {"twin_accuracy": twin.accuracy, "twin_wsr": twin.whole.wsr, "twin_outcome": twin.outcome}
+        )
+    inspections = [
+        {
+            "name": row.probe,
+            "model": "marked model" if row.marked else "unmarked twin",
+            "suspects": [data.task.classes[label] for label in row.search.suspects],
+            "found": row.search.found,
+            "false_suspects": row.search.false_suspects,
+            "reversed_success": max((share for _, share in row.search.reversed_success), default=None),
+            "error": row.error,
+        }
+        for row in result.rows
+        if row.search
+    ]
+    told: Any = to_json(programme)
+    told |= {"inspections": told.pop("probes"), "screenings": []}
+    results = {"rows": rows, "inspections": inspections, "screens": [], "summary": report.summary, "programme": told}
+    return {"results": results, "keys": commitments(folder / "store")}
 
 
 VOLATILE = {"seconds", "date", "versions", "command", "provenance", "machine"}

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from heirmark.data import load_task
 from heirmark.models import ModelSpec
-from heirmark.pipeline.demo import Profile
+from heirmark.pipeline.profiles import Profile
 from heirmark.rehearsal.settings import Balanced, Rehearsal
 from heirmark.task import Split, Task
 from heirmark.task import make_task as split_task
@@ -162,14 +162,16 @@ def demo_task() -> Task:
     """A little of the embedded data: owner 400, adversary 400, calibration 300, test 200."""
     task = load_task("fashion-mini")
     sizes = {"owner": 400, "adversary": 400, "calibration": 300, "test": 200}
-    return replace(task, **{name: task.splits[name].subset(torch.arange(size)) for name, size in sizes.items()})
+    chosen = {name: torch.arange(size) for name, size in sizes.items()}
+    chosen["test"] *= len(task.test) // sizes["test"]  # its images come class by class
+    return replace(task, **{name: task.splits[name].subset(rows) for name, rows in chosen.items()})
 
 
 def demo_profile() -> Profile:
     """A demo of seconds."""
     recipe = Recipe(epochs=3, batch_size=32, learning_rate=0.05)
     return Profile(
-        data="fashion-mini",
+        data="own_code:demo_task",
         model="naivenet:width=4,hidden=32,batch_norm=true",
         recipe=recipe,
         calibration_recipe=replace(recipe, epochs=2),

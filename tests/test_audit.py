@@ -33,6 +33,9 @@ from heirmark.attacks import (
 from heirmark.attacks.base import Sizes
 from heirmark.attacks.composites import KINDS as COMPOSITES
 from heirmark.attacks.detection.composite_screen import least_held_out
+from heirmark.bench.audit import AuditResult, run_audit
+from heirmark.bench.programme import CHAIN, GUESSES, PROFILES, QUICK_POOL, Programme, select
+from heirmark.bench.settings import Contexts
 from heirmark.errors import BadArtifact, BadConfig, BadData, ShapeMismatch
 from heirmark.key import make_key
 from heirmark.methods import T2S, Vanilla
@@ -42,8 +45,6 @@ from heirmark.pipeline import Event
 from heirmark.pipeline.altering import Alteration
 from heirmark.pipeline.attack_jobs import inspect_job, remove_job, screen_job
 from heirmark.pipeline.audit_attacks import fitted, fitting, paper_attacks, quick_attack, quick_attacks
-from heirmark.pipeline.audit_job import audit_job
-from heirmark.pipeline.audit_plan import CHAIN, GUESSES, PROFILES, QUICK_POOL, Programme, select
 from heirmark.pipeline.embed_job import embed_job
 from heirmark.pipeline.folder import Data, ModelFolder, Origin
 from heirmark.pipeline.inspect_job import inspect_folder
@@ -54,17 +55,11 @@ from heirmark.pipeline.trials import Probe, Trial
 from heirmark.pipeline.verify_job import Named, verify_job
 from heirmark.pipeline.work import Work
 from heirmark.rehearsal.settings import Balanced, Rehearsal
-from heirmark.report.audit import (
-    AuditRow,
-    InspectionRow,
-    ScreenRow,
-    audit_table,
-    inspection_table,
-    screen_table,
-    survives,
-    tell_audit,
-    usable,
-)
+from heirmark.report.audit_story import survives, tell_audit, usable
+from heirmark.report.terminal import attack_table, probe_table
+from heirmark.results.probes import Exposed, Screened
+from heirmark.results.rows import Brief, Row, row_from_json, row_to_json
+from heirmark.results.summary import Summary, summarise
 from heirmark.runtime import Runtime
 from heirmark.space import decode
 from heirmark.task import Split, Task
@@ -174,8 +169,12 @@ PROGRAMME = Programme(
         Trial(name="refused", group="Removal", steps=(Alteration(attack=Shuffled(fails=True)),)),
         Trial(name="broken", group="Removal", steps=(Alteration(attack=Broken()),)),
     ),
-    inspections=(Probe(name="guess", attack=Guess(label=1), stolen=(THEFT,)),),
-    screenings=(Probe(name="bright", attack=Bright(level=-1.0)), Probe(name="dark", attack=Bright(level=2.0))),
+    probes=(
+        Probe(name="guess", attack=Guess(label=1)),
+        Probe(name="guess, in a stolen copy", attack=Guess(label=1), stolen=(THEFT,)),
+        Probe(name="bright", attack=Bright(level=-1.0)),
+        Probe(name="dark", attack=Bright(level=2.0)),
+    ),
 )
 
 
@@ -205,16 +204,25 @@ def run(
     out: Path,
     programme: Programme = PROGRAMME,
     *,
-    on_event: Any = None,
     pools: Any = None,
     twin: Path | None = None,
-    name: str = "audit",
-) -> Any:
-    return audit_job(
-        programme, ModelFolder(marked), replace(data_of(task), pools=pools or {}), out,
-        work_in(out / "stages", on_event=on_event), command="test", name=name,
-        twin=None if twin is None else ModelFolder(twin),
-    )  # fmt: skip
+    **options: Any,
+) -> AuditResult:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(SCREENINGS, "bright", Bright)
+        return run_audit(
+            programme, ModelFolder(marked), replace(data_of(task), pools=pools or {}), out, seed=0, contexts=Contexts(CPU),
+            command="test", twin=None if twin is None else ModelFolder(twin), **options,
+        )  # fmt: skip
+
+
+def told(result: AuditResult) -> dict[str, Summary]:
+    """Every attack with its rows on the marked model and on the twin, by name; the models themselves have none."""
+    return {row.question: row for row in result.report.chapters[0].rows}
+
+
+def errors(result: AuditResult) -> dict[str, str]:
+    return {f"{row.trial or row.probe}, {row.arm}": row.error for row in result.rows if row.error}
 
 
 @pytest.fixture(scope="module")
@@ -223,73 +231,74 @@ def audited(marked: Path, task: Task, tmp_path_factory: pytest.TempPathFactory) 
     return run(marked, task, out), out
 
 
-def test_every_attack_is_a_row_and_a_failure_takes_nothing_else_along(audited: tuple[Any, Path]) -> None:
+def test_every_attack_is_a_row_and_a_failure_takes_nothing_else_along(audited: tuple[AuditResult, Path]) -> None:
     result, _ = audited
-    rows = {row.name: row for row in result.rows}
-    assert list(rows) == [trial.name for trial in PROGRAMME.trials]
-    assert result.victim.outcome == "MARKED"
-    assert result.victim.twin_outcome == "NOT_ESTABLISHED"
-    assert rows["refused"].error == "there is nothing to shuffle: give it more"
-    assert rows["broken"].error == "ZeroDivisionError: a bug"
-    assert rows["refused"].outcome == rows["broken"].outcome == ""
+    attacks = told(result)
+    assert list(attacks) == ["", *names_of(PROGRAMME)]
+    assert [[row.outcome for row in attacks[""].rows]] == [["MARKED", "NOT_ESTABLISHED"]]
+    assert errors(result) == {
+        f"{name}, {arm}": why
+        for name, why in (
+            ("refused", "there is nothing to shuffle: give it more"),
+            ("broken", "ZeroDivisionError: a bug"),
+        )
+        for arm in ("marked", "unmarked")
+    }
     for name in ("Knockoff", "shuffled by 0.0", "shuffled by 3.0", "Knockoff, then shuffled"):
-        assert not rows[name].error
-        assert not rows[name].twin_error
-        assert not math.isnan(rows[name].accuracy)
-        assert rows[name].seconds > 0
-    assert rows["Knockoff"].queries == rows["Knockoff, then shuffled"].queries > 0
-    assert rows["shuffled by 0.0"].queries == 0
+        for row in attacks[name].rows:
+            assert not math.isnan(row.accuracy)
+            assert row.seconds > 0
+    asked = {name: attacks[name].asked for name in attacks}
+    assert asked["Knockoff"] == asked["Knockoff, then shuffled"] > 0
+    assert asked["shuffled by 0.0"] == 0
 
 
-def test_nothing_done_changes_no_figure_and_much_done_ruins_the_model(audited: tuple[Any, Path]) -> None:
-    result, _ = audited
-    rows = {row.name: row for row in result.rows}
-    same, ruined = rows["shuffled by 0.0"], rows["shuffled by 3.0"]
-    for name in ("accuracy", "wsr", "p_value", "outcome", "twin_accuracy", "twin_wsr", "twin_outcome"):
-        assert getattr(same, name) == getattr(result.victim, name)
-    assert ruined.accuracy < same.accuracy
-    assert not usable(ruined, result.victim)
+def test_nothing_done_changes_no_figure_and_much_done_ruins_the_model(audited: tuple[AuditResult, Path]) -> None:
+    attacks = told(audited[0])
+    victim, same, ruined = attacks[""], attacks["shuffled by 0.0"], attacks["shuffled by 3.0"]
+    for before, after in zip(victim.rows, same.rows, strict=True):
+        assert (after.accuracy, after.verdict) == (before.accuracy, before.verdict)
+    assert ruined.accuracy.mean < same.accuracy.mean
+    assert not usable(ruined, victim)
 
 
-def test_detection_is_held_against_the_key(audited: tuple[Any, Path], task: Task, marked: Path) -> None:
-    result, _ = audited
+def test_detection_is_held_against_the_key(audited: tuple[AuditResult, Path], marked: Path) -> None:
+    attacks = told(audited[0])
     target = json.loads((marked / "key/key.json").read_text())["trigger"]["target"]
-    assert [row.model for row in result.inspections] == ["marked model", "stolen copy", "unmarked twin"]
-    for row in result.inspections:
-        assert row.suspects == (task.classes[1],)
-        assert row.found == (target == 1)
-        assert row.false_suspects == int(target != 1)
-        assert not math.isnan(row.reversed_success)
-    everything, nothing = result.screens[0], result.screens[2]
-    assert (everything.detected, everything.false_alarms) == (1.0, 1.0)
+    for name in ("guess", "guess, in a stolen copy"):
+        for row in attacks[name].rows:
+            assert row.search is not None
+            assert row.search.suspects == (1,)
+            assert row.search.found == (target == 1)
+            assert row.search.false_suspects == int(target != 1)
+            ((label, share),) = row.search.reversed_success
+            assert label == 1
+            assert not math.isnan(share)
+    (everything, _), (nothing, _) = attacks["bright"].rows, attacks["dark"].rows
+    (victim,) = attacks[""].marked
+    assert (everything.detected, everything.flagged) == (1.0, 1.0)
     assert everything.outcome == "NOT_ESTABLISHED"
     assert everything.accuracy == pytest.approx(1 / 5, abs=0.15)
-    assert (nothing.detected, nothing.false_alarms) == (0.0, 0.0)
-    assert (nothing.outcome, nothing.wsr, nothing.accuracy) == ("MARKED", result.victim.wsr, result.victim.accuracy)
+    assert (nothing.detected, nothing.flagged) == (0.0, 0.0)
+    assert (nothing.outcome, nothing.wsr, nothing.accuracy) == ("MARKED", victim.wsr, victim.accuracy)
 
 
-def test_the_files_say_what_the_rows_say(audited: tuple[Any, Path]) -> None:
+def test_the_files_say_what_the_rows_say(audited: tuple[AuditResult, Path]) -> None:
     result, out = audited
     record = json.loads((out / "audit.json").read_text())
-    assert [row["name"] for row in record["rows"]] == ["no attack", *(row.name for row in result.rows)]
-    assert record["rows"][0]["wsr"] == result.victim.wsr
-    assert record["summary"] == list(result.summary)
-    assert record["provenance"]["seed"] == "0"
+    assert [row_from_json(row, "audit.json") for row in record["rows"]] == [
+        row_from_json(row_to_json(row), "a row") for row in result.rows
+    ]
+    assert record["summary"] == list(result.report.summary)
+    assert record["provenance"]["seeds"] == "0"
     assert {"heirmark", "torch", "task", "key", "model", "command"} <= set(record["provenance"])
     page = (out / "audit.html").read_text()
-    for word in (
-        "Knockoff",
-        "there is nothing to shuffle",
-        "ZeroDivisionError",
-        "Removal: noise",
-        "unmarked twin",
-        "bright",
-    ):
+    for word in ("Knockoff", "there is nothing to shuffle", "ZeroDivisionError", "by noise", "unmarked twin", "bright"):
         assert word in page
     assert "<script" not in page
 
 
-def test_a_finished_audit_computes_nothing_again(audited: tuple[Any, Path], marked: Path, task: Task) -> None:
+def test_a_finished_audit_computes_nothing_again(audited: tuple[AuditResult, Path], marked: Path, task: Task) -> None:
     result, out = audited
     events: list[Event] = []
     good = replace(
@@ -297,20 +306,20 @@ def test_a_finished_audit_computes_nothing_again(audited: tuple[Any, Path], mark
     )
     again = run(marked, task, out, good, on_event=lambda event, label: events.append(event))
     assert {event.what for event in events} <= {"cached"}
-    assert again.rows == tuple(row for row in result.rows if not row.error)
-    assert again.screens == result.screens
+    assert list(map(str, again.rows)) == [str(row) for row in result.rows if not row.error]
 
 
 def test_a_twin_of_ones_own_and_what_is_missing(marked: Path, task: Task, tmp_path: Path) -> None:
-    few = replace(PROGRAMME, trials=(), inspections=(), screenings=())
+    few = replace(PROGRAMME, trials=(), probes=())
     bare = tmp_path / "bare"
     shutil.copytree(marked, bare)
     (bare / "twin.json").unlink()
     with pytest.raises(BadConfig, match=r"how to train its unmarked twin \(no twin.json\): name one with --twin"):
         run(bare, task, tmp_path / "a", few)
     own = run(bare, task, tmp_path / "a", few, twin=marked)
-    assert own.victim.twin_wsr == own.victim.wsr
-    assert len(own.summary) == 1, "of attacks that were not made nothing is told"
+    victim = told(own)[""]
+    assert victim.control_wsr.mean == victim.wsr.mean
+    assert len(own.report.summary) == 1, "of attacks that were not made nothing is told"
     assert str(marked) in (tmp_path / "a" / "audit.html").read_text()
     (bare / "twin.json").write_text(json.dumps({"type": "Unmarked", "modle": "x"}))
     with pytest.raises(BadArtifact, match="foreign or damaged"):
@@ -348,20 +357,41 @@ def test_jobs_of_a_thief(marked: Path, task: Task, tmp_path: Path) -> None:
 # The words
 
 
-def row(name: str, outcome: str, accuracy: float, **values: Any) -> AuditRow:
-    return AuditRow(name=name, group="Removal", accuracy=accuracy, wsr=0.5, p_value=0.1, outcome=outcome, **values)
+def attack(
+    name: str, outcome: str, accuracy: float, twin: str = "", curve: tuple[str, float] | None = None, **values: Any
+) -> Summary:
+    place: dict[str, Any] = {"block": "b", "marking": "m", "trial": name, "group": "Removal", "curve": curve, "seed": 0}
+    rows = [
+        Row(
+            **place, arm=arm, accuracy=accuracy, verdict=Brief(outcome=said, wsr=0.5, p_value=0.1) if said else None,
+            error="" if said else "no", **values,
+        )
+        for arm, said in (("marked", outcome), ("unmarked", twin))
+    ]  # fmt: skip
+    return Summary(rows=tuple(rows))
+
+
+def search(name: str, found: Exposed, twin: Exposed) -> Summary:
+    place: dict[str, Any] = {"block": "b", "marking": "m", "probe": name, "seed": 0, "stage": "expose/0"}
+    return Summary(rows=(Row(**place, arm="marked", search=found), Row(**place, arm="unmarked", search=twin)))
+
+
+def screen(name: str, outcome: str, accuracy: float) -> Summary:
+    place: dict[str, Any] = {"block": "b", "marking": "m", "probe": name, "seed": 0, "stage": "screen/0"}
+    found = Screened(detected=0.5, flagged=0.1)
+    return Summary(rows=(Row(**place, arm="marked", accuracy=accuracy, verdict=Brief(outcome=outcome), screen=found),))
 
 
 def test_the_story_counts_what_a_thief_would_use() -> None:
-    victim = row("no attack", "MARKED", 0.9, twin_outcome="NOT_ESTABLISHED")
+    victim = attack("", "MARKED", 0.9, "NOT_ESTABLISHED")
     rows = (
-        row("kept", "MARKED", 0.88, twin_outcome="NOT_ESTABLISHED"),
-        row("lost", "NOT_ESTABLISHED", 0.85, twin_outcome="MARKED"),
-        row("ruined", "NOT_ESTABLISHED", 0.3, twin_outcome="NOT_ESTABLISHED"),
-        AuditRow(name="failed", group="Removal", error="no"),
-        row("mild", "MARKED", 0.9, curve=("rate", 0.1)),
-        row("strong", "NOT_ESTABLISHED", 0.85, curve=("rate", 0.9)),
-        row("ruin", "NOT_ESTABLISHED", 0.1, curve=("rate", 1.0)),
+        attack("kept", "MARKED", 0.88, "NOT_ESTABLISHED"),
+        attack("lost", "NOT_ESTABLISHED", 0.85, "MARKED"),
+        attack("ruined", "NOT_ESTABLISHED", 0.3, "NOT_ESTABLISHED"),
+        attack("failed", "", math.nan),
+        attack("mild", "MARKED", 0.9, curve=("rate", 0.1)),
+        attack("strong", "NOT_ESTABLISHED", 0.85, curve=("rate", 0.9)),
+        attack("ruin", "NOT_ESTABLISHED", 0.1, curve=("rate", 1.0)),
     )
     story = " ".join(tell_audit(victim, rows))
     assert (
@@ -372,40 +402,38 @@ def test_the_story_counts_what_a_thief_would_use() -> None:
     assert "to: lost, strong." in story
     assert "called marked in 1 of 3 cases (lost)" in story
     assert "1 attacks failed" in story
-    found = (
-        InspectionRow(name="seen", model="marked model", found=True, false_suspects=2),
-        InspectionRow(name="blind", model="marked model"),
-        InspectionRow(name="blind", model="unmarked twin", suspects=("cat",)),
+    nothing = Exposed(found=False, false_suspects=0)
+    probes = (
+        search("seen", Exposed(found=True, false_suspects=2), nothing),
+        search("blind", nothing, Exposed(found=False, false_suspects=1, suspects=(3,))),
+        screen("sharp", "NOT_ESTABLISHED", 0.89),
+        screen("dear", "NOT_ESTABLISHED", 0.5),
+        screen("dull", "MARKED", 0.9),
     )
-    screens = (
-        ScreenRow(name="sharp", model="marked model", outcome="NOT_ESTABLISHED", accuracy=0.89),
-        ScreenRow(name="dear", model="marked model", outcome="NOT_ESTABLISHED", accuracy=0.5),
-        ScreenRow(name="dull", model="marked model", outcome="MARKED", accuracy=0.9),
-    )
-    story = " ".join(tell_audit(victim, rows, found, screens))
+    story = " ".join(tell_audit(victim, (*rows, *probes)))
     assert "names its target in 1 of 2 ways (seen with 2 others); 1 suspect a class of the unmarked twin" in story
     assert "as well (blind)." in story
     assert "1 of 3 screens keep a verifier from the mark (sharp)." in story
     assert [survives(found) for found in rows] == [True, False, False, False, True, False, False]
-    unsure = " ".join(tell_audit(row("no attack", "INVALID", 0.9), rows, found, screens))
+    unsure = " ".join(tell_audit(attack("", "INVALID", 0.9), (*rows, *probes)))
     assert "Before any attack its verdict is invalid, so that no row tells what an attack does to the mark." in unsure
     assert "is lost" not in unsure
     assert "screens" not in unsure
     assert "Before any attack" not in story
 
 
-def test_tables_show_every_row_and_no_markup(audited: tuple[Any, Path]) -> None:
+def test_tables_show_every_row_and_no_markup(audited: tuple[AuditResult, Path]) -> None:
     from io import StringIO
 
     from rich.console import Console
 
-    result, _ = audited
+    rows = audited[0].rows
     sink = StringIO()
     console = Console(file=sink, width=80)
-    evil = replace(result.rows[0], name="[bold]evil[/bold]")
-    console.print(audit_table((result.victim, evil, *result.rows)))
-    console.print(inspection_table(result.inspections))
-    console.print(screen_table(result.screens))
+    evil = replace(rows[2], trial="[bold]evil[/bold]")
+    found = summarise([*rows, evil])
+    console.print(attack_table(found))
+    console.print(probe_table(found))
     shown = sink.getvalue()
     for word in ("[bold]evil[/bold]", "shuffled by 3.0", "failed", "stolen copy", "dark"):
         assert word in shown
@@ -418,7 +446,7 @@ def test_tables_show_every_row_and_no_markup(audited: tuple[Any, Path]) -> None:
 def test_a_programme_has_every_registered_attack(profile: str) -> None:
     programme = PROFILES[profile](NET, pool="mnist")
     used = {type(step.attack) for trial in programme.trials for step in trial.steps}
-    used |= {type(probe.attack) for probe in (*programme.inspections, *programme.screenings)}
+    used |= {type(probe.attack) for probe in programme.probes}
     known = {**EXTRACTIONS, **REMOVALS, **INSPECTIONS, **SCREENINGS}
     assert used == set(known.values()) - ({DFME, MAZE} if profile == "quick" else set())
     names = [(trial.group, trial.name) for trial in programme.trials]
@@ -451,8 +479,7 @@ def test_a_part_of_a_programme() -> None:
     programme = PROFILES["quick"](NET)
     part = select(programme, ["PRUNING of", "outlier"])
     assert len(part.trials) == 18
-    assert len(part.screenings) == 2
-    assert not part.inspections
+    assert [probe.screens for probe in part.probes] == [True, True]
     assert select(programme, []) == programme
     with pytest.raises(
         BadConfig, match="no attack is called nothing or none: choose a part of one of Knockoff, probabilities"
@@ -495,7 +522,7 @@ def test_a_thiefs_jobs_refuse_what_does_not_fit(marked: Path, task: Task, tmp_pa
 
 
 def test_a_part_of_an_audit_writes_beside_the_whole(marked: Path, task: Task, tmp_path: Path) -> None:
-    few = replace(PROGRAMME, trials=(), inspections=(), screenings=())
+    few = replace(PROGRAMME, trials=(), probes=())
     whole, part = (run(marked, task, tmp_path / "out", few, name=name) for name in ("audit", "part"))
     assert (whole.path.name, part.path.name) == ("audit.html", "part.html")
     assert whole.path.is_file()
@@ -516,17 +543,15 @@ def test_what_fails_on_the_twin_alone_is_told_beside_the_rest(marked: Path, task
     model = load_model(marked).model
     attack = Choosy(only=float(model.head.weight.detach().sum()))
     trial = Trial(name="choosy", group="Removal", steps=(Alteration(attack=attack),))
-    few = replace(PROGRAMME, trials=(trial,), inspections=(), screenings=())
-    result = run(marked, task, tmp_path / "out", few)
-    (found,) = result.rows
-    assert (found.outcome, found.error, found.twin_outcome) == ("MARKED", "", "")
-    assert found.twin_error == "not this one: give it another"
-    assert "failed: not this one" in result.path.read_text()
+    result = run(marked, task, tmp_path / "out", replace(PROGRAMME, trials=(trial,), probes=()))
+    (found,) = told(result)["choosy"].marked
+    assert (found.outcome, found.error) == ("MARKED", "")
+    assert errors(result) == {"choosy, unmarked": "not this one: give it another"}
+    assert "not this one" in result.path.read_text()
 
 
-def names_of(programme: Programme) -> set[str]:
-    probes = (*programme.inspections, *programme.screenings)
-    return {trial.name for trial in programme.trials} | {probe.name for probe in probes}
+def names_of(programme: Programme) -> list[str]:
+    return [*(trial.name for trial in programme.trials), *(probe.name for probe in programme.probes)]
 
 
 @pytest.mark.parametrize("profile", PROFILES)
@@ -547,12 +572,16 @@ def test_a_thief_who_knows_the_method_knows_its_kind_of_trigger(
     programme = PROFILES[profile](NET, trigger=trigger)
     knows = f"by one who knows the method ({', '.join(kinds)})"
     for group in ("Removal from the marked model", *(["Removal after theft"] if profile == "full" else [])):
-        rows = {trial.name: trial.steps[-1].attack for trial in programme.trials if trial.group == group}
+        rows = {
+            trial.name.removesuffix(", after theft"): trial.steps[-1].attack
+            for trial in programme.trials
+            if trial.group == group
+        }
         assert set(rows["unlearning of composites of every kind"].kinds) == set(COMPOSITES)
         assert [name for name in rows if "knows" in name] == ([f"unlearning {knows}"] if kinds else [])
         if kinds:
             assert rows[f"unlearning {knows}"].kinds == kinds
-    screens = {probe.name: probe.attack for probe in programme.screenings}
+    screens = {probe.name: probe.attack for probe in programme.probes if probe.screens}
     assert set(screens["composites of every kind"].kinds) == set(COMPOSITES)
     assert [screens[name].kinds for name in screens if "knows" in name] == ([kinds] if kinds else [])
     told = " ".join(programme.left_out)
@@ -578,7 +607,7 @@ def test_the_kind_of_trigger_is_all_that_the_plan_reads_of_a_key(
 def test_a_thief_has_a_guess_for_every_kind_of_composite() -> None:
     composites = {Tiles, Mix, Patch}
     others = {Feature, OutOfDistribution, TextStamp, GaussianNoise, AbstractImages, Entangled, RandomLabels}
-    assert set(TRIGGERS.values()) == composites | others, "say in audit_plan.GUESSES what a thief makes of a new kind"
+    assert set(TRIGGERS.values()) == composites | others, "say in programme.GUESSES what a thief makes of a new kind"
     assert len(GUESSES) == len(composites)
 
 
@@ -640,13 +669,11 @@ def test_an_audit_with_another_data_set(marked: Path, task: Task, tmp_path: Path
             replace(trial, steps=tuple(replace(step, attack=short(step.attack)) for step in trial.steps))
             for trial in part.trials
         ),
-        inspections=(),
-        screenings=(),
+        probes=(),
     )
     result = run(marked, task, tmp_path / "out", part, pools={"letters": pool})
-    rows = {row.name.partition(",")[0]: row for row in result.rows}
-    assert {row.error + row.twin_error for row in rows.values()} == {""}
-    assert {name: row.queries for name, row in rows.items()} == {
+    assert errors(result) == {}
+    assert {name.partition(",")[0]: attack.asked for name, attack in told(result).items() if name} == {
         "Knockoff with letters": 60, "adaptive Knockoff with letters": 30, "ActiveThief with letters": 30,
         "transfer to letters and back": 0,
     }  # fmt: skip
@@ -655,10 +682,8 @@ def test_an_audit_with_another_data_set(marked: Path, task: Task, tmp_path: Path
 TINY_T2S = T2S(
     model=NET, triggers=40, key_size=40, pretraining=RECIPE, trigger_batch=8,
     rehearsal=Rehearsal(
-recipe=Recipe(epochs=1, batch_size=32, learning_rate=0.02, weight_decay=0.0),
-trigger_batch=8,
-update=Balanced(),
-),
+        recipe=Recipe(epochs=1, batch_size=32, learning_rate=0.02, weight_decay=0.0), trigger_batch=8, update=Balanced()
+    ),
 )  # fmt: skip
 
 
@@ -686,18 +711,16 @@ def test_models_with_the_papers_other_triggers_are_audited(trigger: Any, task: T
     some = select(programme, ["neural", "outlier", "screening: composites"])
     result = run(
         tmp_path / "marked", task, tmp_path / "out",
-        Programme(
-            trials=part.trials,
-            inspections=tuple(replace(probe, attack=short(probe.attack), stolen=()) for probe in some.inspections),
-            screenings=tuple(replace(probe, attack=short(probe.attack)) for probe in some.screenings),
-            left_out=part.left_out,
-        ),
+        replace(part, probes=tuple(replace(probe, attack=short(probe.attack)) for probe in some.probes if not probe.stolen)),
     )  # fmt: skip
-    rows = (result.victim, *result.rows, *result.inspections, *result.screens)
-    assert {row.name: row.error for row in rows if row.error} == {}
-    assert len(rows) == 1 + 5 + 2 + 6
-    assert result.victim.twin_outcome == "NOT_ESTABLISHED"
-    assert result.victim.twin_wsr < 1 == result.victim.wsr
+    assert errors(result) == {}
+    assert len(result.rows) == 2 * (1 + 5 + 1 + 3)
+    victim = told(result)[""]
+    assert victim.control[0].outcome == "NOT_ESTABLISHED"
+    mine, twin = (row.whole for row in victim.rows)
+    assert mine is not None
+    assert twin is not None
+    assert twin.wsr < 1 == mine.wsr
     assert f"whose triggers ({kind}) are none" in (tmp_path / "out/audit.html").read_text()
 
 
@@ -727,14 +750,11 @@ def test_an_audit_of_a_task_of_two_classes_and_few_images_runs_through(tmp_path:
             for trial in whole.trials
             if trial.curve is None and (trial.group != CHAIN or trial.name == "second extraction")
         ),
-        inspections=tuple(replace(probe, attack=short(probe.attack), stolen=()) for probe in whole.inspections),
-        screenings=tuple(replace(probe, attack=short(probe.attack)) for probe in whole.screenings),
+        probes=tuple(replace(probe, attack=short(probe.attack)) for probe in whole.probes if not probe.stolen),
     )
     result = run(tmp_path / "marked", task, tmp_path / "out", programme, twin=tmp_path / "marked")
-    rows = (*result.rows, *result.inspections, *result.screens)
-    assert {row.name: row.error for row in rows if row.error} == {}
-    assert [row.name for row in result.rows if row.twin_error] == []
-    assert {row.name for row in rows} == names_of(programme)
+    assert errors(result) == {}
+    assert list(told(result)) == ["", *names_of(programme)]
     left_out = "mislabelled-mixes", "neural-cleanse", "mix-probing"
     page = (tmp_path / "out/audit.html").read_text()
     assert all(f"Left out: {name}, since" in page for name in left_out)

@@ -1138,7 +1138,9 @@ def test_audit_runs_a_part_and_resumes(stage: Path) -> None:
     assert "pruning of 10%" in ran.out
     assert "done" in ran.err
     record = json.loads(Path("audit/part.json").read_text())
-    assert [row["name"] for row in record["rows"]] == ["no attack", "pruning of 10%"]
+    assert [(row.get("trial", ""), row["arm"]) for row in record["rows"]] == [
+        ("", "marked"), ("", "unmarked"), ("pruning of 10%", "marked"), ("pruning of 10%", "unmarked"),
+    ]  # fmt: skip
     again = run(*command)
     assert "done" not in again.err
     assert again.out == ran.out
@@ -1149,13 +1151,13 @@ def test_audit_runs_a_part_and_resumes(stage: Path) -> None:
 
 
 def test_audit_asks_about_the_images_of_another_data_set(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heirmark.pipeline.audit_plan.QUICK_POOL", 150)
+    monkeypatch.setattr("heirmark.bench.programme.QUICK_POOL", 150)
     command = ["audit", stage / "marked", *CPU, "--only", "Knockoff with fashion-mini", "--out", "audit"]
     refused(run(*command), 2, "no attack is called Knockoff with fashion-mini")
     assert run(*command, "--pool", "fashion-mini").code == 0
     record = json.loads(Path("audit/part.json").read_text())
-    assert {row["name"]: row["queries"] for row in record["rows"]} == {
-        "no attack": 0,
+    assert {row.get("trial", ""): row["asked"] for row in record["rows"] if row["arm"] == "marked"} == {
+        "": 0,
         "Knockoff with fashion-mini, probabilities": 150,
         "Knockoff with fashion-mini, labels": 150,
         "adaptive Knockoff with fashion-mini, probabilities": 75,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import shutil
@@ -19,34 +18,32 @@ import pytest
 from typer.testing import CliRunner
 
 import heirmark.cli
-import heirmark.pipeline.demo
 import own_code
-from heirmark.errors import BadConfig, BadData, DataNotFound
+from heirmark.bench.demo import DemoResult, demo_grid, folder_name, run_demo, suspect_of
+from heirmark.bench.plan import plan_grid
+from heirmark.bench.settings import Contexts
+from heirmark.errors import BadConfig, BadData, DataNotFound, HeirmarkError
 from heirmark.files import read_tensors
 from heirmark.key import Key
-from heirmark.methods import DeepTracer
+from heirmark.methods import DeepTracer, Vanilla
 from heirmark.models.storage import load_model
-from heirmark.pipeline.context import Context
-from heirmark.pipeline.demo import DemoResult, run_demo
-from heirmark.pipeline.demo_plan import plan_demo
+from heirmark.pipeline import profiles
 from heirmark.pipeline.judging import read_calibration
 from heirmark.pipeline.profiles import FULL, QUICK, Profile
 from heirmark.pipeline.store import Event
 from heirmark.results.verdict import Calibration
 from heirmark.runtime import Runtime
 
-ANSWER = "answer a thief's queries"
 START = [
-    "train the unmarked model that chooses the key's classes",
-    "embed the vanilla watermark",
-    "embed T2S: rehearse the theft",
-    "train unmarked model 1 to calibrate",
-    "train unmarked model 2 to calibrate",
-    ANSWER,
-    "steal unmarked model 3 to calibrate",
+    "train the owner's clean model",
+    "embed the watermarked model that T2S starts from",
+    "embed T2S",
 ]
-# And then 2 calibrations, 3 victims' answers, 6 thefts, a clean model, a competitor, 10 verdicts.
-STAGES = 30
+LABEL = "T2S, soft, on the control"
+CALIBRATE = "calibrate the key of T2S"
+# Besides: a calibrating theft and its two models and answers, 2 calibrations, 3 answers, 6 thefts, 2 controls, 14 verdicts.
+CPU = Runtime(device="cpu", precision="float32")
+STAGES = 3 + 4 + 2 + 3 + 6 + 2 + 14
 
 
 @dataclass(frozen=True)
@@ -66,15 +63,18 @@ def demo_in(out: Path) -> Ran:
     def note(event: Event, label: str) -> None:
         events.append((event.what, label, event.name))
 
-    result = run_demo(
-        out,
-        profile=own_code.demo_profile(),
-        task=own_code.demo_task(),
-        device="cpu",
-        precision="float32",
-        on_event=note,
-    )
-    return Ran(out, result, events)
+    return Ran(out, run(out, on_event=note), events)
+
+
+def run(out: Path, *methods: str, seeds: tuple[int, ...] = (0,), **options: Any) -> DemoResult:
+    grid = demo_grid(own_code.demo_profile(), seeds=seeds, methods=methods)
+    return run_demo(grid, out, contexts=Contexts(CPU), command="test", **options)
+
+
+def results_in(out: Path) -> list[dict[str, Any]]:
+    """But for the time that they took."""
+    rows = json.loads((out / "results.json").read_text())
+    return [{name: value for name, value in row.items() if name != "seconds"} for row in rows]
 
 
 @pytest.fixture(scope="module")
@@ -86,23 +86,22 @@ def test_results_are_a_list_of_rows(ran: Ran) -> None:
     rows = json.loads((ran.out / "results.json").read_text())
     assert isinstance(rows, list)
     for row in rows:
-        assert {"suspect", "method", "attack", "answers", "accuracy", "wsr", "p_value", "outcome"} <= set(row)
-        assert row["outcome"] in ("MARKED", "NOT_ESTABLISHED", "INVALID")
-        assert not math.isnan(row["wsr"])
-        assert not math.isnan(row["accuracy"])
-        assert (row["attack"] == "none") == (row["answers"] == "none")
-    named = {(row["suspect"], row["answers"]): row for row in rows}
-    assert len(named) == len(rows) == len(ran.result.rows) == 10
+        assert {"suspect", "marking", "arm", "accuracy", "verdict"} <= set(row)
+        assert row["verdict"]["outcome"] in ("MARKED", "NOT_ESTABLISHED", "INVALID")
+        assert 0 <= row["accuracy"] <= 1
+    named = {(row["suspect"], row.get("trial", "")): row for row in rows}
+    assert len(named) == len(rows) == len(ran.result.rows) == 14
     for name in ("T2S", "vanilla", "clean"):
-        assert (f"{name} model", "none") in named
-        for answers in ("soft", "label"):
-            assert named[f"stolen from {name} model", answers]["attack"] == "knockoff"
-    assert {row["inherits"] for row in rows if row["method"] == "unmarked"} == {False}
-    assert {row["inherits"] for row in rows if row["method"] != "unmarked"} == {True}
+        for trial in ("soft", "label"):
+            assert (f"stolen from {name} model", trial) in named
+        assert (f"{name} model", "") in named
+    assert {row["suspect"] for row in rows if row["arm"] == "independent"} == {
+        "independent model", "independent model, vanilla key",
+    }  # fmt: skip
     # The marks were learned; what they survive is a matter of longer runs.
-    assert named["T2S model", "none"]["outcome"] == named["vanilla model", "none"]["outcome"] == "MARKED"
-    assert named["T2S model", "none"]["training_wsr"] > 0.9
-    assert named["clean model", "none"]["training_wsr"] is not None
+    assert named["T2S model", ""]["verdict"]["outcome"] == named["vanilla model", ""]["verdict"]["outcome"] == "MARKED"
+    assert named["T2S model", ""]["training_wsr"] > 0.9
+    assert named["clean model", ""]["training_wsr"] is not None
 
 
 def test_report_stands_alone(ran: Ran) -> None:
@@ -117,9 +116,11 @@ def test_report_stands_alone(ran: Ran) -> None:
 def test_run_file_says_how_to_do_it_again(ran: Ran) -> None:
     run = json.loads((ran.out / "run.json").read_text())
     assert run["training_seconds"] > 0
-    assert run["profile"]["recipe"]["epochs"] == 3
-    assert run["provenance"]["task digest"] == own_code.demo_task().digest()
-    assert "profile" in run["provenance"]["command"]
+    (block,) = run["grid"]["blocks"]
+    assert block["unmarked"]["pretraining"]["epochs"] == 3
+    assert run["provenance"]["command"] == "test"
+    assert {figures["marking"] for figures in run["summary"]} == {"T2S", "vanilla"}
+    assert own_code.demo_task().digest() in (ran.out / "report.html").read_text(encoding="utf-8")
 
 
 def test_models_key_and_calibration_are_exported_whole(ran: Ran) -> None:
@@ -143,33 +144,21 @@ def test_models_key_and_calibration_are_exported_whole(ran: Ran) -> None:
 
 def test_exported_models_can_be_verified_with_the_exported_key(ran: Ran) -> None:
     for row in ran.result.rows:
-        if row.method == "vanilla":
+        if row.marking == "vanilla":
             continue  # that key is not exported
-        name = "-".join([*row.suspect.lower().split(), *([] if row.answers == "none" else [row.answers])])
+        name = folder_name(row)
         command = ["verify", str(ran.out / "models" / name), "--key", str(ran.out / "key"), "--json"]
         verdict = json.loads(CliRunner().invoke(heirmark.cli.app, [*command, "--device", "cpu"]).stdout)
         assert (verdict["outcome"], verdict["wsr"], verdict["p_value"]) == (row.outcome, row.wsr, row.p_value)
 
 
 def test_stages_tell_the_story_in_order(ran: Ran) -> None:
-    thefts = [
-        f"steal the {name} model ({answers})" for name in ("T2S", "vanilla", "clean") for answers in ("soft", "label")
-    ]
-    assert ran.labels("finished") == [
-        *START,
-        "calibrate the T2S key",
-        "calibrate the vanilla key",
-        ANSWER,
-        *thefts[:2],
-        ANSWER,
-        *thefts[2:4],
-        "train the clean model",
-        ANSWER,
-        *thefts[4:],
-        "train an independent model",
-        *(f"verify: {row.label}" for row in ran.result.rows),
-    ]
-    assert len(ran.labels("finished")) == STAGES
+    told = ran.labels("finished")
+    assert len(told) == STAGES
+    verdicts = [label for label in told if label.startswith("verify: ")]
+    assert len(verdicts) == len(ran.result.rows)
+    order = [*START[:1], *START[1:], CALIBRATE, "verify: T2S, itself", "T2S, soft", "verify: T2S, soft"]
+    assert [label for label in dict.fromkeys(told) if label in order] == order
     assert all(label for what, label, _ in ran.events), "a stage without a name for people"
 
 
@@ -182,19 +171,19 @@ def test_second_run_computes_nothing(ran: Ran) -> None:
 
 
 def test_command_line_prints_a_table_that_fits(ran: Ran, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heirmark.pipeline.demo, "load_task", lambda name, **options: own_code.demo_task())
-    monkeypatch.setattr(heirmark.pipeline.demo, "QUICK", own_code.demo_profile())
+    monkeypatch.setattr(profiles, "QUICK", own_code.demo_profile())
     monkeypatch.setenv("COLUMNS", "80")
     command = ["demo", "--out", str(ran.out), "--device", "cpu", "--precision", "float32"]
     shown = CliRunner().invoke(heirmark.cli.app, command)
     assert shown.exit_code == 0, shown.stderr
-    assert shown.stderr.split() == [str(STAGES), "finished", "stages", "reused"]
+    assert shown.stderr.split()[1:] == ["finished", "stages", "reused"]
     table, _, rest = shown.stdout.partition("Embedding T2S")
     lines = table.splitlines()
     assert max(map(len, lines)) <= 80
     assert next(line.split() for line in lines if "model" in line) == ["model", "ACC", "WSR", "p-value", "verdict"]
-    for row in ran.result.rows:
-        assert sum(line.strip().startswith(f"{row.label} ") for line in lines) == 1
+    for row in map(suspect_of, ran.result.rows):
+        if "key" not in row.label:  # longer ones are folded
+            assert sum(line.strip().startswith(f"{row.label} ") for line in lines) == 1
     assert "report.html" in rest
     told = CliRunner().invoke(heirmark.cli.app, [*command, "--json"])
     assert told.stderr == ""
@@ -203,15 +192,15 @@ def test_command_line_prints_a_table_that_fits(ran: Ran, monkeypatch: pytest.Mon
 
 def test_damaged_stage_is_told_and_computed_again(ran: Ran, tmp_path: Path) -> None:
     out = Path(shutil.copytree(ran.out, tmp_path / "out"))
-    stolen = next(name for what, label, name in ran.events if label == "steal the clean model (soft)")
+    stolen = next(name for _, label, name in ran.events if label == LABEL and name.startswith("steal"))
     weights = out / "stages" / stolen / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
     again = demo_in(out)
-    assert again.labels("damaged") == ["steal the clean model (soft)"]
-    assert again.labels("started") == ["steal the clean model (soft)"]  # the same bytes, so what rests on it stands
-    assert (out / "results.json").read_bytes() == (ran.out / "results.json").read_bytes()
+    assert again.labels("damaged") == [LABEL]
+    assert again.labels("started") == [LABEL]  # the same bytes, so what rests on it stands
+    assert results_in(out) == results_in(ran.out)
 
 
 KILLED = """
@@ -220,21 +209,20 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 import own_code
-from heirmark.pipeline.demo import run_demo
+from heirmark.bench.demo import demo_grid, run_demo
+from heirmark.bench.settings import Contexts
+from heirmark.runtime import Runtime
 
 def note(event, label):
-    if event.what == "started" and label == "calibrate the T2S key":
+    if event.what == "started" and label == "calibrate the key of T2S":
         Path(sys.argv[1]).with_name("ready").touch()
         time.sleep(60)
 
-run_demo(
-    Path(sys.argv[1]), profile=own_code.demo_profile(), task=own_code.demo_task(), device="cpu", precision="float32",
-    on_event=note,
-)
+contexts = Contexts(Runtime(device="cpu", precision="float32"))
+run_demo(demo_grid(own_code.demo_profile()), Path(sys.argv[1]), contexts=contexts, command="test", on_event=note)
 """
 
 
-@pytest.mark.slow
 def test_killed_process_loses_only_the_stage_it_was_at(ran: Ran, tmp_path: Path) -> None:
     source, tests = Path(heirmark.cli.__file__).parents[1], Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{tests}", "OMP_NUM_THREADS": "1"}
@@ -249,10 +237,12 @@ def test_killed_process_loses_only_the_stage_it_was_at(ran: Ran, tmp_path: Path)
     assert list((out / "stages/.partial").iterdir()), "it was not killed at work"
     resumed = demo_in(out)
     assert len(resumed.labels("swept")) == 1
-    assert resumed.labels("started") == ran.labels("started")[len(START) :]
+    before = ran.labels("started")
+    assert resumed.labels("started") == before[before.index(CALIBRATE) :]
     assert not list((out / "stages/.partial").iterdir())
     # Half of it in another process, and all the same to the last bit.
-    for name in ("results.json", "models/t2s-model/model.safetensors", "key/key.json", "key/key.safetensors"):
+    assert results_in(out) == results_in(ran.out)
+    for name in ("models/t2s-model/model.safetensors", "key/key.json", "key/key.safetensors"):
         assert (out / name).read_bytes() == (ran.out / name).read_bytes(), name
 
 
@@ -265,33 +255,60 @@ def test_further_methods_bring_rows_and_one_that_fails_takes_only_its_own(
     monkeypatch.setattr(DeepTracer, "__call__", fails)
     shutil.copytree(ran.out, tmp_path / "out")
     events: list[tuple[str, str]] = []
-    result = run_demo(
-        tmp_path / "out", profile=own_code.demo_profile(), task=own_code.demo_task(), device="cpu", precision="float32",
-        methods=("deeptracer", "feature-sharing", "mea-defender"),
+    result = run(
+        tmp_path / "out", "deeptracer", "feature-sharing", "mea-defender",
         on_event=lambda event, label: events.append((event.what, label)),
     )  # fmt: skip
-    assert ("started", "embed T2S: rehearse the theft") not in events
-    told = [(row.suspect, row.answers) for row in result.rows]
-    assert set(told) - {(row.suspect, row.answers) for row in ran.result.rows} == {
-        ("mea-defender model", "none"),
-        *(("stolen from mea-defender model", answers) for answers in ("soft", "label")),
-        *(("stolen from clean model, mea-defender key", answers) for answers in ("soft", "label")),
-    }
+    assert ("started", "embed T2S") not in events
+    told = {(suspect_of(row).name, row.trial) for row in result.rows}
+    assert told - {(suspect_of(row).name, row.trial) for row in ran.result.rows} == {
+        ("mea-defender model", ""), ("clean model, mea-defender key", ""), ("independent model, mea-defender key", ""),
+        *(("stolen from mea-defender model", trial) for trial in ("soft", "label")),
+        *(("stolen from clean model, mea-defender key", trial) for trial in ("soft", "label")),
+    }  # fmt: skip
     lost = result.summary[-2:]
     assert lost[0] == "To embed deeptracer failed: the mark does not survive: embed it more strongly."
-    assert lost[1].startswith("To calibrate the feature-sharing key failed"), "so few images give too few patches"
+    assert lost[1].startswith("To calibrate the key of feature-sharing failed"), "so few images give too few patches"
     assert lost[0] in (tmp_path / "out/report.html").read_text(encoding="utf-8")
     for name in ("t2s", "nonsense"):
         with pytest.raises(BadConfig, match="unknown further method"):
-            run_demo(tmp_path / "other", methods=(name,))
-    assert not (tmp_path / "other").exists()
+            demo_grid(own_code.demo_profile(), methods=(name,))
+
+
+def test_joint_training_that_fails_ends_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: Vanilla, *args: Any, **options: Any) -> None:
+        raise BadData("the data are gone: bring them back")
+
+    monkeypatch.setattr(Vanilla, "__call__", fails)
+    with pytest.raises(
+        HeirmarkError, match="To embed the watermarked model that T2S starts from failed: the data are gone"
+    ):
+        run(tmp_path / "out")
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_several_seeds_have_a_report_of_all_and_a_folder_each(ran: Ran, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    shutil.copytree(ran.out / "stages", out / "stages")
+    result = run(out, seeds=(0, 1))
+    assert {row.seed for row in result.rows} == {0, 1}
+    assert [str(row) for row in result.rows if row.seed == 0] == [str(row) for row in ran.result.rows]
+    assert result.report is not None
+    (chapter,) = result.report.chapters
+    assert {row.seeds for row in chapter.rows} == {(0, 1)}
+    for seed in (0, 1):
+        assert Key.load(out / f"seed-{seed}" / "key").commitment
+        assert (out / f"seed-{seed}" / "report.html").is_file()
+    assert Key.load(out / "seed-0/key").commitment == Key.load(ran.out / "key").commitment
+    assert (out / "report.html").is_file()
 
 
 def test_missing_data_are_missed_before_anything_is_written(tmp_path: Path) -> None:
     profile = replace(own_code.demo_profile(), data="cifar10")
     with pytest.raises(DataNotFound, match="nowhere"):
-        run_demo(tmp_path / "out", profile=profile, data_root=tmp_path / "nowhere")
-    assert not (tmp_path / "out").exists()
+        run_demo(demo_grid(profile), tmp_path / "out", contexts=Contexts(CPU, tmp_path / "nowhere"), command="test")
+    assert not list((tmp_path / "out").glob("*"))
 
 
 def test_verdicts_of_the_demo_rest_on_no_stage_that_they_should_not(ran: Ran) -> None:
@@ -325,8 +342,8 @@ def test_verdicts_of_the_demo_rest_on_no_stage_that_they_should_not(ran: Ran) ->
 
 @pytest.mark.parametrize("profile", [QUICK, FULL])
 def test_the_demos_test_is_calibrated_on_enough_independent_models(profile: Profile) -> None:
-    context = Context(task=own_code.demo_task(), runtime=Runtime(device="cpu", precision="float32"))
-    calibration = plan_demo(profile, context, seed=0).calibration
+    grid = demo_grid(replace(profile, data="own_code:demo_task"))
+    calibration = plan_grid(grid, Contexts(CPU)).cells[0].goal.inputs["calibration"]
     kinds = [stage.kind for name, stage in calibration.inputs.items() if name != "marked"]
     assert kinds == ["train"] * 5 + ["steal"]
     hits = Calibration(hits=(0,) * len(kinds), trials=profile.key_size, key="0" * 64, copies=kinds.count("steal"))
@@ -351,10 +368,11 @@ def test_another_key_in_the_folder_is_kept(ran: Ran, tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)  # the tests run with one thread
 def test_the_demo_as_it_is_shipped(tmp_path: Path) -> None:
-    result = run_demo(tmp_path / "out")
-    rows = {(row.suspect, row.answers): row for row in result.rows}
-    assert not [row for row in result.rows if row.inherits is False and row.outcome != "NOT_ESTABLISHED"]
-    for answers in ("soft", "label"):
-        assert rows["stolen from T2S model", answers].outcome == "MARKED"
-        assert rows["stolen from T2S model", answers].wsr > rows["stolen from vanilla model", answers].wsr
-    assert rows["T2S model", "none"].accuracy > rows["clean model", "none"].accuracy - 0.05
+    grid = demo_grid(QUICK)
+    result = run_demo(grid, tmp_path / "out", contexts=Contexts(Runtime()), command="test")
+    rows = {(suspect_of(row).name, row.trial): row for row in result.rows}
+    assert {row.outcome for row in result.rows if not row.marked} == {"NOT_ESTABLISHED"}
+    for trial in ("soft", "label"):
+        assert rows["stolen from T2S model", trial].outcome == "MARKED"
+        assert rows["stolen from T2S model", trial].wsr > rows["stolen from vanilla model", trial].wsr
+    assert rows["T2S model", ""].accuracy > rows["clean model", ""].accuracy - 0.05

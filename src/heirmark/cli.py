@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from heirmark.commands import attacking, auditing, benching, owning
+from heirmark.commands import attacking, auditing, benching, owning, showing
 from heirmark.commands.options import FAILURE, ended_well
 from heirmark.console import error_line
 from heirmark.errors import HeirmarkWarning
@@ -46,7 +46,7 @@ def root(
 
 
 for command in (
-    owning.demo,
+    showing.demo,
     owning.embed,
     auditing.audit,
     attacking.steal,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
@@ -12,25 +11,18 @@ from heirmark.bench.grid import Grid
 from heirmark.bench.logging import Tracker, runs_of
 from heirmark.bench.parts import BENCH, PARTS, ROWS, join, read_part
 from heirmark.bench.pictures import Pictures, pictures_of
-from heirmark.bench.plan import Plan, plan_grid
 from heirmark.bench.reporting import report_of
-from heirmark.bench.rows import rows_of
+from heirmark.bench.run import Executor, Run, check_writable, run_grid
 from heirmark.bench.running import run_here
 from heirmark.bench.settings import Contexts
 from heirmark.configuration import to_json
 from heirmark.errors import BadConfig, told
 from heirmark.files import atomic_write_bytes, atomic_write_json
-from heirmark.pipeline.mirror import open_store
-from heirmark.pipeline.provenance import made_here
-from heirmark.pipeline.store import Store
 from heirmark.pipeline.work import OnEvent
 from heirmark.report.page import markdown, render
 from heirmark.report.section import Report
 from heirmark.results.rows import Row, write_rows
 from heirmark.results.summary import Summary, summarise, summary_to_json
-
-Executor = Callable[[Plan, Store, Contexts], Mapping[str, str]]
-"""Computes what is missing of a plan; returns why stages failed, by their names."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,27 +76,21 @@ def run_bench(
         BadConfig: when the grid holds what JSON cannot, ``out`` cannot be written, or the store cannot be reached; all before
             anything is computed.
     """
-    to_json(grid)  # so that what cannot be written down is said now
-    _check_writable(out, "name another folder for the results")
-    plan = plan_grid(grid, contexts)
-    tell = on_event or (lambda event, label: None)
-    kept = open_store(store, out / "stages", on_event=lambda event: tell(event, plan.labels.get(event.name, "")))
-    _check_writable(kept.root, "name another folder for the store")
-    for stage, folder in plan.adopted.items():  # of the machine that plans; no other need see it
-        kept.get(stage, replace(contexts(plan.settings[stage.identity]), folders=(folder,)))
-    failed = execute(plan, kept, contexts)
-    rows = tuple(rows_of(plan, kept, failed))
-    provenance = {
-        "command": command,
-        "seeds": " ".join(map(str, grid.seeds)),
-        **made_here(contexts.runtime),
-        **(facts or {}),
-    }
-    drawn = pictures_of(plan, kept, contexts)
-    write = partial(_write, grid, rows, out, made_by=lambda row: command, provenance=provenance, drawn=drawn)
+    run = run_grid(
+        grid,
+        out,
+        contexts=contexts,
+        command=command,
+        store=store,
+        execute=execute,
+        facts=facts,
+        on_event=on_event,
+    )
+    drawn = pictures_of(run.plan, run.store, contexts)
+    write = partial(_write, grid, run.rows, out, made_by=lambda row: command, provenance=run.provenance, drawn=drawn)
     made = write()
     # With everything written: a tracker may be slow, and be interrupted.
-    untold = tuple(_track(trackers, grid.name, plan, kept, rows))
+    untold = tuple(_track(trackers, grid.name, run))
     if untold:
         made = write(incidents=untold)
     return replace(made, untold=untold)
@@ -127,7 +113,7 @@ def join_bench(grid: Grid, out: Path, folders: Sequence[Path], *, command: str) 
         raise BadConfig(f"{out} is one of the parts, which would be overwritten: name another folder for the whole")
     parts = [read_part(folder) for folder in folders]
     whole = join(grid, parts, command)
-    _check_writable(out, "name another folder for the results")
+    check_writable(out, "name another folder for the results")
     notes = []
     if whole.absent:
         notes.append(f"Of the recipe, in no part yet: {', '.join(whole.absent)}.")
@@ -192,20 +178,9 @@ def _write(
     return BenchResult(rows=rows, summary=summary, provenance=provenance, report=report, page=page)
 
 
-def _check_writable(folder: Path, remedy: str) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise BadConfig(f"{folder} cannot be written ({error.strerror}): {remedy}") from error
-
-
-def _track(
-    trackers: Sequence[Tracker], experiment: str, plan: Plan, store: Store, rows: Sequence[Row]
-) -> Iterator[str]:
+def _track(trackers: Sequence[Tracker], experiment: str, run: Run) -> Iterator[str]:
     """Tell the trackers; what keeps one from listening, in words, for the figures stand without it."""
-    runs = cache(lambda: runs_of(plan, store, rows))
+    runs = cache(lambda: runs_of(run.plan, run.store, run.rows))
     for tracker in trackers:
         try:
             tracker(experiment, runs())

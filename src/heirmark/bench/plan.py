@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from heirmark.attacks import SCREENINGS
 from heirmark.bench.grid import (
     CONTROL_ARM,
     MARKED_ARM,
@@ -66,6 +65,11 @@ class Cell:
         """All stages of which figures are read."""
         return (self.goal,) if self.mixed is None else (self.goal, self.mixed)
 
+    @property
+    def judged(self) -> tuple[Stage, ...]:
+        """The suspect, the key and its calibration, of a verdict."""
+        return tuple(self.goal.inputs.values())
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
@@ -77,6 +81,7 @@ class Plan:
         settings: by identity of the stage.
         labels: what a stage is called for people, by its name.
         adopted: stages that are to be in the store before anything runs, and the folders that they take copies of.
+        exported: stages that are wanted themselves, and not only for what is read of the cells'.
     """
 
     grid: Grid
@@ -84,6 +89,7 @@ class Plan:
     settings: Mapping[str, Setting]
     labels: Mapping[str, str]
     adopted: Mapping[Stage, Path]
+    exported: tuple[Stage, ...] = ()
 
     @property
     def stages(self) -> list[Stage]:
@@ -192,7 +198,7 @@ class _Planner:
         # The seed is the trials', so a probe looks into the very copy that they judge.
         steps = self._chain(probe.stolen, marking, start, what)
         held = steps[-1] if steps else start
-        if type(probe.attack) in SCREENINGS.values():
+        if probe.screens:
             goal = screen_stage(probe.attack, held, marked, calibration, context, seed=self.seed)
         else:
             found = self._place(inspect_stage(probe.attack, held, context, seed=self.seed), what)
@@ -256,7 +262,7 @@ class _Planner:
             for index, unmarked in enumerate(self.block.calibrators)
         ]
         yield from trained
-        copies = stolen_calibrators(trained, self._thieves(), context, seed=self.seed)
+        copies = stolen_calibrators(trained, self._thieves() if trained else (), context, seed=self.seed)
         for number, copy in enumerate(copies, 1):
             yield self._place(copy, f"steal an unmarked model, thief {number}")
 

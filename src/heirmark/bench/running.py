@@ -8,20 +8,25 @@ from heirmark.bench.plan import Plan
 from heirmark.bench.settings import Contexts
 from heirmark.errors import HeirmarkError, told
 from heirmark.pipeline.stage import Stage
-from heirmark.pipeline.store import Store
+from heirmark.pipeline.store import Event, Store
 
 
 def needed(plan: Plan, store: Store) -> list[Stage]:
-    """The stages that are still to be computed, inputs before their readers; what is finished needs none of its inputs."""
+    """The stages that are still to be computed, inputs before their readers; what is finished needs none of its inputs.
+
+    The store's listener is told of those that are there.
+    """
     wanted: set[str] = set()
-    pending = [goal for cell in plan.cells for goal in cell.goals]
+    pending = [*(goal for cell in plan.cells for goal in cell.goals), *plan.exported]
     seen: set[str] = set()
     while pending:
         stage = pending.pop()
         if stage.identity in seen:
             continue
         seen.add(stage.identity)
-        if not _is_there(stage, store):
+        if _is_there(stage, store):
+            store.on_event(Event(what="cached", name=stage.name, folder=store.root / stage.name))
+        else:
             wanted.add(stage.identity)
             pending.extend(stage.inputs.values())
     return [stage for stage in plan.stages if stage.identity in wanted]

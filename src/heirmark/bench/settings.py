@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from heirmark.models import Factory
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.loading import load_named_task, load_pool
 from heirmark.runtime import Runtime
+from heirmark.task import Split, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +46,11 @@ class Contexts:
     def __init__(self, runtime: Runtime, root: Path | None = None) -> None:
         self.runtime, self.root = runtime, root
         self._loaded: dict[Setting, Context] = {}
+
+    def give(self, setting: Setting, task: Task, pools: Mapping[str, Split]) -> None:
+        """Take data that are loaded already, with no foreign images among them, for a setting."""
+        context = Context(task=task, runtime=self.runtime, factories=setting.factories, pools=pools)
+        self._loaded = {replace(setting, shows_foreign=shown): context for shown in (False, True)}
 
     def __call__(self, setting: Setting) -> Context:
         """The context of a setting.

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from heirmark.commands.attacking import HeldModel, HeldSplit
+from heirmark.commands.executing import Ray, RayCpus, RayGpus, executor
 from heirmark.commands.options import MARKED, DataRoot, Device, Json, Precision, Seed, bars_for, guarded, print_json
 from heirmark.console import show
 
@@ -46,6 +47,9 @@ def audit(
     model: HeldModel = None,
     seed: Seed = 0,
     split_seed: HeldSplit = None,
+    ray: Ray = None,
+    ray_cpus: RayCpus = None,
+    ray_gpus: RayGpus = None,
     device: Device = "auto",
     precision: Precision = "auto",
     data_root: DataRoot = None,
@@ -53,14 +57,16 @@ def audit(
 ) -> int:
     """Attack your own marked model, and an unmarked twin, in every known way; write one report of what survives."""
     from heirmark.attacks.base import Sizes
-    from heirmark.pipeline.audit_job import audit_job
-    from heirmark.pipeline.audit_plan import PROFILES, select
+    from heirmark.bench.audit import run_audit
+    from heirmark.bench.programme import PROFILES, select
+    from heirmark.bench.settings import Contexts
     from heirmark.pipeline.folder import ModelFolder
     from heirmark.pipeline.loading import check_known, user_factory
-    from heirmark.pipeline.work import Work
-    from heirmark.report.audit import audit_table, inspection_table, screen_table, to_plain
+    from heirmark.report.terminal import attack_table, probe_table
+    from heirmark.results.rows import row_to_json
 
     check_known("profile", profile, PROFILES)
+    execute, facts, shared = executor(Path.cwd(), ray, ray_cpus, ray_gpus)
     factory = None if model is None else user_factory(model)
     out = out or Path("runs") / f"audit-{marked.resolve().name}"
     folder = ModelFolder(marked, factory)
@@ -82,32 +88,30 @@ def audit(
         runtime = bars.runtime(device, precision)
         found = folder.data(data, split_seed=split_seed, root=data_root, pool=pool)
         programme = select(plan(sizes=Sizes.of(found.task, *found.pools.values())), only or [])
-        result = audit_job(
+        result = run_audit(
             programme,
             folder,
             found,
             out,
-            Work(seed=seed, runtime=runtime, store=out / "stages", on_event=bars.event),
-            command=shlex.join(["heirmark", "audit", str(marked), *said, *runtime.options(), *chosen]),
+            seed=seed,
+            contexts=Contexts(runtime, data_root),
+            command=shlex.join(["heirmark", "audit", str(marked), *said, *runtime.options(), *shared, *chosen]),
             name="part" if only else "audit",
             twin=None if twin is None else ModelFolder(twin, factory),
+            execute=execute,
+            facts=facts,
+            on_event=bars.event,
         )
     if as_json:
-        print_json(
-            {
-                "rows": [to_plain(row) for row in (result.victim, *result.rows)],
-                "inspections": [to_plain(row) for row in result.inspections],
-                "screens": [to_plain(row) for row in result.screens],
-            }
-        )
+        print_json([row_to_json(row) for row in result.rows])
         return MARKED
     console = Console()
-    console.print(audit_table((result.victim, *result.rows)))
-    if result.inspections:
-        console.print(inspection_table(result.inspections))
-    if result.screens:
-        console.print(screen_table(result.screens))
-    for line in result.summary:
+    (chapter,) = result.report.chapters
+    console.print(attack_table(chapter.rows))
+    probes = probe_table(chapter.rows)
+    if probes is not None:
+        console.print(probes)
+    for line in result.report.summary:
         show(line)
     show(f"Results: {result.path.with_suffix('.json')}   Report: {result.path}")
     return MARKED

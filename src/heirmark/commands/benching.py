@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import re
 import shlex
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from heirmark.commands.executing import Ray, RayCpus, RayGpus, executor, print_report
 from heirmark.commands.options import (
     FAILURE,
     MARKED,
@@ -27,9 +27,8 @@ from heirmark.commands.options import (
 from heirmark.console import error_line, show
 
 if TYPE_CHECKING:
-    from heirmark.bench.bench import BenchResult, Executor
+    from heirmark.bench.bench import BenchResult
     from heirmark.bench.grid import Grid
-    from heirmark.report.section import Report
     from heirmark.results.rows import Row
 
 
@@ -87,16 +86,9 @@ def bench(
     glance: Annotated[
         bool, typer.Option("--glance", help="Print what --rows holds as one small Markdown table a block, and no more.")
     ] = False,
-    ray: Annotated[
-        str | None, typer.Option("--ray", help="Run stages at once on Ray: local, or the address of a cluster.")
-    ] = None,
-    ray_cpus: Annotated[
-        float | None, typer.Option("--ray-cpus", help="CPUs, and threads, of a stage on Ray. Default: 1.")
-    ] = None,
-    ray_gpus: Annotated[
-        float | None,
-        typer.Option("--ray-gpus", help="GPUs of a stage on Ray; 0.5 lets two stages share one. Default: 0."),
-    ] = None,
+    ray: Ray = None,
+    ray_cpus: RayCpus = None,
+    ray_gpus: RayGpus = None,
     device: Device = "auto",
     precision: Precision = "auto",
     compiled: Compile = False,
@@ -126,15 +118,12 @@ def bench(
         return MARKED
     if rows:
         return _join(recipe, scale, rows, out, computing, as_json)
-    if ray is None and (ray_cpus is not None or ray_gpus is not None):
-        raise BadConfig("--ray-cpus and --ray-gpus are for stages on Ray: give --ray local or an address, too")
     # Before anything is computed, so that what is missing is said at once.
     trackers = [logging.tensorboard(tensorboard)] if tensorboard else []
     trackers += [logging.mlflow(mlflow)] if mlflow else []
     grid = select(load_grid(recipe, scale), only or [], seeds or [], blocks=blocks or [], trials=trials or [])
-    execute, facts, shared = executor(
-        recipe, ray, 1.0 if ray_cpus is None else ray_cpus, 0.0 if ray_gpus is None else ray_gpus
-    )
+    code = Path(recipe if recipe.endswith(".py") else recipe.rpartition(":")[0]).resolve().parent
+    execute, facts, shared = executor(code, ray, ray_cpus, ray_gpus)
     said = [word for name, values in parts.items() for value in values or [] for word in (name, str(value))]
     whole = folder_of(grid, scale)
     # A part shares the whole's stages, but must not take the place of its report.
@@ -198,7 +187,7 @@ def _tell(result: BenchResult, as_json: bool) -> int:
     if as_json:
         print_json([summary_to_json(figures) for figures in result.summary])
     else:
-        _print(result.report)
+        print_report(result.report)
         out = result.page.parent
         show(
             f"Report: {result.page}   Tables: {out / 'tables.md'}\nRows: {out / 'rows.jsonl'}   Figures: {out / 'bench.json'}"
@@ -227,38 +216,3 @@ def _list(recipes: Mapping[str, str], as_json: bool) -> None:
     width = max(map(len, recipes))
     for name, line in recipes.items():
         show(f"{name:<{width}}  {line}")
-
-
-def _print(report: Report) -> None:
-    """The tables of a grid, and what they say in sentences."""
-    from rich.console import Console
-
-    from heirmark.report.terminal import probe_table, verdict_table
-
-    console = Console()
-    for chapter in report.chapters:
-        console.print(verdict_table(chapter.name, chapter.rows))
-        probes = probe_table(chapter.rows)
-        if probes is not None:
-            console.print(probes)
-    rows = [row for chapter in report.chapters for row in chapter.rows]
-    points = sum(row.curve is not None or row.square is not None for row in rows)
-    drawn = [f"{points} points of curves and heat maps stand in the report."] if points else []
-    show(" ".join([*report.summary, *drawn]))
-
-
-def executor(recipe: str, ray: str | None, cpus: float, gpus: float) -> tuple[Executor, dict[str, str], list[str]]:
-    """Where stages run, what is to be said of that, and the options that give each as many threads elsewhere."""
-    if ray is None:
-        from heirmark.bench.running import run_here
-
-        return run_here, {}, []
-    from heirmark.bench.on_ray import LOCAL, check_share, run_on_ray, threads_for
-
-    check_share(cpus, gpus)
-    folder = Path(recipe if recipe.endswith(".py") else recipe.rpartition(":")[0]).resolve().parent
-    where = "" if ray == LOCAL else "; the processor is that of the machine that started it"
-    facts = {"threads": str(threads_for(cpus)), "ray": f"{cpus:g} CPUs, {gpus:g} GPUs a stage{where}"}
-    shared = ["--ray", LOCAL]
-    shared += ["--ray-cpus", f"{cpus:g}"] * (cpus != 1) + ["--ray-gpus", f"{gpus:g}"] * (gpus != 0)
-    return functools.partial(run_on_ray, address=ray, cpus=cpus, gpus=gpus, code=folder), facts, shared

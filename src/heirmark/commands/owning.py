@@ -1,4 +1,4 @@
-"""What an owner does: watch the demo, embed a mark, verify a suspect, look into folders."""
+"""What an owner does: embed a mark, verify a suspect, look into folders."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from heirmark.commands.options import (
     FAILURE,
@@ -25,7 +24,6 @@ from heirmark.commands.options import (
     Out,
     Precision,
     Quick,
-    Seed,
     Settings,
     SplitSeed,
     StoreRoot,
@@ -40,53 +38,6 @@ from heirmark.errors import HeirmarkError
 
 if TYPE_CHECKING:
     from heirmark.pipeline.store import Event
-
-
-@guarded
-def demo(
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="Folder of the results; run again to resume. Default: runs/demo[-full]."),
-    ] = None,
-    full: Annotated[bool, typer.Option("--full", help="Full Fashion-MNIST, longer training.")] = False,
-    methods: Annotated[
-        str,
-        typer.Option(
-            "--methods",
-            help="Show these too, with commas: mea-defender, deeptracer, ewe, or others of the README's table. Minutes each.",
-        ),
-    ] = "",
-    seed: Seed = 0,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    data_root: DataRoot = None,
-    as_json: Json = False,
-) -> int:
-    """Watermark, steal, prove: the main job on embedded data, in minutes on a CPU."""
-    from heirmark.pipeline.demo import run_demo
-    from heirmark.report import rows_to_json, table
-
-    out = out or Path("runs/demo-full" if full else "runs/demo")
-    with bars_for(as_json) as bars:
-        result = run_demo(
-            out,
-            full=full,
-            methods=tuple(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip())),
-            seed=seed,
-            device=device,
-            precision=precision,
-            data_root=data_root,
-            progress=bars.progress,
-            on_event=bars.event,
-        )
-    if as_json:
-        print_json(rows_to_json(result.rows))
-    else:
-        Console().print(table(result.rows))
-        for line in result.summary:
-            show(line)
-        show(f"Results: {out / 'results.json'}   Report: {out / 'report.html'}")
-    return MARKED
 
 
 @guarded

@@ -47,6 +47,14 @@ class Profile(Scale):
         """
         return METHODS[name].quick(self)
 
+    def calibration(self) -> tuple[Unmarked, ...]:
+        """How the unmarked models are trained that calibrate the test."""
+        models = self.calibration_models or (self.model,)
+        return tuple(
+            replace(self.unmarked(), model=models[index % len(models)], pretraining=self.calibration_recipe)
+            for index in range(self.calibrators)
+        )
+
     def knockoff(self) -> Knockoff:
         """The thief: the victim's architecture and training, every image of the adversary's split asked once."""
         return Knockoff(model=self.model, recipe=self.recipe)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from heirmark.attacks import SCREENINGS
 from heirmark.pipeline.altering import Alteration, alter_stage
 from heirmark.pipeline.context import Context
 from heirmark.pipeline.stage import Stage
@@ -37,13 +38,17 @@ class Probe:
     Attributes:
         name: for people.
         attack: the inspection or screening.
-        stolen: how a copy is made. An audit tries the attack on this copy too, a grid on it instead of on the model; empty tries
-            it on the model and its twin.
+        stolen: how a copy is made that is attacked instead of the model; empty attacks the model.
     """
 
     name: str
     attack: Any
     stolen: tuple[Theft, ...] = ()
+
+    @property
+    def screens(self) -> bool:
+        """Whether it screens queries, and searches no model for a mark."""
+        return type(self.attack) in SCREENINGS.values()
 
 
 def chain(steps: Sequence[Theft | Alteration], start: Stage, context: Context, *, seed: int) -> list[Stage]:

@@ -1,6 +1,1 @@
-"""What is shown to people: a self-contained page, and the same table for the terminal."""
-
-from heirmark.report.content import Example, Report, Row, rows_to_json
-from heirmark.report.render import render, table
-
-__all__ = ["Example", "Report", "Row", "render", "rows_to_json", "table"]
+"""What is shown to people: sections as data, one self-contained page that shows them, and tables for the terminal."""

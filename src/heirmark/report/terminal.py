@@ -52,6 +52,39 @@ def _cells(row: Summary) -> list[str | Text]:
     ]
 
 
+def attack_table(rows: Sequence[Summary]) -> Table:
+    """The verdicts of an audit, a line an attack: what it left of the marked model, and of its twin."""
+    result = Table(
+        box=box.SIMPLE_HEAD,
+        header_style="bold",
+        pad_edge=False,
+        caption=f"{CAPTION} twin: the same on an unmarked model, ! a false alarm.",
+        caption_justify="left",
+    )
+    result.add_column("attack", overflow="fold")
+    for column in ("ACC", "WSR", "twin", "p-value"):
+        result.add_column(column, justify="right", no_wrap=True)
+    result.add_column("verdict", no_wrap=True)
+    group = ""
+    for row in rows:
+        if row.kind != "verdict":
+            continue
+        if row.first.group != group:
+            group = row.first.group
+            result.add_section()
+            result.add_row(Text(printable(group), style="italic"))
+        (marked,) = row.marked
+        result.add_row(
+            Text("  " + trial_name(row.trial)),
+            percent(marked.accuracy),
+            percent(marked.wsr),
+            percent(row.control_wsr.mean) + ("!" if row.false_alarms else ""),
+            p_text(marked.p_value),
+            Text(OUTCOMES.get(marked.outcome, "failed"), style="bold" if marked.outcome == "MARKED" else ""),
+        )
+    return result
+
+
 def probe_table(rows: Sequence[Summary]) -> Table | None:
     """The searches and screens of a block; None without any."""
     found = sorted((row for row in rows if row.kind != "verdict"), key=lambda row: row.kind == "screen")

@@ -43,14 +43,12 @@ class Programme:
 
     Attributes:
         trials: extraction and removal attacks.
-        inspections: searches for the mark.
-        screenings: screens of queries.
+        probes: searches for the mark, and screens of queries.
         left_out: what is not tried and why, in sentences.
     """
 
     trials: tuple[Trial, ...]
-    inspections: tuple[Probe, ...]
-    screenings: tuple[Probe, ...]
+    probes: tuple[Probe, ...]
     left_out: tuple[str, ...] = ()
 
 
@@ -115,15 +113,18 @@ def select(programme: Programme, only: list[str]) -> Programme:
     def wanted(text: str) -> bool:
         return any(word.lower() in text.lower() for word in only)
 
-    left = Programme(
+    left = replace(
+        programme,
         trials=tuple(trial for trial in programme.trials if wanted(f"{trial.group}: {trial.name}")),
-        inspections=tuple(probe for probe in programme.inspections if wanted(f"inspection: {probe.name}")),
-        screenings=tuple(probe for probe in programme.screenings if wanted(f"screening: {probe.name}")),
-        left_out=programme.left_out,
+        probes=tuple(
+            probe
+            for probe in programme.probes
+            if wanted(f"{'screening' if probe.screens else 'inspection'}: {probe.name}")
+        ),
     )
-    if not (left.trials or left.inspections or left.screenings):
+    if not (left.trials or left.probes):
         names = [trial.name for trial in programme.trials if not trial.curve]
-        names += [probe.name for probe in (*programme.inspections, *programme.screenings)]
+        names += [probe.name for probe in programme.probes]
         raise BadConfig(f"no attack is called {' or '.join(only)}: choose a part of one of {'; '.join(names)}")
     return left
 
@@ -180,13 +181,18 @@ def _programme(
             Trial(name="second extraction", group=CHAIN, steps=(stolen, stolen)),
             *_removals(attacks, (stolen,), CHAIN, None, kinds, without),
         ),
-        inspections=tuple(
-            Probe(name=attempt.name, attack=attempt.attack, stolen=(stolen,))
-            for name in INSPECTIONS
-            if name not in without
-            for attempt in attacks[name].attempts()
+        probes=(
+            *(
+                Probe(
+                    name=attempt.name + (", in a stolen copy" if before else ""), attack=attempt.attack, stolen=before
+                )
+                for name in INSPECTIONS
+                if name not in without
+                for attempt in attacks[name].attempts()
+                for before in ((), (stolen,))
+            ),
+            *_screenings(attacks, kinds),
         ),
-        screenings=tuple(_screenings(attacks, kinds)),
         left_out=tuple(left_out),
     )
 
@@ -252,6 +258,7 @@ def _removals(
     without: Mapping[str, str],
 ) -> Iterator[Trial]:
     def trial(name: str, attack: Removal, curve: tuple[str, float] | None = None, other: str | None = None) -> Trial:
+        name += ", after theft" if before else ""  # no two rows of a grid have one name
         return Trial(name=name, group=group, steps=(*before, Alteration(attack=attack, pool=other)), curve=curve)
 
     tried = [attacks[name] for name in REMOVALS if name not in without]

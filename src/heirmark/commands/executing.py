@@ -1,0 +1,75 @@
+"""Where the stages of a grid run: options that bench, demo and audit share."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeAlias
+
+import typer
+
+from heirmark.console import show
+from heirmark.errors import BadConfig
+
+if TYPE_CHECKING:
+    from heirmark.bench.run import Executor
+    from heirmark.report.section import Report
+
+Ray: TypeAlias = Annotated[
+    str | None, typer.Option("--ray", help="Run stages at once on Ray: local, or the address of a cluster.")
+]
+RayCpus: TypeAlias = Annotated[
+    float | None, typer.Option("--ray-cpus", help="CPUs, and threads, of a stage on Ray. Default: 1.")
+]
+RayGpus: TypeAlias = Annotated[
+    float | None, typer.Option("--ray-gpus", help="GPUs of a stage on Ray; 0.5 lets two stages share one. Default: 0.")
+]
+
+
+def executor(
+    code: Path, ray: str | None, cpus: float | None, gpus: float | None
+) -> tuple[Executor, dict[str, str], list[str]]:
+    """Where stages run, what is to be said of that, and the options that give each as many threads elsewhere.
+
+    Args:
+        code: folder of the user's own modules.
+        ray: ``"local"`` or an address; None runs stages here, one after the other.
+        cpus: of a stage.
+        gpus: of a stage.
+
+    Raises:
+        BadConfig: when there are shares but no Ray to give them.
+    """
+    if ray is None:
+        from heirmark.bench.running import run_here
+
+        if cpus is not None or gpus is not None:
+            raise BadConfig("--ray-cpus and --ray-gpus are for stages on Ray: give --ray local or an address, too")
+        return run_here, {}, []
+    from heirmark.bench.on_ray import LOCAL, check_share, run_on_ray, threads_for
+
+    cpus, gpus = 1.0 if cpus is None else cpus, 0.0 if gpus is None else gpus
+    check_share(cpus, gpus)
+    where = "" if ray == LOCAL else "; the processor is that of the machine that started it"
+    facts = {"threads": str(threads_for(cpus)), "ray": f"{cpus:g} CPUs, {gpus:g} GPUs a stage{where}"}
+    shared = ["--ray", LOCAL]
+    shared += ["--ray-cpus", f"{cpus:g}"] * (cpus != 1) + ["--ray-gpus", f"{gpus:g}"] * (gpus != 0)
+    return functools.partial(run_on_ray, address=ray, cpus=cpus, gpus=gpus, code=code), facts, shared
+
+
+def print_report(report: Report) -> None:
+    """The tables of a grid for the terminal, and what they say in sentences."""
+    from rich.console import Console
+
+    from heirmark.report.terminal import probe_table, verdict_table
+
+    console = Console()
+    for chapter in report.chapters:
+        console.print(verdict_table(chapter.name, chapter.rows))
+        probes = probe_table(chapter.rows)
+        if probes is not None:
+            console.print(probes)
+    rows = [row for chapter in report.chapters for row in chapter.rows]
+    points = sum(row.curve is not None or row.square is not None for row in rows)
+    drawn = [f"{points} points of curves and heat maps stand in the report."] if points else []
+    show(" ".join([*report.summary, *drawn]))

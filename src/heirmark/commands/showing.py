@@ -1,0 +1,80 @@
+"""What a newcomer does: watch a mark survive a theft."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from heirmark.commands.executing import Ray, RayCpus, RayGpus, executor, print_report
+from heirmark.commands.options import MARKED, DataRoot, Device, Json, Precision, bars_for, guarded, print_json
+from heirmark.console import show
+
+
+@guarded
+def demo(
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the results; run again to resume. Default: runs/demo[-full]."),
+    ] = None,
+    full: Annotated[bool, typer.Option("--full", help="Full Fashion-MNIST, longer training.")] = False,
+    methods: Annotated[
+        str,
+        typer.Option(
+            "--methods",
+            help="Show these too, with commas: mea-defender, deeptracer, ewe, or others of the README's table. Minutes each.",
+        ),
+    ] = "",
+    seeds: Annotated[
+        list[int] | None,
+        typer.Option(
+            "--seed", help="Of everything random. Default: 0; may be repeated, for figures over seeds.", min=0
+        ),
+    ] = None,
+    ray: Ray = None,
+    ray_cpus: RayCpus = None,
+    ray_gpus: RayGpus = None,
+    device: Device = "auto",
+    precision: Precision = "auto",
+    data_root: DataRoot = None,
+    as_json: Json = False,
+) -> int:
+    """Watermark, steal, prove: the main job on embedded data, in minutes on a CPU."""
+    from rich.console import Console
+
+    from heirmark.bench.demo import demo_grid, plain_rows, run_demo, suspect_of
+    from heirmark.bench.settings import Contexts
+    from heirmark.pipeline import profiles
+    from heirmark.report.terminal import suspect_table
+
+    execute, facts, shared = executor(Path.cwd(), ray, ray_cpus, ray_gpus)
+    named = tuple(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
+    grid = demo_grid(profiles.FULL if full else profiles.QUICK, seeds=tuple(seeds or [0]), methods=named)
+    out = out or Path("runs/demo-full" if full else "runs/demo")
+    said = [*(["--full"] if full else []), *(["--methods", ",".join(named)] if named else [])]
+    said += [word for seed in grid.seeds for word in ("--seed", str(seed))]
+    with bars_for(as_json) as bars:
+        runtime = bars.runtime(device, precision)
+        bars.progress("load the data", 0, 1)
+        result = run_demo(
+            grid,
+            out,
+            contexts=Contexts(runtime, data_root),
+            command=shlex.join(["heirmark", "demo", *said, *runtime.options(), *shared]),
+            execute=execute,
+            facts=facts,
+            on_event=bars.event,
+        )
+    if as_json:
+        print_json(plain_rows(result.rows))
+        return MARKED
+    if result.report is None:
+        Console().print(suspect_table([suspect_of(row) for row in result.rows]))
+    else:
+        print_report(result.report)
+    for line in result.summary:
+        show(line)
+    show(f"Results: {out / 'results.json'}   Report: {out / 'report.html'}")
+    return MARKED
