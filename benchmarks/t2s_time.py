@@ -48,7 +48,8 @@ from heirmark.rehearsal import (
 from heirmark.rehearsal.passes import copies, leaves, run
 from heirmark.runtime import Runtime
 from heirmark.samples import Samples
-from heirmark.task import Split, Task, make_task
+from heirmark.splitting import make_task
+from heirmark.task import Split, Task
 from heirmark.training import make_optimizer
 from provenance import provenance
 from training import finish, timed

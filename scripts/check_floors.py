@@ -49,7 +49,8 @@ OWN_TASK = '''"""A task that a tiny net learns in a second."""
 import torch
 import torch.nn.functional as F
 
-from heirmark.task import Split, Task, make_task
+from heirmark.splitting import make_task
+from heirmark.task import Split, Task
 
 CLASSES = 5
 

@@ -18,7 +18,8 @@ from torch import nn
 from heirmark.data import DATASETS
 from heirmark.methods.nets import train_clean
 from heirmark.runtime import Runtime
-from heirmark.task import Split, Task, make_task
+from heirmark.splitting import make_task
+from heirmark.task import Split, Task
 from heirmark.training import Recipe
 from victims import MODEL, RECIPE
 

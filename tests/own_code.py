@@ -18,8 +18,8 @@ from heirmark.data import load_task
 from heirmark.models import ModelSpec
 from heirmark.pipeline.profiles import Profile
 from heirmark.rehearsal.settings import Balanced, Rehearsal
+from heirmark.splitting import make_task as split_task
 from heirmark.task import Split, Task
-from heirmark.task import make_task as split_task
 from heirmark.training import Recipe
 from heirmark.triggers.tiles import tile
 

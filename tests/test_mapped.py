@@ -26,7 +26,8 @@ from heirmark.errors import BadConfig, BadData, DataNotFound
 from heirmark.mapped import PARTS, open_array
 from heirmark.models import ModelSpec, build
 from heirmark.runtime import Runtime
-from heirmark.task import Split, Task, make_task
+from heirmark.splitting import make_task
+from heirmark.task import Split, Task
 from heirmark.training import Recipe, fit
 
 RECIPE = Recipe(epochs=2, batch_size=16, learning_rate=0.05, augment="crop-flip")

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from heirmark.errors import BadConfig, BadData
-from heirmark.task import Split, Task, make_task
+from heirmark.splitting import make_task
+from heirmark.task import Split, Task
 
 CLASSES = ("a", "b", "c")
 

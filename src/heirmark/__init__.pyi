@@ -76,9 +76,9 @@ from heirmark.rehearsal.settings import Rehearsal as Rehearsal
 from heirmark.rehearsal.settings import SimulatedThief as SimulatedThief
 from heirmark.runtime import Runtime as Runtime
 from heirmark.samples import Samples as Samples
+from heirmark.splitting import make_task as make_task
 from heirmark.task import Split as Split
 from heirmark.task import Task as Task
-from heirmark.task import make_task as make_task
 from heirmark.training import Recipe as Recipe
 from heirmark.training import accuracy as accuracy
 from heirmark.training import fit as fit

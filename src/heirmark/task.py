@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
@@ -20,10 +19,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from heirmark.errors import BadConfig, BadData
+from heirmark.errors import BadData
 from heirmark.items import read_items
 from heirmark.mapped import gathered, open_array
-from heirmark.runtime import check_seed, generator_of
 from heirmark.space import Continuous, decode, fault, row_digests, space_of
 
 
@@ -185,7 +183,7 @@ class Task:
                     f"task {self.name!r}: {role} inputs are {_kind(split)} but owner inputs are {_kind(self.owner)}: "
                     "bring all splits to one shape and type"
                 )
-            _check_range(self.name, role, split, self.num_classes)
+            check_labels(self.name, role, split, self.num_classes)
         if self.foreign is not None and self.foreign.inputs.shape[1:] == self.owner.inputs.shape[1:]:
             known = self.foreign.digests()
             for role, split in self.splits.items():
@@ -245,95 +243,17 @@ class Task:
         return f"{self.name}: {self.num_classes} classes, {self.space.kind} {_kind(self.owner)}; {sizes}"
 
 
-def make_task(
-    name: str,
-    classes: tuple[str, ...],
-    train: Split,
-    test: Split,
-    *,
-    seed: int,
-    owner: float = 0.45,
-    adversary: float = 0.45,
-    calibration: float = 0.10,
-) -> Task:
-    """Split a training set into owner, adversary and calibration parts, class by class.
-
-    Of training inputs that are exact copies of each other the first is kept; those that also stand in ``test`` are
-    dropped. ``test`` is kept whole. In every class each part is within one example of its proportion.
-
-    Args:
-        name: name of the task.
-        classes: class names.
-        train: examples to share out.
-        test: held-out examples.
-        seed: at least 0. The same seed gives the same task; the global random state is neither read nor changed.
-        owner: proportion of the training examples of the owner, above 0.
-        adversary: the same of the adversary.
-        calibration: the same for calibration. The three add up to at most 1; what they leave is not used.
-
-    Returns:
-        The task.
+def check_labels(name: str, role: str, split: Split, classes: int) -> None:
+    """Make sure that all labels of a split are of a task's classes.
 
     Raises:
-        BadConfig: for a proportion or a seed out of range.
-        BadData: if a part would be empty, or the splits do not fit each other.
+        BadData: when one is not.
     """
-    proportions = torch.tensor([owner, adversary, calibration], dtype=torch.float64)
-    total = float(proportions.sum())
-    if not all(math.isfinite(p) and p > 0 for p in (owner, adversary, calibration)) or total > 1 + 1e-9:
-        raise BadConfig(
-            f"owner, adversary and calibration must each be above 0 and add up to at most 1, "
-            f"not {owner}, {adversary}, {calibration}"
-        )
-    check_seed(seed)
-    _check_range(name, "training", train, len(classes))
-    kept = _distinct(train, test.digests())
-    generator = generator_of(seed)
-    kept = kept[torch.randperm(len(kept), generator=generator)]
-    labels = train.labels.cpu()[kept]
-    # rank of each example within its class, in the shuffled order
-    by_class = labels.argsort(stable=True)
-    counts = labels.bincount()
-    rank = torch.empty_like(by_class)
-    rank[by_class] = torch.arange(len(kept)) - (counts.cumsum(0) - counts)[labels[by_class]]
-    # per-class end of each part; an example belongs to the first part whose end lies beyond its rank
-    ends = (counts[:, None] * proportions.cumsum(0)[None]).add(1e-9).round().long()
-    part = (rank[:, None] >= ends[labels]).sum(1)
-    parts = []
-    for number, role in enumerate(("owner", "adversary", "calibration")):
-        index = kept[part == number]
-        if not len(index):
-            raise BadData(f"task {name!r}: no example is left for {role}: give more examples or a larger proportion")
-        parts.append(train.subset(index))
-    return Task(
-        name=name,
-        classes=tuple(classes),
-        owner=parts[0],
-        adversary=parts[1],
-        calibration=parts[2],
-        test=test,
-    )
-
-
-def _check_range(name: str, role: str, split: Split, classes: int) -> None:
     if (highest := int(split.labels.max())) >= classes:
         raise BadData(
             f"task {name!r}: {role} has label {highest} but there are {classes} classes: labels run from 0 to the "
             "number of classes minus one"
         )
-
-
-def _distinct(split: Split, banned: set[bytes]) -> Tensor:
-    """Positions of the first of each distinct input that is not banned."""
-    seen = set(banned)
-    kept = []
-    for position, digest in enumerate(split.row_digests):
-        if digest not in seen:
-            seen.add(digest)
-            kept.append(position)
-    if not kept:
-        raise BadData("every training input also stands in the test split: give a training set of its own")
-    return torch.tensor(kept)
 
 
 def _checked_inputs(inputs: Tensor) -> Tensor:
