@@ -49,10 +49,11 @@ from heirmark.pipeline.embed_job import embed_job
 from heirmark.pipeline.folder import Data, ModelFolder, Origin
 from heirmark.pipeline.inspect_job import inspect_folder
 from heirmark.pipeline.judging import read_key
+from heirmark.pipeline.opening import Named, open_suspect
 from heirmark.pipeline.profiles import QUICK as DEMO
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.trials import Probe, Trial
-from heirmark.pipeline.verify_job import Named, verify_job
+from heirmark.pipeline.verify_job import verify_job
 from heirmark.pipeline.work import Work
 from heirmark.rehearsal.settings import Balanced, Rehearsal
 from heirmark.report.audit_story import survives, tell_audit, usable
@@ -77,6 +78,7 @@ from heirmark.triggers import (
     TextStamp,
     Tiles,
 )
+from heirmark.verification import Verdict
 
 NET = "naivenet:width=4,hidden=16,batch_norm=true"
 RECIPE = Recipe(epochs=4, batch_size=32, learning_rate=0.05)
@@ -188,6 +190,12 @@ def marked(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("audit")
     embed_job(VANILLA, data_of(task), folder / "marked", work_in(folder / "store"), calibrators=2)
     return folder / "marked"
+
+
+def judged(suspect: Path, marked: Path) -> Verdict:
+    key = ModelFolder(marked)
+    asked = open_suspect(Named(name=str(suspect)), classes=key.key.classes, runtime=CPU)
+    return verify_job(asked, key, None, level=0.01)
 
 
 def data_of(task: Task, **origin: Any) -> Data:
@@ -342,7 +350,7 @@ def test_jobs_of_a_thief(marked: Path, task: Task, tmp_path: Path) -> None:
     facts = remove_job(Alteration(attack=Shuffled(amount=0.0)), folder, data, tmp_path / "out", work)
     assert facts["model"] == str(tmp_path / "out")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"model.json", "model.safetensors", "task.json"}
-    assert verify_job(Named(name=str(tmp_path / "out")), marked, None, level=0.01, runtime=CPU).outcome == "MARKED"
+    assert judged(tmp_path / "out", marked).outcome == "MARKED"
     seen = inspect_job(Guess(label=2), folder, data, work)
     assert seen["suspects"] == [task.classes[2]]
     assert "targets" not in seen, "without a key nothing of it is told"
@@ -491,9 +499,7 @@ def test_an_int8_folder_can_be_asked_and_no_more(marked: Path, task: Task, tmp_p
     pytest.importorskip("onnxruntime")
     out, data, work = tmp_path / "out", data_of(task), work_in(tmp_path / "store", seed=1)
     remove_job(Alteration(attack=Int8(calibration=8)), ModelFolder(marked), data, out, work)
-    assert verify_job(Named(name=str(out)), marked, None, level=0.01, runtime=CPU) == verify_job(
-        Named(name=str(out / "model.onnx")), marked, None, level=0.01, runtime=CPU
-    )
+    assert judged(out, marked) == judged(out / "model.onnx", marked)
     assert inspect_folder(out)["model"] == "an ONNX file"
     with pytest.raises(BadArtifact, match="which can be asked and no more"):
         inspect_job(Guess(label=0), ModelFolder(out), data, work)

@@ -306,12 +306,6 @@ def test_wilcoxon_of_a_clean_model_does_not_reject(stage: Path) -> None:
     assert "does not reject" in ran.out
 
 
-def test_wilcoxon_is_not_asked_of_what_cannot_answer(stage: Path, here: Path) -> None:
-    (here / "suspect.onnx").write_bytes(b"")
-    ran = run("verify", "suspect.onnx", "--key", stage / "marked", "--wilcoxon", "0.3")
-    refused(ran, 2, "needs probabilities")
-
-
 def test_verify_does_not_take_the_calibration_of_a_neighbour(stage: Path, here: Path) -> None:
     shutil.copytree(stage / "marked/key", here / "mine")
     shutil.copy(stage / "clean/calibration.json", here / "calibration.json")

@@ -45,9 +45,10 @@ from heirmark.pipeline.loading import (
     named_architecture,
     user_factory,
 )
+from heirmark.pipeline.opening import Named, open_suspect
 from heirmark.pipeline.provenance import made_here
 from heirmark.pipeline.stealing import Theft, steal_stage
-from heirmark.pipeline.verify_job import Named, verify_job
+from heirmark.pipeline.verify_job import verify_job
 from heirmark.pipeline.work import Work
 from heirmark.runtime import Runtime
 from heirmark.task import Split, Task
@@ -263,7 +264,8 @@ def test_global_generators_are_left_alone(
     with unchanged_globals():
         embed(task, tmp_path / "again", calibrators=0)
         check_architecture(own_code.make_net, input_shape=task.input_shape, classes=5)
-        verify_job(Named(name=str(embedded)), embedded, None, level=0.01, runtime=CPU)
+        suspect = open_suspect(Named(name=str(embedded)), classes=5, runtime=CPU)
+        verify_job(suspect, ModelFolder(embedded), None, level=0.01)
 
 
 def started(task: Task, out: Path, **changes: Any) -> list[str]:

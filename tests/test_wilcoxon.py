@@ -17,7 +17,8 @@ from torch import Tensor
 from heirmark.blackbox import Api, BlackBox
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.key import make_key
-from heirmark.verification import verify_wilcoxon
+from heirmark.pipeline.verify_job import check_wilcoxon
+from heirmark.verification import Suspect, verify_wilcoxon
 from heirmark.verification.wilcoxon import detection_rate, margin_p_value
 
 
@@ -127,3 +128,11 @@ def test_mistakes_name_their_remedy() -> None:
     with pytest.raises(BadConfig, match="not top-k"):
         verify_wilcoxon(box, a_key(), share=0.2)
     assert box.queries_used == 0, "the key is not shown in vain"
+
+
+def test_it_is_not_asked_of_what_may_give_labels_alone() -> None:
+    onnx = Suspect(ask=lambda inputs: torch.zeros(len(inputs), dtype=torch.int64), kind="onnx", classes=4)
+    with pytest.raises(BadConfig, match="needs probabilities"):
+        check_wilcoxon(onnx)
+    with pytest.raises(BadConfig, match="in the key's order only"):
+        check_wilcoxon(onnx.relabelled([1, 0, 2, 3], classes=4))

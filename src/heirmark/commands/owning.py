@@ -163,9 +163,10 @@ def verify(
     as_json: Json = False,
 ) -> int:
     """Judge a suspect with a key, by queries alone. Exit code 0: MARKED; 3: not established; 1: INVALID."""
+    from heirmark.pipeline.folder import ModelFolder
     from heirmark.pipeline.loading import user_factory
+    from heirmark.pipeline.opening import Named, open_suspect
     from heirmark.pipeline.verify_job import (
-        Named,
         check_wilcoxon,
         parse_normalisation,
         parse_order,
@@ -182,13 +183,15 @@ def verify(
     with bars_for(as_json) as bars:
         bars.progress("ask the suspect", 0, 1)
         runtime = bars.runtime(device, "float32")
+        folder = ModelFolder(key)
+        asked = open_suspect(named, classes=folder.key.classes, runtime=runtime)
         if wilcoxon is not None:
-            check_wilcoxon(named)
-        verdict = verify_job(named, key, calibration, level=level, runtime=runtime)
+            check_wilcoxon(asked)
+        verdict = verify_job(asked, folder, calibration, level=level)
         beside = None
         if wilcoxon is not None and verdict.outcome in ("MARKED", "NOT_ESTABLISHED"):  # else there is nothing to test
             try:
-                beside = wilcoxon_job(named, key, margin=wilcoxon, runtime=runtime)
+                beside = wilcoxon_job(asked, folder, margin=wilcoxon, runtime=runtime)
             except HeirmarkError as error:  # the verdict, which has cost the key, stands
                 error_line(f"no test of probabilities: {error}")
     if as_json:

@@ -50,6 +50,12 @@ def save_model(net: Net, folder: Path) -> None:
     atomic_write_json(folder / "model.json", record)
 
 
+def onnx_in(folder: Path) -> Path | None:
+    """The ONNX file that a folder holds in place of a model of PyTorch's; None without one."""
+    found = folder / ONNX
+    return found if found.is_file() and not (folder / "model.json").is_file() else None
+
+
 def load_spec(folder: Path) -> ModelSpec:
     """Read a model's specification alone.
 
@@ -57,7 +63,7 @@ def load_spec(folder: Path) -> ModelSpec:
         BadArtifact: when there is no model here, or its description is foreign.
     """
     path = folder / "model.json"
-    if not path.is_file() and (folder / ONNX).is_file():
+    if onnx_in(folder) is not None:
         raise BadArtifact(
             f"{folder} holds an ONNX file, which can be asked and no more: give the model that it was made of, or verify it"
         )

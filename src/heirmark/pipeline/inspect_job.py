@@ -7,7 +7,7 @@ from typing import Any
 
 from heirmark.errors import BadArtifact
 from heirmark.models import CUSTOM, Factory
-from heirmark.models.storage import ONNX, load_spec
+from heirmark.models.storage import load_spec, onnx_in
 from heirmark.pipeline.folder import ModelFolder
 from heirmark.pipeline.loading import describe_model
 from heirmark.verification import Suspect
@@ -33,9 +33,9 @@ def inspect_folder(path: Path, *, secrets: bool = False, factory: Factory | None
             facts["queries_meet"] = [f"{kind} {strength:g}" for kind, strength in spec.front]
         if spec.name != CUSTOM or factory is not None:
             facts["parameters"] = sum(parameter.numel() for parameter in folder.net.model.parameters())
-    elif (path / ONNX).is_file():
-        facts |= {"model": "an ONNX file", "bytes": (path / ONNX).stat().st_size}
-        Suspect.from_onnx(path / ONNX)
+    elif (file := onnx_in(path)) is not None:
+        facts |= {"model": "an ONNX file", "bytes": file.stat().st_size}
+        Suspect.from_onnx(file)
     if folder.has_key:
         key = folder.key
         facts |= {"method": key.method, "queries": len(key), "key_classes": key.classes, "commitment": key.commitment}

@@ -12,7 +12,7 @@ from torch import Tensor
 from heirmark.errors import BadArtifact
 from heirmark.files import atomic_write_bytes, atomic_write_json, read_bytes
 from heirmark.key import Key
-from heirmark.models.storage import ONNX, load_model
+from heirmark.models.storage import load_model, onnx_in
 from heirmark.pipeline.context import Context, context_of, exact
 from heirmark.pipeline.folders import read_training_triggers
 from heirmark.pipeline.stage import Job, Stage
@@ -100,11 +100,10 @@ def run_verify(job: Job) -> Mapping[str, Any]:
 
 def load_suspect(folder: Path, context: Context) -> Suspect:
     """The model in a folder as a suspect: heirmark's own, or one that an attack turned into an ONNX file."""
-    if (folder / ONNX).is_file():
-        return Suspect.from_onnx(folder / ONNX, classes=context.task.num_classes)
-    net = load_model(folder, factories=context.factories)
-    runtime = exact(context.runtime)
-    return Suspect.from_module(net.model, classes=net.spec.classes, input_shape=net.spec.input_shape, runtime=runtime)
+    file = onnx_in(folder)
+    if file is not None:
+        return Suspect.from_onnx(file, classes=context.task.num_classes)
+    return Suspect.from_net(load_model(folder, factories=context.factories), runtime=exact(context.runtime))
 
 
 def _share(hits: Tensor) -> float:

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 from heirmark.blackbox import Api, BlackBox
 from heirmark.errors import BadConfig, BudgetExhausted, HeirmarkError, told
 from heirmark.files import GIB
+from heirmark.models import Net
 from heirmark.oracle import REMEDY, ModelFault
 from heirmark.runtime import Runtime
-from heirmark.verification.answers import labels_from
 from heirmark.verification.normalising import Normalisation, given_normalised
 from heirmark.verification.onnx_files import open_onnx
 from heirmark.verification.requests import Requests
@@ -38,6 +38,7 @@ class Suspect:
         shown: tells how many inputs have been put to it so far, failed requests and repeated ones among them; None where nobody
             counts.
         normalise: by which mean and standard deviation it is given its inputs; None gives them as they are.
+        model: the module or function that answers, if it may be asked for probabilities too; normalised as it wants.
     """
 
     ask: Callable[[Tensor], Tensor]
@@ -47,6 +48,7 @@ class Suspect:
     order: tuple[int, ...] | None = None
     shown: Callable[[], int] | None = None
     normalise: Normalisation | None = None
+    model: nn.Module | Callable[[Tensor], object] | None = None
 
     def labels(self, inputs: Tensor) -> Tensor:
         """Most likely class of each input.
@@ -63,9 +65,8 @@ class Suspect:
             MemoryError: if the machine ran out of memory, for which the suspect is not to blame.
             torch.OutOfMemoryError: likewise on an accelerator.
         """
-        own = self.classes if self.order is None else len(self.order)
         try:
-            labels = labels_from(self.ask(inputs), len(inputs), own)
+            labels = self.ask(inputs)
         except (HeirmarkError, MemoryError, torch.OutOfMemoryError, KeyboardInterrupt):
             raise
         except BaseException as error:  # SystemExit would end the verifier, with whatever exit code the suspect likes
@@ -128,6 +129,18 @@ class Suspect:
             input_shape=input_shape,
             shown=lambda: box.inputs_shown,
             normalise=normalise,
+            model=model,
+        )
+
+    @classmethod
+    def from_net(cls, net: Net, *, runtime: Runtime, normalise: Normalisation | None = None) -> Suspect:
+        """A model with what rebuilds it; see :meth:`from_module`."""
+        return cls.from_module(
+            net.model,
+            classes=net.spec.classes,
+            input_shape=net.spec.input_shape,
+            runtime=runtime,
+            normalise=normalise,
         )
 
     @classmethod
@@ -175,8 +188,9 @@ class Suspect:
                 "batch_size must be positive, classes at least 2, retries in [0, 100] and wait in [0, 3600), "
                 f"not {batch_size}, {classes}, {retries} and {wait}"
             )
+        model = given_normalised(function, normalise)
         requests = Requests(
-            given_normalised(function, normalise),
+            model,
             classes=classes,
             batch_size=batch_size,
             retries=retries,
@@ -190,6 +204,7 @@ class Suspect:
             input_shape=input_shape,
             shown=lambda: requests.shown,
             normalise=normalise,
+            model=model,
         )
 
     @classmethod
@@ -244,4 +259,4 @@ class Suspect:
         suspect = cls.from_callable(
             file.run, classes=file.classes, batch_size=file.batch_size, retries=0, normalise=normalise
         )
-        return replace(suspect, kind="onnx", input_shape=file.input_shape)
+        return replace(suspect, kind="onnx", input_shape=file.input_shape, model=None)
