@@ -244,7 +244,12 @@ def test_a_thief_is_never_given_images_of_which_the_key_may_be_made(here: Path) 
     how = ["--method", "vanilla", *CPU, "--model", NET, "--seed", "0", "--calibrators", "0"]
     made = run("embed", *how, *triggers, *quick, "--out", "made")
     assert made.code in (0, 4), made.err
-    assert json.loads(Path("made/task.json").read_text())["foreign"] == "fashion-mini"
+    record = json.loads(Path("made/task.json").read_text())
+    assert (record["foreign"], record.pop("foreign_part")) == ("fashion-mini", "test")
+    few = [*RECIPE, "--set", "queries=300", "--pool", "fashion-mini"]
+    assert run("steal", "made", *CPU, *few, "--out", "asked").code == 0, "which asks about training images"
+    # Made before that was said, of training images: those that a thief would ask about.
+    Path("made/task.json").write_text(json.dumps(record))
     refused(run("steal", "made", *CPU, *RECIPE, "--pool", "fashion-mini", "--out", "copy"), 1, "holds every image")
     transfer = ["--attack", "transfer", "--pool", "fashion-mini"]
     refused(run("remove", "made", *CPU, *transfer, "--out", "copy"), 1, "holds every image")

@@ -622,7 +622,8 @@ def test_the_script_rebuilds_the_embedded_file_byte_for_byte(tmp_path: Path) -> 
 
 def test_a_task_can_bring_foreign_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     other = Split(inputs=torch.zeros(3, 3, 8, 8, dtype=torch.uint8), labels=torch.tensor([0, 1, 0]))
-    foreign = replace(DATASETS["svhn"], read=lambda root: (other, other))
+    asked = Split(inputs=other.inputs[:1], labels=other.labels[:1])  # by thieves
+    foreign = replace(DATASETS["svhn"], read=lambda root: (asked, other))
     plain = load_task("fashion-mini", seed=1)
     with pytest.raises(DataNotFound, match="train_32x32"):
         load_task("fashion-mini", foreign="svhn", root=tmp_path)
@@ -631,5 +632,5 @@ def test_a_task_can_bring_foreign_images(tmp_path: Path, monkeypatch: pytest.Mon
     assert plain.foreign is None
     assert task.foreign is other
     assert task.digest() == plain.digest()  # they are no part of it
-    with pytest.raises(BadData, match="foreign images stand in owner: take them from another data set"):
+    with pytest.raises(BadData, match="foreign images stand in test: take them from another data set"):
         load_task("fashion-mini", seed=1, foreign="fashion-mini")

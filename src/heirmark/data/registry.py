@@ -115,7 +115,7 @@ def load_task(
         name: a key of :data:`DATASETS`, of which ``"fashion-mini"`` needs no files, or a folder; see :func:`load_images`.
         seed: chooses which examples go to whom.
         root: folder of data sets; default: environment variable ``HEIRMARK_DATA``, else ``./data``.
-        foreign: data set whose training images go with the task, for triggers made of such.
+        foreign: data set whose test images go with the task, for triggers made of such; thieves ask about training images.
         owner: proportion of the training examples of the owner.
         adversary: the same of the adversary.
         calibration: the same for calibration.
@@ -134,4 +134,4 @@ def load_task(
     train, test, classes = load_images(name, root=root)
     name = Path(name).expanduser().resolve().name if is_folder(name) else name
     task = make_task(name, classes, train, test, seed=seed, owner=owner, adversary=adversary, calibration=calibration)
-    return task if foreign is None else replace(task, foreign=load_images(foreign, root=root)[0])
+    return task if foreign is None else replace(task, foreign=load_images(foreign, root=root)[1])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from heirmark.configuration import from_json, qualified_name
 from heirmark.data.registry import is_folder
@@ -19,6 +19,7 @@ from heirmark.models.storage import load_model, load_spec, missing_factory
 from heirmark.pipeline.adopting import adopt_stage
 from heirmark.pipeline.judging import CALIBRATION, read_calibration, read_key
 from heirmark.pipeline.loading import (
+    ForeignPart,
     check_factory,
     describe_model,
     load_named_task,
@@ -47,12 +48,14 @@ class Origin:
         split_seed: of who got which example.
         digest: of the task; empty before it is known.
         foreign: data set that brought the task's foreign images, of which the key may be made; None when none did.
+        foreign_part: which of its images.
     """
 
     data: str
     split_seed: int = 0
     digest: str = ""
     foreign: str | None = None
+    foreign_part: ForeignPart = "test"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,7 +139,10 @@ class ModelFolder:
                 split_seed=record["split_seed"],
                 digest=record["digest"],
                 foreign=record.get("foreign"),
+                foreign_part=record.get("foreign_part", "train"),  # as it was before it was said
             )
+            if origin.foreign_part not in get_args(ForeignPart):
+                raise TypeError("an unknown part")
             texts = (origin.data, origin.digest, origin.foreign or "")
             if type(origin.split_seed) is not int or not all(isinstance(text, str) for text in texts):
                 raise TypeError("a field of the wrong type")
@@ -287,9 +293,12 @@ class ModelFolder:
                 f"{name} is no longer what {self.path} was made with, so the thief could hold the owner's images: "
                 f"{remedy}, or take others with --data"
             )
-        foreign = None if known is None else known.foreign
-        origin = Origin(data=name, split_seed=seed, foreign=foreign)
+        origin = Origin(data=name, split_seed=seed)
+        if known is not None:
+            origin = replace(origin, foreign=known.foreign, foreign_part=known.foreign_part)
         if pool is None:
             return Data(task=task, origin=origin)
-        whole = task if foreign is None else with_images(task, foreign, root=root)
+        whole = task
+        if origin.foreign is not None:
+            whole = with_images(task, origin.foreign, part=origin.foreign_part, root=root)
         return Data(task=task, origin=origin, pools={pool: load_pool(pool, whole, root=root)})

@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import nn
@@ -25,6 +25,9 @@ from heirmark.runtime import Runtime, seeded
 from heirmark.task import Split, Task
 from heirmark.triggers import Trigger
 from heirmark.triggers.out_of_distribution import fit_shape
+
+ForeignPart: TypeAlias = Literal["test", "train"]
+"""Which images of another data set an owner has."""
 
 
 def check_known(what: str, name: str, known: Iterable[str]) -> None:
@@ -130,14 +133,22 @@ def with_foreign(
     return with_images(task, chosen, root=root), chosen
 
 
-def with_images(task: Task, name: str, *, root: Path | None) -> Task:
-    """A task with the training images of another data set as its foreign ones.
+def with_images(task: Task, name: str, *, part: ForeignPart = "test", root: Path | None) -> Task:
+    """A task with the images of another data set as its foreign ones.
+
+    Args:
+        task: without them.
+        name: of the data set.
+        part: the test images, since what thieves ask about are training images: so owner and thief may take the same data set.
+            Models of before this was so were made with training images.
+        root: where data sets lie.
 
     Raises:
         BadConfig: for an unknown name.
     """
     check_known("foreign data set", name, DATASETS)
-    return replace(task, foreign=load_images(name, root=root)[0])
+    train, test, _ = load_images(name, root=root)
+    return replace(task, foreign=test if part == "test" else train)
 
 
 def load_pool(name: str, task: Task, *, root: Path | None) -> Split:
