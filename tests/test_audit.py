@@ -56,7 +56,7 @@ from heirmark.pipeline.trials import Probe, Trial
 from heirmark.pipeline.verify_job import verify_job
 from heirmark.pipeline.work import Work
 from heirmark.rehearsal.settings import Balanced, Rehearsal
-from heirmark.report.audit_story import survives, tell_audit, usable
+from heirmark.report.story import survives, tell_audit, usable
 from heirmark.report.terminal import attack_table, probe_table
 from heirmark.results.probes import Exposed, Screened
 from heirmark.results.rows import Brief, Row, row_from_json, row_to_json

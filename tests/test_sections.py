@@ -217,7 +217,7 @@ def test_one_seed_of_one_mark_shows_all_of_a_verdict_and_what_is_of_no_use() -> 
     text = words(render(made))
     for wanted in (
         "p = 3e-41", "WSR 92.0% (89.0%–94.0%), without the trigger 1.0%, null rate 10.0%, p-value 3e-41: Marked",
-        "target named, 1 false suspects: shirt, bag; a reconstructed trigger sends 75.0% there", "ACC 87.1%",
+        "target named, 1 false suspect: shirt, bag; a reconstructed trigger sends 75.0% there", "ACC 87.1%",
         "Control: target not named, 0 false suspects", "Attack",
     ):  # fmt: skip
         assert wanted in text, wanted

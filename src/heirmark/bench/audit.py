@@ -19,10 +19,10 @@ from heirmark.pipeline.folder import Data, ModelFolder
 from heirmark.pipeline.judging import CALIBRATION
 from heirmark.pipeline.loading import describe_model
 from heirmark.pipeline.work import OnEvent
-from heirmark.report.audit_story import USABLE, tell_audit
 from heirmark.report.page import render
 from heirmark.report.section import Chapter, Report, Source
 from heirmark.report.sections import sections_of
+from heirmark.report.story import USABLE, tell_audit
 from heirmark.results.rows import Row, row_to_json
 from heirmark.results.summary import summarise
 from heirmark.task import Task

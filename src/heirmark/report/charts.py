@@ -30,7 +30,6 @@ from heirmark.report.svg import (
     STONE,
     WIDTH,
     as_svg,
-    draw_line,
     open_panel,
     styled,
 )
@@ -125,15 +124,19 @@ def rate_lines(
             if not known:
                 continue
             colour, dashes, marker = line.look
-            draw_line(
-                axes,
-                [(place, 100 * rate.mean) for place, rate in known],
-                "",
-                colour,
-                (0, dashes) if dashes else "-",
-                marker if len(known) <= 24 else None,
-            )
             places, means = zip(*known, strict=True)
+            axes.plot(
+                places,
+                [100 * rate.mean for rate in means],
+                color=colour,
+                linestyle=(0, dashes) if dashes else "-",
+                marker=marker if len(known) <= 24 else None,
+                linewidth=2,
+                markersize=5.5,
+                markeredgecolor=PAPER,
+                clip_on=False,
+                zorder=3,
+            )
             low, high = ([100 * getattr(rate, end) for rate in means] for end in ("lowest", "highest"))
             axes.fill_between(places, low, high, color=colour, alpha=0.13, linewidth=0, zorder=2)
         rates = [rate for line in lines for _, rate in line.points]

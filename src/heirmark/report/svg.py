@@ -13,7 +13,6 @@ import struct
 import zlib
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Any
 
 import matplotlib.style
 import numpy as np
@@ -93,26 +92,6 @@ def open_panel(height: float, *, left: float, right: float, top: float, bottom: 
     axes.spines[["left", "right", "top"]].set_visible(False)
     axes.tick_params(length=0, pad=7)
     return figure, axes
-
-
-def draw_line(
-    axes: Axes, pairs: Sequence[tuple[float, float]], name: str, colour: str, dashes: Any, marker: str | None
-) -> None:
-    """A line through (x, y) pairs."""
-    x, y = zip(*pairs, strict=True)
-    axes.plot(
-        x,
-        y,
-        color=colour,
-        linestyle=dashes,
-        marker=marker,
-        linewidth=2,
-        markersize=5.5,
-        markeredgecolor=PAPER,
-        label=name,
-        clip_on=False,
-        zorder=3,
-    )
 
 
 def as_svg(figure: Figure, name: str, alt: str, labels: Sequence[str] = ()) -> Markup:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from rich import box
 from rich.table import Table
@@ -15,21 +16,27 @@ from heirmark.report.words import CAPTION, OUTCOMES, called, hits, p_text, perce
 from heirmark.results.summary import Summary
 
 
+def _table(names: Sequence[str], numbers: Sequence[str], last: str, **more: Any) -> Table:
+    """An empty table: columns of names, which wrap, of numbers, which do not, and of what is said of them."""
+    made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, caption_justify="left", **more)
+    for name in names:
+        made.add_column(name, overflow="fold")
+    for name in numbers:
+        made.add_column(name, justify="right", no_wrap=True)
+    made.add_column(last, no_wrap=True)
+    return made
+
+
 def verdict_table(name: str, rows: Sequence[Summary]) -> Table:
     """The verdicts of a block: points of curves and pairs of classes are left out."""
-    result = Table(
-        box=box.SIMPLE_HEAD,
-        header_style="bold",
-        pad_edge=False,
+    result = _table(
+        ["watermark"],
+        ["ACC", "WSR", "worst", "control"],
+        "marked",
         title=Text(printable(name), style="bold"),
         title_justify="left",
         caption=f"{CAPTION} worst: of the seeds; control: the worst WSR of an unmarked model, ! a false alarm.",
-        caption_justify="left",
     )
-    result.add_column("watermark", overflow="fold")
-    for column in ("ACC", "WSR", "worst", "control"):
-        result.add_column(column, justify="right", no_wrap=True)
-    result.add_column("marked", no_wrap=True)
     for _, trials in tabled(rows):
         for trial, found in trials:
             result.add_section()
@@ -54,17 +61,8 @@ def _cells(row: Summary) -> list[str | Text]:
 
 def attack_table(rows: Sequence[Summary]) -> Table:
     """The verdicts of an audit, a line an attack: what it left of the marked model, and of its twin."""
-    result = Table(
-        box=box.SIMPLE_HEAD,
-        header_style="bold",
-        pad_edge=False,
-        caption=f"{CAPTION} twin: the same on an unmarked model, ! a false alarm.",
-        caption_justify="left",
-    )
-    result.add_column("attack", overflow="fold")
-    for column in ("ACC", "WSR", "twin", "p-value"):
-        result.add_column(column, justify="right", no_wrap=True)
-    result.add_column("verdict", no_wrap=True)
+    caption = f"{CAPTION} twin: the same on an unmarked model, ! a false alarm."
+    result = _table(["attack"], ["ACC", "WSR", "twin", "p-value"], "verdict", caption=caption)
     group = ""
     for row in rows:
         if row.kind != "verdict":
@@ -90,12 +88,7 @@ def probe_table(rows: Sequence[Summary]) -> Table | None:
     found = sorted((row for row in rows if row.kind != "verdict"), key=lambda row: row.kind == "screen")
     if not found:
         return None
-    result = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for name in ("probe", "watermark"):
-        result.add_column(name, overflow="fold")
-    for name in ("found", "of inputs", "control", "WSR"):
-        result.add_column(name, justify="right", no_wrap=True)
-    result.add_column("marked", no_wrap=True)
+    result = _table(["probe", "watermark"], ["found", "of inputs", "control", "WSR"], "marked")
     for row in found:
         if row.kind == "search":
             figures = [hits(row.marked), "", hits(row.control), "", ""]
@@ -107,11 +100,7 @@ def probe_table(rows: Sequence[Summary]) -> Table | None:
 
 def suspect_table(found: Sequence[Suspect]) -> Table:
     """Suspects one by one: model, ACC, WSR on held-out triggers, p-value, verdict."""
-    result = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, caption=CAPTION, caption_justify="left")
-    result.add_column("model", overflow="fold")
-    for name in ("ACC", "WSR", "p-value"):
-        result.add_column(name, justify="right", no_wrap=True)
-    result.add_column("verdict", no_wrap=True)
+    result = _table(["model"], ["ACC", "WSR", "p-value"], "verdict", caption=CAPTION)
     styles = {"MARKED": "bold", "NOT_ESTABLISHED": "", "INVALID": "dim"}
     for suspect in found:
         row = suspect.row

@@ -90,8 +90,9 @@ def _more(row: Summary, source: Source) -> More:
     more = more_of(row, source)
     if row.kind == "screen" or len(row.marked) > 1:
         return more
-    told = (f"{'Marked model' if each.marked else 'Control'}: {arm_text(each, source)}." for each in row.rows)
-    return replace(more, small=(*told, *more.small))
+    told = [f"{'Marked model' if each.marked else 'Control'}: {arm_text(each, source)}." for each in row.rows]
+    details = tuple(replace(detail, texts=detail.texts[len(told) :]) for detail in more.details)
+    return replace(more, small=(*told, *more.small), details=details)
 
 
 def _cells(row: Summary) -> tuple[Entry, ...]:

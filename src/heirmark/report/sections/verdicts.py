@@ -176,7 +176,7 @@ def _search_text(row: Row, source: Source) -> str:
     if row.search is None:
         return f"target {DASH}, {DASH} false suspects"
     names = [source.classes[label] if source.classes else str(label) for label in row.search.suspects]
-    told = f"target {'named' if row.search.found else 'not named'}, {row.search.false_suspects} false suspects"
+    told = f"target {'named' if row.search.found else 'not named'}, {count(row.search.false_suspects, 'false suspect')}"
     told += f": {', '.join(names)}" if names else ""
     best = max((share for _, share in row.search.reversed_success), default=math.nan)
     return told + (f"; a reconstructed trigger sends {percent(best)} there" if math.isfinite(best) else "")
