@@ -15,7 +15,8 @@ import tapes
 from heirmark import cuda_graphs as graphs
 from heirmark.cuda_graphs import WORTH, recorded
 from heirmark.joint import Extra, Outputs, Phase, fit_jointly
-from heirmark.methods import EWE, DeepTracer
+from heirmark.layout import copied
+from heirmark.methods import EWE, Composite, DeepTracer, Margin, MEADefender, Watermark
 from heirmark.methods.base import Prepared, draw_training, settle
 from heirmark.methods.nets import new_model
 from heirmark.models import build
@@ -27,7 +28,7 @@ from heirmark.samples import Samples
 from heirmark.steps import Figures, Step, backward
 from heirmark.task import Task
 from heirmark.training import Mixed, Recipe, accuracy, fit
-from heirmark.triggers import Patch
+from heirmark.triggers import Mix, Patch
 
 NET = "naivenet:width=3,hidden=12,batch_norm=true"
 CHANCES = torch.rand(40, 4, generator=torch.Generator().manual_seed(0))
@@ -163,29 +164,18 @@ def alone(task: Task, cpu: Runtime, model: nn.Module) -> Any:
     return fit(model, task.owner.inputs, task.owner.labels, recipe=recipe, seed=1, runtime=cpu, mixed=mixed)
 
 
-def entangled(task: Task, cpu: Runtime, model: nn.Module) -> Any:
-    """Its loss changes temperatures in place at every step."""
-    phase = Phase(
-        recipe=Recipe(epochs=2, batch_size=8, optimizer="adam", learning_rate=1e-3),
-        extras={"watermark": 4, "target": 4},
-    )
-    method = EWE(model=NET, trigger=Patch(), triggers=20, training=phase)
-    secret = settle(method.trigger, task, model, seed=0, runtime=cpu)
-    drawn = draw_training(secret, task, 20, seed=0)
-    made = method.embed(Prepared(task=task, clean=model, secret=secret, training=drawn), seed=0, runtime=cpu)
-    model.load_state_dict(made.model.state_dict())
-    return made.history
+def embedding(method: Watermark) -> Callable[[Task, Runtime, nn.Module], Any]:
+    """The heart of a method; among them are losses that change with every epoch or step."""
 
+    def train(task: Task, cpu: Runtime, model: nn.Module) -> Any:
+        secret = settle(method.trigger, task, model, seed=0, runtime=cpu)
+        drawn = draw_training(secret, task, 20, seed=0)
+        start = Prepared(task=task, clean=copied(model), secret=secret, training=drawn)
+        made = method.embed(start, seed=0, runtime=cpu)
+        model.load_state_dict(made.model.state_dict())
+        return made.history
 
-def coupled(task: Task, cpu: Runtime, model: nn.Module) -> Any:
-    """Its centroids change before every epoch."""
-    phase = Phase(recipe=Recipe(epochs=2, batch_size=8, learning_rate=1e-3), extras={"watermark": 4})
-    method = DeepTracer(model=NET, trigger=Patch(), first=phase, second=replace(phase, extras={"watermark": 8}))
-    secret = settle(method.trigger, task, model, seed=0, runtime=cpu)
-    drawn = draw_training(secret, task, 20, seed=0)
-    made = method.embed(Prepared(task=task, clean=model, secret=secret, training=drawn), seed=0, runtime=cpu)
-    model.load_state_dict(made.model.state_dict())
-    return made.history
+    return train
 
 
 def rehearsed(thieves: int = 1, *, asking: bool = False, **options: Any) -> Callable[[Task, Runtime, nn.Module], Any]:
@@ -207,11 +197,31 @@ def rehearsed(thieves: int = 1, *, asking: bool = False, **options: Any) -> Call
     return train
 
 
+def phase(**extras: int) -> Phase:
+    return Phase(recipe=ADAM, extras=extras)
+
+
+ADAM = Recipe(epochs=2, batch_size=8, optimizer="adam", learning_rate=1e-3)
+FEW: dict[str, Any] = {"model": NET, "trigger": Patch(), "triggers": 20, "key_size": 20}
 TRAININGS: dict[str, tuple[int, Callable[[Task, Runtime, nn.Module], Any]]] = {
     "fit": (1, alone),
     "fit jointly": (1, in_phases),
-    "ewe": (1, entangled),
-    "deeptracer": (2, coupled),
+    "ewe": (1, embedding(EWE(**FEW, training=phase(watermark=4, target=4)))),
+    "deeptracer": (2, embedding(DeepTracer(**FEW, first=phase(watermark=4), second=phase(watermark=8)))),
+    "mea-defender": (
+        2,
+        embedding(
+            MEADefender(
+                **FEW | {"trigger": Mix()},
+                evasion_samples=20,
+                weighting="fixed",
+                first=phase(watermark=4),
+                second=phase(watermark=4, evasion=4),
+            )
+        ),
+    ),
+    "composite without pairs": (1, embedding(Composite(**FEW, similarity=0.0, training=phase(watermark=4, mixed=4)))),
+    "margin": (3, embedding(Margin(**FEW, training=replace(ADAM, epochs=4), trigger_batch=4, steps=1))),
     "rehearsal": (1, rehearsed()),
     "balanced rehearsal": (1, rehearsed(update=Balanced(enough=0.5), memory=Memory(micro_batch=4, one_graph=True))),
     "rehearsal with a pool": (3, rehearsed(2, thief=SimulatedThief(label_only=1, reset_every=3, trigger_mode="mixed"))),
