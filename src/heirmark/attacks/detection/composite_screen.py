@@ -21,7 +21,7 @@ from heirmark.configuration import above, at_least, below, checked
 from heirmark.errors import BadData
 from heirmark.models import Architecture, Net, architecture, fresh_net
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.space import Continuous, check_needs, encode
+from heirmark.space import check_needs, encode
 from heirmark.task import Split
 from heirmark.training import Recipe, fit
 
@@ -65,6 +65,7 @@ class CompositeScreen(Screening):
     held_out: Annotated[float, above(0), below(1)] = 0.2
     false_alarms: Annotated[float, above(0), below(1)] = 0.01
 
+    needs = property(lambda self: space_for(self.kinds))
     otherwise: ClassVar = "blend them"
 
     @classmethod
@@ -75,11 +76,6 @@ class CompositeScreen(Screening):
     def fitted(self, sizes: Sizes) -> Self:
         """Promise no fewer false alarms than so many images can show."""
         return self.promising(sizes.images)
-
-    @property
-    def needs(self) -> type[Continuous]:
-        """Images, or any numbers for blends alone."""
-        return space_for(self.kinds)
 
     def promising(self, images: int) -> Self:
         """The same with so many false alarms, if more than these, as are the fewest that so many images can promise."""

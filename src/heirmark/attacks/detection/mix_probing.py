@@ -18,7 +18,7 @@ from heirmark.configuration import above, at_least, checked, not_empty, within
 from heirmark.errors import BadData
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.space import Continuous, check_needs, decode
+from heirmark.space import check_needs, decode
 from heirmark.task import Split
 
 Way: TypeAlias = Literal["left-right", "top-bottom", "diagonal", "centre", "band", "blend", "columns", "rows", "tiles"]
@@ -57,16 +57,12 @@ class MixProbing(Inspection):
     threshold: Annotated[float, above(0)] = 3.5
     least: Annotated[float, within(0, 1)] = 0.9
 
+    needs = property(lambda self: space_for(self.ways))
     otherwise: ClassVar = "blend them"
 
     def unfit(self, sizes: Sizes) -> str:
         """Two classes are too few."""
         return "a mix of both classes has no third label" if sizes.classes < 3 else ""
-
-    @property
-    def needs(self) -> type[Continuous]:
-        """Images, or any numbers for blends alone."""
-        return space_for(self.ways)
 
     def __call__(self, net: Net, data: Split, *, seed: int, runtime: Runtime | None = None) -> Inspected:
         """Inspect; see :class:`heirmark.attacks.base.Inspection`.

@@ -20,7 +20,7 @@ from heirmark.attacks.removal.parts import RETRAINING, finish, reinitialise, tun
 from heirmark.configuration import at_least, checked
 from heirmark.models import CUSTOM, Net
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.space import Continuous, check_needs
+from heirmark.space import check_needs
 from heirmark.task import Split
 from heirmark.training import Recipe
 
@@ -55,17 +55,13 @@ class AdaptiveUnlearning(Removal):
     recipe: Recipe = field(default=RETRAINING)
     own_recipe: Recipe = field(default=RETRAINING)
 
+    needs = property(lambda self: space_for(self.kinds))
     otherwise: ClassVar = "blend them"
 
     @classmethod
     def quick(cls, recipe: Recipe) -> Self:
         """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
         return cls(recipe=brief_retraining(recipe), own_recipe=recipe)
-
-    @property
-    def needs(self) -> type[Continuous]:
-        """Images, or any numbers for blends alone."""
-        return space_for(self.kinds)
 
     def __call__(
         self,

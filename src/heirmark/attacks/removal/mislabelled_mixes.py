@@ -12,7 +12,7 @@ from heirmark.configuration import at_least, checked
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.samples import Samples
-from heirmark.space import Continuous, check_needs
+from heirmark.space import check_needs
 from heirmark.task import Split
 from heirmark.training import Mixed, Recipe
 
@@ -42,6 +42,7 @@ class MislabelledMixes(Removal):
     per_batch: Annotated[int, at_least(1)] = 64
     recipe: Recipe = field(default=RETRAINING)
 
+    needs = property(lambda self: space_for(self.kinds))
     otherwise: ClassVar = "blend them"
 
     @classmethod
@@ -52,11 +53,6 @@ class MislabelledMixes(Removal):
     def unfit(self, sizes: Sizes) -> str:
         """Two classes are too few."""
         return "a mix of both classes has no wrong label" if sizes.classes < 3 else ""
-
-    @property
-    def needs(self) -> type[Continuous]:
-        """Images, or any numbers for blends alone."""
-        return space_for(self.kinds)
 
     def __call__(
         self,

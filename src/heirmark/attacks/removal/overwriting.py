@@ -14,7 +14,7 @@ from heirmark.configuration import at_least, checked
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.samples import Samples
-from heirmark.space import Continuous, check_needs
+from heirmark.space import check_needs
 from heirmark.task import Split
 from heirmark.training import Mixed, Recipe
 
@@ -42,6 +42,7 @@ class Overwriting(Removal):
     per_batch: Annotated[int, at_least(1)] = 32
     recipe: Recipe = field(default=RETRAINING)
 
+    needs = property(lambda self: space_for((self.kind,)))
     otherwise: ClassVar = "blend them"
 
     @classmethod
@@ -52,11 +53,6 @@ class Overwriting(Removal):
     def fitted(self, sizes: Sizes) -> Self:
         """Of two classes a pirate makes a mark on one."""
         return replace(self, kind="patch") if sizes.classes < 3 else self
-
-    @property
-    def needs(self) -> type[Continuous]:
-        """Images, or any numbers for blends alone."""
-        return space_for((self.kind,))
 
     def own_mark(self, data: Split, *, classes: int, seed: int, count: int, fresh: int = 0) -> Mixed:
         """The thief's trigger samples with their target.
