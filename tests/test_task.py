@@ -250,6 +250,16 @@ def test_the_digest_sees_content_labels_roles_and_classes_but_not_the_name() -> 
     assert len({task.digest(), *(other.digest() for other in others)}) == 4
 
 
+def test_digests_are_those_that_were_recorded_before() -> None:
+    def split(number: int) -> Split:
+        inputs = torch.arange(60).reshape(4, 1, 3, 5).add(number * 7).remainder(251).to(torch.uint8)
+        return Split(inputs=inputs, labels=torch.arange(4) % 2)
+
+    task = Task(name="t", classes=("a", "b"), owner=split(1), adversary=split(2), calibration=split(3), test=split(4))
+    assert task.digest() == "f99f9ae9016d4fec1c14b702a3024c4f118519e8bc7f17af443d33d8218db4fa"
+    assert task.owner.digest() == "76e2122303a2a1bc6007bf65bc4ce15c4d7f7d32fd5a30a6ae6be6693017e3ab"
+
+
 # make_task
 
 
