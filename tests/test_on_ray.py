@@ -22,10 +22,12 @@ import pytest
 from typer.testing import CliRunner
 
 import heirmark.cli
-import own_code  # before any process is told to wait for another, see there  # noqa: F401
+import own_code  # before any process is told to wait for another, see there
 from heirmark.attacks import Knockoff, Pruning
 from heirmark.bench import errands, on_ray
+from heirmark.bench.audit import run_audit
 from heirmark.bench.bench import BenchResult, run_bench
+from heirmark.bench.demo import demo_grid, run_demo
 from heirmark.bench.errands import Errand, Outcome, Place, work
 from heirmark.bench.grid import Grid
 from heirmark.bench.on_ray import run_on_ray
@@ -35,6 +37,8 @@ from heirmark.bench.settings import Contexts
 from heirmark.errors import BadConfig
 from heirmark.pipeline.altering import Alteration, alter_stage
 from heirmark.pipeline.answering import answer_stage
+from heirmark.pipeline.embed_job import embed_job
+from heirmark.pipeline.folder import ModelFolder
 from heirmark.pipeline.mirror import open_store
 from heirmark.pipeline.stealing import Theft, steal_stage
 from heirmark.pipeline.store import Store
@@ -241,6 +245,29 @@ def test_a_second_run_on_ray_computes_nothing(session: Session, recipe: Path, sp
     assert told["ray"] == "0.5 CPUs, 0 GPUs a stage"
     assert "--precision float32 --ray local --ray-cpus 0.5 --only joint" in told["command"]
     assert session.ray.is_initialized(), "who started it may still need it"
+
+
+@pytest.mark.slow
+def test_demo_and_audit_on_ray_give_the_same_rows(session: Session, tmp_path: Path) -> None:
+    from test_audit import PROGRAMME, VANILLA, data_of, work_in
+
+    grid = demo_grid(own_code.demo_profile())
+    demos = [
+        run_demo(grid, tmp_path / name, contexts=Contexts(CPU), command="test", **options)
+        for name, options in (("here", {}), ("there", {"execute": run_on_ray}))
+    ]
+    assert plain(demos[0].rows) == plain(demos[1].rows)
+    data = data_of(own_code.make_task())
+    embed_job(VANILLA, data, tmp_path / "marked", work_in(tmp_path / "store"), calibrators=2)
+    programme = replace(PROGRAMME, trials=PROGRAMME.trials[:1], probes=PROGRAMME.probes[:1])
+    audits = [
+        run_audit(
+            programme, ModelFolder(tmp_path / "marked"), data, tmp_path / f"audit-{name}", seed=0, contexts=Contexts(CPU),
+            command="test", **options,
+        )
+        for name, options in (("here", {}), ("there", {"execute": run_on_ray}))
+    ]  # fmt: skip
+    assert plain(audits[0].rows) == plain(audits[1].rows)
 
 
 def test_workers_fetch_from_a_mirror(session: Session, grid: Grid, whole: Ran, tmp_path: Path) -> None:
