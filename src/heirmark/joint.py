@@ -14,7 +14,7 @@ from heirmark.batches import Batches
 from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig
 from heirmark.mgda import Normalisation, mgda_weights
-from heirmark.runtime import Runtime, to_device
+from heirmark.runtime import Runtime
 from heirmark.samples import Samples, ShuffledIndex, check_answered
 from heirmark.space import decode, join
 from heirmark.steps import Weights, backward
@@ -277,12 +277,12 @@ class _Set:
         companions = samples.inputs[:, None][:, :0] if extra.companions is None else extra.companions
         self.inputs, self.targets = samples.inputs.to(device), samples.targets.to(device)
         self.companions, self.change = companions.to(device), extra.change
-        self.index = ShuffledIndex(len(samples), count)
+        self.index = ShuffledIndex(len(samples), count, device)
         self.sizes = (count, count * companions.shape[1])
 
     def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Inputs, targets, and companions of all of them in a row."""
-        rows = to_device(self.index.draw(generator), self.inputs.device)
+        rows = self.index.draw(generator)
         inputs, targets = self.inputs[rows], self.targets[rows]
         if self.change is not None:
             inputs = self.change(decode(inputs), targets)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from heirmark.errors import ShapeMismatch
+from heirmark.runtime import to_device
 
 Reference: TypeAlias = Literal["control", "chance"]
 """What a test of probabilities compares the answer to a trigger sample with."""
@@ -53,13 +54,13 @@ def check_answered(what: str, samples: Samples) -> None:
 class ShuffledIndex:
     """Draws positions below ``count`` without replacement until all are used up, then shuffles anew."""
 
-    def __init__(self, count: int, per_batch: int) -> None:
-        self.count, self.per_batch = count, per_batch
+    def __init__(self, count: int, per_batch: int, device: torch.device | None = None) -> None:
+        self.count, self.per_batch, self.device = count, per_batch, device
         self.queue = torch.empty(0, dtype=torch.long)
 
     def draw(self, generator: torch.Generator) -> Tensor:
-        """The next ``[per_batch]`` positions, on the CPU."""
+        """The next ``[per_batch]`` positions, on the device; the generator is on the CPU."""
         while len(self.queue) < self.per_batch:
             self.queue = torch.cat([self.queue, torch.randperm(self.count, generator=generator)])
         chosen, self.queue = self.queue[: self.per_batch], self.queue[self.per_batch :]
-        return chosen
+        return chosen if self.device is None else to_device(chosen, self.device)

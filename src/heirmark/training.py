@@ -175,10 +175,10 @@ def fit(
 def _joining(mixed: Mixed, device: torch.device) -> Callable[[torch.Generator], tuple[Tensor, Tensor]]:
     """What draws the samples that join a batch, on the device."""
     inputs, targets = mixed.samples.inputs.to(device), mixed.samples.targets.to(device)
-    index = ShuffledIndex(len(inputs), mixed.per_batch)
+    index = ShuffledIndex(len(inputs), mixed.per_batch, device)
 
     def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        rows = to_device(index.draw(generator), device)
+        rows = index.draw(generator)
         return inputs[rows], targets[rows]
 
     return draw
@@ -268,7 +268,10 @@ def descend(
                     totals[name] = totals.get(name, 0.0) + value
                 runtime.progress(description, number + 1, steps)
             means = {name: float(total) / per_epoch for name, total in totals.items()}
-            check_finite(means, epoch, remedy)
+            wrong = [name for name, mean in means.items() if not math.isfinite(mean)]
+            if wrong:
+                name = wrong[0].replace("_", " ")
+                raise BadData(f"the training's {name} became {means[wrong[0]]} in epoch {epoch + 1}: {remedy}")
             watched = {} if after_epoch is None else after_epoch(epoch)
             rows.append({"epoch": epoch + 1.0, **watched, **means})
             if stop is not None and stop():
@@ -276,17 +279,6 @@ def descend(
     model.zero_grad(set_to_none=True)
     model.eval()
     return tuple(rows)
-
-
-def check_finite(means: Mapping[str, float], epoch: int, remedy: str) -> None:
-    """Make sure that the mean figures of a 0-based epoch are numbers.
-
-    Raises:
-        BadData: when one is not.
-    """
-    for name, value in means.items():
-        if not math.isfinite(value):
-            raise BadData(f"the training's {name.replace('_', ' ')} became {value} in epoch {epoch + 1}: {remedy}")
 
 
 def accuracy(model: nn.Module, split: Split, *, runtime: Runtime | None = None) -> float:

@@ -98,7 +98,7 @@ def rehearse(
     triggers, targets = mark.inputs.to(device), mark.targets.to(device)
     foreign = queries is not None
     pool = Batches(batches.inputs if queries is None else queries, device)
-    index = ShuffledIndex(len(mark), config.trigger_batch)
+    index = ShuffledIndex(len(mark), config.trigger_batch, device)
     batch = min(recipe.batch_size, len(data))
     thieves = _thieves(students, config, data.inputs[:2].to(device), seed=seed, runtime=exact)
     steps = recipe.epochs * (len(data) // batch) // len(thieves)
@@ -110,7 +110,7 @@ def rehearse(
             rows = to_device(torch.randint(len(pool), (batch,), generator=generator), device)
             return augment(pool[rows], recipe.augment, generator)
 
-        rows = to_device(index.draw(generator), device)
+        rows = index.draw(generator)
         early = [elsewhere() for _ in range(config.thief.steps - 1)]
         clean = augment(batches[chosen], recipe.augment, generator)
         last = [elsewhere()] if foreign else []
