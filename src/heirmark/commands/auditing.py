@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from heirmark.commands.attacking import HeldModel, HeldSplit
-from heirmark.commands.executing import Ray, RayCpus, RayGpus, executor
-from heirmark.commands.options import MARKED, DataRoot, Device, Json, Precision, Seed, bars_for, guarded, print_json
+from heirmark.commands.attacking import SplitSeed
+from heirmark.commands.executing import Spread, executor
+from heirmark.commands.options import MARKED, Custom, Run, Seed, guarded, print_json
 from heirmark.console import show
 
 
@@ -44,16 +44,12 @@ def audit(
         str | None,
         typer.Option("--data", help="The model's data, where they come from code of yours; default: its own."),
     ] = None,
-    model: HeldModel = None,
+    model: Custom = None,
     seed: Seed = 0,
-    split_seed: HeldSplit = None,
-    ray: Ray = None,
-    ray_cpus: RayCpus = None,
-    ray_gpus: RayGpus = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    data_root: DataRoot = None,
-    as_json: Json = False,
+    split_seed: SplitSeed = None,
+    *,
+    spread: Spread,
+    run: Run,
 ) -> int:
     """Attack your own marked model, and an unmarked twin, in every known way; write one report of what survives."""
     from heirmark.attacks.base import Sizes
@@ -66,7 +62,7 @@ def audit(
     from heirmark.results.rows import row_to_json
 
     check_known("profile", profile, PROFILES)
-    execute, facts, shared = executor(Path.cwd(), ray, ray_cpus, ray_gpus)
+    execute, facts, shared = executor(Path.cwd(), spread)
     factory = None if model is None else user_factory(model)
     out = out or Path("runs") / f"audit-{marked.resolve().name}"
     folder = ModelFolder(marked, factory)
@@ -83,10 +79,9 @@ def audit(
     }
     said = [word for option, value in given.items() if value is not None for word in (option, str(value))]
     chosen = [word for name in only or [] for word in ("--only", name)]
-    with bars_for(as_json) as bars:
-        bars.progress("load the data", 0, 1)
-        runtime = bars.runtime(device, precision)
-        found = folder.data(data, split_seed=split_seed, root=data_root, pool=pool)
+    with run.bars() as bars:
+        runtime = run.runtime(bars)
+        found = folder.data(data, split_seed=split_seed, root=run.data_root, pool=pool)
         programme = select(plan(sizes=Sizes.of(found.task, *found.pools.values())), only or [])
         result = run_audit(
             programme,
@@ -94,7 +89,7 @@ def audit(
             found,
             out,
             seed=seed,
-            contexts=Contexts(runtime, data_root),
+            contexts=Contexts(runtime, run.data_root),
             command=shlex.join(["heirmark", "audit", str(marked), *said, *runtime.options(), *shared, *chosen]),
             name="part" if only else "audit",
             twin=None if twin is None else ModelFolder(twin, factory),
@@ -102,7 +97,7 @@ def audit(
             facts=facts,
             on_event=bars.event,
         )
-    if as_json:
+    if run.as_json:
         print_json([row_to_json(row) for row in result.rows])
         return MARKED
     console = Console()

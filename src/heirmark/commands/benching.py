@@ -11,16 +11,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heirmark.commands.executing import Ray, RayCpus, RayGpus, executor, print_report
+from heirmark.commands.executing import Spread, executor, print_report
 from heirmark.commands.options import (
     FAILURE,
     MARKED,
-    Compile,
-    DataRoot,
-    Device,
-    Json,
-    Precision,
-    bars_for,
+    Training,
     guarded,
     print_json,
 )
@@ -86,14 +81,9 @@ def bench(
     glance: Annotated[
         bool, typer.Option("--glance", help="Print what --rows holds as one small Markdown table a block, and no more.")
     ] = False,
-    ray: Ray = None,
-    ray_cpus: RayCpus = None,
-    ray_gpus: RayGpus = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    compiled: Compile = False,
-    data_root: DataRoot = None,
-    as_json: Json = False,
+    *,
+    spread: Spread,
+    run: Training,
 ) -> int:
     """Run a recipe: tasks, watermarks, attacks and seeds; write rows and a report. What was finished is kept."""
     from heirmark.bench import logging, select
@@ -107,34 +97,40 @@ def bench(
     if not recipe:
         raise BadConfig("name a recipe, FILE.py:FUNCTION, or a file of recipes to list them")
     parts = {"--seed": seeds, "--only": only, "--block": blocks, "--trial": trials}
-    given: dict[str, object] = {**parts, "--store": store, "--ray": ray, "--ray-cpus": ray_cpus, "--ray-gpus": ray_gpus}
-    given |= {"--tensorboard": tensorboard, "--mlflow": mlflow, "--compile": compiled, "--data-root": data_root}
-    given |= {name: value != "auto" for name, value in (("--device", device), ("--precision", precision))}
+    given: dict[str, object] = {
+        **parts,
+        "--store": store,
+        "--ray": spread.ray,
+        "--ray-cpus": spread.ray_cpus,
+        "--ray-gpus": spread.ray_gpus,
+    }
+    given |= {"--tensorboard": tensorboard, "--mlflow": mlflow, "--compile": run.compiled, "--data-root": run.data_root}
+    given |= {name: value != "auto" for name, value in (("--device", run.device), ("--precision", run.precision))}
     computing = [name for name, value in given.items() if value is not None and value is not False and value != []]
     if as_list or names_file_only(recipe):
         if not as_list and (computing or out or rows):
             raise BadConfig(f"{recipe} has several recipes: choose one of {', '.join(described(recipe))}")
-        _list(described(recipe), as_json)
+        _list(described(recipe), run.as_json)
         return MARKED
     if rows:
-        return _join(recipe, scale, rows, out, computing, as_json)
+        return _join(recipe, scale, rows, out, computing, run.as_json)
     # Before anything is computed, so that what is missing is said at once.
     trackers = [logging.tensorboard(tensorboard)] if tensorboard else []
     trackers += [logging.mlflow(mlflow)] if mlflow else []
     grid = select(load_grid(recipe, scale), only or [], seeds or [], blocks=blocks or [], trials=trials or [])
     code = Path(recipe if recipe.endswith(".py") else recipe.rpartition(":")[0]).resolve().parent
-    execute, facts, shared = executor(code, ray, ray_cpus, ray_gpus)
+    execute, facts, shared = executor(code, spread)
     said = [word for name, values in parts.items() for value in values or [] for word in (name, str(value))]
     whole = folder_of(grid, scale)
     # A part shares the whole's stages, but must not take the place of its report.
     store = store or (None if out else str(whole / "stages"))
     out = out or (whole / "parts" / part_name(said) if said else whole)
-    with bars_for(as_json) as bars:
-        runtime = bars.runtime(device, precision, compiled)
+    with run.bars() as bars:
+        runtime = run.runtime(bars)
         result = run_bench(
             grid,
             out,
-            contexts=Contexts(runtime, data_root),
+            contexts=Contexts(runtime, run.data_root),
             # Where things lie is left out: the report may go to others.
             command=shlex.join(["heirmark", "bench", recipe, "--scale", scale, *runtime.options(), *shared, *said]),
             store=store,
@@ -143,7 +139,7 @@ def bench(
             on_event=bars.event,
             trackers=trackers,
         )
-    return _tell(result, as_json)
+    return _tell(result, run.as_json)
 
 
 def _glance(folders: Sequence[Path]) -> int:

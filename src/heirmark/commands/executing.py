@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeAlias
 
@@ -26,20 +27,26 @@ RayGpus: TypeAlias = Annotated[
 ]
 
 
-def executor(
-    code: Path, ray: str | None, cpus: float | None, gpus: float | None
-) -> tuple[Executor, dict[str, str], list[str]]:
+@dataclass(frozen=True)
+class Spread:
+    """Whether stages run on Ray, ``"local"`` or at an address, and with how many CPUs and GPUs each; None for here, in turn."""
+
+    ray: Ray = None
+    ray_cpus: RayCpus = None
+    ray_gpus: RayGpus = None
+
+
+def executor(code: Path, spread: Spread) -> tuple[Executor, dict[str, str], list[str]]:
     """Where stages run, what is to be said of that, and the options that give each as many threads elsewhere.
 
     Args:
         code: folder of the user's own modules.
-        ray: ``"local"`` or an address; None runs stages here, one after the other.
-        cpus: of a stage.
-        gpus: of a stage.
+        spread: over what.
 
     Raises:
         BadConfig: when there are shares but no Ray to give them.
     """
+    ray, cpus, gpus = spread.ray, spread.ray_cpus, spread.ray_gpus
     if ray is None:
         from heirmark.bench.running import run_here
 

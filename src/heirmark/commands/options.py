@@ -3,33 +3,44 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import json
 import sys
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 from heirmark.console import Bars, error_line, show
 from heirmark.errors import BadConfig, HeirmarkError
 
+if TYPE_CHECKING:
+    from heirmark.pipeline.work import OnEvent, Work
+    from heirmark.runtime import Runtime
+
 MARKED, FAILURE, USAGE, NOT_ESTABLISHED, USELESS, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 exit_codes: list[int] = []
 """Of the commands that ended in this process."""
-"""Exit codes of the commands that this process has run."""
-
-P = ParamSpec("P")
 
 
-def guarded(command: Callable[P, int]) -> Callable[P, None]:
-    """End a command with its exit code; a known error is one line and never a traceback."""
+def guarded(command: Callable[..., int]) -> Callable[..., None]:
+    """End a command with its exit code; a known error is one line and never a traceback.
+
+    A parameter whose type is a dataclass of options, such as :class:`Run`, stands for its fields on the command line.
+    """
+    signature = inspect.signature(command, eval_str=True)
+    groups: dict[str, Any] = {
+        name: each.annotation for name, each in signature.parameters.items() if is_dataclass(each.annotation)
+    }
 
     @functools.wraps(command)
-    def run(*args: P.args, **options: P.kwargs) -> None:
+    def run(*args: Any, **options: Any) -> None:
         try:
+            for name, group in groups.items():
+                options[name] = group(**{part.name: options.pop(part.name) for part in fields(group)})
             code = command(*args, **options)
         except KeyboardInterrupt:
             error_line("interrupted; what was finished is kept: run the same command with the same seed to go on")
@@ -55,7 +66,21 @@ def guarded(command: Callable[P, int]) -> Callable[P, None]:
         exit_codes.append(code)
         raise typer.Exit(code)
 
+    run.__signature__ = signature.replace(parameters=list(_expanded(signature)))  # type: ignore[attr-defined]
     return run
+
+
+def _expanded(signature: inspect.Signature) -> Iterator[inspect.Parameter]:
+    """Parameters of a command, all by keyword, with the fields of each group of options in its place."""
+    for each in signature.parameters.values():
+        if is_dataclass(each.annotation):
+            hints = get_type_hints(each.annotation, include_extras=True)
+            for part in fields(each.annotation):
+                yield inspect.Parameter(
+                    part.name, inspect.Parameter.KEYWORD_ONLY, default=part.default, annotation=hints[part.name]
+                )
+        else:
+            yield each.replace(kind=inspect.Parameter.KEYWORD_ONLY)
 
 
 def ended_well() -> bool:
@@ -131,25 +156,48 @@ def configured(config: Any, model: str | None, settings: list[str] | None) -> An
     return replace(config, model=named_architecture(config.model)) if isinstance(config.model, str) else config
 
 
-def fit(attack: str, build: Callable[[Any], Any], sizes: Any, recipe: Any) -> tuple[Any, dict[str, Any]]:
-    """A ``--quick`` attack fitted to what the adversary has, as an audit's is, and the fact to show of it.
+@dataclass(frozen=True)
+class Run:
+    """Where a command computes, where data sets lie, and how it answers."""
 
-    Args:
-        attack: its name.
-        build: puts the user's own settings on top, which are never changed.
-        sizes: what he has, :class:`heirmark.attacks.base.Sizes`.
-        recipe: by which the attacked model learned.
-    """
-    from heirmark.pipeline.audit_attacks import fitting, quick_attack, quick_attacks
+    device: Device = "auto"
+    precision: Precision = "auto"
+    data_root: DataRoot = None
+    as_json: Json = False
 
-    fits = build(quick_attack(attack, sizes, recipe))
-    words = fitting(build(quick_attacks(recipe)[attack]), fits, sizes)
-    return fits, {"fitted": words} if words else {}
+    def bars(self, doing: str = "load the data") -> Bars:
+        """Progress of what is done first; with ``--json`` only for somebody who watches: a program reads the document alone."""
+        bars = Bars(quiet=self.as_json and not sys.stderr.isatty())
+        bars.progress(doing, 0, 1)
+        return bars
+
+    def runtime(self, bars: Bars) -> Runtime:
+        """A runtime that reports to bars."""
+        return bars.runtime(self.device, self.precision)
 
 
-def bars_for(as_json: bool) -> Bars:
-    """Progress; with ``--json`` only for somebody who watches, so that a program reads nothing but the document."""
-    return Bars(quiet=as_json and not sys.stderr.isatty())
+@dataclass(frozen=True)
+class Training(Run):
+    """Of a command that trains."""
+
+    compiled: Compile = False
+
+    def runtime(self, bars: Bars) -> Runtime:
+        """See :meth:`Run.runtime`."""
+        return bars.runtime(self.device, self.precision, self.compiled)
+
+
+@dataclass(frozen=True)
+class Kept(Training):
+    """Of a command whose finished stages are kept for the next one."""
+
+    store: StoreRoot = Path("runs/store")
+
+    def work(self, bars: Bars, seed: int, on_event: OnEvent | None = None) -> Work:
+        """What a job is given; its events go to bars unless another is to be told."""
+        from heirmark.pipeline.work import Work
+
+        return Work(seed=seed, runtime=self.runtime(bars), store=self.store, on_event=on_event or bars.event)
 
 
 def print_json(value: object) -> None:

@@ -14,20 +14,17 @@ from heirmark.commands.options import (
     MARKED,
     NOT_ESTABLISHED,
     USELESS,
-    Compile,
     Custom,
     Data,
-    DataRoot,
     Device,
     Json,
+    Kept,
     Model,
     Out,
-    Precision,
     Quick,
+    Run,
     Settings,
     SplitSeed,
-    StoreRoot,
-    bars_for,
     configured,
     guarded,
     print_facts,
@@ -67,12 +64,8 @@ def embed(
         str | None,
         typer.Option("--foreign", help="Another data set, for triggers and simulated thieves that take its images."),
     ] = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    compiled: Compile = False,
-    data_root: DataRoot = None,
-    store: StoreRoot = Path("runs/store"),
-    as_json: Json = False,
+    *,
+    run: Kept,
 ) -> int:
     """Train a model with a watermark; write the model, its secret key and a calibration of the test.
 
@@ -84,7 +77,6 @@ def embed(
     from heirmark.pipeline.folder import Origin
     from heirmark.pipeline.loading import check_known, load_named_task, with_foreign
     from heirmark.pipeline.profiles import QUICK
-    from heirmark.pipeline.work import Work
     from heirmark.pipeline.worth import in_words
 
     check_known("method", method, METHODS)
@@ -92,7 +84,7 @@ def embed(
     drawn = secrets_module.randbits(63)
     told = seed is not None
     config: Any = configured(QUICK.method(method) if quick else METHODS[method](), model, settings)
-    with bars_for(as_json) as bars:
+    with run.bars() as bars:
 
         def tell(event: Event, label: str) -> None:
             nonlocal told
@@ -101,22 +93,16 @@ def embed(
                 error_line(f"drawing with --seed {drawn}: give it again to resume, and keep it as secret as the key")
             bars.event(event, label)
 
-        bars.progress("load the data", 0, 1)
-        task = load_named_task(data, seed=split_seed, root=data_root)
-        task, brought = with_foreign(task, config.trigger, root=data_root, name=foreign)
+        task = load_named_task(data, seed=split_seed, root=run.data_root)
+        task, brought = with_foreign(task, config.trigger, root=run.data_root, name=foreign)
         summary = embed_job(
             config,
             Given(task=task, origin=Origin(data=data, split_seed=split_seed, foreign=brought)),
             out,
-            Work(
-                seed=drawn if seed is None else seed,
-                runtime=bars.runtime(device, precision, compiled),
-                store=store,
-                on_event=tell,
-            ),
+            run.work(bars, drawn if seed is None else seed, tell),
             calibrators=calibrators,
         )
-    print_facts(summary if as_json else in_words(summary), as_json)
+    print_facts(summary if run.as_json else in_words(summary), run.as_json)
     if not summary["shortcoming"]:
         return MARKED
     error_line(f"{out} is written, but {summary['shortcoming']}")
@@ -180,8 +166,7 @@ def verify(
         order=None if labels is None else parse_order(labels),
         normalise=None if normalise is None else parse_normalisation(normalise),
     )
-    with bars_for(as_json) as bars:
-        bars.progress("ask the suspect", 0, 1)
+    with Run(as_json=as_json).bars("ask the suspect") as bars:
         runtime = bars.runtime(device, "float32")
         folder = ModelFolder(key)
         asked = open_suspect(named, classes=folder.key.classes, runtime=runtime)

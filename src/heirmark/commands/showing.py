@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from heirmark.commands.executing import Ray, RayCpus, RayGpus, executor, print_report
-from heirmark.commands.options import MARKED, DataRoot, Device, Json, Precision, bars_for, guarded, print_json
+from heirmark.commands.executing import Spread, executor, print_report
+from heirmark.commands.options import MARKED, Run, guarded, print_json
 from heirmark.console import show
 
 
@@ -33,13 +33,9 @@ def demo(
             "--seed", help="Of everything random. Default: 0; may be repeated, for figures over seeds.", min=0
         ),
     ] = None,
-    ray: Ray = None,
-    ray_cpus: RayCpus = None,
-    ray_gpus: RayGpus = None,
-    device: Device = "auto",
-    precision: Precision = "auto",
-    data_root: DataRoot = None,
-    as_json: Json = False,
+    *,
+    spread: Spread,
+    run: Run,
 ) -> int:
     """Watermark, steal, prove: the main job on embedded data, in minutes on a CPU."""
     from rich.console import Console
@@ -49,25 +45,24 @@ def demo(
     from heirmark.pipeline import profiles
     from heirmark.report.terminal import suspect_table
 
-    execute, facts, shared = executor(Path.cwd(), ray, ray_cpus, ray_gpus)
+    execute, facts, shared = executor(Path.cwd(), spread)
     named = tuple(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
     grid = demo_grid(profiles.FULL if full else profiles.QUICK, seeds=tuple(seeds or [0]), methods=named)
     out = out or Path("runs/demo-full" if full else "runs/demo")
     said = [*(["--full"] if full else []), *(["--methods", ",".join(named)] if named else [])]
     said += [word for seed in grid.seeds for word in ("--seed", str(seed))]
-    with bars_for(as_json) as bars:
-        runtime = bars.runtime(device, precision)
-        bars.progress("load the data", 0, 1)
+    with run.bars() as bars:
+        runtime = run.runtime(bars)
         result = run_demo(
             grid,
             out,
-            contexts=Contexts(runtime, data_root),
+            contexts=Contexts(runtime, run.data_root),
             command=shlex.join(["heirmark", "demo", *said, *runtime.options(), *shared]),
             execute=execute,
             facts=facts,
             on_event=bars.event,
         )
-    if as_json:
+    if run.as_json:
         print_json(plain_rows(result.rows))
         return MARKED
     if result.report is None:
