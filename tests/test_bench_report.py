@@ -30,7 +30,7 @@ from heirmark.bench.recipes import load_grid
 from heirmark.bench.reporting import part_command, report_of
 from heirmark.bench.settings import Contexts
 from heirmark.commands import benching
-from heirmark.commands.executing import executor
+from heirmark.commands.executing import Spread, executor
 from heirmark.errors import BadConfig
 from heirmark.methods import FeatureSharing, Unmarked, Vanilla
 from heirmark.pipeline.altering import Alteration
@@ -700,16 +700,16 @@ def test_bench_on_the_command_line(
 
 
 def test_where_a_cluster_is_stays_out_of_the_report() -> None:
-    _, facts, shared = executor(Path("recipes"), "10.0.0.1:6379", 2.0, 0.5)
+    _, facts, shared = executor(Path("recipes"), Spread(ray="10.0.0.1:6379", ray_cpus=2.0, ray_gpus=0.5))
     assert shared == ["--ray", "local", "--ray-cpus", "2", "--ray-gpus", "0.5"]
     assert facts["threads"] == "2"
     assert facts["ray"].endswith("; the processor is that of the machine that started it")
     assert "10.0.0.1" not in str(facts)
-    assert executor(Path(), "local", None, 0.0)[1:] == (
+    assert executor(Path(), Spread(ray="local", ray_gpus=0.0))[1:] == (
         {"threads": "1", "ray": "1 CPUs, 0 GPUs a stage"},
         ["--ray", "local"],
     )
-    assert executor(Path(), None, None, None)[1:] == ({}, [])
+    assert executor(Path(), Spread())[1:] == ({}, [])
 
 
 def test_a_grid_that_fails_and_a_tracker_that_is_not_told_end_with_1(
