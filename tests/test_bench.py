@@ -267,7 +267,7 @@ def test_stages_are_shared_between_cells() -> None:
 
 def test_contexts_are_loaded_once() -> None:
     contexts = Contexts(CPU)
-    setting = Setting(data="own_code:make_task", seed=0)
+    setting = Setting(data="own_code:make_task", split_seed=0)
     assert contexts(setting) is contexts(setting)
 
 
@@ -366,8 +366,8 @@ def test_data_of_the_users_own_are_split_by_seed_where_they_can_be(monkeypatch: 
     monkeypatch.setattr(own_code, "make_seeded", make, raising=False)
     contexts = Contexts(CPU)
     for seed in (0, 3):
-        contexts(Setting(data="own_code:make_seeded", seed=seed))
-        contexts(Setting(data="own_code:make_task", seed=seed))
+        contexts(Setting(data="own_code:make_seeded", split_seed=seed))
+        contexts(Setting(data="own_code:make_task", split_seed=seed))
     assert seen == [0, 3]
     assert splits_by_seed("own_code:make_seeded")
     assert splits_by_seed("mnist")
@@ -377,7 +377,7 @@ def test_data_of_the_users_own_are_split_by_seed_where_they_can_be(monkeypatch: 
 def test_foreign_images_that_a_task_brings_itself_stay_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
     task = replace(make_task(), foreign=images(10, seed=9))
     monkeypatch.setattr(own_code, "make_rich", lambda: task, raising=False)
-    setting = Setting(data="own_code:make_rich", seed=0)
+    setting = Setting(data="own_code:make_rich", split_seed=0)
     contexts = Contexts(CPU)
     assert contexts(setting).task.foreign is None
     assert contexts(replace(setting, shows_foreign=True)).task.foreign is task.foreign

@@ -434,7 +434,7 @@ def test_broken_code_is_told_with_its_line(
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "broken_code.py").write_text(source)
-    for load in (lambda path: load_named_task(path, seed=0, root=None), named_architecture):
+    for load in (lambda path: load_named_task(path, split_seed=0, root=None), named_architecture):
         with pytest.raises(BadConfig, match=words):
             load("broken_code:make")
         sys.modules.pop("broken_code", None)

@@ -133,7 +133,7 @@ def setting_of(block: Block, seed: int) -> Setting:
     asked = any(isinstance(marking.method, Adopted) or marking.method.needs_foreign for marking in block.markings)
     return Setting(
         data=load.data,
-        seed=seed if load.split_seed is None else load.split_seed,
+        split_seed=seed if load.split_seed is None else load.split_seed,
         pools=load.pools,
         foreign=load.foreign if asked else None,
         factories=block.factories,

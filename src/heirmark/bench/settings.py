@@ -20,7 +20,7 @@ class Setting:
 
     Attributes:
         data: as ``--data`` takes them.
-        seed: of the split, which need not be that of what runs on it.
+        split_seed: of who got which example, which need not be that of what runs on it.
         pools: names of data sets that thieves ask about.
         foreign: data set whose test images no pool holds.
         shows_foreign: whether the task brings these images along.
@@ -28,7 +28,7 @@ class Setting:
     """
 
     data: str
-    seed: int
+    split_seed: int
     pools: tuple[str, ...] = ()
     foreign: str | None = None
     shows_foreign: bool = False
@@ -62,7 +62,7 @@ class Contexts:
         plain = replace(setting, shows_foreign=False)
         if plain not in self._loaded:
             self._loaded = {}  # data of another seed are not asked for again: stages are run seed by seed
-            task = load_named_task(plain.data, seed=plain.seed, root=self.root)
+            task = load_named_task(plain.data, split_seed=plain.split_seed, root=self.root)
             foreign = task.foreign if plain.foreign is None else load_images(plain.foreign, root=self.root)[1]
             known = replace(task, foreign=foreign)  # so that no pool holds any of them
             pools = {

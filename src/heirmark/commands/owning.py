@@ -93,7 +93,7 @@ def embed(
                 error_line(f"drawing with --seed {drawn}: give it again to resume, and keep it as secret as the key")
             bars.event(event, label)
 
-        task = load_named_task(data, seed=split_seed, root=run.data_root)
+        task = load_named_task(data, split_seed=split_seed, root=run.data_root)
         task, brought = with_foreign(task, config.trigger, root=run.data_root, name=foreign)
         summary = embed_job(
             config,

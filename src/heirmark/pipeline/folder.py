@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from heirmark.configuration import from_json, qualified_name
 from heirmark.data.registry import is_folder
@@ -30,6 +30,7 @@ from heirmark.pipeline.loading import (
 from heirmark.pipeline.profiles import QUICK
 from heirmark.pipeline.stage import Stage
 from heirmark.pipeline.victim import check_fit
+from heirmark.records import record_of
 from heirmark.results.verdict import Calibration
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
@@ -134,21 +135,9 @@ class ModelFolder:
             return None
         record = read_json(path, max_bytes=1 << 20)
         try:
-            origin = Origin(
-                data=record["data"],
-                split_seed=record["split_seed"],
-                digest=record["digest"],
-                foreign=record.get("foreign"),
-                foreign_part=record.get("foreign_part", "train"),  # as it was before it was said
-            )
-            if origin.foreign_part not in get_args(ForeignPart):
-                raise TypeError("an unknown part")
-            texts = (origin.data, origin.digest, origin.foreign or "")
-            if type(origin.split_seed) is not int or not all(isinstance(text, str) for text in texts):
-                raise TypeError("a field of the wrong type")
-        except (KeyError, TypeError, AttributeError) as error:
+            return record_of(Origin, {part.name: record.get(part.name) for part in fields(Origin)}, str(path))
+        except (BadArtifact, AttributeError) as error:
             raise BadArtifact(f"{path} is foreign or damaged ({error}): name the data yourself with --data") from error
-        return origin
 
     @cached_property
     def twin(self) -> Unmarked:
@@ -284,7 +273,7 @@ class ModelFolder:
                 f"with split seed {seed} the thief would hold images of the owner, who split {name} with "
                 f"{known.split_seed}: leave --split-seed out, or take other data"
             )
-        task = load_named_task(name, seed=seed, root=root)
+        task = load_named_task(name, split_seed=seed, root=root)
         if known is not None and name == known.data and task.digest() != known.digest:
             remedy = "restore the data"
             if ":" in name and splits_by_seed(name):

@@ -65,25 +65,25 @@ def user_object(path: str) -> Any:
     return found
 
 
-def load_named_task(data: str, *, seed: int, root: Path | None) -> Task:
+def load_named_task(data: str, *, split_seed: int, root: Path | None) -> Task:
     """The task of a data set by name, of a folder, or that a user's function ``package.module:function`` returns.
 
     Args:
         data: the name.
-        seed: of who gets which example; a user's function is called with it if it takes a ``seed``, whatever its default.
+        split_seed: of who gets which example; a user's function is called with it if it takes a ``seed``, whatever its default.
         root: where data sets lie.
 
     Raises:
         BadConfig: for an unknown name, or a function that cannot be called or returns no task.
     """
     if is_folder(data):
-        return load_task(data, seed=seed, root=root)
+        return load_task(data, seed=split_seed, root=root)
     if ":" not in data:
         check_known("data set", data, DATASETS)
-        return load_task(data, seed=seed, root=root)
+        return load_task(data, seed=split_seed, root=root)
     function = user_object(data)
     try:
-        task = function(seed=seed) if _takes_seed(function) else function()
+        task = function(seed=split_seed) if _takes_seed(function) else function()
     except HeirmarkError:
         raise
     except (Exception, SystemExit) as error:  # it runs whatever the user wrote
