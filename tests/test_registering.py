@@ -80,7 +80,7 @@ def test_they_work_on_the_command_line(marked: Path, tmp_path: Path) -> None:
     for folder, code in (("stolen", 3), ("altered", 0)):
         judged = json.loads(run("verify", tmp_path / folder, "--key", marked, *CPU[:2], "--json", code=code))
         assert judged["key"] == key.commitment
-    assert "2" in run("inspect", marked, "--attack", "suspecting", *CPU, *store)
+    assert "kind 2" in run("detect", marked, "--attack", "suspecting", *CPU, *store)
     for name in ("loud", "halves", "shrinking", "brightness"):
         run("fields", name)
 
