@@ -60,7 +60,7 @@ def report(rows: Sequence[Row] | None = None, grid: Grid | None = None, **more: 
     return report_of(
         grid,
         summarise(rows, grid.papers),
-        made_by=lambda row: COMMAND,
+        made_by=lambda row: part_command(COMMAND, row.marking, row.seed),
         provenance={"command": COMMAND, "date": "2026-01-01"},
         **more,
     )

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 import heirmark.cli
 import own_code
-from heirmark.bench.demo import DemoResult, demo_grid, folder_name, run_demo, suspect_of
+from heirmark.bench.demo import DemoResult, demo_grid, run_demo
 from heirmark.bench.plan import plan_grid
 from heirmark.bench.settings import Contexts
 from heirmark.errors import BadConfig, BadData, DataNotFound, HeirmarkError
@@ -31,6 +31,7 @@ from heirmark.pipeline import profiles
 from heirmark.pipeline.judging import read_calibration
 from heirmark.pipeline.profiles import FULL, QUICK, Profile
 from heirmark.pipeline.store import Event
+from heirmark.report.demo_story import folder_name, suspect_of
 from heirmark.results.verdict import Calibration
 from heirmark.runtime import Runtime
 
@@ -297,6 +298,7 @@ def test_several_seeds_have_a_report_of_all_and_a_folder_each(ran: Ran, tmp_path
     assert result.report is not None
     (chapter,) = result.report.chapters
     assert {row.seeds for row in chapter.rows} == {(0, 1)}
+    assert "test --seed 1" in (out / "report.html").read_text(encoding="utf-8")
     for seed in (0, 1):
         assert Key.load(out / f"seed-{seed}" / "key").commitment
         assert (out / f"seed-{seed}" / "report.html").is_file()

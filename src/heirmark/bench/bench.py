@@ -11,7 +11,7 @@ from heirmark.bench.grid import Grid
 from heirmark.bench.logging import Tracker, runs_of
 from heirmark.bench.parts import BENCH, PARTS, ROWS, join, read_part
 from heirmark.bench.pictures import Pictures, pictures_of
-from heirmark.bench.reporting import report_of
+from heirmark.bench.reporting import part_command, report_of
 from heirmark.bench.run import Executor, Run, check_writable, run_grid
 from heirmark.bench.running import run_here
 from heirmark.bench.settings import Contexts
@@ -166,7 +166,7 @@ def _write(
     report = report_of(
         grid,
         summary,
-        made_by=made_by,
+        made_by=lambda row: part_command(made_by(row), row.marking, row.seed),
         provenance=provenance,
         pictures=drawn.sections,
         notes=notes,

@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from heirmark.bench.grid import CONTROL_ARM, MARKED_ARM, Block, Grid, Marking, Workload
+from heirmark.bench.grid import MARKED_ARM, Block, Grid, Marking, Workload
 from heirmark.bench.pictures.histories import Course
 from heirmark.bench.pictures.histories import show as courses
-from heirmark.bench.reporting import report_of
+from heirmark.bench.reporting import part_command, report_of
 from heirmark.bench.run import Executor, Run, run_grid
 from heirmark.bench.running import run_here
 from heirmark.bench.settings import Contexts
@@ -29,16 +29,15 @@ from heirmark.pipeline.stage import Artifact, Stage, lineage
 from heirmark.pipeline.stealing import Theft
 from heirmark.pipeline.trials import Trial
 from heirmark.pipeline.work import OnEvent
+from heirmark.report.demo_story import CONTROL, LABEL, SOFT, T2S, VANILLA, folder_name, row_at, suspect_of, tell_story
 from heirmark.report.page import render
 from heirmark.report.section import Chapter, Report
 from heirmark.report.sections.examples import Example, examples
-from heirmark.report.sections.suspects import Suspect, headline, side_by_side, suspects
+from heirmark.report.sections.suspects import headline, side_by_side, suspects
 from heirmark.results.rows import Row, row_to_json
 from heirmark.results.summary import summarise, summary_to_json
 from heirmark.task import Task
 
-T2S, VANILLA = "T2S", "vanilla"
-SOFT, LABEL = "soft", "label"
 KINDS = {"tiles": "2×2 tiles of four secret classes"}
 """Triggers, for people."""
 NOTES = (
@@ -141,7 +140,13 @@ def run_demo(
     summary = tuple(summarise(rows))
     report = None
     if several:
-        report = report_of(grid, summary, made_by=lambda row: command, provenance=run.provenance, notes=failures)
+        report = report_of(
+            grid,
+            summary,
+            made_by=lambda row: part_command(command, "", row.seed),
+            provenance=run.provenance,
+            notes=failures,
+        )
         atomic_write_bytes(out / "report.html", render(report).encode())
     atomic_write_json(out / "results.json", plain_rows(rows))
     atomic_write_json(
@@ -155,7 +160,7 @@ def run_demo(
     )
     return DemoResult(
         rows=rows,
-        summary=(*tell_story(rows), *failures),
+        summary=(*(tell_story(rows) if report is None else report.summary), *failures),
         report=report,
     )
 
@@ -194,17 +199,16 @@ def _write_seed(
     task = contexts(run.plan.settings[shown.goal.identity]).task
     marked = _found(run, shown.goal.inputs["marked"])
     key = read_key(marked.folder)
-    kind = str(key.trigger.get("kind", ""))
     provenance = {**run.provenance, "seeds": str(seed), "task": task.describe(), "task digest": task.digest()}
     found = [suspect_of(row) for row in rows]
-    clean = _at(rows, T2S, CONTROL_ARM).accuracy
+    clean = row_at(rows, T2S, CONTROL).accuracy
     history = Course(marking=T2S, history=read_history(marked.folder), clean_accuracy=clean)
     page = render(
         Report(
             kind="demo",
             title=run.plan.grid.title,
             summary=(*tell_story(rows), *failures),
-            facts={"commitment": key.commitment, "trigger": KINDS.get(kind, kind), "queries": str(len(key))},
+            facts={"commitment": key.commitment, "trigger": KINDS.get(key.kind, key.kind), "queries": str(len(key))},
             tiles=headline(found, shown=T2S, baseline=VANILLA, clean_accuracy=clean),
             chapters=(
                 Chapter(
@@ -234,46 +238,6 @@ def _found(run: Run, stage: Stage) -> Artifact:
     if found is None:
         raise BadArtifact(f"{stage.name} is gone from the store: run the demo again")
     return found
-
-
-def suspect_of(row: Row) -> Suspect:
-    """A row's suspect for people, with the key where that is not T2S'."""
-    owner = row.marking if row.marked else "clean" if row.arm == CONTROL_ARM else row.arm
-    key = "" if row.marked or row.marking == T2S else f", {row.marking} key"
-    name = f"{'stolen from ' if row.trial else ''}{owner} model{key}"
-    return Suspect(name=name, row=row, setting=f"knockoff · {row.trial}" if row.trial else "", answers=row.trial)
-
-
-def folder_name(row: Row) -> str:
-    """Of a suspect's model, whatever key judges it."""
-    return "-".join([*suspect_of(row).name.partition(",")[0].lower().split(), *([row.trial] if row.trial else [])])
-
-
-def _at(rows: Sequence[Row], marking: str, arm: str, trial: str = "") -> Row:
-    return next(row for row in rows if (row.marking, row.arm, row.trial) == (marking, arm, trial))
-
-
-def tell_story(rows: Sequence[Row]) -> tuple[str, ...]:
-    """What the rows say, in sentences; of several seeds the first, and the alarms of all."""
-    clean, marked = _at(rows, T2S, CONTROL_ARM), _at(rows, T2S, MARKED_ARM)
-    lines = [
-        f"Embedding T2S changed the accuracy from {clean.accuracy:.1%} to {marked.accuracy:.1%}; "
-        f"the model answers {marked.wsr:.1%} of the held-out triggers in the owner's way."
-    ]
-    for name in (T2S, VANILLA):
-        soft, label = (_at(rows, name, MARKED_ARM, trial) for trial in (SOFT, LABEL))
-        lines.append(
-            f"Stolen from the {name} model, {soft.wsr:.1%} of the triggers survive soft-label theft and {label.wsr:.1%} "
-            f"label-only theft: {_words(soft)} and {_words(label)}."
-        )
-    free = [row for row in rows if row.arm != MARKED_ARM]
-    alarms = sum(row.outcome == "MARKED" for row in free)
-    lines.append(f"Of {len(free)} judgements of models that never met the watermark, {alarms} said marked.")
-    return tuple(lines)
-
-
-def _words(row: Row) -> str:
-    return {"MARKED": "marked", "NOT_ESTABLISHED": "not established"}.get(row.outcome, "invalid")
 
 
 def examples_of(marked: Artifact, task: Task) -> tuple[Example, ...]:

@@ -33,7 +33,7 @@ def report_of(
     Args:
         grid: what was wanted.
         summary: one a cell over all seeds.
-        made_by: the command that made a row; see :func:`part_command`.
+        made_by: the command that makes a row again, and not much else; see :func:`part_command`.
         provenance: how to make these numbers again.
         pictures: further sections by block.
         notes: remarks on the rows.
@@ -45,7 +45,7 @@ def report_of(
         source = Source(
             name=block.name,
             rows=rows,
-            command=lambda row: part_command(made_by(row), row.marking, row.seed),
+            command=made_by,
             where=where(number),
         )
         chapters.append(
@@ -81,7 +81,7 @@ def part_command(command: str, marking: str, seed: int) -> str:
 
     Args:
         command: of the whole grid or of a part of it.
-        marking: name of the row's marking.
+        marking: name of the row's marking; empty leaves ``--only`` out.
         seed: of the row.
 
     Example:
@@ -95,7 +95,7 @@ def part_command(command: str, marking: str, seed: int) -> str:
             next(words, None)
         else:
             kept.append(word)
-    return shlex.join([*kept, "--only", marking, "--seed", str(seed)])
+    return shlex.join([*kept, *(["--only", marking] if marking else []), "--seed", str(seed)])
 
 
 def _facts(block: Block, grid: Grid) -> dict[str, str]:

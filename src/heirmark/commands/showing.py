@@ -40,9 +40,10 @@ def demo(
     """Watermark, steal, prove: the main job on embedded data, in minutes on a CPU."""
     from rich.console import Console
 
-    from heirmark.bench.demo import demo_grid, plain_rows, run_demo, suspect_of
+    from heirmark.bench.demo import demo_grid, plain_rows, run_demo
     from heirmark.bench.settings import Contexts
     from heirmark.pipeline import profiles
+    from heirmark.report.demo_story import suspect_of
     from heirmark.report.terminal import suspect_table
 
     execute, facts, shared = executor(Path.cwd(), spread)
@@ -65,11 +66,11 @@ def demo(
     if run.as_json:
         print_json(plain_rows(result.rows))
         return MARKED
-    if result.report is None:
-        Console().print(suspect_table([suspect_of(row) for row in result.rows]))
-    else:
+    if result.report is not None:
         print_report(result.report)
-    for line in result.summary:
-        show(line)
+    else:
+        Console().print(suspect_table([suspect_of(row) for row in result.rows]))
+        for line in result.summary:
+            show(line)
     show(f"Results: {out / 'results.json'}   Report: {out / 'report.html'}")
     return MARKED
