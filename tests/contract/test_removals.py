@@ -44,7 +44,7 @@ from heirmark.attacks.removal.fine_tuning import FineTuning
 from heirmark.attacks.removal.int8 import Int8, OnnxModel, to_onnx
 from heirmark.attacks.removal.mislabelled_mixes import MislabelledMixes
 from heirmark.attacks.removal.overwriting import Overwriting
-from heirmark.attacks.removal.parts import finish, fresh_head, reinitialise
+from heirmark.attacks.removal.parts import fresh_head, reinitialise
 from heirmark.attacks.removal.preprocessing import Preprocessing
 from heirmark.attacks.removal.pruning import Pruning
 from heirmark.attacks.removal.quantisation import Quantisation, quantise
@@ -456,10 +456,11 @@ def test_what_knows_no_fresh_start_is_refused() -> None:
         reinitialise(nn.Sequential(nn.Linear(2, 2), Scale()), seed=0)
 
 
-def test_flags_of_gradients_are_those_of_the_given_model(spec: ModelSpec) -> None:
-    like = spec.build(seed=0)
-    like.get_parameter("head.bias").requires_grad_(False)
-    result = finish(copy.deepcopy(like).requires_grad_(True).train(), Net(model=like, spec=spec))
+def test_flags_of_gradients_are_those_of_the_given_model(spec: ModelSpec, tiny_task: Task, cpu: Runtime) -> None:
+    given = spec.build(seed=0).train()
+    given.get_parameter("head.bias").requires_grad_(False)
+    attack = FineTuning(recipe=dataclasses.replace(RECIPE, epochs=1))
+    result = attack(Net(model=given, spec=spec), tiny_task.adversary, seed=SEED, runtime=cpu)
     assert [name for name, p in result.model.named_parameters() if not p.requires_grad] == ["head.bias"]
     assert not result.model.training
 

@@ -10,8 +10,11 @@ from typing import Any, ClassVar, Protocol, Self
 from torch import Tensor
 
 from heirmark.blackbox import AnswerKind, BlackBox
-from heirmark.models import Architecture, Net
-from heirmark.runtime import Runtime
+from heirmark.configuration import checked
+from heirmark.errors import ShapeMismatch
+from heirmark.models import Architecture, Net, architecture, fresh_net
+from heirmark.runtime import Runtime, check_seed
+from heirmark.space import check_needs
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
 
@@ -57,6 +60,8 @@ class Attempt:
     curve: tuple[str, float] | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+@checked
 class Attack(ABC):
     """A frozen dataclass of an attack's parameters, and what it says of itself to audits and ``--quick``."""
 
@@ -101,52 +106,71 @@ def brief_retraining(recipe: Recipe, *, epochs: int = 4) -> Recipe:
     return replace(recipe, epochs=epochs, optimizer="adam", nesterov=False, learning_rate=1e-3, weight_decay=0.0)
 
 
+@dataclass(frozen=True, kw_only=True)
 class Extraction(Attack):
-    """An extraction attack: a frozen dataclass of its parameters, called with a victim.
+    """An extraction attack, called with a victim.
 
     It asks for all its queries beforehand (``box.require``), so that a budget that does not suffice ends it before anything is
     charged.
 
     Attributes:
-        model: the architecture of the copy.
-        asks_pool: whether it asks about images of its data as they are, whose answers can be remembered from one attack to the
-            next.
-        shown: what the victim shows it in an audit.
-        shown_on_pool: the same where it asks about another data set; empty where an audit does not try that.
+        model: architecture of the copy.
     """
 
     asks_pool: ClassVar[bool] = False
+    """Whether it asks about images of its data as they are, whose answers can be remembered from one attack to the next."""
     shown: ClassVar[tuple[AnswerKind, ...]] = ("probabilities", "label")
+    """What the victim shows it in an audit."""
     shown_on_pool: ClassVar[tuple[AnswerKind, ...]] = ()
+    """The same where it asks about another data set; empty where an audit does not try that."""
 
-    model: Architecture
+    model: Architecture = architecture("resnet18")
 
     @abstractmethod
+    def steal(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime) -> Net:
+        """The heart of the attack: ask the box, and train a copy, which is left in eval mode."""
+
     def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Net:
-        """Steal the model behind a black box with the adversary's data; the copy is in eval mode."""
+        """Steal the model behind a black box.
+
+        Args:
+            box: the victim; its budget is spent by the number of queries.
+            data: the adversary's images; their labels are looked at only where the attack says so.
+            seed: of what is drawn, the copies' start and their training.
+            runtime: device, precision, progress.
+
+        Returns:
+            The copy, in eval mode.
+
+        Raises:
+            BudgetExhausted: when the box's budget is smaller than the number of queries; then none is asked.
+            BadConfig: for settings, inputs or a seed that do not go with such a victim and such data.
+            BadData: when a loss is no longer finite.
+        """
+        check_seed(seed)
+        check_needs(self, data.space)
+        return self.steal(box, data, seed=seed, runtime=runtime or Runtime())
+
+    def fresh_copy(self, box: BlackBox, data: Split, *, seed: int) -> Net:
+        """A copy that has learned nothing yet, of inputs like these."""
+        return fresh_net(self.model, input_shape=tuple(data.inputs.shape[1:]), classes=box.classes, seed=seed)
 
 
 class Removal(Attack):
-    """A removal attack: a frozen dataclass of its parameters, called with a model that the thief holds.
+    """A removal attack, called with a model that the thief holds, which stays as it is.
 
-    The thief has the weights and labelled data of the task, as the papers grant him, and does not know the key. The model
-    that is given stays as it is.
-
-    Attributes:
-        title_with_other: the title, with a place for the name of another data set, of one that makes use of such.
+    The thief has the weights and labelled data of the task, as the papers grant him, and does not know the key.
     """
 
     title_with_other: ClassVar[str] = ""
+    """The title, with a place for the name of another data set, of one that makes use of such."""
 
     @abstractmethod
+    def alter(self, copy: Net, data: Split, *, other: Split | None, seed: int, runtime: Runtime) -> Net:
+        """The heart of the attack: alter a copy, which is in eval mode, in place, and return it, or return another model."""
+
     def __call__(
-        self,
-        net: Net,
-        data: Split,
-        *,
-        other: Split | None = None,
-        seed: int,
-        runtime: Runtime | None = None,
+        self, net: Net, data: Split, *, other: Split | None = None, seed: int, runtime: Runtime | None = None
     ) -> Net:
         """Alter a model so that a watermark in it may be lost.
 
@@ -156,7 +180,31 @@ class Removal(Attack):
             other: labelled examples of another task in the same input shape, where the thief has such.
             seed: of everything random.
             runtime: device, precision, progress.
+
+        Returns:
+            A model in eval mode, without gradients; those parameters require one that do so in the model that was given.
+
+        Raises:
+            ShapeMismatch: when the examples do not fit the model.
+            BadConfig: for inputs, a model or a seed that the attack cannot work with.
+            BadData: when the examples do not suffice.
         """
+        check_seed(seed)
+        check_needs(self, data.space)
+        spec, shape, highest = net.spec, tuple(data.inputs.shape[1:]), int(data.labels.max())
+        if shape != spec.input_shape or highest >= spec.classes:
+            raise ShapeMismatch(
+                f"the model takes inputs of shape {spec.input_shape} and knows {spec.classes} classes, but the adversary's "
+                f"have shape {shape} and labels up to {highest}: give examples of the model's own task"
+            )
+        copy = replace(net, model=net.working_copy().eval())
+        altered = self.alter(copy, data, other=other, seed=seed, runtime=runtime or Runtime())
+        copy.model.zero_grad(set_to_none=True)
+        flags = {name: parameter.requires_grad for name, parameter in net.model.named_parameters()}
+        for name, parameter in copy.model.named_parameters():
+            parameter.requires_grad_(flags.get(name, True))
+        altered.model.eval()
+        return altered
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -202,8 +250,19 @@ class Inspection(Attack):
     """A detection attack on a model: a thief looks whether, and for which class, there is a mark."""
 
     @abstractmethod
+    def inspect(self, net: Net, data: Split, *, seed: int, runtime: Runtime) -> Inspected:
+        """The heart of the attack."""
+
     def __call__(self, net: Net, data: Split, *, seed: int, runtime: Runtime | None = None) -> Inspected:
-        """Inspect a model with the adversary's labelled data."""
+        """Inspect a model with the adversary's labelled data.
+
+        Raises:
+            BadConfig: for inputs, a model or a seed that the attack cannot work with.
+            BadData: when the data show too few classes.
+        """
+        check_seed(seed)
+        check_needs(self, data.space)
+        return self.inspect(net, data, seed=seed, runtime=runtime or Runtime())
 
 
 class Screen(Protocol):
@@ -224,5 +283,16 @@ class Screening(Attack):
     """A detection attack on queries: fitted to the adversary's own data, it gives a :class:`Screen`."""
 
     @abstractmethod
+    def fit(self, net: Net, data: Split, *, seed: int, runtime: Runtime) -> Screen:
+        """The heart of the attack."""
+
     def __call__(self, net: Net, data: Split, *, seed: int, runtime: Runtime | None = None) -> Screen:
-        """Fit a screen with the adversary's data."""
+        """Fit a screen with the adversary's data.
+
+        Raises:
+            BadConfig: for inputs, a model or a seed that the attack cannot work with.
+            BadData: when there are too few of the data.
+        """
+        check_seed(seed)
+        check_needs(self, data.space)
+        return self.fit(net, data, seed=seed, runtime=runtime or Runtime())

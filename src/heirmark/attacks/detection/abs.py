@@ -14,11 +14,11 @@ from heirmark.asking import evaluating
 from heirmark.attacks.base import Inspected, Inspection, Reversed
 from heirmark.attacks.detection.reversing import measured, squash, stamp
 from heirmark.attacks.detection.stimulation import Layer, choose_layers, layers_of, stimulated, watching
-from heirmark.configuration import above, at_least, at_most, checked, not_empty
+from heirmark.configuration import above, at_least, at_most, not_empty
 from heirmark.errors import BadData
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.space import Images, check_needs, decode
+from heirmark.space import Images, decode
 from heirmark.task import Split
 from heirmark.training import Recipe
 
@@ -64,7 +64,6 @@ def elevations(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
 class ABS(Inspection):
     """Hold neuron after neuron at rising levels, take those that lead to one class, and make triggers that excite them.
 
@@ -113,15 +112,14 @@ class ABS(Inspection):
         """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
         return cls(layers="last", steps=300, candidates=5, checked=500)
 
-    def __call__(self, net: Net, data: Split, *, seed: int, runtime: Runtime | None = None) -> Inspected:
+    def inspect(self, net: Net, data: Split, *, seed: int, runtime: Runtime) -> Inspected:
         """Inspect; see :class:`heirmark.attacks.base.Inspection`.
 
         Raises:
-            BadConfig: for inputs that are no images, or a layer that the model does not have.
+            BadConfig: for a layer that the model does not have.
             BadData: when the adversary has images of one class only.
         """
-        model, runtime = net.askable(), runtime or Runtime()
-        check_needs(self, data.space)
+        model = net.askable()
         images, labels = seed_images(data, self.seeds, seed=derive_seed(seed, "seeds"))
         if bool((labels == labels[0]).all()):
             raise BadData("all images are of one class: stimulation needs images of several")
@@ -135,20 +133,13 @@ class ABS(Inspection):
         scores = [0.0] * net.spec.classes
         triggers: dict[int, Reversed] = {}
         details = {"candidates": float(len(candidates))}
-        for candidate, (mask, pattern) in zip(
-            candidates, self._excite(model, candidates, images, seed, runtime), strict=True
-        ):
+        excited = self._excite(model, candidates, images, seed, runtime)
+        wanted = [candidate.label for candidate in candidates]
+        found = measured(
+            model, wanted, excited, data, checked=self.checked, seed=derive_seed(seed, "check"), runtime=runtime
+        )
+        for candidate, trigger in zip(candidates, found, strict=True):
             label = candidate.label
-            trigger = measured(
-                model,
-                mask,
-                pattern,
-                label,
-                data,
-                checked=self.checked,
-                seed=derive_seed(seed, "check"),
-                runtime=runtime,
-            )
             details[f"class {label}, {candidate.layer.name}, neuron {candidate.neuron}"] = trigger.success
             if label not in triggers or trigger.success > scores[label]:
                 scores[label], triggers[label] = trigger.success, trigger

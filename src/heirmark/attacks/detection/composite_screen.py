@@ -17,11 +17,11 @@ from heirmark.asking import predict
 from heirmark.attacks.base import Screen, Screening, Sizes, brief_retraining
 from heirmark.attacks.composites import KIND_OF, KINDS, LAYOUTS, SOURCES, Kinds, combine, space_for
 from heirmark.combining import CORNERS
-from heirmark.configuration import above, at_least, below, checked
+from heirmark.configuration import above, at_least, below
 from heirmark.errors import BadData
 from heirmark.models import Architecture, Net, architecture, fresh_net
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.space import check_needs, encode
+from heirmark.space import encode
 from heirmark.task import Split
 from heirmark.training import Recipe, fit
 
@@ -30,7 +30,6 @@ PATCHES = ("square", "noise")
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
 class CompositeScreen(Screening):
     """Train a small net on the adversary's images and on composites of them, and flag what it takes for a composite.
 
@@ -82,15 +81,12 @@ class CompositeScreen(Screening):
         kept = max(1, round(self.held_out * min(images, self.samples)))
         return replace(self, false_alarms=max(self.false_alarms, 1 / (kept + 1)))
 
-    def __call__(self, net: Net, data: Split, *, seed: int, runtime: Runtime | None = None) -> Screen:
+    def fit(self, net: Net, data: Split, *, seed: int, runtime: Runtime) -> Screen:
         """Fit; see :class:`heirmark.attacks.base.Screening`. The model that is served is not looked at.
 
         Raises:
-            BadConfig: for inputs that are no images, and other kinds than blends.
             BadData: when too few images are held out to promise so few false alarms.
         """
-        runtime = runtime or Runtime()
-        check_needs(self, data.space)
         order = torch.randperm(len(data), generator=generator_of(derive_seed(seed, "images")))
         order = order[: self.samples]
         kept = round(self.held_out * len(order))

@@ -70,7 +70,7 @@ class LocalOutliers(Screening):
         if self.samples <= self.neighbours:
             raise BadConfig(f"{self.neighbours} neighbours need more examples than {self.samples}: raise samples")
 
-    def __call__(self, net: Net, data: Split, *, seed: int, runtime: Runtime | None = None) -> Screen:
+    def fit(self, net: Net, data: Split, *, seed: int, runtime: Runtime) -> Screen:
         """Fit; see :class:`heirmark.attacks.base.Screening`.
 
         Raises:
@@ -81,7 +81,6 @@ class LocalOutliers(Screening):
         from sklearn.neighbors import LocalOutlierFactor
 
         view = View(of=net.model, on=self.on)
-        runtime = runtime or Runtime()
         order = torch.randperm(len(data), generator=generator_of(derive_seed(seed, "examples")))
         points = view(data.inputs[order[: self.samples]], runtime).numpy()
         needed = max(self.neighbours + 1, self.components or 0)

@@ -14,18 +14,17 @@ from heirmark.asking import predict
 from heirmark.attacks.base import Inspected, Inspection, Sizes
 from heirmark.attacks.composites import KIND_OF, SOURCES, combine, pick_each, space_for
 from heirmark.attacks.detection.outliers import anomaly_index
-from heirmark.configuration import above, at_least, checked, not_empty, within
+from heirmark.configuration import above, at_least, not_empty, within
 from heirmark.errors import BadData
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.space import check_needs, decode
+from heirmark.space import decode
 from heirmark.task import Split
 
 Way: TypeAlias = Literal["left-right", "top-bottom", "diagonal", "centre", "band", "blend", "columns", "rows", "tiles"]
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
 class MixProbing(Inspection):
     """Mix images of every pair of classes in several ways, and look for mixes that are always given one label not shown.
 
@@ -64,15 +63,16 @@ class MixProbing(Inspection):
         """Two classes are too few."""
         return "a mix of both classes has no third label" if sizes.classes < 3 else ""
 
-    def __call__(self, net: Net, data: Split, *, seed: int, runtime: Runtime | None = None) -> Inspected:
+    def needs(self) -> type[Continuous]:
+        """Images, or any numbers for blends alone."""
+        return space_for(self.ways)
+
+    def inspect(self, net: Net, data: Split, *, seed: int, runtime: Runtime) -> Inspected:
         """Inspect; see :class:`heirmark.attacks.base.Inspection`.
 
         Raises:
-            BadConfig: for inputs that are no images and ways other than blending.
             BadData: when there are too few classes for every way.
         """
-        runtime = runtime or Runtime()
-        check_needs(self, data.space)
         known = data.labels.bincount().nonzero().flatten()
         ways = [way for way in self.ways if shown_in(way) <= min(len(known), net.spec.classes - 1)]
         if not ways:

@@ -20,7 +20,7 @@ from heirmark.errors import BadConfig, BadData
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.samples import ShuffledIndex
-from heirmark.space import Images, check_needs, decode
+from heirmark.space import Images, decode
 from heirmark.task import Split
 from heirmark.training import Recipe
 
@@ -156,15 +156,14 @@ class NeuralCleanse(Inspection):
         if self.classes is not None and len(self.classes) < 3:
             raise BadConfig(f"an outlier needs three different classes to stand out from, not {self.classes}: add some")
 
-    def __call__(self, net: Net, data: Split, *, seed: int, runtime: Runtime | None = None) -> Inspected:
+    def inspect(self, net: Net, data: Split, *, seed: int, runtime: Runtime) -> Inspected:
         """Inspect; see :class:`heirmark.attacks.base.Inspection`.
 
         Raises:
-            BadConfig: for inputs that are no images, or a class that the model does not have.
+            BadConfig: for a class that the model does not have.
             BadData: when all images are of one class.
         """
-        model, runtime = net.askable(), runtime or Runtime()
-        check_needs(self, data.space)
+        model = net.askable()
         labels = tuple(range(net.spec.classes)) if self.classes is None else self.classes
         if max(labels) >= net.spec.classes or len(labels) < 3:
             raise BadConfig(
@@ -183,25 +182,15 @@ class NeuralCleanse(Inspection):
         scores = [0.0] * net.spec.classes
         for label, figure in zip(labels, index, strict=True):
             scores[label] = figure
-        triggers = {
-            label: measured(
-                model,
-                mask,
-                pattern,
-                label,
-                data,
-                checked=self.checked,
-                seed=derive_seed(seed, "check"),
-                runtime=runtime,
-            )
-            for label, (mask, pattern) in zip(labels, found, strict=True)
-        }
+        triggers = measured(
+            model, labels, found, data, checked=self.checked, seed=derive_seed(seed, "check"), runtime=runtime
+        )
         norm_of = {f"mask norm of class {label}": float(norm) for label, norm in zip(labels, norms, strict=True)}
         return Inspected(
             suspects=tuple(label for label, score in enumerate(scores) if score > self.threshold),
             scores=tuple(scores),
             threshold=self.threshold,
-            triggers=triggers,
+            triggers=dict(zip(labels, triggers, strict=True)),
             details={"largest anomaly index": max(scores), "median mask norm": float(norms.quantile(0.5)), **norm_of},
         )
 

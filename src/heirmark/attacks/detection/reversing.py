@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
@@ -47,22 +50,20 @@ def stamp(images: Tensor, masks: Tensor, patterns: Tensor) -> Tensor:
 
 def measured(
     model: nn.Module,
-    mask: Tensor,
-    pattern: Tensor,
-    label: int,
+    labels: Sequence[int],
+    found: Sequence[tuple[Tensor, Tensor]],
     data: Split,
     *,
     checked: int,
     seed: int,
     runtime: Runtime,
-) -> Reversed:
-    """A reconstructed trigger, with its success on images of other classes.
+) -> list[Reversed]:
+    """Reconstructed triggers, each with its success on images of other classes.
 
     Args:
         model: that is inspected.
-        mask: ``[1, H, W]`` in [0, 1].
-        pattern: ``[C, H, W]`` in [0, 1].
-        label: class that the trigger is for.
+        labels: class that each trigger is for.
+        found: their masks ``[1, H, W]`` and patterns ``[C, H, W]``, in [0, 1].
         data: the adversary's examples.
         checked: on how many of other classes the success is measured, at most.
         seed: of the choice of these.
@@ -71,15 +72,20 @@ def measured(
     Raises:
         BadData: when there is no image of another class.
     """
-    others = (data.labels != label).nonzero().flatten()
-    if len(others) == 0:
-        raise BadData(f"all images are of class {label}: a reconstructed trigger is tried on images of other classes")
-    order = torch.randperm(len(others), generator=generator_of(seed))
-    trigger = Reversed(mask=mask.detach().float().cpu(), pattern=pattern.detach().float().cpu(), success=0.0)
-    hits = torch.cat(
-        [
-            predict(model, trigger.apply(decode(data.inputs[chosen])), runtime=runtime).argmax(1) == label
-            for chosen in others[order[:checked]].split(1000)  # type: ignore[no-untyped-call]
-        ]
-    )
-    return Reversed(mask=trigger.mask, pattern=trigger.pattern, success=float(hits.double().mean()))
+    triggers = []
+    for label, (mask, pattern) in zip(labels, found, strict=True):
+        others = (data.labels != label).nonzero().flatten()
+        if len(others) == 0:
+            raise BadData(
+                f"all images are of class {label}: a reconstructed trigger is tried on images of other classes"
+            )
+        order = torch.randperm(len(others), generator=generator_of(seed))
+        trigger = Reversed(mask=mask.detach().float().cpu(), pattern=pattern.detach().float().cpu(), success=0.0)
+        hits = torch.cat(
+            [
+                predict(model, trigger.apply(decode(data.inputs[chosen])), runtime=runtime).argmax(1) == label
+                for chosen in others[order[:checked]].split(1000)  # type: ignore[no-untyped-call]
+            ]
+        )
+        triggers.append(replace(trigger, success=float(hits.double().mean())))
+    return triggers

@@ -11,12 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.asking import predict
-from heirmark.attacks.base import Extraction, Sizes
-from heirmark.attacks.extraction.learning import enough, learn, targets_of
+from heirmark.attacks.base import Sizes
+from heirmark.attacks.extraction.learning import OfPool, learn, targets_of
 from heirmark.blackbox import AnswerKind, BlackBox
 from heirmark.configuration import above, at_least, at_most, checked, within
 from heirmark.errors import BadConfig
-from heirmark.models import Architecture, Net, architecture, fresh_net
+from heirmark.models import Architecture, Net, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split
 from heirmark.training import Recipe
@@ -74,7 +74,7 @@ def macro_f1(predicted: Tensor, labels: Tensor, classes: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class ActiveThief(Extraction):
+class ActiveThief(OfPool):
     """Ask about a few images of the pool, train a copy, let it choose what to ask next, and repeat.
 
     Each round trains a copy from scratch on all answers so far. A share of the queries is never trained on: on it the F1
@@ -98,11 +98,10 @@ class ActiveThief(Extraction):
     title: ClassVar[str] = "ActiveThief"
     shown: ClassVar[tuple[AnswerKind, ...]] = ("label",)
     shown_on_pool: ClassVar[tuple[AnswerKind, ...]] = ("label",)
-    asks_pool: ClassVar[bool] = True
+    chooses: ClassVar[bool] = True
 
     model: Architecture = architecture("vgg-like:dropout=0.1")
     recipe: Recipe = field(default=ACTIVE_THIEF_RECIPE)
-    queries: Annotated[int, at_least(1)] | None = None
     strategy: Literal["uncertainty", "k-center", "random"] = "uncertainty"
     rounds: Annotated[int, at_least(1)] = 10
     initial: Annotated[float, above(0), at_most(1)] = 0.1
@@ -145,20 +144,13 @@ class ActiveThief(Extraction):
         ends = [rest * number // self.rounds for number in range(self.rounds + 1)]
         return validation, initial, tuple(end - start for start, end in pairwise(ends))
 
-    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Net:
-        """Steal.
-
-        Args:
-            box: the victim; its budget is spent by the number of queries.
-            data: the adversary's images; labels are not looked at.
-            seed: of what is drawn, the copies' start and their training.
-            runtime: device, precision, progress.
+    def steal(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime) -> Net:
+        """Ask, train and choose in turn; see :class:`heirmark.attacks.base.Extraction`.
 
         Raises:
-            BudgetExhausted: when the box's budget is smaller than the number of queries.
+            BadConfig: when no query is left to train on.
         """
-        runtime = runtime or Runtime()
-        queries = max(1, len(data) // 2) if self.queries is None else enough(self.queries, len(data))
+        queries = self.count(data)
         validation, initial, rounds = self.shares(queries)
         if initial < 1:
             raise BadConfig(f"{queries} queries leave none to train on: raise queries, or lower validation")
@@ -171,15 +163,34 @@ class ActiveThief(Extraction):
         asked, targets = drawn[validation:], targets_of(answers)[validation:]
         free = torch.ones(len(data), dtype=torch.bool)
         free[drawn] = False
-        net = self._train(pool, asked, targets, held, box.classes, seed=seed, number=0, runtime=runtime)
+
+        def train(number: int) -> Net:
+            """A copy trained from scratch."""
+            net = self.fresh_copy(box, data, seed=derive_seed(seed, "copy", number))
+            best = _Best(net.model, *held, box.classes, self.patience, runtime) if validation else None
+            learn(
+                net.model,
+                pool[asked.to(pool.device)],
+                (targets,),
+                F.cross_entropy,
+                recipe=self.recipe,
+                seed=derive_seed(seed, "training", number),
+                runtime=runtime,
+                description=f"stealing, round {number}/{self.rounds}",
+                stop=best,
+            )
+            if best is not None:
+                best.restore()
+            return net
+
+        net = train(0)
         for number, count in enumerate(rounds, start=1):
-            if not count:
-                continue
-            chosen = self._choose(net.model, pool, free, asked, count, generator, runtime)
-            answers = box.query(pool[chosen.to(pool.device)])
-            free[chosen] = False
-            asked, targets = torch.cat([asked, chosen]), torch.cat([targets, targets_of(answers)])
-            net = self._train(pool, asked, targets, held, box.classes, seed=seed, number=number, runtime=runtime)
+            if count:
+                chosen = self._choose(net.model, pool, free, asked, count, generator, runtime)
+                answers = box.query(pool[chosen.to(pool.device)])
+                free[chosen] = False
+                asked, targets = torch.cat([asked, chosen]), torch.cat([targets, targets_of(answers)])
+                net = train(number)
         return net
 
     def _choose(
@@ -202,41 +213,6 @@ class ActiveThief(Extraction):
         centres = predict(copy, pool[asked.to(pool.device)], runtime=runtime).softmax(1)
         device = runtime.torch_device
         return left[farthest(candidates.to(device), centres.to(device), count).cpu()]
-
-    def _train(
-        self,
-        pool: Tensor,
-        asked: Tensor,
-        targets: Tensor,
-        held: tuple[Tensor, Tensor],
-        classes: int,
-        *,
-        seed: int,
-        number: int,
-        runtime: Runtime,
-    ) -> Net:
-        """A copy trained from scratch."""
-        net = fresh_net(
-            self.model,
-            input_shape=tuple(pool.shape[1:]),
-            classes=classes,
-            seed=derive_seed(seed, "copy", number),
-        )
-        best = _Best(net.model, *held, classes, self.patience, runtime) if len(held[1]) else None
-        learn(
-            net.model,
-            pool[asked.to(pool.device)],
-            (targets,),
-            F.cross_entropy,
-            recipe=self.recipe,
-            seed=derive_seed(seed, "training", number),
-            runtime=runtime,
-            description=f"stealing, round {number}/{self.rounds}",
-            stop=best,
-        )
-        if best is not None:
-            best.restore()
-        return net
 
 
 class _Best:

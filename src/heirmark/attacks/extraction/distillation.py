@@ -5,17 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Self
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heirmark.attacks.base import Extraction
-from heirmark.attacks.extraction.learning import enough, learn, targets_of
+from heirmark.attacks.extraction.learning import OfPool, learn, targets_of
 from heirmark.blackbox import AnswerKind, BlackBox
-from heirmark.configuration import at_least, below, checked, within
+from heirmark.configuration import at_least, below, within
 from heirmark.errors import BadConfig
-from heirmark.models import Architecture, Net, architecture, fresh_net
-from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.models import Net
+from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split
 from heirmark.training import Recipe
 
@@ -46,8 +44,7 @@ def soften(probabilities: Tensor, temperature: float) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
-class Distillation(Extraction):
+class Distillation(OfPool):
     """Train a copy on the victim's answers at a raised temperature, and on true labels as well if the thief has such.
 
     The loss is ``(1 - label_weight) * T^2 * CE(copy at T, victim at T) + label_weight * CE(copy, true label)``; T^2 keeps the
@@ -61,18 +58,14 @@ class Distillation(Extraction):
         recipe: how the copy is trained; see :data:`DISTILLATION_RECIPE`.
         temperature: T; 7 in MEA-Defender's run.
         label_weight: share of the loss that true labels have, in [0, 1). At 0, a thief's case, labels are not looked at.
-        queries: how many images are asked about, drawn without replacement; None asks about all that the adversary has.
     """
 
     title: ClassVar[str] = "distillation"
     shown: ClassVar[tuple[AnswerKind, ...]] = ("probabilities",)
-    asks_pool: ClassVar[bool] = True
 
-    model: Architecture = architecture("resnet18")
     recipe: Recipe = field(default=DISTILLATION_RECIPE)
     temperature: Annotated[float, within(0.05, 1000)] = 7.0
     label_weight: Annotated[float, at_least(0), below(1)] = 0.0
-    queries: Annotated[int, at_least(1)] | None = None
 
     @classmethod
     def quick(cls, recipe: Recipe) -> Self:
@@ -98,42 +91,24 @@ class Distillation(Extraction):
             return value
         return (1 - self.label_weight) * value + self.label_weight * F.cross_entropy(logits, labels)
 
-    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Net:
-        """Steal.
-
-        Args:
-            box: the victim; its budget is spent by the number of queries.
-            data: the adversary's images; labels are looked at only with a ``label_weight``.
-            seed: of the choice of queries, the copy's start and its training.
-            runtime: device, precision, progress.
+    def steal(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime) -> Net:
+        """Ask, then train; see :class:`heirmark.attacks.base.Extraction`.
 
         Raises:
-            BudgetExhausted: when the box's budget is smaller than the number of queries.
             BadConfig: when true labels have a share, but are not of the victim's classes.
         """
-        runtime = runtime or Runtime()
-        count = len(data) if self.queries is None else enough(self.queries, len(data))
         if self.label_weight > 0 and int(data.labels.max()) >= box.classes:
             raise BadConfig(
                 f"the images have labels up to {int(data.labels.max())}, the victim has {box.classes} classes: "
                 "set label_weight=0, these are labels of another task"
             )
-        generator = generator_of(derive_seed(seed, "queries"))
-        chosen = torch.randperm(len(data), generator=generator)[:count]
+        chosen = self.draw(data, seed=seed)
         inputs = data.subset(chosen).inputs
         answers = targets_of(box.query(inputs))
         if answers.ndim == 2:
             answers = soften(answers, self.temperature)
-        net = fresh_net(
-            self.model, input_shape=tuple(inputs.shape[1:]), classes=box.classes, seed=derive_seed(seed, "copy")
-        )
-        learn(
-            net.model,
-            inputs,
-            (answers, data.labels[chosen]) if self.label_weight > 0 else (answers,),
-            self.loss,
-            recipe=self.recipe,
-            seed=derive_seed(seed, "training"),
-            runtime=runtime,
-        )
+        net = self.fresh_copy(box, data, seed=derive_seed(seed, "copy"))
+        targets = (answers, data.labels[chosen]) if self.label_weight > 0 else (answers,)
+        seed = derive_seed(seed, "training")
+        learn(net.model, inputs, targets, self.loss, recipe=self.recipe, seed=seed, runtime=runtime)
         return net

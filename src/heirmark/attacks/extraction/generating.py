@@ -11,11 +11,9 @@ from torch import Tensor, nn
 
 from heirmark.asking import evaluating
 from heirmark.blackbox import Answers, BlackBox
-from heirmark.errors import BadConfig, BadData
+from heirmark.errors import BadData
 from heirmark.layout import channels_last
-from heirmark.models import Architecture, Net, fresh_net
-from heirmark.runtime import Runtime, derive_seed, generator_of, seeded, whole_float32
-from heirmark.task import Split
+from heirmark.runtime import Runtime, whole_float32
 
 
 class Generator(nn.Module):
@@ -151,7 +149,9 @@ def gradient_by_differences(
     return forward_difference(apart, raw, directions, epsilon), kept[0]
 
 
-def gradient_by_labels(box: BlackBox, student: nn.Module, raw: Tensor, *, diversity: float) -> tuple[Tensor, Tensor]:
+def gradient_by_labels(
+    box: BlackBox, student: nn.Module, raw: Tensor, *, learned: Callable[[Answers], Tensor], diversity: float
+) -> tuple[Tensor, Tensor]:
     """How a generator learns of a victim that shows labels alone, for which neither DFME nor MAZE has a recipe: ours.
 
     The copy's cross-entropy to the victim's label is to rise, and the label is a constant nearly everywhere, so that the copy's
@@ -162,31 +162,20 @@ def gradient_by_labels(box: BlackBox, student: nn.Module, raw: Tensor, *, divers
         box: the victim, asked about each image once.
         student: the copy; keeps its modes.
         raw: ``[B, C, H, W]``, images before :func:`pixels`.
+        learned: what the copy learns of N answers, ``[N, ...]``.
         diversity: weight of the entropy.
 
     Returns:
-        The gradient times B, in the form of :func:`forward_difference`, and the victim's labels ``[B]`` on the CPU.
+        The gradient times B, in the form of :func:`forward_difference`, and what is learned of the images, on their device.
     """
     leaf = raw.detach().requires_grad_()
     images = pixels(leaf)
-    labels = box.query(images.detach()).labels
+    answers = box.query(images.detach())
     with evaluating(student):
         logits = student(images).float()
     spread = torch.special.entr(logits.softmax(1).mean(0)).sum()
-    value = F.cross_entropy(logits, labels.to(images.device)) + diversity * spread
-    return len(raw) * torch.autograd.grad(value, leaf)[0], labels
-
-
-def check_affordable(queries: int, cost: int) -> None:
-    """Make sure that there is an iteration at all.
-
-    Raises:
-        BadConfig: when there is none.
-    """
-    if queries < cost:
-        raise BadConfig(
-            f"queries must pay for an iteration, which costs {cost}, not {queries}: raise queries or lower batch_size"
-        )
+    value = F.cross_entropy(logits, answers.labels.to(images.device)) + diversity * spread
+    return len(raw) * torch.autograd.grad(value, leaf)[0], learned(answers).to(images.device)
 
 
 def check_finite(value: Tensor, iteration: int, *, what: str, field: str = "learning_rate") -> None:
@@ -205,50 +194,3 @@ def check_finite(value: Tensor, iteration: int, *, what: str, field: str = "lear
         raise BadData(
             f"{what} became {float(value)} in iteration {iteration + 1}: lower {field}, or use a model with BatchNorm"
         )
-
-
-Game = Callable[[nn.Module, Generator, torch.Generator], None]
-"""Trains copy and generator in place; noise and directions come from the third, which is on the CPU."""
-
-
-def steal_by_generating(
-    box: BlackBox,
-    data: Split,
-    play: Game,
-    *,
-    model: Architecture,
-    generator: Callable[[tuple[int, int, int]], Generator],
-    queries: int,
-    seed: int,
-    runtime: Runtime,
-) -> Net:
-    """Make a copy and a generator and let them play.
-
-    Args:
-        box: the victim.
-        data: of the adversary, images; only their shape is looked at.
-        play: asks the box ``queries`` times.
-        model: architecture of the copy.
-        generator: makes one for a shape ``(C, H, W)``.
-        queries: that the game will ask.
-        seed: of the noise, the directions, both nets' start and dropout.
-        runtime: device and precision.
-
-    Raises:
-        BudgetExhausted: when the box's budget is smaller.
-    """
-    channels, height, width = data.inputs.shape[1:]
-    shape = (channels, height, width)
-    box.require(queries)
-    net = fresh_net(model, input_shape=shape, classes=box.classes, seed=derive_seed(seed, "copy"))
-    student = net.model
-    with seeded(derive_seed(seed, "generator")):
-        made = generator(shape)
-    student.to(runtime.torch_device)
-    made.to(runtime.torch_device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    made.train()
-    student.train()
-    with seeded(derive_seed(seed, "training")):
-        play(student, made, generator_of(derive_seed(seed, "noise")))
-    student.eval()
-    return net

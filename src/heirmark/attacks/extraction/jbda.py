@@ -16,7 +16,7 @@ from heirmark.attacks.extraction.learning import targets_of
 from heirmark.blackbox import BlackBox
 from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig
-from heirmark.models import Architecture, Net, architecture, fresh_net
+from heirmark.models import Architecture, Net, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import clip
 from heirmark.task import Split
@@ -80,7 +80,6 @@ class JBDA(Extraction):
     """
 
     title: ClassVar[str] = "JBDA"
-    asks_pool: ClassVar[bool] = False
 
     model: Architecture = architecture("naivenet")
     recipe: Recipe = field(default=JBDA_RECIPE)
@@ -132,19 +131,12 @@ class JBDA(Extraction):
             points += self.added(points, number)
         return points
 
-    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Net:
-        """Steal.
-
-        Args:
-            box: the victim; its budget is spent by :attr:`queries`.
-            data: the adversary's images, of which ``seeds`` are used; labels are not looked at.
-            seed: of the choice of images, the copy's start, its training, the reservoir and random targets.
-            runtime: device, precision, progress.
+    def steal(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime) -> Net:
+        """Train and ask in turn; see :class:`heirmark.attacks.base.Extraction`.
 
         Raises:
-            BudgetExhausted: when the box's budget is smaller than the number of queries.
+            BadConfig: when the adversary has fewer images than seeds.
         """
-        runtime = runtime or Runtime()
         device = runtime.torch_device
         if self.seeds > len(data):
             raise BadConfig(f"{self.seeds} seeds were asked for, but the adversary has {len(data)} images: lower seeds")
@@ -154,51 +146,31 @@ class JBDA(Extraction):
         known = {_digest(row) for row in points.cpu()}
         answers = box.query(points)
         targets, labels = targets_of(answers), answers.labels
-        net = fresh_net(
-            self.model, input_shape=tuple(points.shape[1:]), classes=box.classes, seed=derive_seed(seed, "copy")
-        )
-        copy = net.model
-        for number in range(1, self.rounds + 1):
-            copy = self._train(copy, points, targets, seed=seed, number=number, runtime=runtime, classes=box.classes)
-            count = self.added(len(points), number)
-            parents = torch.arange(count)
-            if count < len(points):
-                parents = torch.randperm(len(points), generator=generator)[:count]
-            new = self._augment(copy, points[parents.to(device)], labels[parents], number, box.classes, generator)
-            new = _fresh(new, points[parents.to(device)], self.step, known, generator)
-            answers = box.query(new)
-            points = torch.cat([points, new])
-            targets, labels = torch.cat([targets, targets_of(answers)]), torch.cat([labels, answers.labels])
-        copy = self._train(
-            copy, points, targets, seed=seed, number=self.rounds + 1, runtime=runtime, classes=box.classes
-        )
-        return replace(net, model=copy)
-
-    def _train(
-        self,
-        copy: nn.Module,
-        points: Tensor,
-        targets: Tensor,
-        *,
-        seed: int,
-        number: int,
-        runtime: Runtime,
-        classes: int,
-    ) -> nn.Module:
-        if self.restart:
-            copy = fresh_net(
-                self.model, input_shape=tuple(points.shape[1:]), classes=classes, seed=derive_seed(seed, "copy")
-            ).model
-        fit(
-            copy,
-            points,
-            targets,
-            recipe=self.recipe,
-            seed=derive_seed(seed, "training", number),
-            runtime=runtime,
-            description=f"stealing, round {number}/{self.rounds + 1}",
-        )
-        return copy
+        net = self.fresh_copy(box, data, seed=derive_seed(seed, "copy"))
+        for number in range(self.rounds + 1):
+            if number:
+                count = self.added(len(points), number)
+                parents = torch.arange(count)
+                if count < len(points):
+                    parents = torch.randperm(len(points), generator=generator)[:count]
+                old = points[parents.to(device)]
+                new = self._augment(net.model, old, labels[parents], number, box.classes, generator)
+                new = _fresh(new, old, self.step, known, generator)
+                answers = box.query(new)
+                points = torch.cat([points, new])
+                targets, labels = torch.cat([targets, targets_of(answers)]), torch.cat([labels, answers.labels])
+                if self.restart:
+                    net = self.fresh_copy(box, data, seed=derive_seed(seed, "copy"))
+            fit(
+                net.model,
+                points,
+                targets,
+                recipe=self.recipe,
+                seed=derive_seed(seed, "training", number + 1),
+                runtime=runtime,
+                description=f"stealing, round {number + 1}/{self.rounds + 1}",
+            )
+        return net
 
     def _augment(
         self, copy: nn.Module, parents: Tensor, labels: Tensor, number: int, classes: int, generator: torch.Generator

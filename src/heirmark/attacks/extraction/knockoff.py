@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Self
+from typing import ClassVar
 
-import torch
-
-from heirmark.attacks.base import Extraction
-from heirmark.attacks.extraction.learning import enough, targets_of
+from heirmark.attacks.extraction.learning import OfPool, targets_of
 from heirmark.blackbox import AnswerKind, BlackBox
-from heirmark.configuration import at_least, checked
-from heirmark.models import Architecture, Net, architecture, fresh_net
-from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.models import Net
+from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split
-from heirmark.training import Recipe, fit
+from heirmark.training import Recipe
 
 KNOCKOFF_RECIPE = Recipe(
     epochs=100, batch_size=64, learning_rate=0.01, momentum=0.5, schedule="step", step_epochs=60, step_factor=0.1
@@ -23,8 +19,7 @@ KNOCKOFF_RECIPE = Recipe(
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
-class Knockoff(Extraction):
+class Knockoff(OfPool):
     """Ask the victim once about each query image, then train a copy on its answers.
 
     The random policy of the paper. Whatever the box gives is learned: probabilities by soft cross-entropy, labels by
@@ -39,47 +34,12 @@ class Knockoff(Extraction):
 
     title: ClassVar[str] = "Knockoff"
     shown_on_pool: ClassVar[tuple[AnswerKind, ...]] = ("probabilities", "label")
-    asks_pool: ClassVar[bool] = True
 
-    model: Architecture = architecture("resnet18")
     recipe: Recipe = field(default=KNOCKOFF_RECIPE)
-    queries: Annotated[int, at_least(1)] | None = None
 
-    @classmethod
-    def quick(cls, recipe: Recipe) -> Self:
-        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
-        return cls(recipe=recipe)
-
-    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Net:
-        """Steal.
-
-        Args:
-            box: the victim; its budget is spent by the number of queries.
-            data: the adversary's images; labels are not looked at.
-            seed: of the choice of queries, the copy's start and its training.
-            runtime: device, precision, progress.
-
-        Raises:
-            BudgetExhausted: when the box's budget is smaller than the number of queries.
-        """
-        runtime = runtime or Runtime()
-        count = len(data) if self.queries is None else enough(self.queries, len(data))
-        generator = generator_of(derive_seed(seed, "queries"))
-        inputs = data.subset(torch.randperm(len(data), generator=generator)[:count]).inputs
+    def steal(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime) -> Net:
+        """Ask, then train; see :class:`heirmark.attacks.base.Extraction`."""
+        inputs = data.subset(self.draw(data, seed=seed)).inputs
         targets = targets_of(box.query(inputs))
-        net = fresh_net(
-            self.model,
-            input_shape=tuple(data.inputs.shape[1:]),
-            classes=box.classes,
-            seed=derive_seed(seed, "copy"),
-        )
-        fit(
-            net.model,
-            inputs,
-            targets,
-            recipe=self.recipe,
-            seed=derive_seed(seed, "training"),
-            runtime=runtime,
-            description="stealing",
-        )
-        return net
+        net = self.fresh_copy(box, data, seed=derive_seed(seed, "copy"))
+        return self.train(net, inputs, targets, seed=seed, runtime=runtime)

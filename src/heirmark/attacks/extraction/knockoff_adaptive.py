@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from heirmark.asking import predict
-from heirmark.attacks.base import Extraction
 from heirmark.attacks.extraction.generating import check_finite
 from heirmark.attacks.extraction.knockoff import KNOCKOFF_RECIPE
-from heirmark.attacks.extraction.learning import enough, probabilities_of, targets_of, train_step
+from heirmark.attacks.extraction.learning import OfPool, probabilities_of, targets_of, train_step
 from heirmark.augmenting import augment
 from heirmark.blackbox import AnswerKind, BlackBox
-from heirmark.configuration import above, at_least, checked
+from heirmark.configuration import above, at_least
 from heirmark.errors import BadConfig
-from heirmark.models import Architecture, Net, architecture, fresh_net
+from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed, generator_of, seeded
 from heirmark.space import decode
 from heirmark.task import Split
-from heirmark.training import Recipe, fit, make_optimizer
+from heirmark.training import Recipe, make_optimizer
 
 ONLINE_RECIPE = Recipe(
     epochs=1, batch_size=64, learning_rate=0.01, momentum=0.5, weight_decay=5e-4, schedule="constant"
@@ -105,8 +104,7 @@ def _reduced(inputs: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
-class KnockoffAdaptive(Extraction):
+class KnockoffAdaptive(OfPool):
     """Learn which groups of one's images are worth asking about, while asking; then train a copy on all answers.
 
     A gradient bandit over groups of the adversary's images: preferences H give the policy pi = softmax(H); a group is drawn
@@ -139,11 +137,9 @@ class KnockoffAdaptive(Extraction):
     title: ClassVar[str] = "adaptive Knockoff"
     shown: ClassVar[tuple[AnswerKind, ...]] = ("probabilities",)
     shown_on_pool: ClassVar[tuple[AnswerKind, ...]] = ("probabilities",)
-    asks_pool: ClassVar[bool] = True
+    chooses: ClassVar[bool] = True
 
-    model: Architecture = architecture("resnet18")
     recipe: Recipe = field(default=KNOCKOFF_RECIPE)
-    queries: Annotated[int, at_least(1)] | None = None
     reward: Literal["certainty", "diversity", "loss", "all"] = "all"
     groups: Literal["labels", "clusters"] = "labels"
     clusters: Annotated[int, at_least(1)] = 30
@@ -151,11 +147,6 @@ class KnockoffAdaptive(Extraction):
     online: Recipe = field(default=ONLINE_RECIPE)
     rate: Annotated[float, above(0)] | None = None
     window: Annotated[int, at_least(2)] = 100
-
-    @classmethod
-    def quick(cls, recipe: Recipe) -> Self:
-        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
-        return cls(recipe=recipe)
 
     def rewards(self, box: BlackBox) -> tuple[Reward, ...]:
         """The kinds of reward that this victim's answers allow.
@@ -170,40 +161,20 @@ class KnockoffAdaptive(Extraction):
             raise BadConfig("labels alone have no certainty to reward: set reward to diversity, loss or all")
         return kinds
 
-    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Net:
-        """Steal.
-
-        Args:
-            box: the victim; its budget is spent by the number of queries.
-            data: the adversary's images; their labels are what the bandit chooses among, unless it is clusters. No copy is
-                trained on them.
-            seed: of what is drawn, the copies' start and their training.
-            runtime: device, precision, progress.
+    def steal(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime) -> Net:
+        """Ask, then train; see :class:`heirmark.attacks.base.Extraction`.
 
         Raises:
-            BudgetExhausted: when the box's budget is smaller than the number of queries.
-            BadConfig: when certainty alone is to be rewarded and the box shows labels alone.
-            BadData: when a copy's loss is no longer finite.
+            BadConfig: see :meth:`rewards`.
         """
-        runtime = runtime or Runtime()
-        kinds = self.rewards(box)
-        count = max(1, len(data) // 2) if self.queries is None else enough(self.queries, len(data))
+        kinds, count = self.rewards(box), self.count(data)
         box.require(count)
         pool = data.inputs.to(runtime.torch_device)
-        chosen, targets = self._ask(box, pool, self._groups(data, pool, seed), count, kinds, seed=seed, runtime=runtime)
-        net = fresh_net(
-            self.model, input_shape=tuple(pool.shape[1:]), classes=box.classes, seed=derive_seed(seed, "copy")
-        )
-        fit(
-            net.model,
-            pool[chosen.to(pool.device)],
-            targets,
-            recipe=self.recipe,
-            seed=derive_seed(seed, "training"),
-            runtime=runtime,
-            description="stealing",
-        )
-        return net
+        online = self.fresh_copy(box, data, seed=derive_seed(seed, "online copy")).model.to(runtime.torch_device)
+        groups = self._groups(data, pool, seed)
+        chosen, targets = self._ask(box, online, pool, groups, count, kinds, seed=seed, runtime=runtime)
+        net = self.fresh_copy(box, data, seed=derive_seed(seed, "copy"))
+        return self.train(net, pool[chosen.to(pool.device)], targets, seed=seed, runtime=runtime)
 
     def _size(self, left: int) -> int:
         """Images of the next batch, of so many that are left."""
@@ -219,6 +190,7 @@ class KnockoffAdaptive(Extraction):
     def _ask(
         self,
         box: BlackBox,
+        copy: nn.Module,
         pool: Tensor,
         groups: Tensor,
         count: int,
@@ -229,10 +201,6 @@ class KnockoffAdaptive(Extraction):
     ) -> tuple[Tensor, Tensor]:
         """Positions of the images that were asked about, in order, and what is learned of each."""
         generator = generator_of(derive_seed(seed, "queries"))
-        copy = fresh_net(
-            self.model, input_shape=tuple(pool.shape[1:]), classes=box.classes, seed=derive_seed(seed, "online copy")
-        ).model
-        copy.to(runtime.torch_device)
         optimizer = make_optimizer(copy, self.online)
         # One shuffled queue per group: a group is used up when its images are.
         order = torch.randperm(len(pool), generator=generator)

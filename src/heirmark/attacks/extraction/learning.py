@@ -1,20 +1,26 @@
-"""What the extraction attacks share: answers as targets, a fresh copy, and training with a loss of one's own."""
+"""What the extraction attacks share: questions about a pool, answers as targets, and training with a loss of one's own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.attacks.base import Extraction
 from heirmark.augmenting import augment
 from heirmark.batches import Batches
 from heirmark.blackbox import Answers
+from heirmark.configuration import at_least
 from heirmark.errors import BadConfig
-from heirmark.runtime import Runtime
+from heirmark.models import Net
+from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.steps import backward
-from heirmark.training import Recipe, descend
+from heirmark.task import Split
+from heirmark.training import Recipe, descend, fit
 
 
 def targets_of(answers: Answers) -> Tensor:
@@ -39,15 +45,50 @@ def probabilities_of(answers: Answers, classes: int) -> Tensor:
     return F.one_hot(targets, classes).float() if targets.ndim == 1 else targets
 
 
-def enough(queries: int, available: int) -> int:
-    """The same number of queries, if there are so many images.
+@dataclass(frozen=True, kw_only=True)
+class OfPool(Extraction):
+    """An attack that asks about the adversary's images as they are, none twice, and trains a copy on the answers.
 
-    Raises:
-        BadConfig: if there are not.
+    Attributes:
+        recipe: how the copy is trained.
+        queries: how many images are asked about; None asks about all that the adversary has.
     """
-    if queries > available:
-        raise BadConfig(f"{queries} queries were asked for, but the adversary has {available} images: lower queries")
-    return queries
+
+    asks_pool: ClassVar[bool] = True
+    chooses: ClassVar[bool] = False
+    """Whether it chooses what to ask; then ``queries=None`` asks about half: all would leave nothing to choose."""
+
+    recipe: Recipe = field(default=Recipe())
+    queries: Annotated[int, at_least(1)] | None = None
+
+    @classmethod
+    def quick(cls, recipe: Recipe) -> Self:
+        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
+        return cls(recipe=recipe)
+
+    def count(self, data: Split) -> int:
+        """How many images are asked about.
+
+        Raises:
+            BadConfig: when there are fewer.
+        """
+        if self.queries is None:
+            return max(1, len(data) // 2) if self.chooses else len(data)
+        if self.queries > len(data):
+            raise BadConfig(
+                f"{self.queries} queries were asked for, but the adversary has {len(data)} images: lower queries"
+            )
+        return self.queries
+
+    def draw(self, data: Split, *, seed: int) -> Tensor:
+        """Positions of as many images, at random."""
+        return torch.randperm(len(data), generator=generator_of(derive_seed(seed, "queries")))[: self.count(data)]
+
+    def train(self, net: Net, inputs: Tensor, targets: Tensor, *, seed: int, runtime: Runtime) -> Net:
+        """A copy, trained on all answers; see :func:`heirmark.training.fit`."""
+        seed = derive_seed(seed, "training")
+        fit(net.model, inputs, targets, recipe=self.recipe, seed=seed, runtime=runtime, description="stealing")
+        return net
 
 
 def train_step(

@@ -16,17 +16,15 @@ from torch import Tensor
 from heirmark.asking import predict
 from heirmark.attacks.base import Removal, brief_retraining
 from heirmark.attacks.composites import KINDS, Composites, Kinds, compose_all, fitting, space_for
-from heirmark.attacks.removal.parts import RETRAINING, finish, reinitialise, tune, working_copy
-from heirmark.configuration import at_least, checked
+from heirmark.attacks.removal.parts import RETRAINING, reinitialise, tune
+from heirmark.configuration import at_least
 from heirmark.models import CUSTOM, Net
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.space import check_needs
 from heirmark.task import Split
 from heirmark.training import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
 class AdaptiveUnlearning(Removal):
     """Fine-tune on composites of all classes in all orders with harmless soft labels, joined by clean data.
 
@@ -63,47 +61,41 @@ class AdaptiveUnlearning(Removal):
         """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
         return cls(recipe=brief_retraining(recipe), own_recipe=recipe)
 
-    def __call__(
-        self,
-        net: Net,
-        data: Split,
-        *,
-        other: Split | None = None,
-        seed: int,
-        runtime: Runtime | None = None,
-    ) -> Net:
+    def needs(self) -> type[Continuous]:
+        """Images, or any numbers for blends alone."""
+        return space_for(self.kinds)
+
+    def alter(self, copy: Net, data: Split, *, other: Split | None, seed: int, runtime: Runtime) -> Net:
         """Unlearn; see :class:`heirmark.attacks.base.Removal`.
 
         Raises:
             BadData: when the data show too few classes for every kind.
             BadConfig: when the inputs are no images, and other kinds than blends are asked for.
         """
-        check_needs(self, data.space)
-        copy = working_copy(net, data)
         kinds = fitting(self.kinds, len(data.labels.unique()))  # type: ignore[no-untyped-call]
         made = compose_all(
-            data, kinds, self.composites or len(data), classes=net.spec.classes, seed=derive_seed(seed, "composites")
+            data, kinds, self.composites or len(data), classes=copy.spec.classes, seed=derive_seed(seed, "composites")
         )
-        answers = made.shares if self.answer == "shared" else self._own_answers(net, data, made, seed, runtime)
+        answers = made.shares if self.answer == "shared" else self._own_answers(copy, data, made, seed, runtime)
         tune(
-            copy,
+            copy.model,
             torch.cat([data.inputs, made.inputs.to(data.inputs.device)]),
-            torch.cat([F.one_hot(data.labels, net.spec.classes).float(), answers.to(data.labels.device)]),
+            torch.cat([F.one_hot(data.labels, copy.spec.classes).float(), answers.to(data.labels.device)]),
             recipe=self.recipe,
             seed=derive_seed(seed, "unlearning"),
             runtime=runtime,
             description="unlearning",
         )
-        return finish(copy, net)
+        return copy
 
-    def _own_answers(self, net: Net, data: Split, made: Composites, seed: int, runtime: Runtime | None) -> Tensor:
+    def _own_answers(self, held: Net, data: Split, made: Composites, seed: int, runtime: Runtime) -> Tensor:
         """What a clean model of the thief's says to the composites: ``[M, C]`` probabilities."""
         start = derive_seed(seed, "own model")
-        if net.spec.name == CUSTOM:  # its factory is not at hand
-            own = working_copy(net, data)
+        if held.spec.name == CUSTOM:  # its factory is not at hand
+            own = held.working_copy()
             reinitialise(own, seed=start)
         else:
-            own = net.spec.build(seed=start)
+            own = held.spec.build(seed=start)
         tune(
             own,
             data.inputs,

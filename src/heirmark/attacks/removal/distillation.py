@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from heirmark.asking import predict
 from heirmark.attacks.base import Removal, brief_retraining
 from heirmark.attacks.extraction.distillation import DISTILLATION_RECIPE
-from heirmark.attacks.removal.parts import working_copy
 from heirmark.augmenting import augment
 from heirmark.batches import Batches
-from heirmark.configuration import checked, within
+from heirmark.configuration import within
 from heirmark.layout import entering
 from heirmark.models import Architecture, Net, architecture, fresh_net
 from heirmark.runtime import Runtime, derive_seed
@@ -48,7 +47,6 @@ def distillation_loss(
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
 class DistillTo(Removal):
     """Train another model on the answers of the one that the thief holds and on the true labels of his data.
 
@@ -76,31 +74,17 @@ class DistillTo(Removal):
         """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
         return cls(model="naivenet:width=16,batch_norm=true", recipe=brief_retraining(recipe), temperature=4.0)
 
-    def __call__(
-        self,
-        net: Net,
-        data: Split,
-        *,
-        other: Split | None = None,
-        seed: int,
-        runtime: Runtime | None = None,
-    ) -> Net:
+    def alter(self, copy: Net, data: Split, *, other: Split | None, seed: int, runtime: Runtime) -> Net:
         """Distil; see :class:`heirmark.attacks.base.Removal`.
 
         Raises:
             BadConfig: for an unknown student.
             BadData: when the loss is no longer finite.
         """
-        runtime = runtime or Runtime()
-        teacher = working_copy(net, data)
-        shapes, start = net.spec, derive_seed(seed, "student")
-        student = fresh_net(self.model, input_shape=shapes.input_shape, classes=shapes.classes, seed=start)
-        self._train(student.model, teacher, data, seed=derive_seed(seed, "distillation"), runtime=runtime)
-        student.model.eval()
-        return student
-
-    def _train(self, student: nn.Module, teacher: nn.Module, data: Split, *, seed: int, runtime: Runtime) -> None:
-        device = runtime.torch_device
+        shapes, teacher, device = copy.spec, copy.model, runtime.torch_device
+        start = derive_seed(seed, "student")
+        net = fresh_net(self.model, input_shape=shapes.input_shape, classes=shapes.classes, seed=start)
+        student = net.model
         batches, labels = Batches(data.inputs, device), data.labels.to(device)
         # Without augmentation the teacher always sees the same images, so it is asked once; this also moves it to the device.
         known = predict(teacher, data.inputs, runtime=runtime).to(device)
@@ -125,10 +109,11 @@ class DistillTo(Removal):
             backward(student, loss),
             batches=batches,
             recipe=self.recipe,
-            seed=seed,
+            seed=derive_seed(seed, "distillation"),
             runtime=runtime,
             description="distilling",
         )
+        return net
 
 
 @torch.no_grad()

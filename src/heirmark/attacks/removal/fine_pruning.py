@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from heirmark.asking import predict
 from heirmark.attacks.base import Removal, brief_tuning
-from heirmark.attacks.removal.parts import TUNING, drawn, finish, tune, working_copy
-from heirmark.configuration import at_least, below, checked, within
+from heirmark.attacks.removal.parts import TUNING, drawn, tune
+from heirmark.configuration import at_least, below, within
 from heirmark.errors import BadConfig
 from heirmark.layout import copied
 from heirmark.models import Net
@@ -26,7 +26,6 @@ STEPS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
 class FinePruning(Removal):
     """Cut the channels of the last convolution that clean data activate least, then fine-tune; what is cut stays dead.
 
@@ -54,26 +53,17 @@ class FinePruning(Removal):
         """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
         return cls(recipe=brief_tuning(recipe))
 
-    def __call__(
-        self,
-        net: Net,
-        data: Split,
-        *,
-        other: Split | None = None,
-        seed: int,
-        runtime: Runtime | None = None,
-    ) -> Net:
+    def alter(self, copy: Net, data: Split, *, other: Split | None, seed: int, runtime: Runtime) -> Net:
         """Cut and tune; see :class:`heirmark.attacks.base.Removal`.
 
         Raises:
             BadConfig: when the model has no convolution.
         """
-        copy = working_copy(net, data)
-        copy.requires_grad_(True)
+        model = copy.model.requires_grad_(True)
         sample = data.subset(drawn(len(data), self.measured, seed=derive_seed(seed, "sample")))
-        layers = last_convolution(copy, sample.inputs[:2], runtime=runtime)
-        order = mean_activation(copy, layers[-1], sample.inputs, runtime=runtime).argsort(stable=True)
-        dead = order[: self._count(copy, layers, order, sample, runtime)]
+        layers = last_convolution(model, sample.inputs[:2], runtime=runtime)
+        order = mean_activation(model, layers[-1], sample.inputs, runtime=runtime).argsort(stable=True)
+        dead = order[: self._count(model, layers, order, sample, runtime)]
         silence(layers, dead)
         # Zero weights without a gradient stay zero: weight decay and momentum add nothing to them.
         kept = [
@@ -82,7 +72,7 @@ class FinePruning(Removal):
             for parameter in layer.parameters(recurse=False)
         ]
         tune(
-            copy,
+            model,
             data.inputs,
             data.labels,
             recipe=self.recipe,
@@ -92,7 +82,7 @@ class FinePruning(Removal):
         )
         for handle in kept:
             handle.remove()
-        return finish(copy, net)
+        return copy
 
     def _count(
         self, model: nn.Module, layers: list[nn.Module], order: Tensor, sample: Split, runtime: Runtime | None

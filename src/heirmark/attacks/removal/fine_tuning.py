@@ -7,8 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self, TypeAlias
 
 from heirmark.attacks.base import Attempt, Removal, brief_tuning
-from heirmark.attacks.removal.parts import TUNING, finish, head_of, reinitialise, tune, working_copy
-from heirmark.configuration import checked
+from heirmark.attacks.removal.parts import TUNING, head_of, reinitialise, tune
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split
@@ -25,7 +24,6 @@ NAMES: dict[Kind, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
 class FineTuning(Removal):
     """Train the model on with the adversary's labelled examples.
 
@@ -53,26 +51,17 @@ class FineTuning(Removal):
         for kind, name in NAMES.items():
             yield Attempt(name=name, attack=replace(self, kind=kind))
 
-    def __call__(
-        self,
-        net: Net,
-        data: Split,
-        *,
-        other: Split | None = None,
-        seed: int,
-        runtime: Runtime | None = None,
-    ) -> Net:
+    def alter(self, copy: Net, data: Split, *, other: Split | None, seed: int, runtime: Runtime) -> Net:
         """Tune; see :class:`heirmark.attacks.base.Removal`.
 
         Raises:
             BadConfig: when the last layer is meant and the model has no ``.head``.
         """
-        copy = working_copy(net, data)
-        head = None if self.kind == "ftal" else head_of(copy)
+        head = None if self.kind == "ftal" else head_of(copy.model)
         if head is not None and self.kind.startswith("rt"):
             reinitialise(head, seed=derive_seed(seed, "head"))
         tune(
-            copy,
+            copy.model,
             data.inputs,
             data.labels,
             recipe=self.recipe,
@@ -81,4 +70,4 @@ class FineTuning(Removal):
             part=head if self.kind.endswith("ll") else None,
             description="fine-tuning",
         )
-        return finish(copy, net)
+        return copy

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.attacks.base import Removal
-from heirmark.attacks.removal.parts import drawn, working_copy
-from heirmark.configuration import at_least, checked
+from heirmark.attacks.removal.parts import drawn
+from heirmark.configuration import at_least
 from heirmark.errors import BadConfig
 from heirmark.models import Net
-from heirmark.runtime import Runtime, check_seed, derive_seed
+from heirmark.runtime import Runtime, derive_seed
 from heirmark.space import decode
 from heirmark.task import Split
 
@@ -30,7 +30,6 @@ BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
 class Int8(Removal):
     """Convert weights and activations to 8-bit integers, with ranges measured on the adversary's inputs.
 
@@ -54,28 +53,18 @@ class Int8(Removal):
     ranges: Literal["min-max", "entropy"] = "min-max"
     reduce_range: bool = False
 
-    def __call__(
-        self,
-        net: Net,
-        data: Split,
-        *,
-        other: Split | None = None,
-        seed: int,
-        runtime: Runtime | None = None,
-    ) -> Net:
+    def alter(self, copy: Net, data: Split, *, other: Split | None, seed: int, runtime: Runtime) -> Net:
         """Quantise; see :class:`heirmark.attacks.base.Removal`.
 
         Raises:
             BadConfig: when ONNX is not installed, or the model cannot be written in it.
         """
         _require()
-        if any(name == "noise" for name, _ in net.spec.front):
+        if any(name == "noise" for name, _ in copy.spec.front):
             raise BadConfig("noise of the image's own cannot be written as ONNX: quantise a model without that front")
-        check_seed(seed)
-        copy = working_copy(net, data).cpu()
         sample = data.floats(drawn(len(data), self.calibration, seed=derive_seed(seed, "calibration"))).cpu()
-        content = self._quantise(to_onnx(copy, sample[:2]), sample)
-        return replace(net, model=OnnxModel(content), onnx=content)
+        content = self._quantise(to_onnx(copy.model.cpu(), sample[:2]), sample)
+        return replace(copy, model=OnnxModel(content), onnx=content)
 
     def _quantise(self, content: bytes, sample: Tensor) -> bytes:
         from onnxruntime import quantization

@@ -7,18 +7,16 @@ from typing import Annotated, ClassVar, Self
 
 from heirmark.attacks.base import Removal, Sizes, brief_retraining
 from heirmark.attacks.composites import Kinds, compose_all, fitting, space_for, wrong_labels
-from heirmark.attacks.removal.parts import RETRAINING, finish, tune, working_copy
-from heirmark.configuration import at_least, checked
+from heirmark.attacks.removal.parts import RETRAINING, tune
+from heirmark.configuration import at_least
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.samples import Samples
-from heirmark.space import check_needs
 from heirmark.task import Split
 from heirmark.training import Mixed, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
 class MislabelledMixes(Removal):
     """Fine-tune with random mixes of all pairs of classes, labelled with a class that they do not show, among clean data.
 
@@ -54,30 +52,24 @@ class MislabelledMixes(Removal):
         """Two classes are too few."""
         return "a mix of both classes has no wrong label" if sizes.classes < 3 else ""
 
-    def __call__(
-        self,
-        net: Net,
-        data: Split,
-        *,
-        other: Split | None = None,
-        seed: int,
-        runtime: Runtime | None = None,
-    ) -> Net:
+    def needs(self) -> type[Continuous]:
+        """Images, or any numbers for blends alone."""
+        return space_for(self.kinds)
+
+    def alter(self, copy: Net, data: Split, *, other: Split | None, seed: int, runtime: Runtime) -> Net:
         """Mix and tune; see :class:`heirmark.attacks.base.Removal`.
 
         Raises:
             BadData: when there are too few classes for every kind.
             BadConfig: when the inputs are no images, and other kinds than blends are asked for.
         """
-        check_needs(self, data.space)
-        copy = working_copy(net, data)
-        kinds = fitting(self.kinds, min(len(data.labels.unique()), net.spec.classes - 1))  # type: ignore[no-untyped-call]
+        kinds = fitting(self.kinds, min(len(data.labels.unique()), copy.spec.classes - 1))  # type: ignore[no-untyped-call]
         made = compose_all(
-            data, kinds, self.mixes or len(data), classes=net.spec.classes, seed=derive_seed(seed, "mixes")
+            data, kinds, self.mixes or len(data), classes=copy.spec.classes, seed=derive_seed(seed, "mixes")
         )
         labels = wrong_labels(made.shares, seed=derive_seed(seed, "wrong labels"))
         tune(
-            copy,
+            copy.model,
             data.inputs,
             data.labels,
             recipe=self.recipe,
@@ -86,4 +78,4 @@ class MislabelledMixes(Removal):
             mixed=Mixed(samples=Samples(inputs=made.inputs, targets=labels), per_batch=self.per_batch),
             description="mislabelling mixes",
         )
-        return finish(copy, net)
+        return copy

@@ -9,18 +9,16 @@ import torch
 
 from heirmark.attacks.base import Removal, Sizes, brief_retraining
 from heirmark.attacks.composites import LAYOUTS, SOURCES, Kind, compose, fitting, space_for
-from heirmark.attacks.removal.parts import RETRAINING, finish, tune, working_copy
-from heirmark.configuration import at_least, checked
+from heirmark.attacks.removal.parts import RETRAINING, tune
+from heirmark.configuration import at_least
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.samples import Samples
-from heirmark.space import check_needs
 from heirmark.task import Split
 from heirmark.training import Mixed, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
 class Overwriting(Removal):
     """Fine-tune with the thief's own trigger samples among clean data, in the hope that his mark replaces the owner's.
 
@@ -85,31 +83,21 @@ class Overwriting(Removal):
         samples = Samples(inputs=made.inputs, targets=order[needed].expand(count))
         return Mixed(samples=samples, per_batch=self.per_batch)
 
-    def __call__(
-        self,
-        net: Net,
-        data: Split,
-        *,
-        other: Split | None = None,
-        seed: int,
-        runtime: Runtime | None = None,
-    ) -> Net:
+    def alter(self, copy: Net, data: Split, *, other: Split | None, seed: int, runtime: Runtime) -> Net:
         """Embed the thief's mark; see :class:`heirmark.attacks.base.Removal`.
 
         Raises:
             BadData: when the data show too few classes for it.
             BadConfig: when the inputs are no images, and another kind than a blend is asked for.
         """
-        check_needs(self, data.space)
-        copy = working_copy(net, data)
         tune(
-            copy,
+            copy.model,
             data.inputs,
             data.labels,
             recipe=self.recipe,
             seed=derive_seed(seed, "tuning"),
             runtime=runtime,
-            mixed=self.own_mark(data, classes=net.spec.classes, seed=seed, count=self.triggers),
+            mixed=self.own_mark(data, classes=copy.spec.classes, seed=seed, count=self.triggers),
             description="overwriting",
         )
-        return finish(copy, net)
+        return copy

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.models import Net
+from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, generator_of, seeded
-from heirmark.task import Split
 from heirmark.training import Mixed, Recipe, fit
 
 TUNING = Recipe(epochs=20, batch_size=100, learning_rate=0.001, schedule="constant")
@@ -19,39 +16,6 @@ TUNING = Recipe(epochs=20, batch_size=100, learning_rate=0.001, schedule="consta
 
 RETRAINING = Recipe(epochs=20, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0)
 """For attacks that teach a model something new: Adam 1e-3, the rate at which MEA-Defender trains; epochs and cosine are ours."""
-
-
-def working_copy(net: Net, data: Split) -> nn.Module:
-    """A copy of a model to work on, in eval mode.
-
-    Args:
-        net: stays as it is.
-        data: the adversary's examples, which have to fit it.
-
-    Raises:
-        ShapeMismatch: when they do not.
-    """
-    spec, shape, highest = net.spec, tuple(data.inputs.shape[1:]), int(data.labels.max())
-    if shape != spec.input_shape or highest >= spec.classes:
-        raise ShapeMismatch(
-            f"the model takes inputs of shape {spec.input_shape} and knows {spec.classes} classes, but the adversary's "
-            f"have shape {shape} and labels up to {highest}: give examples of the model's own task"
-        )
-    return net.working_copy().eval()
-
-
-def finish(model: nn.Module, like: Net) -> Net:
-    """What an attack returns: in eval mode, without gradients, and with the flags of the model that was given.
-
-    Args:
-        model: the copy that was worked on.
-        like: what was given. Parameters that it does not have require a gradient.
-    """
-    model.zero_grad(set_to_none=True)
-    flags = {name: parameter.requires_grad for name, parameter in like.model.named_parameters()}
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(flags.get(name, True))
-    return replace(like, model=model.eval())
 
 
 def head_of(model: nn.Module) -> nn.Module:

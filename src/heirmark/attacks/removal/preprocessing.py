@@ -7,11 +7,10 @@ from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, TypeAlias
 
 from heirmark.attacks.base import Attempt, Removal
-from heirmark.attacks.removal.parts import finish, working_copy
 from heirmark.configuration import checked
 from heirmark.models import Net
 from heirmark.models.front import FRONTS, Fronted, check_strength
-from heirmark.runtime import Runtime, check_seed
+from heirmark.runtime import Runtime
 from heirmark.task import Split
 
 Kind: TypeAlias = Literal["noise", "bits", "box-blur", "gaussian-blur", "downscale", "flip"]
@@ -57,24 +56,14 @@ class Preprocessing(Removal):
         usual = FRONTS[self.kind].usual if self.kind in FRONTS else 1.0
         return usual if self.strength is None else self.strength
 
-    def __call__(
-        self,
-        net: Net,
-        data: Split,
-        *,
-        other: Split | None = None,
-        seed: int,
-        runtime: Runtime | None = None,
-    ) -> Net:
+    def alter(self, copy: Net, data: Split, *, other: Split | None, seed: int, runtime: Runtime) -> Net:
         """Wrap; neither data nor seed matter. See :class:`heirmark.attacks.base.Removal`.
 
         Raises:
             BadConfig: when the inputs are no images.
         """
-        check_seed(seed)
-        copy = finish(working_copy(net, data), net).model
         step = ((self.kind, float(self._strength)),)
-        described = replace(net.spec, front=step + net.spec.front)
-        if isinstance(copy, Fronted):  # one wrapper with all, as the description builds it
-            return Net(model=Fronted(copy.model, described.front).eval(), spec=described)
-        return Net(model=Fronted(copy, described.front).eval(), spec=described)
+        described = replace(copy.spec, front=step + copy.spec.front)
+        # One wrapper with all, as the description builds it.
+        inner = copy.model.model if isinstance(copy.model, Fronted) else copy.model
+        return Net(model=Fronted(inner, described.front), spec=described)

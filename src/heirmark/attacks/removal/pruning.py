@@ -11,11 +11,10 @@ from torch import Tensor
 from torch.nn.utils import prune
 
 from heirmark.attacks.base import Attempt, Removal
-from heirmark.attacks.removal.parts import finish, working_copy
 from heirmark.attacks.removal.weights import assign, weights_of
-from heirmark.configuration import at_least, below, checked
+from heirmark.configuration import at_least, below
 from heirmark.models import Net
-from heirmark.runtime import Runtime, check_seed
+from heirmark.runtime import Runtime
 from heirmark.task import Split
 
 RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -23,7 +22,6 @@ RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
 class Pruning(Removal):
     """Set a share of all weights to zero, those of least magnitude; biases and norms stay.
 
@@ -48,31 +46,21 @@ class Pruning(Removal):
             yield Attempt(name=f"pruning of {rate:.0%}", attack=replace(self, rate=rate), curve=("pruning rate", rate))
 
     @torch.no_grad()
-    def __call__(
-        self,
-        net: Net,
-        data: Split,
-        *,
-        other: Split | None = None,
-        seed: int,
-        runtime: Runtime | None = None,
-    ) -> Net:
+    def alter(self, copy: Net, data: Split, *, other: Split | None, seed: int, runtime: Runtime) -> Net:
         """Prune; neither data nor seed matter. See :class:`heirmark.attacks.base.Removal`.
 
         Raises:
             BadConfig: when the model has no weights, or some that cannot be set; see
                 :func:`~heirmark.attacks.removal.weights.weights_of` and :func:`~heirmark.attacks.removal.weights.assign`.
         """
-        check_seed(seed)
-        copy = working_copy(net, data)
-        weights = weights_of(copy)
+        weights = weights_of(copy.model)
         values = [weight.values for weight in weights]
         if self.kind == "global-magnitude":
             masks = self._masks(values)
         else:
             masks = [mask for one in values for mask in self._masks([one])]
         assign(weights, [mask.to(one.dtype) * one for one, mask in zip(values, masks, strict=True)])
-        return finish(copy, net)
+        return copy
 
     def _masks(self, values: list[Tensor]) -> list[Tensor]:
         """Ones, and zeros for the share of all these numbers together that is to go; of the same shapes."""

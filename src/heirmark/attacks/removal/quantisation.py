@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from heirmark.attacks.base import Attempt, Removal
-from heirmark.attacks.removal.parts import finish, working_copy
 from heirmark.attacks.removal.weights import Weight, assign, weights_of
-from heirmark.configuration import checked, within
+from heirmark.configuration import within
 from heirmark.models import Net
-from heirmark.runtime import Runtime, check_seed
+from heirmark.runtime import Runtime
 from heirmark.task import Split
 
 
@@ -61,7 +60,6 @@ BITS = (16, 8, 6, 4, 3, 2, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
 class Quantisation(Removal):
     """Keep all weights to few bits; computation stays in floating point.
 
@@ -89,26 +87,16 @@ class Quantisation(Removal):
             )
 
     @torch.no_grad()
-    def __call__(
-        self,
-        net: Net,
-        data: Split,
-        *,
-        other: Split | None = None,
-        seed: int,
-        runtime: Runtime | None = None,
-    ) -> Net:
+    def alter(self, copy: Net, data: Split, *, other: Split | None, seed: int, runtime: Runtime) -> Net:
         """Quantise; neither data nor seed matter. See :class:`heirmark.attacks.base.Removal`.
 
         Raises:
             BadConfig: when the model has no weights, or some that cannot be set; see
                 :func:`~heirmark.attacks.removal.weights.weights_of` and :func:`~heirmark.attacks.removal.weights.assign`.
         """
-        check_seed(seed)
-        copy = working_copy(net, data)
-        weights = weights_of(copy)
+        weights = weights_of(copy.model)
         assign(weights, [self._quantised(weight) for weight in weights])
-        return finish(copy, net)
+        return copy
 
     def _quantised(self, weight: Weight) -> Tensor:
         values = weight.values

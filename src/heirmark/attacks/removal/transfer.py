@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from heirmark.attacks.base import Removal, brief_retraining, brief_tuning
-from heirmark.attacks.removal.parts import RETRAINING, finish, fresh_head, head_of, replace_head, tune, working_copy
-from heirmark.configuration import checked
+from heirmark.attacks.removal.parts import RETRAINING, fresh_head, head_of, replace_head, tune
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
@@ -19,7 +18,6 @@ from heirmark.training import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
 class Transfer(Removal):
     """Train the model for another task, then give it back a last layer for the first: does the mark in its features survive?
 
@@ -49,15 +47,7 @@ class Transfer(Removal):
         """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
         return cls(recipe=brief_retraining(recipe, epochs=2), head_recipe=brief_tuning(recipe))
 
-    def __call__(
-        self,
-        net: Net,
-        data: Split,
-        *,
-        other: Split | None = None,
-        seed: int,
-        runtime: Runtime | None = None,
-    ) -> Net:
+    def alter(self, copy: Net, data: Split, *, other: Split | None, seed: int, runtime: Runtime) -> Net:
         """Transfer; see :class:`heirmark.attacks.base.Removal`.
 
         Raises:
@@ -65,25 +55,26 @@ class Transfer(Removal):
                 go to, or when images that are not square would be rotated.
             ShapeMismatch: when the other task's examples do not fit the model.
         """
-        copy = working_copy(net, data)
         inputs, labels = quarter_turns(data.inputs) if other is None else (other.inputs, other.labels)
-        if tuple(inputs.shape[1:]) != net.spec.input_shape:
+        if tuple(inputs.shape[1:]) != copy.spec.input_shape:
             raise ShapeMismatch(
-                f"the other task has inputs of shape {tuple(inputs.shape[1:])} and the model takes {net.spec.input_shape}: "
+                f"the other task has inputs of shape {tuple(inputs.shape[1:])} and the model takes {copy.spec.input_shape}: "
                 "bring them to that shape"
             )
         if self.keep_head:
-            if other is None or int(labels.max()) >= net.spec.classes:
+            if other is None or int(labels.max()) >= copy.spec.classes:
                 raise BadConfig(
-                    f"keep_head needs examples of another task with the model's {net.spec.classes} classes: "
+                    f"keep_head needs examples of another task with the model's {copy.spec.classes} classes: "
                     "give such, or let keep_head=false"
                 )
         else:
             labels = torch.unique(labels, return_inverse=True)[1]
             count = int(labels.max()) + 1
-            replace_head(copy, fresh_head(head_of(copy), max(count, 2), seed=derive_seed(seed, "other head")))
+            replace_head(
+                copy.model, fresh_head(head_of(copy.model), max(count, 2), seed=derive_seed(seed, "other head"))
+            )
         tune(
-            copy,
+            copy.model,
             inputs,
             labels,
             recipe=self.recipe,
@@ -92,18 +83,18 @@ class Transfer(Removal):
             description="transfer learning",
         )
         if not self.keep_head:
-            replace_head(copy, fresh_head(head_of(copy), net.spec.classes, seed=derive_seed(seed, "head")))
+            replace_head(copy.model, fresh_head(head_of(copy.model), copy.spec.classes, seed=derive_seed(seed, "head")))
             tune(
-                copy,
+                copy.model,
                 data.inputs,
                 data.labels,
                 recipe=self.head_recipe,
                 seed=derive_seed(seed, "back"),
                 runtime=runtime,
-                part=head_of(copy),
+                part=head_of(copy.model),
                 description="fitting a new head",
             )
-        return finish(copy, net)
+        return copy
 
 
 def quarter_turns(images: Tensor) -> tuple[Tensor, Tensor]:
