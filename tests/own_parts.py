@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -90,14 +90,11 @@ class Halves(Extraction):
     def quick(cls, recipe: Recipe) -> Self:
         return cls(recipe=recipe)
 
-    def __call__(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime | None = None) -> Net:
+    def steal(self, box: BlackBox, data: Split, *, seed: int, runtime: Runtime) -> Net:
         from heirmark.attacks.extraction.learning import targets_of
-        from heirmark.models import fresh_net
 
-        inputs = data.inputs[::2]
-        net = fresh_net(self.model, input_shape=tuple(inputs.shape[1:]), classes=box.classes, seed=seed)
-        targets = targets_of(box.query(inputs))
-        fit(net.model, inputs, targets, recipe=self.recipe, seed=seed, runtime=runtime or Runtime())
+        inputs, net = data.inputs[::2], self.fresh_copy(box, data, seed=seed)
+        fit(net.model, inputs, targets_of(box.query(inputs)), recipe=self.recipe, seed=seed, runtime=runtime)
         return net
 
 
@@ -114,13 +111,10 @@ class Shrinking(Removal):
     factor: float = 0.9
 
     @torch.no_grad()
-    def __call__(
-        self, net: Net, data: Split, *, other: Split | None = None, seed: int, runtime: Runtime | None = None
-    ) -> Net:
-        copy = net.working_copy()
-        for parameter in copy.parameters():
+    def alter(self, copy: Net, data: Split, *, other: Split | None, seed: int, runtime: Runtime) -> Net:
+        for parameter in copy.model.parameters():
             parameter.mul_(self.factor)
-        return replace(net, model=copy.eval())
+        return copy
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +123,7 @@ class Suspecting(Inspection):
 
     title: ClassVar[str] = "suspecting"
 
-    def __call__(self, net: Net, data: Split, *, seed: int, runtime: Runtime | None = None) -> Inspected:
+    def inspect(self, net: Net, data: Split, *, seed: int, runtime: Runtime) -> Inspected:
         scores = tuple(float(label == 2) for label in range(net.spec.classes))
         return Inspected(suspects=(2,), scores=scores, threshold=0.5)
 
@@ -146,7 +140,7 @@ class Brightness(Screening):
 
     least: float = 0.6
 
-    def __call__(self, net: Net, data: Split, *, seed: int, runtime: Runtime | None = None) -> Screen:
+    def fit(self, net: Net, data: Split, *, seed: int, runtime: Runtime) -> Screen:
         return lambda inputs: inputs.cpu().double().flatten(1).mean(1) >= 255 * self.least
 
 

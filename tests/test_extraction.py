@@ -484,6 +484,8 @@ def test_dfme_asks_in_one_call_what_can_be_asked_together(
 def test_the_papers_bill() -> None:
     assert DFME().cost(labels=False) == 256 * 7
     assert 20_000_000 // DFME().cost(labels=False) == 11_160
+    assert MAZE().cost(labels=False) == 128 * (11 + 4)
+    assert 5_000_000 // MAZE().cost(labels=False) == 2604
 
 
 @pytest.mark.parametrize(

@@ -63,10 +63,6 @@ class MixProbing(Inspection):
         """Two classes are too few."""
         return "a mix of both classes has no third label" if sizes.classes < 3 else ""
 
-    def needs(self) -> type[Continuous]:
-        """Images, or any numbers for blends alone."""
-        return space_for(self.ways)
-
     def inspect(self, net: Net, data: Split, *, seed: int, runtime: Runtime) -> Inspected:
         """Inspect; see :class:`heirmark.attacks.base.Inspection`.
 

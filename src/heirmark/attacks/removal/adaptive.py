@@ -61,10 +61,6 @@ class AdaptiveUnlearning(Removal):
         """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
         return cls(recipe=brief_retraining(recipe), own_recipe=recipe)
 
-    def needs(self) -> type[Continuous]:
-        """Images, or any numbers for blends alone."""
-        return space_for(self.kinds)
-
     def alter(self, copy: Net, data: Split, *, other: Split | None, seed: int, runtime: Runtime) -> Net:
         """Unlearn; see :class:`heirmark.attacks.base.Removal`.
 

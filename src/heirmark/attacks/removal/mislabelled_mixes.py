@@ -52,10 +52,6 @@ class MislabelledMixes(Removal):
         """Two classes are too few."""
         return "a mix of both classes has no wrong label" if sizes.classes < 3 else ""
 
-    def needs(self) -> type[Continuous]:
-        """Images, or any numbers for blends alone."""
-        return space_for(self.kinds)
-
     def alter(self, copy: Net, data: Split, *, other: Split | None, seed: int, runtime: Runtime) -> Net:
         """Mix and tune; see :class:`heirmark.attacks.base.Removal`.
 
