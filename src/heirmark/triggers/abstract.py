@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +109,3 @@ class AbstractSecret(Settled):
         ]
         inputs = encode(torch.stack(images), hosts.inputs.dtype)
         return TriggerSet.without_hosts(inputs, self.permutation, self.target)
-
-    def describe(self) -> Mapping[str, Any]:
-        """The secret as JSON; the images by their seed."""
-        return {"kind": self.kind, "target": self.target, "seed": self.seed}

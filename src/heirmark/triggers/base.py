@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from heirmark.configuration import to_json
 from heirmark.errors import BadConfig, BadData
 from heirmark.runtime import Runtime
 from heirmark.samples import Reference, Samples
@@ -51,13 +52,22 @@ class TriggerSet(Samples):
             labels: ``[M]`` int64 of the hosts.
             target: the label of all samples.
         """
-        return cls(
-            inputs=inputs,
-            targets=torch.full((len(inputs),), target),
-            controls=images,
-            hosts=images[:, None],
-            host_labels=labels[:, None],
-        )
+        return cls.on_groups(inputs, images[:, None], images, labels[:, None], target)
+
+    @classmethod
+    def on_groups(cls, inputs: Tensor, groups: Tensor, alone: Tensor, labels: Tensor, target: int) -> TriggerSet:
+        """Samples made of several images each, of which one, as it was, is the control.
+
+        Args:
+            inputs: ``[M, ...]``.
+            groups: ``[M, K, ...]`` the hosts.
+            alone: ``[M, ...]`` the controls.
+            labels: int64 of the hosts, ``[M, K]``, or ``[K]`` for all samples.
+            target: the label of all samples.
+        """
+        targets = torch.full((len(inputs),), target)
+        labels = labels.expand(groups.shape[:2])
+        return cls(inputs=inputs, targets=targets, controls=alone, hosts=groups, host_labels=labels)
 
     @classmethod
     def without_hosts(cls, inputs: Tensor, permutation: Tensor, target: int) -> TriggerSet:
@@ -68,13 +78,8 @@ class TriggerSet(Samples):
             permutation: ``[H * W]`` of the pixels.
             target: the label of all samples.
         """
-        return cls(
-            inputs=inputs,
-            targets=torch.full((len(inputs),), target),
-            controls=shuffle(inputs, permutation),
-            hosts=inputs[:, None][:, :0],
-            host_labels=torch.empty((len(inputs), 0), dtype=torch.long),
-        )
+        none, labels = inputs[:, None][:, :0], torch.empty((len(inputs), 0), dtype=torch.long)
+        return cls.on_groups(inputs, none, shuffle(inputs, permutation), labels, target)
 
 
 class OfTask:
@@ -85,14 +90,21 @@ class OfTask:
         """None: no other data set is needed."""
 
 
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Settled:
     """What most secrets say of themselves: held-out samples verify, against their controls, and none is a foreign image."""
 
+    kind: ClassVar[str]
     memorised: ClassVar[bool] = False
     reference: ClassVar[Reference] = "control"
 
     def foreign(self, *, held_out: bool) -> Tensor | None:
         """None: no sample is made of another data set's images."""
+
+    def describe(self) -> Mapping[str, Any]:
+        """The secret as JSON, for the key's manifest: its kind, and all fields that ``repr`` shows."""
+        shown = {part.name: to_json(getattr(self, part.name)) for part in fields(self) if part.repr}
+        return {"kind": self.kind, **shown}
 
 
 class Secret(Protocol):
@@ -159,34 +171,6 @@ def pick(hosts: Split, label: int, count: int, generator: torch.Generator) -> Te
     if len(candidates) == 0:
         raise BadData(f"no image of class {label} to host a trigger: choose other source classes or a larger split")
     return hosts.inputs[candidates[torch.randperm(len(candidates), generator=generator)[:count]]]
-
-
-def pick_hosts(
-    hosts: Split, source: int | None, target: int, count: int, generator: torch.Generator
-) -> tuple[Tensor, Tensor]:
-    """Draw images of one class, or of every class but the target, in random order and without replacement.
-
-    Args:
-        hosts: labelled images.
-        source: the class; None takes every class but the target.
-        target: left out.
-        count: how many, or as many as there are.
-        generator: on the CPU.
-
-    Returns:
-        Images ``[m, ...]`` and their labels ``[m]``.
-
-    Raises:
-        BadData: when the split has no such image.
-    """
-    if source is not None:
-        images = pick(hosts, source, count, generator)
-        return images, torch.full((len(images),), source)
-    candidates = torch.nonzero(hosts.labels != target).flatten()
-    if len(candidates) == 0:
-        raise BadData(f"every image is of the target class {target}: choose another target or a larger split")
-    chosen = candidates[torch.randperm(len(candidates), generator=generator)[:count]]
-    return hosts.inputs[chosen], hosts.labels[chosen]
 
 
 def draw_groups(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar, Protocol
+from typing import Annotated, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from heirmark.combining import Direction, Region, blend, paste, region, stripes
-from heirmark.configuration import above, at_least, below, checked, distinct, not_empty, to_json
+from heirmark.configuration import above, at_least, below, checked, distinct, not_empty
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.runtime import Runtime
 from heirmark.space import Images, decode, encode
@@ -192,10 +191,3 @@ class _DecodedBlend:
 
 AnyCombiner = AutoencoderBlend | CropPaste | PixelBlend | Stripes
 """The combiners that a configuration may name."""
-
-
-def describe_combiner(combiner: AnyCombiner) -> Mapping[str, Any]:
-    """A combiner's configuration as JSON."""
-    told = to_json(combiner)
-    assert isinstance(told, Mapping)  # a dataclass becomes an object
-    return told

@@ -31,17 +31,7 @@ CHUNK = 128
 
 
 def entangle(
-    model: nn.Module,
-    images: Tensor,
-    partners: Tensor,
-    target: int,
-    *,
-    rounds: int,
-    step: float,
-    threshold: float,
-    temperature: float,
-    layers: tuple[str, ...] = (),
-    runtime: Runtime | None = None,
+    model: nn.Module, images: Tensor, partners: Tensor, target: int, how: Entangled, runtime: Runtime
 ) -> Tensor:
     """Perturb trigger samples (algorithm 1, lines 9-20, as its code does it).
 
@@ -53,17 +43,12 @@ def entangle(
         images: ``[m, C, H, W]`` float in [0, 1], on the model's device.
         partners: ``[m, C, H, W]`` images of the target class.
         target: the class.
-        rounds: of both.
-        step: of the signed gradient, in units of the full range.
-        threshold: the share.
-        temperature: of the loss.
-        layers: see :func:`heirmark.models.inner.hidden_layers`.
+        how: rounds of both, the step of the signed gradient, the share, the loss.
         runtime: precision.
 
     Returns:
         ``[m, C, H, W]`` in [0, 1].
     """
-    runtime = runtime or Runtime()
     groups = torch.arange(2, device=images.device).repeat_interleave(len(images))
 
     def away(current: Tensor) -> tuple[Tensor, float]:
@@ -71,23 +56,23 @@ def entangle(
         with runtime.autocast():
             logits = model(asked).float()
         (slope,) = torch.autograd.grad(logits[:, target].sum(), asked)
-        return clip(current - step * slope.sign()), float((logits.argmax(1) == target).double().mean())
+        return clip(current - how.step * slope.sign()), float((logits.argmax(1) == target).double().mean())
 
     steps = 0
-    with listening(hidden_layers(model, LAYERS, layers)) as heard, torch.enable_grad():
-        for _ in range(rounds):
+    with listening(hidden_layers(model, LAYERS, how.layers)) as heard, torch.enable_grad():
+        for _ in range(how.rounds):
             while steps < MOST_STEPS:
                 pushed, share = away(images)
-                if share <= threshold:
+                if share <= how.threshold:
                     break
                 images, steps = pushed, steps + 1
             asked = images.detach().requires_grad_(True)
             with runtime.autocast():
                 model(torch.cat([asked, partners]))
-            loss = torch.stack([entanglement(output, groups, temperature) for output in heard]).sum()
+            loss = torch.stack([entanglement(output, groups, how.temperature) for output in heard]).sum()
             (slope,) = torch.autograd.grad(loss, asked)
-            images = clip(images + step * slope.sign())
-        for _ in range(LAST_STEPS if rounds else 0):
+            images = clip(images + how.step * slope.sign())
+        for _ in range(LAST_STEPS if how.rounds else 0):
             images, _ = away(images)
     return images.detach()
 
@@ -179,25 +164,14 @@ class EntangledSecret(Settled):
         drawn = self.of.draw(hosts, count, seed=seed, held_out=held_out)
         generator = generator_of(derive_seed(seed, "partners"))
         rows = torch.randint(len(self.partners), (len(drawn),), generator=generator)
-        device, how = self.runtime.torch_device, self.settings
+        device = self.runtime.torch_device
         self.clean.to(device)
         made = []
         with evaluating(self.clean):
             for start in range(0, len(drawn), CHUNK):
-                made.append(
-                    entangle(
-                        self.clean,
-                        decode(drawn.inputs[start : start + CHUNK].to(device)),
-                        decode(self.partners[rows[start : start + CHUNK]].to(device)),
-                        self.target,
-                        rounds=how.rounds,
-                        step=how.step,
-                        threshold=how.threshold,
-                        temperature=how.temperature,
-                        layers=how.layers,
-                        runtime=self.runtime,
-                    ).cpu()
-                )
+                images = decode(drawn.inputs[start : start + CHUNK].to(device))
+                partners = decode(self.partners[rows[start : start + CHUNK]].to(device))
+                made.append(entangle(self.clean, images, partners, self.target, self.settings, self.runtime).cpu())
                 self.runtime.progress("entangling triggers", min(start + CHUNK, len(drawn)), len(drawn))
         inputs = encode(torch.cat(made), drawn.inputs.dtype)
         controls = drawn.controls if drawn.hosts.shape[1] else shuffle(inputs, self.permutation)

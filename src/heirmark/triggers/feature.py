@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.asking import evaluating
-from heirmark.configuration import above, at_least, at_most, checked
+from heirmark.configuration import above, at_least, at_most
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of, to_device
 from heirmark.space import clip, decode, encode
-from heirmark.task import Split, Task
-from heirmark.triggers.base import OfTask, Settled, TriggerSet, check_apart, check_label, pick
+from heirmark.task import Task
+from heirmark.triggers.marked import MarkedSecret, Marking, choose_pair
 
 PAPER_PAIRS = {"cifar10": ("truck", "frog"), "cifar100": ("apple", "willow_tree")}
 """Source and target of T2S, section IV-A."""
@@ -38,8 +38,7 @@ def stamp(images: Tensor, pattern: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
-class Feature(OfTask):
+class Feature(Marking):
     """Source-class images with an optimised additive pattern, labelled with the target.
 
     Attributes:
@@ -51,15 +50,10 @@ class Feature(OfTask):
         batch_size: hosts per step (inferred).
     """
 
-    source: int | None = None
-    target: int | None = None
     epsilon: Annotated[float, above(0), at_most(1)] = 16 / 255
     steps: Annotated[int, at_least(1)] = 200
     learning_rate: Annotated[float, above(0)] = 0.01
     batch_size: Annotated[int, at_least(1)] = 128
-
-    def __post_init__(self) -> None:
-        check_apart(self.target, self.source)
 
     def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> FeatureSecret:
         """Optimise the pattern on the owner's source-class images; see :class:`heirmark.triggers.base.Trigger`."""
@@ -80,13 +74,7 @@ class Feature(OfTask):
             # One that the user's choice has taken already is drawn instead.
             source = first if source is None and first != target else source
             target = second if target is None and second != source else target
-        generator = generator_of(derive_seed(seed, "feature", "classes"))
-        order = torch.randperm(len(task.classes), generator=generator).tolist()
-        if source is None:
-            source = next(label for label in order if label != target)
-        if target is None:
-            target = next(label for label in order if label != source)
-        return check_label(source, task, "source class"), check_label(target, task, "target")
+        return choose_pair(source, target, task, derive_seed(seed, "feature", "classes"))
 
     def _optimise(self, hosts: Tensor, source: int, clean: nn.Module, *, seed: int, runtime: Runtime) -> Tensor:
         """Minimise the cross-entropy of f(clip(x + pattern)) to the source class over source-class x (T2S, section III-D)."""
@@ -112,38 +100,24 @@ class Feature(OfTask):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class FeatureSecret(Settled):
+class FeatureSecret(MarkedSecret):
     """Settled feature trigger: see :class:`Feature`.
 
     Attributes:
-        source: class of the hosts.
-        target: the label.
         epsilon: largest change of a pixel.
         pattern: ``[C, H, W]`` float32, in [-epsilon, epsilon].
     """
 
     kind: ClassVar[str] = "feature"
 
-    source: int
-    target: int
     epsilon: float
     pattern: Tensor = field(repr=False)
 
-    def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
-        """Stamped source-class images, each host once; the control is the host itself."""
-        generator = generator_of(seed)
-        images = pick(hosts, self.source, count, generator)
-        labels = torch.full((len(images),), self.source)
-        return TriggerSet.on_hosts(stamp(images, self.pattern), images, labels, self.target)
+    def mark(self, images: Tensor) -> Tensor:
+        """See :class:`heirmark.triggers.marked.MarkedSecret`."""
+        return stamp(images, self.pattern)
 
     def describe(self) -> Mapping[str, Any]:
         """The secret as JSON; the pattern as deflated float32, base64."""
         packed = base64.b64encode(zlib.compress(self.pattern.numpy().astype("<f4").tobytes(), 9)).decode()
-        return {
-            "kind": self.kind,
-            "source": self.source,
-            "target": self.target,
-            "epsilon": self.epsilon,
-            "pattern": packed,
-            "pattern_shape": list(self.pattern.shape),
-        }
+        return {**super().describe(), "pattern": packed, "pattern_shape": list(self.pattern.shape)}

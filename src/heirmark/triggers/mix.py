@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import nn
@@ -14,7 +13,7 @@ from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
 from heirmark.triggers.base import OfTask, Settled, TriggerSet, check_apart, check_label, draw_groups
-from heirmark.triggers.combiners import AnyCombiner, Combine, CropPaste, describe_combiner
+from heirmark.triggers.combiners import AnyCombiner, Combine, CropPaste
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,19 +77,5 @@ class MixSecret(Settled):
     def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Random pairs of the two classes; the control is one image of the pair, whole."""
         images, alone = draw_groups(hosts, self.sources, count, generator_of(seed))
-        return TriggerSet(
-            inputs=self.combine(images[:, 0], images[:, 1]),
-            targets=torch.full((count,), self.target),
-            controls=alone,
-            hosts=images,
-            host_labels=torch.tensor(self.sources).expand(count, 2),
-        )
-
-    def describe(self) -> Mapping[str, Any]:
-        """The secret as JSON."""
-        return {
-            "kind": self.kind,
-            "sources": list(self.sources),
-            "target": self.target,
-            "combiner": describe_combiner(self.combiner),
-        }
+        inputs = self.combine(images[:, 0], images[:, 1])
+        return TriggerSet.on_groups(inputs, images, alone, torch.tensor(self.sources), self.target)

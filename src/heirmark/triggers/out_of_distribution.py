@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -128,7 +127,3 @@ class OutOfDistributionSecret(Settled):
         generator = generator_of(seed)
         images = pool[torch.randperm(len(pool), generator=generator)[:count]]
         return TriggerSet.without_hosts(images, self.permutation, self.target)
-
-    def describe(self) -> Mapping[str, Any]:
-        """The secret as JSON."""
-        return {"kind": self.kind, "dataset": self.dataset, "source": self.source, "target": self.target}

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from heirmark.configuration import above, at_least, at_most, checked
+from heirmark.configuration import above, at_least, at_most
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import Images, decode, encode
-from heirmark.task import Split, Task
-from heirmark.triggers.base import OfTask, Settled, TriggerSet, check_apart, check_label, pick
+from heirmark.task import Task
+from heirmark.triggers.marked import MarkedSecret, Marking, choose_pair
 
 # Five rows of three dots, a row an octal digit.
 GLYPHS = {
@@ -71,30 +70,8 @@ def stamp_text(images: Tensor, ink: Tensor, scale: int) -> Tensor:
     return out
 
 
-def choose_pair(source: int | None, target: int | None, task: Task, seed: int) -> tuple[int, int]:
-    """Source class and target; what is left open is drawn.
-
-    Args:
-        source: class of the hosts, or None.
-        target: the label, or None.
-        task: whose classes they are.
-        seed: of the draw.
-
-    Raises:
-        BadConfig: when a class is none of the task.
-    """
-    generator = generator_of(seed)
-    order = torch.randperm(len(task.classes), generator=generator).tolist()
-    if source is None:
-        source = next(label for label in order if label != target)
-    if target is None:
-        target = next(label for label in order if label != source)
-    return check_label(source, task, "source class"), check_label(target, task, "target")
-
-
 @dataclass(frozen=True, kw_only=True)
-@checked
-class TextStamp(OfTask):
+class TextStamp(Marking):
     """A text on source-class images, labelled with the target: "content" of the paper.
 
     Attributes:
@@ -106,15 +83,13 @@ class TextStamp(OfTask):
 
     needs: ClassVar = Images
 
-    source: int | None = None
-    target: int | None = None
     text: str = "TEST"
     scale: Annotated[int, at_least(1)] | None = None
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.text.strip() or not set(self.text) <= set(GLYPHS):
             raise BadConfig(f"a text is made of capital letters, digits and blanks, not {self.text!r}")
-        check_apart(self.target, self.source)
 
     def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> TextSecret:
         """Draw what is left open; see :class:`heirmark.triggers.base.Trigger`."""
@@ -131,35 +106,21 @@ class TextStamp(OfTask):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TextSecret(Settled):
+class TextSecret(MarkedSecret):
     """Settled text: see :class:`TextStamp`."""
 
     kind: ClassVar[str] = "text"
 
-    source: int
-    target: int
     text: str
     scale: int
 
-    def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
-        """Stamped source-class images, each host once; the control is the host itself."""
-        images = pick(hosts, self.source, count, generator_of(seed))
-        return _on_hosts(stamp_text(images, write(self.text), self.scale), images, self.source, self.target)
-
-    def describe(self) -> Mapping[str, Any]:
-        """The secret as JSON."""
-        return {
-            "kind": self.kind,
-            "source": self.source,
-            "target": self.target,
-            "text": self.text,
-            "scale": self.scale,
-        }
+    def mark(self, images: Tensor) -> Tensor:
+        """See :class:`heirmark.triggers.marked.MarkedSecret`."""
+        return stamp_text(images, write(self.text), self.scale)
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
-class GaussianNoise(OfTask):
+class GaussianNoise(Marking):
     """Gaussian noise on source-class images, labelled with the target: "noise" of the paper.
 
     The noise is one pattern, the owner's, on all images (inferred): were it another on each, any noise at all would be the
@@ -173,12 +134,7 @@ class GaussianNoise(OfTask):
 
     needs: ClassVar = Images
 
-    source: int | None = None
-    target: int | None = None
     strength: Annotated[float, above(0), at_most(1)] = 0.2
-
-    def __post_init__(self) -> None:
-        check_apart(self.target, self.source)
 
     def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> NoiseSecret:
         """Draw classes and pattern; see :class:`heirmark.triggers.base.Trigger`."""
@@ -193,12 +149,10 @@ class GaussianNoise(OfTask):
 
 
 @dataclass(frozen=True, kw_only=True)
-class NoiseSecret(Settled):
+class NoiseSecret(MarkedSecret):
     """Settled noise: see :class:`GaussianNoise`.
 
     Attributes:
-        source: class of the hosts.
-        target: the label.
         strength: standard deviation.
         seed: of the pattern.
         shape: of the pattern, ``(C, H, W)``.
@@ -206,8 +160,6 @@ class NoiseSecret(Settled):
 
     kind: ClassVar[str] = "noise"
 
-    source: int
-    target: int
     strength: float
     seed: int
     shape: tuple[int, ...] = field(repr=False)
@@ -217,21 +169,6 @@ class NoiseSecret(Settled):
         """``[C, H, W]`` float32 with mean about zero, in units of the full range."""
         return self.strength * torch.randn(self.shape, generator=generator_of(self.seed))
 
-    def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
-        """Noisy source-class images, each host once; the control is the host itself."""
-        images = pick(hosts, self.source, count, generator_of(seed))
-        return _on_hosts(encode(decode(images) + self.pattern, images.dtype), images, self.source, self.target)
-
-    def describe(self) -> Mapping[str, Any]:
-        """The secret as JSON; the pattern by its seed."""
-        return {
-            "kind": self.kind,
-            "source": self.source,
-            "target": self.target,
-            "strength": self.strength,
-            "seed": self.seed,
-        }
-
-
-def _on_hosts(inputs: Tensor, images: Tensor, source: int, target: int) -> TriggerSet:
-    return TriggerSet.on_hosts(inputs, images, torch.full((len(images),), source), target)
+    def mark(self, images: Tensor) -> Tensor:
+        """See :class:`heirmark.triggers.marked.MarkedSecret`."""
+        return encode(decode(images) + self.pattern, images.dtype)

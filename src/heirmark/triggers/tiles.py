@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from sklearn.cluster import KMeans
@@ -109,17 +108,7 @@ class TilesSecret(Settled):
     def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Composites of random images of the four classes; the control is one of the four as it was."""
         images, alone = draw_groups(hosts, self.sources, count, generator_of(seed))
-        return TriggerSet(
-            inputs=tile(images),
-            targets=torch.full((count,), self.target),
-            controls=alone,
-            hosts=images,
-            host_labels=torch.tensor(self.sources).expand(count, SOURCES),
-        )
-
-    def describe(self) -> Mapping[str, Any]:
-        """The secret as JSON."""
-        return {"kind": self.kind, "sources": list(self.sources), "target": self.target}
+        return TriggerSet.on_groups(tile(images), images, alone, torch.tensor(self.sources), self.target)
 
 
 def spanning_classes(
