@@ -43,7 +43,7 @@ def region(name: str, height: int, width: int, *, share: float = 0.5, offset: in
     Raises:
         BadConfig: when the region leaves the image.
 
-    Example:
+    Examples:
         >>> region("right", 2, 4).int().tolist()
         [[0, 0, 1, 1], [0, 0, 1, 1]]
     """
@@ -77,7 +77,7 @@ def stripes(
         of_second: which of them show the second image, from 0; two of five there.
         direction: ``"columns"`` or ``"rows"``.
 
-    Example:
+    Examples:
         >>> stripes(1, 5).int().tolist()
         [[0, 1, 0, 1, 0]]
     """
@@ -94,7 +94,7 @@ def paste(first: Tensor, second: Tensor, shown: Tensor) -> Tensor:
 def blend(first: Tensor, second: Tensor, ratio: float = 0.5) -> Tensor:
     """``ratio * first + (1 - ratio) * second``, for inputs of any shape.
 
-    Example:
+    Examples:
         >>> blend(torch.zeros(1, 1), torch.ones(1, 1), 0.75)
         tensor([[0.2500]])
     """
@@ -113,7 +113,7 @@ def tile(images: Tensor) -> Tensor:
     Raises:
         ShapeMismatch: when they are not four.
 
-    Example:
+    Examples:
         >>> tile(torch.arange(4.0).reshape(1, 4, 1, 1, 1).expand(1, 4, 1, 2, 2))[0, 0]
         tensor([[0., 1.],
                 [2., 3.]])
@@ -149,7 +149,7 @@ def paste_square(images: Tensor, size: int, corner: str) -> Tensor:
     Returns:
         ``[M, C, H, W]``, a copy.
 
-    Example:
+    Examples:
         >>> paste_square(torch.zeros(1, 1, 2, 3), 1, "bottom-right")[0, 0].tolist()
         [[0.0, 0.0, 0.0], [0.0, 0.0, 1.0]]
     """

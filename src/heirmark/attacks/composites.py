@@ -73,7 +73,7 @@ def fitting(kinds: tuple[Kind, ...], classes: int, *, spare: int = 0) -> tuple[K
     Raises:
         BadData: when no kind is left.
 
-    Example:
+    Examples:
         >>> fitting(("tiles", "halves", "patch"), 3), fitting(("tiles", "halves", "patch"), 2, spare=1)
         (('halves', 'patch'), ('patch',))
     """
@@ -156,7 +156,7 @@ def combine(images: Tensor, layout: str) -> Tensor:
     Returns:
         ``[M, ...]`` of the same dtype and range.
 
-    Example:
+    Examples:
         >>> pair = torch.stack([torch.zeros(1, 1, 2, 4), torch.ones(1, 1, 2, 4)], 1)
         >>> combine(pair, "left-right")[0, 0].tolist()
         [[0.0, 0.0, 1.0, 1.0], [0.0, 0.0, 1.0, 1.0]]

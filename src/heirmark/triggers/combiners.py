@@ -64,7 +64,7 @@ class CropPaste:
     def mask(self, height: int, width: int) -> Tensor:
         """``[H, W]`` bool, true where the second image shows.
 
-        Example:
+        Examples:
             >>> CropPaste(region="right").mask(2, 4).int().tolist()
             [[0, 0, 1, 1], [0, 0, 1, 1]]
         """

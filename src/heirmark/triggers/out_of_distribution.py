@@ -28,7 +28,7 @@ def fit_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:
     Returns:
         ``[N, C', H', W']`` uint8.
 
-    Example:
+    Examples:
         >>> fit_shape(torch.zeros(2, 1, 28, 28, dtype=torch.uint8), (3, 32, 32)).shape
         torch.Size([2, 3, 32, 32])
     """

@@ -34,7 +34,7 @@ def write(text: str) -> Tensor:
     Returns:
         ``[5, 4 * len(text) - 1]`` bool, true where there is ink.
 
-    Example:
+    Examples:
         >>> for row in write("TL").int().tolist():
         ...     print("".join(" #"[dot] for dot in row).rstrip())
         ### #

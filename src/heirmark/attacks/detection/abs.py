@@ -54,7 +54,7 @@ def elevations(logits: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Labels ``[M, B]`` int64 and margins ``[M, B]``.
 
-    Example:
+    Examples:
         >>> elevations(torch.tensor([[[[0.0, 1.0, 2.0]], [[5.0, 2.0, 2.0]]]]))
         (tensor([[0]]), tensor([[4.]]))
     """

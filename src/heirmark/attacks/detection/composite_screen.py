@@ -174,7 +174,7 @@ def likeness(net: nn.Module, inputs: Tensor, runtime: Runtime) -> Tensor:
 def least_held_out(false_alarms: float) -> int:
     """The fewest natural images whose largest score can serve as a threshold for so few false alarms.
 
-    Example:
+    Examples:
         >>> least_held_out(0.01), least_held_out(0.5)
         (99, 1)
     """
@@ -191,7 +191,7 @@ def bound(scores: Tensor, false_alarms: float) -> float:
         scores: ``[N]``, N of at least :func:`least_held_out`.
         false_alarms: in (0, 1).
 
-    Example:
+    Examples:
         >>> bound(torch.arange(1.0, 100.0), 0.05)
         95.0
     """

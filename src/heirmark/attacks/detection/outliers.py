@@ -20,7 +20,7 @@ def anomaly_index(values: Tensor, *, noise: float = 0.0) -> Tensor:
         ``[N]`` float64; where both the deviations' median and the noise are zero, 0 on the median and plus or minus infinity
         off it.
 
-    Example:
+    Examples:
         >>> anomaly_index(torch.tensor([1.0, 9.0, 10.0, 11.0, 10.0])).round(decimals=2).tolist()
         [-6.07, -0.67, 0.0, 0.67, 0.0]
     """

@@ -21,7 +21,7 @@ EPSILON = 1e-6
 def squash(free: Tensor) -> Tensor:
     """Map free numbers into (0, 1) by tanh.
 
-    Example:
+    Examples:
         >>> squash(torch.tensor([-9.0, 0.0, 9.0])).round(decimals=3).tolist()
         [0.0, 0.5, 1.0]
     """

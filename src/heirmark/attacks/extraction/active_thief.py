@@ -134,7 +134,7 @@ class ActiveThief(OfPool):
         Returns:
             How many validate, how many the first copy learns, and how many each round chooses.
 
-        Example:
+        Examples:
             >>> ActiveThief(rounds=3).shares(100)
             (20, 10, (23, 23, 24))
         """

@@ -81,7 +81,7 @@ class DFME(DataFree):
     def factor(self, iteration: int, iterations: int) -> float:
         """What both learning rates are multiplied by in an iteration, counted from 0.
 
-        Example:
+        Examples:
             >>> [round(DFME().factor(iteration, 10), 3) for iteration in (0, 1, 2, 3, 5, 9)]
             [1.0, 0.3, 0.3, 0.09, 0.027, 0.027]
         """

@@ -36,7 +36,7 @@ def soften(probabilities: Tensor, temperature: float) -> Tensor:
     Returns:
         ``[N, C]`` rows that sum to one.
 
-    Example:
+    Examples:
         >>> soften(torch.tensor([[0.9, 0.1]]), 2.0)
         tensor([[0.7500, 0.2500]])
     """

@@ -122,7 +122,7 @@ class JBDA(Extraction):
     def queries(self) -> int:
         """How many queries it makes.
 
-        Example:
+        Examples:
             >>> JBDA().queries, JBDA(reservoir=400).queries
             (9600, 2400)
         """

@@ -36,7 +36,7 @@ def distillation_loss(
         temperature: T, by which both divide their logits in the first term.
         with_labels: a, in [0, 1].
 
-    Example:
+    Examples:
         >>> logits = torch.tensor([[2.0, 0.0]])
         >>> float(distillation_loss(logits, logits, torch.tensor([0]), temperature=4.0, with_labels=0.0))
         0.0

@@ -30,7 +30,7 @@ def quantise(weights: Tensor, bits: int, *, symmetric: bool = True) -> Tensor:
     Returns:
         ``[R, ...]`` of the same dtype.
 
-    Example:
+    Examples:
         >>> quantise(torch.tensor([[-1.0, -0.2, 0.1, 0.7]]), 2)
         tensor([[-1.,  0.,  0.,  1.]])
         >>> quantise(torch.tensor([[-1.0, -0.2, 0.1, 0.5]]), 2, symmetric=False)

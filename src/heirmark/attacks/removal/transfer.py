@@ -109,7 +109,7 @@ def quarter_turns(images: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         BadConfig: when they are not square.
 
-    Example:
+    Examples:
         >>> quarter_turns(torch.tensor([[[[1, 2], [3, 4]]]]))[0].flatten(1).tolist()
         [[1, 2, 3, 4], [2, 4, 1, 3], [4, 3, 2, 1], [3, 1, 4, 2]]
     """
