@@ -21,7 +21,7 @@ from heirmark.attacks.extraction.active_thief import farthest, macro_f1, most_un
 from heirmark.attacks.extraction.dfme import recovered_logits
 from heirmark.attacks.extraction.distillation import soften
 from heirmark.attacks.extraction.generating import Generator, forward_difference, pixels
-from heirmark.attacks.extraction.jbda import ascend
+from heirmark.attacks.extraction.jbda import jacobian_step
 from heirmark.attacks.extraction.knockoff_adaptive import (
     advantage,
     certainty,
@@ -218,13 +218,13 @@ def test_a_step_follows_the_sign_of_the_logits_gradient() -> None:
         model[1].weight.copy_(weights.T)
     images = torch.rand(5, 1, 16, 16, generator=torch.Generator().manual_seed(1))
     classes = torch.tensor([0, 1, 2, 0, 1])
-    moved = ascend(model, images, classes, 0.1, targeted=False)
+    moved = jacobian_step(model, images, classes, 0.1, targeted=False)
     expected = (images + 0.1 * weights.T[classes].sign().view_as(images)).clamp(0, 1)
     torch.testing.assert_close(moved, expected)
     assert model[1].weight.grad is None
     gain = [
         predict(model, x, runtime=Runtime(device="cpu")).log_softmax(1).gather(1, classes[:, None])
-        for x in (images, ascend(model, images, classes, 0.02, targeted=True))
+        for x in (images, jacobian_step(model, images, classes, 0.02, targeted=True))
     ]
     assert bool((gain[1] > gain[0]).all())
 

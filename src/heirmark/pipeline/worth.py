@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,22 +50,25 @@ def worth_of(judged: Judged, *, clean: Judged | None, examples: int, marked: boo
     )
 
 
+FIGURES: Mapping[str, Callable[[Worth], Any]] = {
+    "accuracy": lambda worth: worth.accuracy,
+    "clean_accuracy": lambda worth: worth.clean_accuracy,
+    "verdict": lambda worth: worth.verdict.outcome,
+    "hits": lambda worth: worth.verdict.hits,
+    "trials": lambda worth: worth.verdict.trials,
+    "wsr": lambda worth: worth.verdict.wsr,
+    "p_value": lambda worth: worth.verdict.p_value,
+    "null_rate": lambda worth: worth.verdict.null_rate,
+    "least_hits": lambda worth: worth.least,
+    "flags": lambda worth: list(worth.verdict.flags),
+    "shortcoming": lambda worth: worth.shortcoming,
+}
+"""What is told of a worth, by name."""
+
+
 def facts_of(worth: Worth) -> dict[str, Any]:
     """The worth as JSON."""
-    verdict = worth.verdict
-    return {
-        "accuracy": worth.accuracy,
-        "clean_accuracy": worth.clean_accuracy,
-        "verdict": verdict.outcome,
-        "hits": verdict.hits,
-        "trials": verdict.trials,
-        "wsr": verdict.wsr,
-        "p_value": verdict.p_value,
-        "null_rate": verdict.null_rate,
-        "least_hits": worth.least,
-        "flags": list(verdict.flags),
-        "shortcoming": worth.shortcoming,
-    }
+    return {name: figure(worth) for name, figure in FIGURES.items()}
 
 
 def in_words(facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,8 +81,7 @@ def in_words(facts: Mapping[str, Any]) -> dict[str, Any]:
         "a copy needs": "more hits than the key has queries" if least is None else f"{least} of {trials} hits",
         "flags": ", ".join(facts["flags"]) or "none",
     }
-    names = {"clean_accuracy", "verdict", "hits", "trials", "wsr", "p_value", "null_rate", "least_hits", "shortcoming"}
-    plain = {name: value for name, value in facts.items() if name not in names | set(said)}
+    plain = {name: value for name, value in facts.items() if name not in FIGURES.keys() | said.keys()}
     seconds = plain.pop("seconds")
     return {**plain, **said, "seconds": seconds}
 

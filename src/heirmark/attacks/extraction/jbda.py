@@ -29,7 +29,7 @@ _BATCH = 500
 _TRIES = 8
 
 
-def ascend(model: nn.Module, images: Tensor, classes: Tensor, step: float, *, targeted: bool) -> Tensor:
+def jacobian_step(model: nn.Module, images: Tensor, classes: Tensor, step: float, *, targeted: bool) -> Tensor:
     """Move images by one signed step that raises the score of a class, and clip them to [0, 1].
 
     Args:
@@ -179,7 +179,7 @@ class JBDA(Extraction):
         step = self.step * math.pow(-1, turns)
         if self.target == "random":
             labels = (labels + torch.randint(1, classes, labels.shape, generator=generator)) % classes
-        return ascend(copy, parents, labels.to(parents.device), step, targeted=self.target == "random")
+        return jacobian_step(copy, parents, labels.to(parents.device), step, targeted=self.target == "random")
 
 
 def _fresh(new: Tensor, parents: Tensor, step: float, known: set[bytes], generator: torch.Generator) -> Tensor:
