@@ -224,6 +224,7 @@ run_demo(demo_grid(own_code.demo_profile()), Path(sys.argv[1]), contexts=context
 """
 
 
+@pytest.mark.slow
 def test_killed_process_loses_only_the_stage_it_was_at(ran: Ran, tmp_path: Path) -> None:
     source, tests = Path(heirmark.cli.__file__).parents[1], Path(__file__).parent
     environment = {**os.environ, "PYTHONPATH": f"{source}{os.pathsep}{tests}", "OMP_NUM_THREADS": "1"}
