@@ -18,11 +18,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s]+)(?=\))")
 SECTIONS = {
-    "Data": ("task", "data", "space"),
+    "Data": ("task", "samples", "data", "space"),
     "Methods": ("methods", "key"),
     "Triggers": ("triggers",),
     "Models and training": ("models", "training", "joint", "runtime", "asking"),
-    "Rehearsal": ("rehearsal", "samples"),
+    "Rehearsal": ("rehearsal",),
     "Attacks": ("blackbox", "attacks"),
     "Verification": ("verification",),
 }

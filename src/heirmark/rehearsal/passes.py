@@ -171,6 +171,6 @@ def draws(module: nn.Module) -> bool:
     """Whether a module of torch's and heirmark's own layers draws at random when it trains."""
     rates = (getattr(part, name, 0.0) for part in module.modules() for name in ("p", "dropout"))
     random = (nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d)
-    return any(isinstance(rate, float) and rate > 0 for rate in rates) or any(
+    return any(isinstance(rate, int | float) and rate > 0 for rate in rates) or any(
         isinstance(part, random) for part in module.modules()
     )
