@@ -16,7 +16,7 @@ import bench_rows
 from heirmark.attacks import LocalOutliers, NeuralCleanse
 from heirmark.bench import Grid, select
 from heirmark.bench.bench import join_bench
-from heirmark.bench.parts import Part, read_part, unlike
+from heirmark.bench.parts import LAYOUT, Part, read_part, unlike
 from heirmark.cli import app
 from heirmark.configuration import to_json
 from heirmark.errors import BadArtifact, BadConfig
@@ -44,13 +44,22 @@ def made(seeds: Sequence[int], names: Sequence[str]) -> list[Row]:
 
 
 def lay(
-    folder: Path, seeds: Sequence[int], names: Sequence[str] = NAMES, *, of: Grid | None = None, **facts: str
+    folder: Path,
+    seeds: Sequence[int],
+    names: Sequence[str] = NAMES,
+    *,
+    of: Grid | None = None,
+    change: Callable[[Any], Any] | None = None,
+    **facts: str,
 ) -> Path:
     """A folder as a run of a part leaves it."""
     folder.mkdir()
     write_rows(folder / "rows.jsonl", made(seeds, names))
     provenance = {"command": f"heirmark bench r.py:t --seed {seeds[0]}", "seeds": " ".join(map(str, seeds)), **facts}
-    described = {"provenance": provenance, "grid": to_json(of or grid(seeds, names))}
+    settings = to_json(of or grid(seeds, names))
+    described = {"provenance": provenance, "layout": LAYOUT, "grid": settings}
+    if change is not None:  # as settings were laid out before
+        described = {"provenance": provenance, "grid": change(settings)}
     (folder / "bench.json").write_text(json.dumps(described))
     return folder
 
@@ -106,6 +115,26 @@ def test_parts_by_block_make_the_whole_and_parts_by_trial_do_not(tmp_path: Path)
     by_trial = lay(tmp_path / "by-trial", [0], of=select(grid(), trials=[block.trials[0].name]))
     with pytest.raises(BadConfig, match="has other settings now: trials, probes"):
         join_bench(grid(), tmp_path / "refused", [by_trial], command="c")
+
+
+def test_parts_whose_settings_are_laid_out_as_before_are_held_against_each_other(tmp_path: Path) -> None:
+    def before(settings: Any, epochs: int = 9) -> Any:
+        for marking in settings["blocks"][0]["markings"]:
+            marking["method"] = {"type": "Vanilla", "epochs": epochs}
+        settings["blocks"][0].pop("controls")
+        return settings
+
+    older = [lay(tmp_path / f"seed-{seed}", [seed], change=before) for seed in (0, 1)]
+    older.append(lay(tmp_path / "seed-2", [2], NAMES[:1], change=before))
+    joined = join_bench(grid(), tmp_path / "whole", older, command="c")
+    assert {row.seed for row in joined.rows} == {0, 1, 2}
+    assert "held against each other, not against the recipe" in joined.report.notes[-1]
+    other = lay(tmp_path / "other", [2], NAMES[1:], change=lambda settings: before(settings, epochs=8))
+    with pytest.raises(BadConfig, match=f"has other settings now: {NAMES[1]}"):
+        join_bench(grid(), tmp_path / "refused", [*older, other], command="c")
+    of_today = lay(tmp_path / "today", [2], NAMES[1:])
+    with pytest.raises(BadConfig, match="put parts of one time together"):
+        join_bench(grid(), tmp_path / "refused", [*older, of_today], command="c")
 
 
 def test_a_control_that_was_trained_twice_is_told(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from heirmark.bench.grid import Grid
 from heirmark.bench.logging import Tracker, runs_of
-from heirmark.bench.parts import BENCH, PARTS, ROWS, join, read_part
+from heirmark.bench.parts import BENCH, LAYOUT, PARTS, ROWS, join, read_part
 from heirmark.bench.pictures import Pictures, pictures_of
 from heirmark.bench.reporting import part_command, report_of
 from heirmark.bench.run import Executor, Run, check_writable, run_grid
@@ -158,6 +158,7 @@ def _write(
         {
             "provenance": provenance,
             **({PARTS: parts} if parts else {}),
+            "layout": LAYOUT,
             "grid": to_json(grid),
             "summary": [summary_to_json(figures) for figures in summary],
         },

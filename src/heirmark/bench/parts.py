@@ -20,6 +20,8 @@ ROWS, BENCH = "rows.jsonl", "bench.json"
 """Files of a run: one cell a line, and its settings."""
 PARTS = "parts"
 """In the settings of a whole: where each part of it comes from."""
+LAYOUT = 2
+"""Of the settings in ``bench.json``; those without a number were laid out otherwise, and can be held against each other alone."""
 _SHOWN = ("pictures", "markings")
 """Of a block, what may differ between parts: what the report shows besides, and which watermarks there are."""
 _FEW = 4
@@ -35,12 +37,14 @@ class Part:
         rows: one a cell.
         provenance: how to make them again; ``command`` among it.
         grid: its settings as JSON.
+        layout: of the settings.
     """
 
     folder: Path
     rows: tuple[Row, ...]
     provenance: Mapping[str, str]
     grid: Mapping[str, Any]
+    layout: int = LAYOUT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +88,8 @@ def read_part(folder: Path) -> Part:
         raise BadArtifact(f"{folder / BENCH} holds no settings of a grid: name a folder that heirmark bench wrote")
     if PARTS in described:
         raise BadArtifact(f"{folder} is put together of parts itself: name these instead")
-    return Part(folder=folder, rows=read_rows(folder / ROWS), provenance=provenance, grid=grid)
+    layout = LAYOUT if described.get("layout") == LAYOUT else 1
+    return Part(folder=folder, rows=read_rows(folder / ROWS), provenance=provenance, grid=grid, layout=layout)
 
 
 def join(grid: Grid, parts: Sequence[Part], command: str) -> Whole:
@@ -98,8 +103,7 @@ def join(grid: Grid, parts: Sequence[Part], command: str) -> Whole:
     Raises:
         BadConfig: when a part was run with other settings, or two have the same cell.
     """
-    described: Any = to_json(grid)
-    wanted: dict[str, Any] = {block["name"]: block for block in described["blocks"]}
+    wanted = _wanted(grid, parts)
     found: dict[tuple[str, str, str, str, str, int], tuple[Row, Part]] = {}
     for part in parts:
         _check_settings(part, wanted)
@@ -147,7 +151,7 @@ def join(grid: Grid, parts: Sequence[Part], command: str) -> Whole:
             ),
         ),
         uneven=tuple(_uneven(parts)),
-        unlike=tuple(unlike(parts)),
+        unlike=(*unlike(parts), *([OLDER] if parts[0].layout != LAYOUT else [])),
     )
 
 
@@ -215,6 +219,29 @@ def _names(some: Collection[tuple[str, str]], every: Collection[tuple[str, str]]
             kept = [block] if len(kept) == len(whole) else [f"{block}: {marking}" for marking in kept]
         names += kept
     return names
+
+
+OLDER = "The settings of these parts are laid out as they were before; they are held against each other, not against the recipe."
+
+
+def _wanted(grid: Grid, parts: Sequence[Part]) -> dict[str, Any]:
+    """The settings that parts must have, by block: the recipe's, or where all are laid out as before those of all of them."""
+    layouts = {part.layout for part in parts}
+    if len(layouts) > 1:
+        older = next(part for part in parts if part.layout == min(layouts))
+        raise BadConfig(
+            f"the settings of {older.folder} are laid out otherwise than those of other parts and cannot be held against them: "
+            "run it again, or put parts of one time together"
+        )
+    if layouts == {LAYOUT}:
+        described: Any = to_json(grid)
+        return {block["name"]: block for block in described["blocks"]}
+    wanted: dict[str, Any] = {}
+    for block in (block for part in parts for block in part.grid["blocks"]):
+        first = wanted.setdefault(block["name"], {**block, "markings": []})
+        known = {marking["name"] for marking in first["markings"]}
+        first["markings"] += [marking for marking in block["markings"] if marking["name"] not in known]
+    return {block.name: wanted[block.name] for block in grid.blocks if block.name in wanted}
 
 
 def _check_settings(part: Part, wanted: Mapping[str, Any]) -> None:
