@@ -37,7 +37,7 @@ from heirmark.results.rows import Row, row_to_json
 from heirmark.results.spreads import spread_of
 from heirmark.results.summary import summarise
 from heirmark.results.verdict import Verdict
-from heirmark.runtime import Runtime
+from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Task
 from heirmark.training import Recipe
 from heirmark.triggers import CropPaste, Mix, Stripes, Tiles
@@ -300,8 +300,30 @@ def test_select_blocks_and_trials() -> None:
         select(GRID, trials=["nothing"])
 
 
+def test_the_first_control_takes_every_trial_and_the_others_are_judged_as_they_are() -> None:
+    competitor = replace(UNMARKED, data="adversary")
+    block = replace(GRID.blocks[0], controls={"clean": UNMARKED, "competitor": competitor})
+    plan = plan_grid(replace(GRID, blocks=(block,), seeds=(0,)), Contexts(CPU))
+    asked: dict[str, list[str]] = {}
+    for cell in plan.cells:
+        if cell.marking.name == "joint":
+            asked.setdefault(cell.arm, []).append(cell.probe or cell.trial.name)
+    assert list(asked) == ["marked", "unmarked", "competitor"]
+    assert asked["marked"] == asked["unmarked"]
+    assert asked["competitor"] == [""]
+    (other,) = {cell.goal.inputs["suspect"] for cell in plan.cells if cell.arm == "competitor"}
+    assert (other.config, other.seed) == (competitor, derive_seed(0, "competitor"))
+    alone = plan_grid(replace(GRID, seeds=(0,)), Contexts(CPU))
+    kept = [cell.goal.identity for cell in plan.cells if cell.arm != "competitor"]
+    assert kept == [cell.goal.identity for cell in alone.cells], "one control without a word"
+
+
 def test_grids_that_make_no_sense_are_refused() -> None:
     block = GRID.blocks[0]
+    with pytest.raises(BadConfig, match="has no unmarked model beside the marked ones: say how it is trained"):
+        replace(block, unmarked=None)
+    with pytest.raises(BadConfig, match="is called marked or unmarked: name it otherwise"):
+        replace(block, controls={"marked": UNMARKED})
     with pytest.raises(BadConfig, match="two rows of one name"):
         replace(block, markings=(block.markings[0], block.markings[0]))
     with pytest.raises(BadConfig, match="a calibrator at least"):

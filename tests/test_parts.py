@@ -91,6 +91,15 @@ def test_parts_make_the_whole(tmp_path: Path) -> None:
         read_part(tmp_path / "joined")
 
 
+def test_settings_of_before_a_field_was_there_are_the_same(tmp_path: Path) -> None:
+    part = lay(tmp_path / "part", [0])
+    described = json.loads((part / "bench.json").read_text())
+    (block,) = described["grid"]["blocks"]
+    assert (block.pop("controls"), block["workload"].pop("split_seed")) == ({}, None)
+    (part / "bench.json").write_text(json.dumps(described))
+    assert join_bench(grid(), tmp_path / "out", [part], command="c").rows
+
+
 def test_what_no_part_has_is_told(tmp_path: Path) -> None:
     parts = [lay(tmp_path / "a", [0], NAMES[:2]), lay(tmp_path / "b", [1], NAMES[1:3])]
     joined = join_bench(grid(), tmp_path / "out", parts, command="c")

@@ -251,7 +251,8 @@ def _check_settings(part: Part, wanted: Mapping[str, Any]) -> None:
         differs = "is no block of it" if mine is None else ""
         if mine is not None:
             methods = {marking["name"]: marking for marking in mine["markings"]}
-            changed = [key for key in mine if key not in _SHOWN and _said(block.get(key)) != _said(mine[key])]
+            told, here = _said(block), _said(mine)
+            changed = [key for key in mine if key not in _SHOWN and told.get(key) != here.get(key)]
             changed += [
                 marking["name"]
                 for marking in block["markings"]
