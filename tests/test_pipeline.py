@@ -18,6 +18,7 @@ from rich.console import Console
 from torch import nn
 
 import heirmark.pipeline.exporting
+import heirmark.pipeline.opening
 import own_code
 from heirmark.attacks import Distillation, Knockoff
 from heirmark.console import Bars, error_line, show
@@ -45,7 +46,7 @@ from heirmark.pipeline.loading import (
     named_architecture,
     user_factory,
 )
-from heirmark.pipeline.opening import Named, open_suspect
+from heirmark.pipeline.opening import OPENERS, Named, open_suspect
 from heirmark.pipeline.provenance import made_here
 from heirmark.pipeline.stealing import Theft, steal_stage
 from heirmark.pipeline.verify_job import verify_job
@@ -54,6 +55,7 @@ from heirmark.runtime import Runtime
 from heirmark.task import Split, Task
 from heirmark.training import Recipe
 from heirmark.triggers import Mix
+from heirmark.verification import Suspect
 
 NET = "naivenet:width=4,hidden=16,batch_norm=true"
 RECIPE = Recipe(epochs=4, batch_size=32, learning_rate=0.05)
@@ -366,6 +368,18 @@ def test_folders_of_methods_are_read_with_care(embedded: Path, tmp_path: Path) -
         with pytest.raises(BadArtifact):
             read(copy)
     assert read_training_triggers(tmp_path) is None
+
+
+def test_a_new_kind_of_suspect_is_one_opener(monkeypatch: pytest.MonkeyPatch) -> None:
+    def open_address(named: Named, classes: int, runtime: Runtime) -> Suspect | None:
+        return Suspect.from_callable(torch.zeros_like, classes=classes) if named.name.startswith("https:") else None
+
+    service = Named(name="https://example.org/model", order=(1, 0))
+    with pytest.raises(BadArtifact, match="is missing: a suspect is a folder"):
+        open_suspect(service, classes=5, runtime=CPU)
+    monkeypatch.setattr(heirmark.pipeline.opening, "OPENERS", (*OPENERS, open_address))
+    found = open_suspect(service, classes=5, runtime=CPU)
+    assert (found.kind, found.classes, found.order) == ("callable", 5, (1, 0))
 
 
 # Folders of the user's
