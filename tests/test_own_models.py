@@ -177,7 +177,11 @@ def key_of(shape: tuple[int, ...] = SHAPE, *, count: int = 30, classes: int = CL
 
 
 def test_a_model_that_views_its_rows_is_asked_trained_and_judged(tiny_task: Task, cpu: Runtime) -> None:
-    model = Viewing().eval()
+    with torch.random.fork_rng():
+        torch.manual_seed(
+            0
+        )  # a few weights in a hundred give one answer to nearly everything, of which nothing can be judged
+        model = Viewing().eval()
     with torch.no_grad():
         plain = model(images())
     assert torch.equal(predict(model, images(), runtime=cpu), plain)
