@@ -37,7 +37,7 @@ from heirmark.bench.audit import AuditResult, run_audit
 from heirmark.bench.programme import CHAIN, GUESSES, PROFILES, QUICK_POOL, Programme, select
 from heirmark.bench.settings import Contexts
 from heirmark.errors import BadArtifact, BadConfig, BadData, ShapeMismatch
-from heirmark.key import make_key
+from heirmark.key_making import make_key
 from heirmark.methods import T2S, Vanilla
 from heirmark.models import Net
 from heirmark.models.storage import load_model

@@ -7,7 +7,8 @@ import torch
 import heirmark.key
 from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, ShapeMismatch
 from heirmark.files import atomic_write_json, atomic_write_tensors, read_tensors
-from heirmark.key import Key, make_key, nonce_from_seed
+from heirmark.key import Key
+from heirmark.key_making import make_key, nonce_from_seed
 
 
 def fields(count=6, **changes):

@@ -20,7 +20,8 @@ from heirmark.attacks import ABS, NeuralCleanse, Pruning
 from heirmark.blackbox import Api, BlackBox
 from heirmark.errors import BadConfig, BadData, HeirmarkError, HeirmarkWarning
 from heirmark.files import read_bytes
-from heirmark.key import Key, make_key
+from heirmark.key import Key
+from heirmark.key_making import make_key
 from heirmark.layout import are_probabilities, entry_of
 from heirmark.methods import METHODS, T2S, Content, FeatureSharing, Unmarked, Vanilla
 from heirmark.methods.base import settle

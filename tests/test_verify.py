@@ -11,7 +11,7 @@ from torch import nn
 
 from heirmark.blackbox import Api, BlackBox
 from heirmark.errors import BadArtifact, BadConfig, BadData, BudgetExhausted
-from heirmark.key import make_key, nonce_from_seed
+from heirmark.key_making import make_key, nonce_from_seed
 from heirmark.oracle import ModelFault
 from heirmark.runtime import Runtime
 from heirmark.verification import FLAGS, OUTCOMES, Calibration, Suspect, Verdict, calibrate, verify

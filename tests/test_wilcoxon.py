@@ -16,7 +16,7 @@ from torch import Tensor
 
 from heirmark.blackbox import Api, BlackBox
 from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.key import make_key
+from heirmark.key_making import make_key
 from heirmark.pipeline.verify_job import check_wilcoxon
 from heirmark.verification import Suspect, verify_wilcoxon
 from heirmark.verification.wilcoxon import detection_rate, margin_p_value

@@ -39,7 +39,7 @@ from heirmark.errors import HeirmarkError as HeirmarkError
 from heirmark.errors import HeirmarkWarning as HeirmarkWarning
 from heirmark.joint import Phase as Phase
 from heirmark.key import Key as Key
-from heirmark.key import make_key as make_key
+from heirmark.key_making import make_key as make_key
 from heirmark.methods import EWE as EWE
 from heirmark.methods import METHODS as METHODS
 from heirmark.methods import SSWP as SSWP

@@ -10,34 +10,38 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import secrets
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, Final, Literal
 
 import torch
 from torch import Tensor
 
+from heirmark.configuration import Constraint, checked, within
 from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, ShapeMismatch
 from heirmark.files import GIB, MIB, atomic_write_json, atomic_write_tensors, read_json, read_tensors
-from heirmark.runtime import check_seed
 from heirmark.samples import Reference
-from heirmark.space import decode, fault, row_digests
+from heirmark.space import fault, row_digests
 
-FORMAT = "heirmark-key/2"
-OLD_FORMAT = "heirmark-key/1"
+FORMAT: Final = "heirmark-key/2"
+OLD_FORMAT: Final = "heirmark-key/1"
 """Its manifest had ``kind`` and ``memorised`` in the description of the secret, and no ``reference``."""
-REFERENCES: tuple[Reference, ...] = get_args(Reference)
 _TENSORS = ("queries", "expected", "controls", "host_labels")
 _OLD_FACTS = ("classes", "method", "trigger", "nonce")
 _FACTS = ("kind", "memorised", "reference", *_OLD_FACTS)
 _MAX_TRIGGER = 8 * MIB
-_MAX_CLASSES = 1 << 20
+_NAME = Constraint("of 1 to 100 characters", lambda name: 1 <= len(name) <= 100)
+_NONCE = Constraint(
+    "of 64 lower-case hex digits, as secrets.token_hex(32) draws them",
+    lambda nonce: re.fullmatch(r"[0-9a-f]{64}", nonce) is not None,
+)
 LARGEST = 8 * GIB
 """Keys that take more are neither written nor read: what is read is untrusted, and nobody should write what cannot be read."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+@checked
 class Key:
     """What an owner keeps to prove that a model is theirs. Tensors are copied to the CPU when the key is made.
 
@@ -68,23 +72,22 @@ class Key:
     queries: Tensor
     expected: Tensor
     controls: Tensor
-    classes: int
-    method: str
+    classes: Annotated[int, within(2, 1 << 20)]
+    method: Annotated[str, _NAME]
     trigger: dict[str, Any]
-    nonce: str
+    nonce: Annotated[str, _NONCE]
     host_labels: Tensor = field(default_factory=lambda: torch.empty(0, dtype=torch.int64))
-    kind: str = "unknown"
+    kind: Annotated[str, _NAME] = "unknown"
     memorised: bool = False
     reference: Reference = "control"
-    format: str = FORMAT
+    format: Literal["heirmark-key/2", "heirmark-key/1"] = FORMAT
 
     def __post_init__(self) -> None:
         if not self.host_labels.numel():
-            object.__setattr__(self, "host_labels", torch.empty(_rows(self.queries), 0, dtype=torch.int64))
+            object.__setattr__(self, "host_labels", torch.empty(*self.queries.shape[:1], 0, dtype=torch.int64))
         for name in _TENSORS:
             # Copies, so that nobody who holds the original can change the key behind its commitment.
             object.__setattr__(self, name, getattr(self, name).detach().to("cpu", copy=True).contiguous())
-        _check_facts(self)
         object.__setattr__(self, "trigger", _plain_json(self.trigger))
         _check_tensors(self)
 
@@ -134,10 +137,15 @@ class Key:
             part(values.astype(values.dtype.newbyteorder("<"), copy=False).data)
         return digest.hexdigest()
 
+    @cached_property
+    def digests(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
+        """Of the content of each query, and of each control; see :func:`heirmark.space.row_digests`."""
+        return tuple(row_digests(self.queries)), tuple(row_digests(self.controls))
+
     def independent_pairs(self) -> Tensor:
         """Rows whose control no earlier row has, ``[P]`` int64: pairs that share a control are not independent."""
         first: dict[bytes, int] = {}
-        for row, digest in enumerate(row_digests(self.controls)):
+        for row, digest in enumerate(self.digests[1]):
             first.setdefault(digest, row)
         return torch.tensor(list(first.values()))
 
@@ -159,7 +167,7 @@ class Key:
                 f"inputs of shape {tuple(inputs.shape[1:])} cannot be compared with queries of shape "
                 f"{self.input_shape}: pass the inputs as the model sees them"
             )
-        return set(row_digests(self.queries)).isdisjoint(row_digests(inputs))
+        return set(self.digests[0]).isdisjoint(row_digests(inputs))
 
     def save(self, folder: Path) -> None:
         """Write ``key.safetensors`` and then ``key.json``, readable by you only; a crash leaves nothing that loads.
@@ -221,123 +229,6 @@ class Key:
         return key
 
 
-def make_key(
-    *,
-    queries: Tensor,
-    expected: Tensor | int,
-    controls: Tensor,
-    classes: int,
-    method: str,
-    trigger: dict[str, Any],
-    host_labels: Tensor | int | None = None,
-    nonce: str | None = None,
-    kind: str = "unknown",
-    memorised: bool = False,
-    reference: Reference = "control",
-) -> Key:
-    """Make a key from drawn triggers, leaving out rows that can bear no evidence.
-
-    Left out are exact repeats of an earlier query (repeated trials are not independent) and queries that equal their
-    control (the trigger changed nothing), so the key can be shorter than what was passed. A host of the target class is
-    an error, not left out: choose other hosts.
-
-    Args:
-        queries: ``[M, ...]`` uint8 or floating point in [0, 1].
-        expected: the answers ``[M]``, or one target class for all.
-        controls: ``[M, ...]`` uint8 or floating point in [0, 1].
-        classes: number of classes.
-        method: name of the method.
-        trigger: JSON description of the secret.
-        host_labels: true classes of the hosts, ``[M, H]`` or ``[M]``, or one for all; None where there is no host.
-        nonce: 64 hex digits; None draws a fresh one from the operating system. A method that promises the same result
-            for the same seed passes :func:`nonce_from_seed`.
-        kind: as :class:`Key`.
-        memorised: as :class:`Key`.
-        reference: as :class:`Key`.
-
-    Returns:
-        The key.
-
-    Raises:
-        ShapeMismatch: as :class:`Key`.
-        BadData: as :class:`Key`, or if no row is left.
-        BadConfig: as :class:`Key`.
-    """
-    count = _rows(queries)
-    if queries.dtype != controls.dtype or queries.dtype != torch.uint8:
-        queries, controls = decode(queries), decode(controls)
-    answers = expected if isinstance(expected, Tensor) else torch.full((count,), expected)
-    if host_labels is None:
-        host_labels = torch.empty(count, 0)
-    hosts = host_labels if isinstance(host_labels, Tensor) else torch.full((count,), host_labels)
-    if not _rows(controls) == _rows(answers) == _rows(hosts) == count:
-        raise ShapeMismatch(
-            f"{count} queries need as many controls, answers and host labels, "
-            f"not {_rows(controls)}, {_rows(answers)} and {_rows(hosts)}"
-        )
-    seen: set[bytes] = set()
-    keep = []
-    for row, (query, control) in enumerate(zip(row_digests(queries), row_digests(controls), strict=True)):
-        if query not in seen and query != control:
-            keep.append(row)
-        seen.add(query)
-    if not keep:
-        raise BadData("no usable query is left, for the trigger changes no host: choose another trigger or other hosts")
-    return Key(
-        queries=queries[keep],
-        expected=answers[keep].long(),
-        controls=controls[keep],
-        classes=classes,
-        method=method,
-        trigger=trigger,
-        nonce=secrets.token_hex(32) if nonce is None else nonce,
-        host_labels=(hosts[:, None] if hosts.ndim == 1 else hosts)[keep].long(),
-        kind=kind,
-        memorised=memorised,
-        reference=reference,
-    )
-
-
-def nonce_from_seed(seed: int) -> str:
-    """Derive a nonce from a seed, so that a method gives the same key for the same seed.
-
-    The trade-off: such a nonce is as secret as the seed and no more. Whoever can guess the seed (0, 1, 2 ...) and has
-    the data can draw the same key and recognise its commitment. An owner with something to protect uses a large random
-    seed, which keeps the triggers secret too, or at least makes the key with ``nonce=secrets.token_hex(32)``.
-
-    Args:
-        seed: see :func:`heirmark.runtime.check_seed`.
-
-    Returns:
-        64 hex digits.
-
-    Raises:
-        BadConfig: when it is no seed; None would give everybody the same nonce.
-
-    Examples:
-        >>> nonce_from_seed(0) == nonce_from_seed(0) != nonce_from_seed(1)
-        True
-    """
-    return hashlib.sha256(f"heirmark-nonce/1:{check_seed(seed)}".encode()).hexdigest()
-
-
-def _check_facts(key: Key) -> None:
-    if not isinstance(key.classes, int) or isinstance(key.classes, bool) or not 2 <= key.classes <= _MAX_CLASSES:
-        raise BadConfig(f"classes must be an integer from 2 to {_MAX_CLASSES:,}: give the number that the model knows")
-    for what in ("method", "kind"):
-        name = getattr(key, what)
-        if not isinstance(name, str) or not 1 <= len(name) <= 100:
-            raise BadConfig(f"{what} must be a name of 1 to 100 characters")
-    if not isinstance(key.memorised, bool):
-        raise BadConfig(f"memorised must be true or false, not {key.memorised!r}")
-    if key.reference not in REFERENCES:
-        raise BadConfig(f"unknown reference {key.reference!r}: choose one of {', '.join(REFERENCES)}")
-    if key.format not in (FORMAT, OLD_FORMAT):
-        raise BadConfig(f"unknown format {key.format!r} of a key: make it in {FORMAT}")
-    if not isinstance(key.nonce, str) or not re.fullmatch(r"[0-9a-f]{64}", key.nonce):
-        raise BadConfig("nonce must be 64 lower-case hex digits: draw one with secrets.token_hex(32)")
-
-
 def _check_tensors(key: Key) -> None:
     queries, controls = key.queries, key.controls
     if queries.dtype not in (torch.uint8, torch.float32) or queries.ndim < 2 or not queries.numel():
@@ -359,27 +250,21 @@ def _check_tensors(key: Key) -> None:
         raise BadData(
             "a host is already of the class its query should get, which proves nothing: choose hosts of other classes"
         )
-    digests = list(row_digests(queries))
-    if len(set(digests)) < len(digests):
+    asked, plain = key.digests
+    if len(set(asked)) < len(asked):
         raise BadData(
             "the same query occurs twice, but trials must be independent: leave repeats out, as make_key does"
         )
-    if any(query == control for query, control in zip(digests, row_digests(controls), strict=True)):
+    if any(query == control for query, control in zip(asked, plain, strict=True)):
         raise BadData("a query equals its control, so its trigger does nothing: leave it out, as make_key does")
-
-
-def _rows(tensor: Tensor) -> int:
-    return len(tensor) if tensor.ndim else 0
 
 
 def _canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
 
 
-def _plain_json(trigger: object) -> dict[str, Any]:
+def _plain_json(trigger: dict[str, Any]) -> dict[str, Any]:
     """A copy as JSON gives it back (tuples become lists), so that a loaded key has the commitment of the saved one."""
-    if not isinstance(trigger, dict):
-        raise BadConfig("trigger must be a dict that JSON can write")
     try:
         text = _canonical(trigger)
     except (TypeError, ValueError, RecursionError):

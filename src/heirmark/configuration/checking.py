@@ -77,7 +77,7 @@ def _fault(hint: Any, value: Any, where: str) -> str | None:
         if not faults and all(rule.holds(value) for rule in rules):
             return None
         inner = inner or next(iter(faults), None)  # that one item is wrong says more than that the tuple is
-    return inner or f"{where}: expected {type_name(hint)}, not {value!r}"
+    return inner or f"{where}: expected {type_name(hint)}, not {value!r:.200}"
 
 
 def _parts(kind: Any, value: Any, where: str) -> list[tuple[Any, Any, str]] | None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData
-from heirmark.key import Key, make_key, nonce_from_seed
+from heirmark.key import Key
+from heirmark.key_making import make_key, nonce_from_seed
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.space import check_needs
