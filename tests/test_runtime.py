@@ -19,8 +19,9 @@ from torch import Tensor, nn
 
 from heirmark.asking import evaluating, predict
 from heirmark.errors import BadConfig
+from heirmark.float32 import whole_float32
 from heirmark.models import build
-from heirmark.runtime import Runtime, derive_seed, no_progress, seeded, whole_float32
+from heirmark.runtime import Runtime, derive_seed, no_progress, seeded
 from heirmark.space import decode
 from heirmark.task import Task
 from heirmark.training import Recipe, fit
@@ -325,7 +326,7 @@ CHOICES_OF_PRECISION = (
 IN_EVERY_CHOICE = """
 import json, os, sys
 import torch
-from heirmark.runtime import whole_float32
+from heirmark.float32 import whole_float32
 
 b = torch.backends
 NEW = {

@@ -10,8 +10,9 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from heirmark.float32 import whole_float32
 from heirmark.layout import are_probabilities, as_logits, channels_last, in_mode, takes_stored, tell_softmax
-from heirmark.runtime import Runtime, whole_float32
+from heirmark.runtime import Runtime
 from heirmark.space import decode
 
 LARGEST_BATCH = 1000
@@ -71,7 +72,7 @@ def predict(
             are taken, with a warning.
         inputs: ``[N, ...]`` uint8 or float.
         runtime: device and precision; the default chooses by itself. Float32 is whole here, see
-            :func:`heirmark.runtime.whole_float32`.
+            :func:`heirmark.float32.whole_float32`.
         batch_size: examples per forward pass, at most; None goes by their size, see :func:`batch_for`.
 
     Returns:

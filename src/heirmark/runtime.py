@@ -8,14 +8,12 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, printable
-
-T = TypeVar("T")
 
 COMPILER = "inductor"
 """Backend of torch.compile."""
@@ -254,58 +252,3 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda" or tensor.device.type != "cpu":
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
-
-
-@contextmanager
-def whole_float32(device: torch.device) -> Iterator[None]:
-    """Compute in float32 with all its bits: by default cuDNN rounds what convolutions take to TF32, which has 10 bits of 23.
-
-    Afterwards the caller's choice is back, whether it was made by ``allow_tf32``, ``torch.set_float32_matmul_precision`` or
-    ``fp32_precision``. What could be read of it before can be read inside, too: models and torch's own compiler ask.
-
-    Args:
-        device: where; elsewhere than on CUDA nothing is changed, since torch rounds nothing there unless it is told to.
-    """
-    if device.type != "cuda":
-        yield
-        return
-    matmul: Any = torch.backends.cuda.matmul
-    cudnn: Any = torch.backends.cudnn
-    settings = _precisions()
-    before = [setting.fp32_precision for setting in settings]
-    products = _if_readable(torch.get_float32_matmul_precision) or "highest"
-    layers = _if_readable(lambda: cudnn.allow_tf32)
-    try:
-        # The old flags first: whoever sets them sets the new ones, too.
-        if products != "highest":
-            matmul.allow_tf32 = False
-        if layers:
-            cudnn.allow_tf32 = False
-        for setting in settings:
-            setting.fp32_precision = "ieee"
-        yield
-    finally:
-        if products != "highest":
-            torch.set_float32_matmul_precision(products)
-        if layers:
-            cudnn.allow_tf32 = True
-        for setting, precision in zip(settings, before, strict=True):
-            setting.fp32_precision = "none"  # what it inherits; it goes on following that if that is what it was
-            if setting.fp32_precision != precision:
-                setting.fp32_precision = precision
-
-
-def _precisions() -> list[Any]:
-    """What has a ``fp32_precision`` that CUDA heeds or ``torch.set_float32_matmul_precision`` sets; older torch has none."""
-    cudnn, mkldnn = torch.backends.cudnn, torch.backends.mkldnn
-    named = [(torch.backends.cuda, "matmul"), (cudnn, "conv"), (cudnn, "rnn"), (mkldnn, "matmul")]
-    found = [getattr(backend, name, None) for backend, name in named]
-    return [setting for setting in found if hasattr(setting, "fp32_precision")]
-
-
-def _if_readable(read: Callable[[], T]) -> T | None:
-    """One of torch's old settings, or None where it refuses to tell: it was set by the new ones, or by both."""
-    try:
-        return read()
-    except RuntimeError:
-        return None

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self
 
 from heirmark.errors import BadArtifact, printable
 from heirmark.files import parse_json
@@ -43,11 +43,40 @@ FLAGS: Mapping[str, str] = {
 }
 
 _HEX = re.compile(r"[0-9a-f]{64}")
-_T = TypeVar("_T", "Calibration", "Verdict")
+
+
+class Document:
+    """A record that is handed out as JSON, headed by its format."""
+
+    @classmethod
+    def format(cls) -> str:
+        """What it is, with the version of its layout."""
+        return f"heirmark-{cls.__name__.lower()}/1"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON values."""
+        return {"format": self.format(), **plain(self)}
+
+    def to_json(self) -> str:
+        """As JSON text."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read back what :meth:`to_json` wrote.
+
+        Raises:
+            BadArtifact: if it is anything else.
+        """
+        name = cls.__name__.lower()
+        data = parse_json(text, source=f"the {name}")
+        if not isinstance(data, dict) or data.pop("format", None) != cls.format():
+            raise BadArtifact(f"this is no {name} of format {cls.format()}: check the file, or update heirmark")
+        return record_of(cls, data, f"the {name}")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Calibration:
+class Calibration(Document):
     """How often unmarked models hit a key. It belongs to that key alone.
 
     Attributes:
@@ -88,27 +117,10 @@ class Calibration:
         if not _HEX.fullmatch(self.key):
             raise BadArtifact("a calibration names its key by a commitment of 64 hex digits: calibrate again")
 
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return _to_dict(self)
-
-    def to_json(self) -> str:
-        """As JSON text."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Calibration:
-        """Read back what :meth:`to_json` wrote.
-
-        Raises:
-            BadArtifact: if it is anything else.
-        """
-        return _from_json(cls, text)
-
 
 @dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What a key says about a suspect; see :data:`OUTCOMES` and :data:`FLAGS`.
+class Verdict(Document):
+    """What a key says about a suspect; see :data:`OUTCOMES` and :data:`FLAGS`. The defaults say that it could not be judged.
 
     Attributes:
         outcome: MARKED if ``p_value < level`` and nothing is invalid.
@@ -136,17 +148,17 @@ class Verdict:
 
     outcome: Outcome
     reason: str = ""
-    wsr: float
-    hits: int
-    trials: int
-    interval: tuple[float, float]
-    control_rate: float
-    discordant: tuple[int, int]
-    p_value: float
-    p_binomial: float
-    p_matched: float
-    null_rate: float
-    null: str
+    wsr: float = 0.0
+    hits: int = 0
+    trials: int = 0
+    interval: tuple[float, float] = (0.0, 1.0)
+    control_rate: float = 0.0
+    discordant: tuple[int, int] = (0, 0)
+    p_value: float = 1.0
+    p_binomial: float = 1.0
+    p_matched: float = 1.0
+    null_rate: float = 1.0
+    null: str = "none was tested"
     level: float
     queries: int
     flags: tuple[str, ...]
@@ -164,6 +176,7 @@ class Verdict:
         )
         sound = (
             self.outcome in OUTCOMES
+            and (self.trials > 0 or self.outcome == "INVALID")
             and all(0 <= share <= 1 for share in shares)
             and 0 <= self.hits <= self.trials
             and min(self.discordant) >= 0
@@ -191,38 +204,3 @@ class Verdict:
             ]
         lines += [f"  flag      {flag}: {FLAGS[flag]}" for flag in self.flags]
         return "\n".join(map(printable, [*lines, f"  queries   {self.queries}, key {self.key[:16]}"]))
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values."""
-        return _to_dict(self)
-
-    def to_json(self) -> str:
-        """As JSON text."""
-        return json.dumps(self.to_dict(), indent=2, allow_nan=False)
-
-    @classmethod
-    def from_json(cls, text: str | bytes) -> Verdict:
-        """Read back what :meth:`to_json` wrote.
-
-        Raises:
-            BadArtifact: if it is anything else.
-        """
-        return _from_json(cls, text)
-
-
-def _format(kind: type[Any]) -> str:
-    return f"heirmark-{kind.__name__.lower()}/1"
-
-
-def _to_dict(record: Calibration | Verdict) -> dict[str, Any]:
-    return {"format": _format(type(record)), **plain(record)}
-
-
-def _from_json(kind: type[_T], text: str | bytes) -> _T:
-    what = f"the {kind.__name__.lower()}"
-    data = parse_json(text, source=what)
-    if not isinstance(data, dict) or data.get("format") != _format(kind):
-        raise BadArtifact(
-            f"this is no {kind.__name__.lower()} of format {_format(kind)}: check the file, or update heirmark"
-        )
-    return record_of(kind, {name: value for name, value in data.items() if name != "format"}, what)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from torch import Tensor
 
 from heirmark.asking import floats_for, in_batches
+from heirmark.configuration import at_least, below, checked, within
 from heirmark.oracle import ModelFault, call_model
 from heirmark.verification.answers import labels_from
 
@@ -17,24 +20,25 @@ LONGEST = 60.0
 """Seconds between two requests, at most."""
 
 
+@dataclass(kw_only=True, eq=False)
+@checked
 class Requests:
-    """Requests to a foreign function: in batches, repeated where they may pass, and taken up again where they ended."""
+    """Requests to a foreign function: in batches, repeated where they may pass, and taken up again where they ended.
 
-    def __init__(
-        self,
-        function: Callable[[Tensor], object],
-        *,
-        classes: int,
-        batch_size: int | None,
-        retries: int,
-        wait: float,
-        transient: tuple[type[BaseException], ...],
-    ) -> None:
-        self.function, self.classes, self.batch_size = function, classes, batch_size
-        self.retries, self.wait, self.transient = retries, wait, transient
-        self.shown = 0
-        self._unfinished = b""
-        self._kept: list[Tensor] = []
+    Attributes:
+        function: see :meth:`heirmark.verification.Suspect.from_callable`, as for the next five.
+        shown: how many inputs have been put to it.
+    """
+
+    function: Callable[[Tensor], object]
+    classes: Annotated[int, at_least(2)]
+    batch_size: Annotated[int | None, at_least(1)]
+    retries: Annotated[int, within(0, 100)]
+    wait: Annotated[float, at_least(0), below(3600)]
+    transient: tuple[type[BaseException], ...]
+    shown: int = field(default=0, init=False)
+    _unfinished: bytes = field(default=b"", init=False, repr=False)
+    _kept: list[Tensor] = field(default_factory=list, init=False, repr=False)
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """Labels ``[N]`` of inputs ``[N, ...]``; what a failed call got of them is not asked again.

@@ -178,19 +178,9 @@ class Suspect:
         Raises:
             BadConfig: for an argument out of range.
         """
-        if (
-            (batch_size is not None and batch_size < 1)
-            or classes < 2
-            or not 0 <= retries <= 100
-            or not 0 <= wait < 3600
-        ):
-            raise BadConfig(
-                "batch_size must be positive, classes at least 2, retries in [0, 100] and wait in [0, 3600), "
-                f"not {batch_size}, {classes}, {retries} and {wait}"
-            )
         model = given_normalised(function, normalise)
         requests = Requests(
-            model,
+            function=model,
             classes=classes,
             batch_size=batch_size,
             retries=retries,

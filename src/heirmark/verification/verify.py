@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 import torch
 from scipy.optimize import linear_sum_assignment
@@ -35,14 +34,6 @@ _FAIR = 0.5
 _HOSTLESS = 0.5
 """Rate granted to unmarked models in any case where queries show nothing of the task. Such queries are nearly alike, and a model
 takes most of them for one class or hardly any: few models do not show how much models differ (``docs/verdicts.md``)."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class _Answered:
-    """A suspect's answers: labels ``[M]`` to the triggers and to the controls."""
-
-    triggers: Tensor
-    controls: Tensor
 
 
 def verify(
@@ -82,18 +73,20 @@ def verify(
     if calibration is not None and (calibration.key != commitment or calibration.trials != len(key)):
         raise BadArtifact("the calibration belongs to another key: calibrate this key, or verify without a calibration")
     if (misfit := _misfit(suspect, key)) is not None:
-        return _invalid(*misfit, key=commitment, level=level, queries=0)
+        flag, reason = misfit
+        return Verdict(outcome="INVALID", reason=reason, level=level, queries=0, flags=(flag,), key=commitment)
     before = 0 if suspect.shown is None else suspect.shown()
 
     def asked() -> int:
         return 2 * len(key) if suspect.shown is None else suspect.shown() - before
 
     try:
-        answered = _ask(suspect, key)
+        triggers, controls = _ask(suspect, key)
     except ModelFault as fault:
-        return _invalid("suspect-failed", str(fault), key=commitment, level=level, queries=asked())
+        failed = ("suspect-failed",)
+        return Verdict(outcome="INVALID", reason=str(fault), level=level, queries=asked(), flags=failed, key=commitment)
     helped = {"relabelled": suspect.order is not None, "normalised": suspect.normalise is not None}
-    return _judge(answered, key, commitment, calibration, level, accuracy, asked(), helped)
+    return _judge(triggers, controls, key, commitment, calibration, level, accuracy, asked(), helped)
 
 
 def calibrate(
@@ -182,32 +175,36 @@ def _knows(answers: Tensor, key: Key) -> float | None:
 
 def _hosted(key: Key) -> Tensor:
     """Which of the controls have hosts, ``[M]`` bool."""
-    return (key.host_labels >= 0).any(1) if key.host_labels.shape[1] else torch.zeros(len(key), dtype=torch.bool)
+    return (key.host_labels >= 0).any(1)
 
 
-def _answers_otherwise(answered: _Answered, key: Key, level: float) -> bool:
+def _answers_otherwise(triggers: Tensor, controls: Tensor, key: Key, level: float) -> bool:
     """Whether the suspect would be called MARKED, by half of the triggers and the matched test, if its classes had other names.
 
     Those names are looked for that make the most hits, and the test is corrected for all there are to choose from. It can be no
     more than a hint: how often unmarked models give *these* answers was never measured.
     """
     expected, rows = torch.unique(key.expected, return_inverse=True)
-    said, plain = answered.triggers + 1, answered.controls + 1  # -1 is a class that was given no name
+    said, plain = triggers + 1, controls + 1  # -1 is a class that was given no name
     table = torch.zeros(len(expected), key.classes + 1)
     table.index_put_((rows, said), torch.ones(len(key)), accumulate=True)
     table[:, 0] = 0
     table[torch.arange(len(expected)), expected + 1] = 0  # that is what the verdict itself looks at
     chosen = torch.from_numpy(linear_sum_assignment(table.numpy(), maximize=True)[1])
-    hit, control_hit = said == chosen[rows], plain == chosen[rows]
-    pairs = key.independent_pairs()
-    p_value = mcnemar_p(int((hit & ~control_hit)[pairs].sum()), int((control_hit & ~hit)[pairs].sum()))
+    hit = said == chosen[rows]
+    p_value = mcnemar_p(*_discordant(hit, plain == chosen[rows], key.independent_pairs()))
     # Logarithms: with many classes there are more ways to name them than a float can hold.
     ways = math.lgamma(key.classes + 1) - math.lgamma(key.classes - len(expected) + 1)
     return 2 * int(hit.sum()) > len(key) and (p_value == 0 or math.log(p_value) + ways < math.log(level))
 
 
-def _ask(suspect: Suspect, key: Key) -> _Answered:
-    """Put triggers and controls to the suspect in one stream, shuffled by the key's nonce.
+def _discordant(hit: Tensor, control_hit: Tensor, pairs: Tensor) -> tuple[int, int]:
+    """How many pairs hit with the trigger only, and without it only."""
+    return int((hit & ~control_hit)[pairs].sum()), int((control_hit & ~hit)[pairs].sum())
+
+
+def _ask(suspect: Suspect, key: Key) -> tuple[Tensor, Tensor]:
+    """Labels ``[M]`` of the triggers and of the controls, put to the suspect in one stream, shuffled by the key's nonce.
 
     The nonce, because it is secret: a commitment may have been published, and an order drawn from it alone could be
     worked out by the suspect.
@@ -217,11 +214,12 @@ def _ask(suspect: Suspect, key: Key) -> _Answered:
     order = torch.randperm(2 * len(key), generator=generator)
     labels = torch.empty(2 * len(key), dtype=torch.int64)
     labels[order] = suspect.labels(torch.cat([key.queries, key.controls])[order])
-    return _Answered(triggers=labels[: len(key)], controls=labels[len(key) :])
+    return labels[: len(key)], labels[len(key) :]
 
 
 def _judge(
-    answered: _Answered,
+    triggers: Tensor,
+    controls: Tensor,
     key: Key,
     commitment: str,
     calibration: Calibration | None,
@@ -231,21 +229,21 @@ def _judge(
     helped: Mapping[str, bool],
 ) -> Verdict:
     trials = len(key)
-    hit, control_hit = answered.triggers == key.expected, answered.controls == key.expected
+    hit, control_hit = triggers == key.expected, controls == key.expected
     hits, control_rate = int(hit.sum()), float(control_hit.double().mean())
     # Of a memorised key the null is by design: every query has a random label of its own.
     hostless = not key.host_labels.shape[1] and not key.memorised
     least = _HOSTLESS if hostless else 1 / key.classes
     rate = null_rate(calibration.hits if calibration else (), trials, least, _CONFIDENCE)
     pairs = key.independent_pairs()
-    only_trigger, only_control = int((hit & ~control_hit)[pairs].sum()), int((control_hit & ~hit)[pairs].sum())
-    p_binomial, p_matched = binomial_p(hits, trials, rate), mcnemar_p(only_trigger, only_control)
+    discordant = _discordant(hit, control_hit, pairs)
+    p_binomial, p_matched = binomial_p(hits, trials, rate), mcnemar_p(*discordant)
     p_value = max(p_binomial, p_matched)
-    constant = bool((torch.cat([answered.triggers, answered.controls]) == answered.triggers[0]).all())
-    known = _knows(answered.controls, key)
+    constant = bool((torch.cat([triggers, controls]) == triggers[0]).all())
+    known = _knows(controls, key)
     least_known = _KNOWN * min(calibration.known) if calibration is not None and calibration.known else _FAIR
     misread = known is not None and known < least_known
-    degenerate = constant and _is_degenerate(int(answered.triggers[0]), key)
+    degenerate = constant and _is_degenerate(int(triggers[0]), key)
     raised = {
         "uncalibrated": calibration is None,
         "few-calibration-models": calibration is not None and calibration.independent < _FEW_MODELS,
@@ -257,7 +255,7 @@ def _judge(
         "controls-also-hit": control_rate > 0.2,
         "hosts-misread": misread,
         # Many an unmarked model gives most triggers one class; but with another order of labels it knows no hosts either.
-        "another-answer": (misread or known is None) and _answers_otherwise(answered, key, level),
+        "another-answer": (misread or known is None) and _answers_otherwise(triggers, controls, key, level),
         **helped,
         "suspect-inaccurate": accuracy is not None and accuracy < 0.5,
         "constant-answers": constant,
@@ -270,7 +268,7 @@ def _judge(
         trials=trials,
         interval=clopper_pearson(hits, trials, _CONFIDENCE),
         control_rate=control_rate,
-        discordant=(only_trigger, only_control),
+        discordant=discordant,
         p_value=p_value,
         p_binomial=p_binomial,
         p_matched=p_matched,
@@ -300,26 +298,4 @@ def _null_in_words(rate: float, least: str, calibration: Calibration | None) -> 
     return (
         f"hit rate at most {rate:.3g}, the larger of {least} and the {_CONFIDENCE:.0%} upper bound of "
         f"{len(calibration.hits)} unmarked models plus their range, {matched}"
-    )
-
-
-def _invalid(flag: str, reason: str, *, key: str, level: float, queries: int) -> Verdict:
-    return Verdict(
-        outcome="INVALID",
-        reason=reason,
-        wsr=0.0,
-        hits=0,
-        trials=0,
-        interval=(0.0, 1.0),
-        control_rate=0.0,
-        discordant=(0, 0),
-        p_value=1.0,
-        p_binomial=1.0,
-        p_matched=1.0,
-        null_rate=1.0,
-        null="none was tested",
-        level=level,
-        queries=queries,
-        flags=(flag,),
-        key=key,
     )

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from heirmark.asking import evaluating
 from heirmark.blackbox import Answers, BlackBox
 from heirmark.errors import BadData
+from heirmark.float32 import whole_float32
 from heirmark.layout import channels_last
-from heirmark.runtime import Runtime, whole_float32
+from heirmark.runtime import Runtime
 
 
 class Generator(nn.Module):
