@@ -296,8 +296,8 @@ def test_a_name_carries_options() -> None:
         ("naivenet:width=5000", "between 1 and 4096"),
         ("resnet18:width=0", "between 1 and 4096"),
         ("wrn-16-4:factor=0", "between 1 and 4096"),
-        ("vgg-like:dropout=nan", "between 0 and 4096, not nan"),
-        ("vgg-like:dropout=inf", "between 0 and 4096, not inf"),
+        ("vgg-like:dropout=nan", "expected .*float, not nan"),
+        ("vgg-like:dropout=inf", "expected .*float, not inf"),
         ("vgg-like:dropout=1.5", "cannot be built"),
     ],
 )
@@ -308,7 +308,7 @@ def test_a_wrong_name_or_option_is_named(text: str, words: str) -> None:
 
 @pytest.mark.parametrize(("shape", "classes"), [((1, 28, 28), 1), ((), 3), ((1, 0, 28), 3), ((-1, 28, 28), 3)])
 def test_a_model_needs_classes_and_a_shape(shape: tuple[int, ...], classes: int) -> None:
-    with pytest.raises(BadConfig, match="at least 2 classes and a positive input shape"):
+    with pytest.raises(BadConfig, match=r"ModelSpec\.(input_shape|classes).*: expected int"):
         ModelSpec(name="naivenet", input_shape=shape, classes=classes)
 
 

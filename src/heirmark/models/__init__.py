@@ -10,11 +10,12 @@ import inspect
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Any, Protocol, runtime_checkable
+from typing import Annotated, Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
 from heirmark.asking import out_of_memory
+from heirmark.configuration import Constraint, checked, not_empty, within
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.layout import copied, entering, fitted, in_channels_last, through_entry, unwrapped
 from heirmark.models.front import Front, behind, check_front
@@ -37,6 +38,7 @@ __all__ = [
 CUSTOM = "custom"
 
 Option = bool | int | float
+Size = Annotated[int, within(1, 1 << 20)]
 
 
 @runtime_checkable
@@ -48,6 +50,7 @@ class HasFeatures(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+@checked
 class ModelSpec:
     """What rebuilds a model: its name, options and the shapes at both ends.
 
@@ -61,17 +64,15 @@ class ModelSpec:
     """
 
     name: str
-    input_shape: tuple[int, ...]
-    classes: int
+    input_shape: Annotated[tuple[Size, ...], not_empty]
+    classes: Annotated[int, within(2, 1 << 20)]
     options: tuple[tuple[str, Option], ...] = ()
     front: Front = ()
-    factory: str = ""
+    factory: Annotated[str, Constraint("of at most 500 characters", lambda name: len(name) <= 500)] = ""
 
     def __post_init__(self) -> None:
         if self.name != CUSTOM and self.name not in MODELS:
             raise BadConfig(f"unknown model {self.name!r}: choose one of {', '.join(MODELS)}, or give your own factory")
-        if self.classes < 2 or not self.input_shape or min(self.input_shape) < 1:
-            raise BadConfig(f"a model needs at least 2 classes and a positive input shape, not {self}")
         check_front(self.front, self.input_shape)
         if self.name == CUSTOM:
             return

@@ -132,14 +132,12 @@ def check_front(front: Front, input_shape: tuple[int, ...]) -> None:
     Raises:
         BadConfig: for an unknown name, a strength out of range, too many transformations, or inputs that are no images.
     """
-    if not isinstance(front, tuple) or len(front) > LONGEST:
-        raise BadConfig(f"a front is a tuple of at most {LONGEST} transformations (name, strength), not {front!r}")
+    if len(front) > LONGEST:
+        raise BadConfig(f"a front is a tuple of at most {LONGEST} transformations (name, strength), not {front!r:.200}")
     if front and len(input_shape) != 3:
         raise BadConfig(f"a front preprocesses images (C, H, W), not inputs of shape {input_shape}: leave it out")
-    for item in front:
-        if not (isinstance(item, tuple) and len(item) == 2 and isinstance(item[0], str)):
-            raise BadConfig(f"a transformation is a pair (name, strength), not {item!r}")
-        check_strength(*item)
+    for name, strength in front:
+        check_strength(name, strength)
 
 
 def check_strength(name: str, strength: float) -> None:

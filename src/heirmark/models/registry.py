@@ -21,7 +21,7 @@ MODELS: Registry[type[BuiltIn]] = Registry(
         "vgg-like": "simple:VGGLike",
         "resnet18": "residual:ResNet18",
         "wrn-16-4": "residual:WideResNet16",
-        "resnet50": "bottleneck:ResNet50",
+        "resnet50": "residual:ResNet50",
         "mobilenet-v2": "mobilenet:MobileNetV2",
         "googlenet": "googlenet:GoogLeNet",
         "vit-s": "vit:ViT",

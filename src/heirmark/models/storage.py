@@ -17,8 +17,6 @@ from heirmark.models.front import behind
 FORMAT = "heirmark-model-1"
 ONNX = "model.onnx"
 """A model that PyTorch does not run (real int8), in place of the other two files."""
-LONGEST_NAME = 500
-"""Characters of a factory's name, at most."""
 LARGEST = 16 * GIB
 """Weights larger than this are not read."""
 
@@ -73,28 +71,16 @@ def load_spec(folder: Path) -> ModelSpec:
     try:
         if record["format"] != FORMAT:
             raise ValueError(f"format {record['format']!r}")
-        shape, classes, options = record["input_shape"], record["classes"], record["options"]
-        front, factory = record.get("front", []), record.get("factory", "")
-        if not isinstance(factory, str) or len(factory) > LONGEST_NAME:
-            raise ValueError("a factory's name that is no short text")
-        if not isinstance(front, list) or not all(isinstance(item, list) for item in front):
-            raise ValueError("a front that is no list of pairs")
-        numbers = [*shape, classes]
-        if not all(type(number) is int and 0 < number <= 1 << 20 for number in numbers) or not isinstance(
-            options, dict
-        ):
-            raise ValueError("a shape, class count or option of the wrong type")
-        spec = ModelSpec(
-            name=str(record["name"]),
-            input_shape=tuple(shape),
-            classes=classes,
-            options=tuple(sorted(options.items())),
-            front=tuple(tuple(item) for item in front),
-            factory=factory,
+        return ModelSpec(
+            name=record["name"],
+            input_shape=tuple(record["input_shape"]),
+            classes=record["classes"],
+            options=tuple(sorted(record["options"].items())),
+            front=tuple(tuple(item) for item in record.get("front", [])),
+            factory=record.get("factory", ""),
         )
-    except (KeyError, TypeError, ValueError, HeirmarkError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, HeirmarkError) as error:
         raise BadArtifact(f"{path} does not describe a model that this version of heirmark knows: {error}") from error
-    return spec
 
 
 def load_model(folder: Path, *, factories: Sequence[Factory] = ()) -> Net:
