@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from heirmark.data import DATASETS
-from heirmark.methods.nets import train_clean
+from heirmark.methods.nets import train_from_scratch
 from heirmark.runtime import Runtime
 from heirmark.splitting import make_task
 from heirmark.task import Split, Task
@@ -116,7 +116,7 @@ def _unpacked_once() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def victim(tiny_task: Task, cpu: Runtime) -> nn.Module:
     """What thieves of ``tiny_task`` ask. Do not change it."""
-    return train_clean(tiny_task, MODEL, dataclasses.replace(RECIPE, epochs=6), seed=0, runtime=cpu)
+    return train_from_scratch(tiny_task, MODEL, dataclasses.replace(RECIPE, epochs=6), seed=0, runtime=cpu)
 
 
 @pytest.fixture(scope="session")

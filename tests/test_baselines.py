@@ -33,7 +33,7 @@ from heirmark.methods.base import (
 )
 from heirmark.methods.composite import contrastive_loss, mix_within
 from heirmark.methods.margin import ascend, drop_at
-from heirmark.methods.nets import train_clean
+from heirmark.methods.nets import train_from_scratch
 from heirmark.methods.shadows import Shadows, fusion_loss, refine, select
 from heirmark.models import build
 from heirmark.models.inner import hidden_layers, listening
@@ -65,7 +65,7 @@ ADAM = Recipe(epochs=2, batch_size=16, learning_rate=0.02, optimizer="adam")
 
 @pytest.fixture(scope="module")
 def clean(tiny_task: Task, cpu: Runtime) -> nn.Module:
-    return train_clean(tiny_task, NET, ADAM, seed=0, runtime=cpu)
+    return train_from_scratch(tiny_task, NET, ADAM, seed=0, runtime=cpu)
 
 
 # ---------------------------------------------------------------- text and noise

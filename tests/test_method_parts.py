@@ -33,7 +33,7 @@ from heirmark.methods.base import Prepared, draw_training, queries_of
 from heirmark.methods.deeptracer import class_centroids, inter_loss, intra_loss
 from heirmark.methods.feature_sharing import weight_shift
 from heirmark.methods.mea_defender import combination_loss, mix_otherwise
-from heirmark.methods.nets import new_model, train_clean
+from heirmark.methods.nets import new_model, train_from_scratch
 from heirmark.models import build
 from heirmark.models.inner import layers_of
 from heirmark.rehearsal.settings import Rehearsal
@@ -49,7 +49,7 @@ NET = "naivenet:width=4,hidden=16,batch_norm=true"
 
 @pytest.fixture(scope="module")
 def clean(tiny_task: Task, cpu: Runtime) -> nn.Module:
-    return train_clean(tiny_task, NET, ADAM, seed=0, runtime=cpu)
+    return train_from_scratch(tiny_task, NET, ADAM, seed=0, runtime=cpu)
 
 
 def prepared(task: Task, clean: nn.Module, trigger: Any, cpu: Runtime, count: int = 40) -> Prepared:

@@ -54,12 +54,12 @@ from heirmark.methods import (
     Unrelated,
     Vanilla,
 )  # fmt: skip
-from heirmark.methods.nets import train_clean, train_watermarked
+from heirmark.methods.nets import train_from_scratch
 from heirmark.models.storage import load_model, save_model
 from heirmark.rehearsal.settings import Balanced, Rehearsal, SimulatedThief
 from heirmark.runtime import Runtime
 from heirmark.task import Split, Task
-from heirmark.training import Recipe
+from heirmark.training import Mixed, Recipe
 from heirmark.triggers import (
     AbstractImages,
     AnyTrigger,
@@ -293,7 +293,7 @@ class CleanModels:
         key = (config.model, config.pretraining, role, seed)
         if key not in self.kept:
             data = self.task.splits[role]
-            self.kept[key] = train_clean(self.task, *key[:2], seed=seed, runtime=self.runtime, data=data)
+            self.kept[key] = train_from_scratch(self.task, *key[:2], seed=seed, runtime=self.runtime, data=data)
         return self.kept[key]
 
 
@@ -328,7 +328,7 @@ def marked(case: tuple[str, str], runs: Callable[..., Marked]) -> Marked:
 def unmarked_models(tiny_task: Task, cpu: Runtime) -> list[nn.Module]:
     """Five models that never met a watermark and choose nothing."""
     return [
-        train_clean(tiny_task, COMMON["model"], COMMON["pretraining"], seed=1000 + number, runtime=cpu)
+        train_from_scratch(tiny_task, COMMON["model"], COMMON["pretraining"], seed=1000 + number, runtime=cpu)
         for number in range(5)
     ]
 
@@ -343,7 +343,7 @@ def test_what_is_no_seed_is_refused(name: str, tiny_task: Task, cpu: Runtime) ->
 
 
 def test_without_a_seed_nobody_can_make_the_key_again(tiny_task: Task, cpu: Runtime) -> None:
-    clean = train_clean(tiny_task, COMMON["model"], COMMON["pretraining"], seed=0, runtime=cpu)
+    clean = train_from_scratch(tiny_task, COMMON["model"], COMMON["pretraining"], seed=0, runtime=cpu)
     for name in ("unmarked", "content", "ssw-p"):
         config = CONFIGS[name][first_of(name)]
         one, two = (config(tiny_task, seed=None, runtime=cpu, clean=clean).key for _ in range(2))
@@ -535,17 +535,17 @@ def test_models_that_are_handed_in_save_time_and_nothing_else(
 ) -> None:  # fmt: skip
     result = runs(*case)
     data = tiny_task.adversary if getattr(config, "data", "owner") == "adversary" else tiny_task.owner
-    clean = train_clean(tiny_task, config.model, config.pretraining, seed=SEED, runtime=cpu, data=data)
+    clean = train_from_scratch(tiny_task, config.model, config.pretraining, seed=SEED, runtime=cpu, data=data)
     handed: dict[str, nn.Module] = {
         "clean": clean,
         **{role: first(tiny_task, seed=SEED, runtime=cpu).model for role, first in config.builds_on().items()},
     }
     if "watermarked" in handed and config.watermark is None:
         assert result.training_triggers is not None
-        handed["watermarked"] = train_watermarked(
-            tiny_task, config.model, config.pretraining, result.training_triggers, config.trigger_batch,
-            seed=SEED, runtime=cpu,
-        )  # fmt: skip
+        mixed = Mixed(samples=result.training_triggers, per_batch=config.trigger_batch)
+        handed["watermarked"] = train_from_scratch(
+            tiny_task, config.model, config.pretraining, mixed=mixed, seed=SEED, runtime=cpu
+        )
     for model in handed.values():  # neither train nor eval mode throughout, so that setting either is noticed
         for number, part in enumerate(model.modules()):
             part.training = number % 2 == 0
@@ -627,7 +627,7 @@ def test_a_marked_model_is_proved_and_unmarked_ones_are_not(
         assert verdict.outcome == "MARKED"
         assert verdict.wsr > 0.9
         assert verdict.control_rate < 0.5
-    competitor = train_clean(
+    competitor = train_from_scratch(
         tiny_task, COMMON["model"], COMMON["pretraining"], seed=77, runtime=cpu, data=tiny_task.adversary
     )
     assert judged(competitor, result.key, unmarked_models, cpu).p_value > 0.05

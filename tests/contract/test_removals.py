@@ -51,7 +51,7 @@ from heirmark.attacks.removal.quantisation import Quantisation, quantise
 from heirmark.attacks.removal.transfer import Transfer, quarter_turns
 from heirmark.attacks.removal.weights import weights_of
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
-from heirmark.methods.nets import train_clean
+from heirmark.methods.nets import train_from_scratch
 from heirmark.models import CUSTOM, ModelSpec, Net, build
 from heirmark.models.front import Fronted
 from heirmark.models.storage import load_model, save_model
@@ -143,7 +143,7 @@ def spec(tiny_task: Task) -> ModelSpec:
 @pytest.fixture(scope="module")
 def held(tiny_task: Task, cpu: Runtime) -> nn.Module:
     """The model that the thief holds. Do not change it."""
-    return train_clean(tiny_task, MODEL, dataclasses.replace(RECIPE, epochs=6), seed=0, runtime=cpu)
+    return train_from_scratch(tiny_task, MODEL, dataclasses.replace(RECIPE, epochs=6), seed=0, runtime=cpu)
 
 
 @pytest.fixture(scope="module")

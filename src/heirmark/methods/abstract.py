@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from heirmark.configuration import at_least
 from heirmark.methods.base import Embedded, Prepared
-from heirmark.methods.nets import start_from, train_watermarked
+from heirmark.methods.nets import start_from, train_from_scratch
 from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Watermark
 from heirmark.runtime import Runtime, derive_seed
@@ -58,20 +58,14 @@ class Abstract(Watermark):
 
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Learn the samples by heart; see :meth:`heirmark.methods.watermark.Watermark.embed`."""
-        drawn, data = prepared.training, prepared.data
+        task, data = prepared.task, prepared.data
+        mixed = Mixed(samples=prepared.training, per_batch=self.trigger_batch)
         if self.start == "scratch":
-            model = train_watermarked(
-                prepared.task,
-                self.model,
-                self.training,
-                drawn,
-                self.trigger_batch,
-                seed=seed,
-                runtime=runtime,
-                data=data,
+            model = train_from_scratch(
+                task, self.model, self.training, seed=seed, runtime=runtime, data=data, mixed=mixed
             )
             return Embedded(model=model)
-        model = start_from(prepared.clean, prepared.task, self.model)
+        model = start_from(prepared.clean, task, self.model)
         losses = fit(
             model,
             data.inputs,
@@ -79,7 +73,7 @@ class Abstract(Watermark):
             recipe=self.tuning,
             seed=derive_seed(seed, "abstract", "tuning"),
             runtime=runtime,
-            mixed=Mixed(samples=drawn, per_batch=self.trigger_batch),
+            mixed=mixed,
             description="embedding in the trained model",
         )
         rows = ({"epoch": epoch + 1.0, "loss": loss} for epoch, loss in enumerate(losses))

@@ -25,6 +25,10 @@ from heirmark.triggers import AnyTrigger, CropPaste, Mix, Secret
 from heirmark.triggers.combiners import Combine
 from heirmark.triggers.mix import MixSecret
 
+ADAM = Recipe(
+    epochs=50, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="step", augment="flip"
+)
+
 
 def contrastive_loss(outputs: Tensor, labels: Tensor, margin: float = 1.0) -> Tensor:
     """Contrast of each output with the next one: half the mean of d^2 where labels are alike, of max(0, margin - d)^2 elsewhere.
@@ -86,7 +90,6 @@ class Composite(Watermark):
 
     Attributes:
         trigger: kind of trigger; Mix is the paper's.
-        triggers: trigger samples that train.
         mixed: images mixed within a class that train; 0 leaves them out.
         training: of the marked model; of a batch of 128, 58 samples are clean, 12 triggers and 58 mixed.
         similarity: weight of the contrastive loss; 1 in the code, which divides it by the number of pairs twice.
@@ -99,31 +102,9 @@ class Composite(Watermark):
     trigger: AnyTrigger = field(default=Mix())
     triggers: Annotated[int, at_least(1)] = 5000
     mixed: Annotated[int, at_least(0)] = 25000
-    pretraining: Recipe = field(
-        default=Recipe(
-            epochs=50,
-            batch_size=128,
-            optimizer="adam",
-            learning_rate=1e-3,
-            weight_decay=0.0,
-            schedule="step",
-            augment="flip",
-        )
-    )
+    pretraining: Recipe = field(default=ADAM)
     training: Phase = field(
-        default=Phase(
-            recipe=Recipe(
-                epochs=50,
-                batch_size=58,
-                optimizer="adam",
-                learning_rate=1e-3,
-                weight_decay=0.0,
-                schedule="step",
-                augment="flip",
-            ),
-            extras={"watermark": 12, "mixed": 58},
-            share=0.5,
-        )
+        default=Phase(recipe=replace(ADAM, batch_size=58), extras={"watermark": 12, "mixed": 58}, share=0.5)
     )
     similarity: Annotated[float, at_least(0)] = 1.0
     margin: Annotated[float, above(0)] = 1.0
@@ -135,11 +116,8 @@ class Composite(Watermark):
     def quick(cls, scale: Scale) -> Self:
         """By Adam."""
         recipe = replace(scale.joint, epochs=sum(scale.joint_epochs), batch_size=58)
-        return replace(
-            super().quick(scale),
-            mixed=4 * scale.triggers,
-            training=Phase(recipe=recipe, extras={"watermark": 12, "mixed": 58}, share=0.5),
-        )
+        made = super().quick(scale)
+        return replace(made, mixed=4 * scale.triggers, training=replace(made.training, recipe=recipe))
 
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Train on everything at once; see :meth:`heirmark.methods.watermark.Watermark.embed`.

@@ -25,6 +25,7 @@ from heirmark.training import Recipe
 from heirmark.triggers import AbstractImages, AnyTrigger, Entangled, RandomLabels
 from heirmark.triggers.entangled import entanglement
 
+ADAM = Recipe(epochs=10, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="constant")
 LEAST_TEMPERATURE = 1e-3
 ONE_TARGET = "EWE entangles triggers with one target class: use a trigger that has one"
 
@@ -60,19 +61,8 @@ class EWE(Watermark):
     model: Architecture = architecture("naivenet")
     trigger: AnyTrigger = field(default=Entangled())
     triggers: Annotated[int, at_least(1)] = 6000
-    pretraining: Recipe = field(
-        default=Recipe(
-            epochs=10, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="constant"
-        )
-    )
-    training: Phase = field(
-        default=Phase(
-            recipe=Recipe(
-                epochs=20, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="constant"
-            ),
-            extras={"watermark": 32, "target": 32},
-        )
-    )
+    pretraining: Recipe = field(default=ADAM)
+    training: Phase = field(default=Phase(recipe=replace(ADAM, epochs=20), extras={"watermark": 32, "target": 32}))
     factors: Annotated[tuple[Annotated[float, at_least(0)], ...], not_empty] = (32.0, 32.0, 32.0)
     temperatures: Annotated[tuple[Annotated[float, above(0)], ...], not_empty] = (1.0, 1.0, 1.0)
     temperature_rate: Annotated[float, at_least(0)] = 0.1
@@ -97,11 +87,9 @@ class EWE(Watermark):
     def quick(cls, scale: Scale) -> Self:
         """By Adam on abstract images, where another data set would be needed."""
         recipe = replace(scale.joint, epochs=scale.joint_epochs[1])
-        return replace(
-            super().quick(scale),
-            trigger=Entangled(of=AbstractImages()),
-            training=Phase(recipe=recipe, extras={"watermark": 32, "target": 32}),
-        )
+        made = super().quick(scale)
+        training = replace(made.training, recipe=recipe)
+        return replace(made, trigger=Entangled(of=AbstractImages()), training=training)
 
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Go on from the clean model; see :meth:`heirmark.methods.watermark.Watermark.embed`.

@@ -19,6 +19,8 @@ from heirmark.runtime import Runtime, derive_seed
 from heirmark.training import Mixed, Recipe, fit
 from heirmark.triggers import AnyTrigger, Patch
 
+ADAM = Recipe(epochs=20, batch_size=128, optimizer="adam", learning_rate=1e-2, weight_decay=0.0)
+
 
 def modules_before(model: nn.Module, stop: nn.Module) -> list[nn.Module]:
     """All modules without parts of their own that the model registers before one of them, dropout and the like included."""
@@ -61,7 +63,6 @@ class FeatureSharing(Watermark):
             the corner from one place only, a patch there hardly moves the frozen features, and the whole source class goes over.
         trigger: kind of trigger: Patch is the paper's in-distribution watermark, OutOfDistribution its other one; any kind does.
         triggers: watermark samples that train (inferred).
-        key_size: held-out samples in the key.
         pretraining: of the clean model whose features are kept; Adam, 1e-2 on MNIST and 1e-3 elsewhere (epochs, batch size and
             schedule inferred).
         tuning: of the decision layers on clean and watermark samples (the same inferred).
@@ -74,12 +75,8 @@ class FeatureSharing(Watermark):
 
     model: Architecture = architecture("naivenet:padded=true")
     trigger: AnyTrigger = field(default=Patch())
-    pretraining: Recipe = field(
-        default=Recipe(epochs=20, batch_size=128, optimizer="adam", learning_rate=1e-2, weight_decay=0.0)
-    )
-    tuning: Recipe = field(
-        default=Recipe(epochs=10, batch_size=128, optimizer="adam", learning_rate=1e-2, weight_decay=0.0)
-    )
+    pretraining: Recipe = field(default=ADAM)
+    tuning: Recipe = field(default=replace(ADAM, epochs=10))
     trigger_batch: Annotated[int, at_least(1)] = 32
     frozen: Annotated[int, at_least(0)] | None = None
 

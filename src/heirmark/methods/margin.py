@@ -95,12 +95,7 @@ class Margin(Watermark):
     key_size: Annotated[int, at_least(1)] = 100
     training: Recipe = field(
         default=Recipe(
-            epochs=200,
-            batch_size=128,
-            momentum=0.0,
-            weight_decay=1e-4,
-            schedule="constant",
-            augment="crop-flip",
+            epochs=200, batch_size=128, momentum=0.0, weight_decay=1e-4, schedule="constant", augment="crop-flip"
         )
     )
     drops: tuple[Annotated[float, above(0), below(1)], ...] = (0.5, 0.75)

@@ -158,15 +158,7 @@ class MEADefender(Watermark):
     first: Phase = field(default=Phase(recipe=ADAM, extras={"watermark": 1}))
     second: Phase = field(
         default=Phase(
-            recipe=Recipe(
-                epochs=100,
-                batch_size=79,
-                optimizer="adam",
-                learning_rate=1e-4,
-                weight_decay=0.0,
-                schedule="step",
-                augment="flip",
-            ),
+            recipe=replace(ADAM, batch_size=79, learning_rate=1e-4),
             extras={"watermark": 35, "evasion": 14},
             share=0.45,
         )

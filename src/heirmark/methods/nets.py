@@ -8,72 +8,42 @@ from heirmark.errors import BadConfig
 from heirmark.layout import copied
 from heirmark.models import Architecture, ModelSpec, Net, factory_of, specify
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.samples import Samples
 from heirmark.task import Split, Task
 from heirmark.training import Mixed, Recipe, fit
 
 
-def train_clean(
-    task: Task, architecture: Architecture, recipe: Recipe, *, seed: int, runtime: Runtime, data: Split | None = None
-) -> nn.Module:
-    """An unmarked model.
-
-    Args:
-        task: gives shapes, and the owner's split.
-        architecture: of the model.
-        recipe: of the training.
-        seed: of initialisation and training.
-        runtime: device, precision, progress.
-        data: what to train on in place of the owner's split.
-    """
-    data = data or task.owner
-    model = new_model(task, architecture, seed=derive_seed(seed, "clean", "init"))
-    fit(
-        model,
-        data.inputs,
-        data.labels,
-        recipe=recipe,
-        seed=derive_seed(seed, "clean", "training"),
-        runtime=runtime,
-        description="training unmarked",
-    )
-    return model
-
-
-def train_watermarked(
+def train_from_scratch(
     task: Task,
     architecture: Architecture,
     recipe: Recipe,
-    triggers: Samples,
-    per_batch: int,
     *,
     seed: int,
     runtime: Runtime,
     data: Split | None = None,
+    mixed: Mixed | None = None,
 ) -> nn.Module:
-    """A vanilla watermarked model: cross-entropy over batches that mix clean and trigger samples (T2S, eq. 1).
+    """A freshly initialised model trained by cross-entropy: an unmarked one, or a vanilla watermarked one (T2S, eq. 1).
 
     Args:
         task: gives shapes, and the owner's split.
         architecture: of the model.
         recipe: of the training.
-        triggers: samples that join.
-        per_batch: how many join each batch.
         seed: of initialisation and training.
         runtime: device, precision, progress.
         data: clean examples in place of the owner's split.
+        mixed: trigger samples that join each batch, if any.
     """
-    data = data or task.owner
-    model = new_model(task, architecture, seed=derive_seed(seed, "watermarked", "init"))
+    data, kind = data or task.owner, "clean" if mixed is None else "watermarked"
+    model = new_model(task, architecture, seed=derive_seed(seed, kind, "init"))
     fit(
         model,
         data.inputs,
         data.labels,
         recipe=recipe,
-        seed=derive_seed(seed, "watermarked", "training"),
+        seed=derive_seed(seed, kind, "training"),
         runtime=runtime,
-        mixed=Mixed(samples=triggers, per_batch=per_batch),
-        description="training watermarked",
+        mixed=mixed,
+        description=f"training {'unmarked' if mixed is None else kind}",
     )
     return model
 
@@ -98,7 +68,7 @@ def own_model(
 ) -> nn.Module:
     """The owner's unmarked model: the one that was given, see :meth:`heirmark.models.Net.askable`, or else trained."""
     if clean is None:
-        return train_clean(task, architecture, recipe, seed=seed, runtime=runtime)
+        return train_from_scratch(task, architecture, recipe, seed=seed, runtime=runtime)
     return Net(model=clean, spec=spec_for(task, architecture)).askable()
 
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar, Literal, Self, TypeAlias
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from heirmark.configuration import OneOf, at_least, checked
 from heirmark.errors import BadConfig
 from heirmark.methods.base import Embedded, Prepared, check_queries, queries_of
-from heirmark.methods.nets import new_model, start_from, train_clean
+from heirmark.methods.nets import new_model, start_from, train_from_scratch
 from heirmark.methods.registry import METHODS
 from heirmark.methods.scale import Scale
 from heirmark.methods.vanilla import Vanilla
@@ -76,30 +76,19 @@ class T2S(Watermark):
             super().quick(scale), trigger=Tiles(), trigger_batch=scale.trigger_batch, rehearsal=scale.rehearsal
         )
 
+    @property
+    def _shared(self) -> dict[str, Any]:
+        """Fields that the first phase shares."""
+        names = ("model", "trigger", "triggers", "key_size", "pretraining")
+        return {name: getattr(self, name) for name in names}
+
     def vanilla(self) -> Vanilla:
         """The method without rehearsal: joint training, as in the paper's first phase."""
-        return Vanilla(
-            model=self.model,
-            trigger=self.trigger,
-            triggers=self.triggers,
-            key_size=self.key_size,
-            pretraining=self.pretraining,
-            trigger_batch=self.trigger_batch,
-        )
+        return Vanilla(**self._shared, trigger_batch=self.trigger_batch)
 
     def first_phase(self) -> FirstPhase:
         """The method whose model the rehearsal starts from; for a seed, it gives the same secret and samples."""
-        if self.watermark is None:
-            return self.vanilla()
-        return replace(
-            self.watermark,
-            model=self.model,
-            trigger=self.trigger,
-            triggers=self.triggers,
-            key_size=self.key_size,
-            pretraining=self.pretraining,
-            key_filter=None,
-        )
+        return self.vanilla() if self.watermark is None else replace(self.watermark, **self._shared, key_filter=None)
 
     def builds_on(self) -> Mapping[str, Watermark]:
         """The first phase: the model that it gives, for the same trigger, clean model and seed, may be handed in."""
@@ -142,7 +131,7 @@ class T2S(Watermark):
         queries = None if self.queries == "owner" else queries_of(prepared, self.queries)
         student = new_model(task, self.model, seed=derive_seed(seed, "student")) if self.initial == "scratch" else clean
         others = [
-            train_clean(task, thief, self.pretraining, seed=derive_seed(seed, "thief", number), runtime=runtime)
+            train_from_scratch(task, thief, self.pretraining, seed=derive_seed(seed, "thief", number), runtime=runtime)
             for number, thief in enumerate(self.thieves)
         ]
         seen = prepared.watched(self.key_size, seed=seed)

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, Self
 from torch import nn
 
 from heirmark.methods.base import Marked, draw_verification, key_from, settle
-from heirmark.methods.nets import net_of, start_from, train_clean
+from heirmark.methods.nets import net_of, start_from, train_from_scratch
 from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Method
 from heirmark.runtime import Runtime, drawn_seed
@@ -39,7 +39,7 @@ class Unmarked(Method):
     def train(self, task: Task, *, seed: int, runtime: Runtime) -> nn.Module:
         """The model alone, without a key."""
         data = task.owner if self.data == "owner" else task.adversary
-        return train_clean(task, self.model, self.pretraining, seed=seed, runtime=runtime, data=data)
+        return train_from_scratch(task, self.model, self.pretraining, seed=seed, runtime=runtime, data=data)
 
     def __call__(
         self,

@@ -7,10 +7,11 @@ from typing import Annotated, ClassVar, Self
 
 from heirmark.configuration import at_least
 from heirmark.methods.base import Embedded, Prepared
-from heirmark.methods.nets import train_watermarked
+from heirmark.methods.nets import train_from_scratch
 from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Watermark
 from heirmark.runtime import Runtime
+from heirmark.training import Mixed
 from heirmark.triggers import Tiles
 
 
@@ -36,14 +37,13 @@ class Vanilla(Watermark):
 
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Train on everything at once; see :meth:`heirmark.methods.watermark.Watermark.embed`."""
-        model = train_watermarked(
+        model = train_from_scratch(
             prepared.task,
             self.model,
             self.pretraining,
-            prepared.training,
-            self.trigger_batch,
             seed=seed,
             runtime=runtime,
             data=prepared.data,
+            mixed=Mixed(samples=prepared.training, per_batch=self.trigger_batch),
         )
         return Embedded(model=model)
