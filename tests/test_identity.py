@@ -41,7 +41,10 @@ USED = {
     "what trains": (edit("training.py", r"optimizer\.step\(\)", "optimizer.step(); total *= 1"), ALL),
     "a trigger": (edit("triggers/tiles.py", r"class Tiles\b.*:", r"\g<0>\n    novel = 1\n"), ALL - {"train"}),
     "a method": (edit("methods/t2s.py", r"(\n    rehearse: .*= )True", r"\g<1>(1 == 1)"), ALL - {"train"}),
-    "a theft": (edit("attacks/extraction/knockoff.py", r"count = len\(", "count = 0 + len("), {"steal", *LATER}),
+    "a theft": (
+        edit("attacks/extraction/knockoff.py", r"class Knockoff\b.*:", r"\g<0>\n    novel = 1\n"),
+        {"steal", *LATER},
+    ),
     "a removal": (edit("attacks/removal/pruning.py", r"class Pruning\b.*:", r"\g<0>\n    novel = 1\n"), LATER),
     "a rule": (edit("verification/verify.py", r"_CONFIDENCE = 0\.95", "_CONFIDENCE = 0.96"), {"verify"}),
 }
