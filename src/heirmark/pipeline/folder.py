@@ -135,7 +135,10 @@ class ModelFolder:
             return None
         record = read_json(path, max_bytes=1 << 20)
         try:
-            return record_of(Origin, {part.name: record.get(part.name) for part in fields(Origin)}, str(path))
+            values = {part.name: record.get(part.name) for part in fields(Origin)}
+            # Before it was said, foreign images were training images: of those a thief's pool may hold none.
+            values["foreign_part"] = record.get("foreign_part", "train")
+            return record_of(Origin, values, str(path))
         except (BadArtifact, AttributeError) as error:
             raise BadArtifact(f"{path} is foreign or damaged ({error}): name the data yourself with --data") from error
 
