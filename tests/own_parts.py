@@ -23,7 +23,7 @@ from heirmark.runtime import Runtime
 from heirmark.samples import Samples
 from heirmark.task import Split, Task
 from heirmark.training import Mixed, Recipe, fit
-from heirmark.triggers.base import OfTask, Settled, TriggerSet, pick
+from heirmark.triggers.base import Settled, Trigger, TriggerSet, pick
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +42,7 @@ class Loud(Watermark):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Inverted(OfTask):
+class Inverted(Trigger):
     """A negative of an image.
 
     Attributes:

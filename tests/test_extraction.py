@@ -12,12 +12,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import f1_score
 from torch import Tensor, nn
 
 from heirmark.asking import predict
 from heirmark.attacks import DFME, JBDA, MAZE, ActiveThief, Distillation, Knockoff, KnockoffAdaptive
-from heirmark.attacks.extraction.active_thief import farthest, macro_f1, most_uncertain
+from heirmark.attacks.extraction.active_thief import farthest, most_uncertain
 from heirmark.attacks.extraction.dfme import recovered_logits
 from heirmark.attacks.extraction.distillation import soften
 from heirmark.attacks.extraction.generating import Generator, forward_difference, pixels
@@ -330,13 +329,6 @@ def test_selection_against_slow_references() -> None:
     assert farthest(answers[:30], answers[30:], 6).tolist() == chosen
     same = torch.ones(5, 2)
     assert sorted(farthest(same, same, 5).tolist()) == [0, 1, 2, 3, 4]
-
-
-def test_macro_f1_is_scikit_learns() -> None:
-    generator = torch.Generator().manual_seed(0)
-    labels, predicted = torch.randint(5, (2, 60), generator=generator)
-    expected = f1_score(labels.numpy(), predicted.numpy(), average="macro")
-    assert macro_f1(predicted, labels, 9) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("strategy", ["uncertainty", "k-center", "random"])

@@ -48,7 +48,7 @@ def registered() -> Iterator[None]:
         patch.setitem(SCREENINGS, "brightness", "own_parts:Brightness")
         patch.setitem(MODELS, "tiny", "own_parts:Tiny")
         names = tuple(f"kind {number}" for number in range(own_code.CLASSES))
-        patch.setitem(DATASETS, "shapes", DataSet(classes=names, read=read_shapes, summary="patterns"))
+        patch.setitem(DATASETS, "shapes", DataSet(classes=names, read=read_shapes))
         yield
 
 

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated, Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
-from heirmark.combining import CORNERS, Region, blend, paste, paste_square, region, square_side, stripes, tile
+from heirmark.combining import CORNERS, blend, paste, paste_square, region, square_side, stripes, tile
 from heirmark.configuration import distinct, not_empty
 from heirmark.errors import BadData
 from heirmark.runtime import derive_seed, generator_of
@@ -39,13 +41,16 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
 diagonal, in a square or a band in the middle, in two of five columns or rows; the white square lies in one of four corners. The
 other halves are those of the same images in the other order."""
 KIND_OF: dict[str, str] = {layout: kind for kind, layouts in LAYOUTS.items() for layout in layouts}
-REGION_OF: dict[str, Region] = {
-    "left-right": "right",
-    "top-bottom": "bottom",
-    "diagonal": "diagonal",
-    "centre": "centre",
-    "band": "band",
+SECOND: dict[str, Callable[[int, int], Tensor]] = {
+    "left-right": partial(region, "right"),
+    "top-bottom": partial(region, "bottom"),
+    "diagonal": partial(region, "diagonal"),
+    "centre": partial(region, "centre"),
+    "band": partial(region, "band"),
+    "columns": stripes,
+    "rows": partial(stripes, direction="rows"),
 }
+"""Where the second of two images shows, by height and width: ``[H, W]`` bool."""
 CHUNK = 1000
 
 
@@ -170,7 +175,7 @@ def combine(images: Tensor, layout: str) -> Tensor:
     height, width = images.shape[-2:]
     if layout in CORNERS:
         return paste_square(images[:, 0], square_side(height, width), layout)
-    return paste(images[:, 0], images[:, 1], second_shown(layout, height, width))
+    return paste(images[:, 0], images[:, 1], SECOND[layout](height, width))
 
 
 def shares_of(layout: str, shape: tuple[int, ...]) -> tuple[float, ...]:
@@ -183,17 +188,8 @@ def shares_of(layout: str, shape: tuple[int, ...]) -> tuple[float, ...]:
     sources = SOURCES[KIND_OF[layout]]
     if layout in ("tiles", "blend") or sources == 1:
         return (1 / sources,) * sources
-    second = float(second_shown(layout, *shape[-2:]).float().mean())
+    second = float(SECOND[layout](*shape[-2:]).float().mean())
     return (1 - second, second)
-
-
-def second_shown(layout: str, height: int, width: int) -> Tensor:
-    """``[H, W]`` bool: where the second of two images shows, in halves, insets and stripes."""
-    if layout == "columns":
-        return stripes(height, width)
-    if layout == "rows":
-        return stripes(height, width, direction="rows")
-    return region(REGION_OF[layout], height, width)
 
 
 def wrong_labels(shares: Tensor, *, seed: int) -> Tensor:

@@ -26,45 +26,21 @@ class DataSet:
     Attributes:
         classes: class names, by label.
         read: given the data root, its training and test split.
-        summary: one line for people.
     """
 
     classes: tuple[str, ...]
     read: Callable[[Path], tuple[Split, Split]]
-    summary: str
 
 
 DATASETS: dict[str, DataSet] = {
     "fashion-mini": DataSet(
-        classes=FASHION_CLASSES,
-        read=lambda root: read_fashion_mini(),
-        summary="22,000 images of Fashion-MNIST, shipped with heirmark",
-    ),
-    "fashion-mnist": DataSet(
-        classes=FASHION_CLASSES,
-        read=read_fashion_mnist,
-        summary="70,000 grey 28x28 images of clothes, 10 classes",
-    ),
-    "mnist": DataSet(
-        classes=MNIST_CLASSES,
-        read=read_mnist,
-        summary="70,000 grey 28x28 handwritten digits, 10 classes",
-    ),
-    "cifar10": DataSet(
-        classes=CIFAR10_CLASSES,
-        read=read_cifar10,
-        summary="60,000 colour 32x32 photographs, 10 classes",
-    ),
-    "cifar100": DataSet(
-        classes=CIFAR100_CLASSES,
-        read=read_cifar100,
-        summary="60,000 colour 32x32 photographs, 100 classes",
-    ),
-    "svhn": DataSet(
-        classes=SVHN_CLASSES,
-        read=read_svhn,
-        summary="99,289 colour 32x32 house-number digits, 10 classes",
-    ),
+        classes=FASHION_CLASSES, read=lambda root: read_fashion_mini()
+    ),  # 22,000, shipped with heirmark
+    "fashion-mnist": DataSet(classes=FASHION_CLASSES, read=read_fashion_mnist),  # 70,000 grey 28x28 images of clothes
+    "mnist": DataSet(classes=MNIST_CLASSES, read=read_mnist),  # 70,000 grey 28x28 handwritten digits
+    "cifar10": DataSet(classes=CIFAR10_CLASSES, read=read_cifar10),  # 60,000 colour 32x32 photographs
+    "cifar100": DataSet(classes=CIFAR100_CLASSES, read=read_cifar100),  # 60,000 colour 32x32 photographs
+    "svhn": DataSet(classes=SVHN_CLASSES, read=read_svhn),  # 99,289 colour 32x32 digits of house numbers
 }
 
 

@@ -13,7 +13,7 @@ from heirmark.configuration import checked
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import Images, encode
 from heirmark.task import Split, Task
-from heirmark.triggers.base import OfTask, Settled, TriggerSet, check_label
+from heirmark.triggers.base import Settled, Trigger, TriggerSet, check_label
 
 
 def paint(shape: tuple[int, int, int], seed: int) -> Tensor:
@@ -59,7 +59,7 @@ def paint(shape: tuple[int, int, int], seed: int) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class AbstractImages(OfTask):
+class AbstractImages(Trigger):
     """Abstract images, all given one label; under :class:`heirmark.triggers.RandomLabels` each its own, as in the paper.
 
     The paper's hundred images come from the web; these are painted from the owner's seed, so that there are as many as one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Protocol
@@ -82,14 +83,6 @@ class TriggerSet(Samples):
         return cls.on_groups(inputs, none, shuffle(inputs, permutation), labels, target)
 
 
-class OfTask:
-    """What most kinds of trigger say of themselves: their samples are made of the task's own images, or of none."""
-
-    @property
-    def dataset(self) -> str | None:
-        """None: no other data set is needed."""
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Settled:
     """What most secrets say of themselves: held-out samples verify, against their controls, and none is a foreign image."""
@@ -143,13 +136,15 @@ class Secret(Protocol):
         """The secret as JSON, for the key's manifest."""
 
 
-class Trigger(Protocol):
+class Trigger(ABC):
     """A kind of trigger and its parameters; a frozen dataclass."""
 
     @property
     def dataset(self) -> str | None:
-        """The data set that it needs beside the task's own; None when it needs none."""
+        """The data set that it needs beside the task's own; None when samples are made of the task's own images, or of none."""
+        return None
 
+    @abstractmethod
     def settle(self, task: Task, clean: nn.Module, *, seed: int, runtime: Runtime | None = None) -> Secret:
         """Fix what is secret: classes, target, pattern.
 

@@ -24,19 +24,6 @@ class Combine(Protocol):
         """Make ``[M, ...]`` of two ``[M, ...]`` of the same dtype."""
 
 
-class Combiner(Protocol):
-    """A way to combine and its secret configuration; a frozen dataclass."""
-
-    def prepare(self, data: Split, *, seed: int, runtime: Runtime) -> Combine:
-        """Get ready.
-
-        Args:
-            data: the owner's; a combiner that has something to learn learns it there.
-            seed: of that.
-            runtime: device, precision, progress.
-        """
-
-
 @dataclass(frozen=True, kw_only=True)
 @checked
 class CropPaste:
@@ -190,4 +177,4 @@ class _DecodedBlend:
 
 
 AnyCombiner = AutoencoderBlend | CropPaste | PixelBlend | Stripes
-"""The combiners that a configuration may name."""
+"""The combiners that a configuration may name; ``prepare`` gets one ready, and learns on the owner's data if it has to learn."""

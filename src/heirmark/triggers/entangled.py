@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.asking import evaluating
-from heirmark.configuration import above, at_least, at_most, below, checked
+from heirmark.configuration import above, at_least, at_most, below, checked, to_json
 from heirmark.errors import BadData
 from heirmark.layout import copied
 from heirmark.models.inner import hidden_layers, listening
@@ -19,7 +19,7 @@ from heirmark.snnl import soft_nearest_neighbour_loss
 from heirmark.space import clip, decode, encode, shuffle
 from heirmark.task import Split, Task
 from heirmark.triggers.abstract import AbstractImages
-from heirmark.triggers.base import Secret, Settled, TriggerSet
+from heirmark.triggers.base import Secret, Settled, Trigger, TriggerSet
 from heirmark.triggers.out_of_distribution import OutOfDistribution
 from heirmark.triggers.patch import Patch
 
@@ -84,7 +84,7 @@ def entanglement(output: Tensor, groups: Tensor, temperature: Tensor | float) ->
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Entangled:
+class Entangled(Trigger):
     """Trigger samples that a clean model's hidden layers hardly tell from the target class, though its answer does.
 
     The clean model is the owner's own; it chooses the samples, so it may neither calibrate nor be reported. Held-out samples
@@ -179,14 +179,6 @@ class EntangledSecret(Settled):
 
     def describe(self) -> Mapping[str, Any]:
         """The secret as JSON."""
-        how = self.settings
-        return {
-            "kind": self.kind,
-            "target": self.target,
-            "of": dict(self.of.describe()),
-            "rounds": how.rounds,
-            "step": how.step,
-            "threshold": how.threshold,
-            "temperature": how.temperature,
-            "layers": list(how.layers),
-        }
+        names = ("rounds", "step", "threshold", "temperature", "layers")
+        how = {name: to_json(getattr(self.settings, name)) for name in names}
+        return {"kind": self.kind, "target": self.target, "of": dict(self.of.describe()), **how}

@@ -12,12 +12,12 @@ from heirmark.configuration import checked
 from heirmark.errors import BadData
 from heirmark.runtime import generator_of
 from heirmark.task import Split, Task
-from heirmark.triggers.base import OfTask, Settled, TriggerSet, check_apart, check_label, pick
+from heirmark.triggers.base import Settled, Trigger, TriggerSet, check_apart, check_label, pick
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Marking(OfTask):
+class Marking(Trigger):
     """A mark on images of one class, labelled with another.
 
     Attributes:

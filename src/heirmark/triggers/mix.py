@@ -12,13 +12,13 @@ from heirmark.configuration import checked, distinct
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
-from heirmark.triggers.base import OfTask, Settled, TriggerSet, check_apart, check_label, draw_groups
+from heirmark.triggers.base import Settled, Trigger, TriggerSet, check_apart, check_label, draw_groups
 from heirmark.triggers.combiners import AnyCombiner, Combine, CropPaste
 
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Mix(OfTask):
+class Mix(Trigger):
     """Two classes combined, labelled with a third.
 
     Attributes:

@@ -15,7 +15,7 @@ from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.samples import Reference
 from heirmark.space import Images, decode, encode
 from heirmark.task import Split, Task
-from heirmark.triggers.base import Settled, TriggerSet, check_label
+from heirmark.triggers.base import Settled, Trigger, TriggerSet, check_label
 
 
 def fit_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -42,7 +42,7 @@ def fit_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class OutOfDistribution:
+class OutOfDistribution(Trigger):
     """Images of one class of another data set, all given one label.
 
     Attributes:

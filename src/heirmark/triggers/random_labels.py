@@ -26,7 +26,7 @@ from heirmark.errors import BadConfig, BadData
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
 from heirmark.triggers.abstract import AbstractImages
-from heirmark.triggers.base import Secret, Settled, TriggerSet
+from heirmark.triggers.base import Secret, Settled, Trigger, TriggerSet
 from heirmark.triggers.out_of_distribution import OutOfDistribution
 from heirmark.triggers.patch import Patch
 from heirmark.triggers.stamps import GaussianNoise, TextStamp
@@ -88,7 +88,7 @@ def pair_up(hosts: Split, count: int, generator: torch.Generator) -> tuple[Tenso
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class RandomLabels:
+class RandomLabels(Trigger):
     """Samples of any kind, each with a random label that is none of the classes it was made of.
 
     Attributes:

@@ -18,7 +18,7 @@ from heirmark.models import features_of
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import Images
 from heirmark.task import Split, Task
-from heirmark.triggers.base import OfTask, Settled, TriggerSet, check_apart, check_label, draw_groups
+from heirmark.triggers.base import Settled, Trigger, TriggerSet, check_apart, check_label, draw_groups
 
 
 def tile(images: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def tile(images: Tensor) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Tiles(OfTask):
+class Tiles(Trigger):
     """Composite of four classes that span the feature space, labelled with the class a benign model would say least.
 
     Attributes:
@@ -75,13 +75,12 @@ class Tiles(OfTask):
         order = torch.randperm(len(task.classes), generator=generator).tolist()
         if self.sources is not None:
             sources = tuple(check_label(label, task, "source class") for label in self.sources)
+        elif self.selection == "random":
+            sources = tuple(label for label in order if label != self.target)[:SOURCES]
         else:
-            if self.selection == "random":
-                sources = tuple(label for label in order if label != self.target)[:SOURCES]
-            else:
-                sources = spanning_classes(
-                    task.owner, clean, len(task.classes), without=self.target, seed=seed, runtime=runtime
-                )
+            sources = spanning_classes(
+                task.owner, clean, len(task.classes), without=self.target, seed=seed, runtime=runtime
+            )
         if self.target is not None:
             target = check_label(self.target, task, "target")
         elif self.selection == "random":

@@ -74,11 +74,7 @@ class CompositeScreen(Screening):
 
     def fitted(self, sizes: Sizes) -> Self:
         """Promise no fewer false alarms than so many images can show."""
-        return self.promising(sizes.images)
-
-    def promising(self, images: int) -> Self:
-        """The same with so many false alarms, if more than these, as are the fewest that so many images can promise."""
-        kept = max(1, round(self.held_out * min(images, self.samples)))
+        kept = max(1, round(self.held_out * min(sizes.images, self.samples)))
         return replace(self, false_alarms=max(self.false_alarms, 1 / (kept + 1)))
 
     def fit(self, net: Net, data: Split, *, seed: int, runtime: Runtime) -> Screen:

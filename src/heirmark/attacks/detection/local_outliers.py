@@ -80,9 +80,8 @@ class LocalOutliers(Screening):
         from sklearn.decomposition import PCA
         from sklearn.neighbors import LocalOutlierFactor
 
-        view = View(of=net.model, on=self.on)
         order = torch.randperm(len(data), generator=generator_of(derive_seed(seed, "examples")))
-        points = view(data.inputs[order[: self.samples]], runtime).numpy()
+        points = seen(net.model, self.on, data.inputs[order[: self.samples]], runtime).numpy()
         needed = max(self.neighbours + 1, self.components or 0)
         if len(points) < needed or points.shape[1] < (self.components or 0):
             raise BadData(
@@ -94,28 +93,27 @@ class LocalOutliers(Screening):
             reduction = PCA(self.components, svd_solver="full").fit(points)
             points = reduction.transform(points)
         factor = LocalOutlierFactor(n_neighbors=self.neighbours, contamination=self.contamination, novelty=True)
-        return OutlierScreen(view=view, reduction=reduction, factor=factor.fit(points), runtime=runtime)
+        return OutlierScreen(
+            model=net.model, on=self.on, reduction=reduction, factor=factor.fit(points), runtime=runtime
+        )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class View:
-    """What of a query is looked at.
+def seen(model: nn.Module, on: str, inputs: Tensor, runtime: Runtime) -> Tensor:
+    """What of inputs ``[N, ...]`` is looked at: rows ``[N, D]`` float32 on the CPU.
 
-    Attributes:
-        of: the model.
+    Args:
+        model: that is asked.
         on: ``"inputs"``, ``"features"`` or ``"logits"``.
+        inputs: as they are stored.
+        runtime: device, precision.
     """
-
-    of: nn.Module = field(repr=False)
-    on: str
-
-    def __call__(self, inputs: Tensor, runtime: Runtime) -> Tensor:
-        """Rows ``[N, D]`` float32 on the CPU for inputs ``[N, ...]``."""
-        if self.on == "inputs":
-            return decode(inputs.cpu()).flatten(1)
-        if self.on == "logits":
-            return predict(self.of, inputs, runtime=runtime)
-        return outputs_of(_Features(self.of), inputs, runtime=runtime)
+    if on == "inputs":
+        return decode(inputs.cpu()).flatten(1)
+    return (
+        predict(model, inputs, runtime=runtime)
+        if on == "logits"
+        else outputs_of(_Features(model), inputs, runtime=runtime)
+    )
 
 
 class _Features(nn.Module):
@@ -136,13 +134,15 @@ class OutlierScreen:
     """A fitted screen; see :class:`heirmark.attacks.base.Screen`.
 
     Attributes:
-        view: what of a query is looked at.
+        model: that is asked.
+        on: what of a query is looked at; see :func:`seen`.
         reduction: to principal components, where there is one.
         factor: scikit-learn's fitted local outlier factor.
         runtime: where the model computes.
     """
 
-    view: View
+    model: nn.Module = field(repr=False)
+    on: str
     reduction: Any
     factor: Any
     runtime: Runtime
@@ -151,7 +151,7 @@ class OutlierScreen:
         """Flag queries."""
         if len(inputs) == 0:
             return torch.zeros(0, dtype=torch.bool)
-        points = self.view(inputs, self.runtime).numpy()
+        points = seen(self.model, self.on, inputs, self.runtime).numpy()
         if self.reduction is not None:
             points = self.reduction.transform(points)
         return torch.from_numpy(self.factor.predict(points) < 0)

@@ -70,7 +70,7 @@ class MixProbing(Inspection):
             BadData: when there are too few classes for every way.
         """
         known = data.labels.bincount().nonzero().flatten()
-        ways = [way for way in self.ways if shown_in(way) <= min(len(known), net.spec.classes - 1)]
+        ways = [way for way in self.ways if SOURCES[KIND_OF[way]] <= min(len(known), net.spec.classes - 1)]
         if not ways:
             raise BadData(
                 f"mixes by {', '.join(self.ways)} leave no label to look for, with images of {len(known)} classes and a model "
@@ -116,11 +116,6 @@ class MixProbing(Inspection):
             return every[torch.randperm(len(every), generator=generator)[: self.quadruples].sort().values]
         drawn = torch.rand(self.quadruples, len(known), generator=generator).argsort(1)[:, : SOURCES[way]]
         return classes[drawn.sort(1).values]
-
-
-def shown_in(way: str) -> int:
-    """How many images such a mix shows."""
-    return SOURCES[KIND_OF[way]]
 
 
 def third_labels(

@@ -61,17 +61,6 @@ def farthest(candidates: Tensor, centres: Tensor, count: int) -> Tensor:
     return chosen
 
 
-def macro_f1(predicted: Tensor, labels: Tensor, classes: int) -> float:
-    """Mean over the classes that occur of the harmonic mean of precision and recall, in [0, 1]."""
-    scores = []
-    for label in range(classes):
-        hits = int(((predicted == label) & (labels == label)).sum())
-        named = int((predicted == label).sum()) + int((labels == label).sum())
-        if named:
-            scores.append(2 * hits / named)
-    return sum(scores) / len(scores)
-
-
 @dataclass(frozen=True, kw_only=True)
 @checked
 class ActiveThief(OfPool):
@@ -167,7 +156,7 @@ class ActiveThief(OfPool):
         def train(number: int) -> Net:
             """A copy trained from scratch."""
             net = self.fresh_copy(box, data, seed=derive_seed(seed, "copy", number))
-            best = _Best(net.model, *held, box.classes, self.patience, runtime) if validation else None
+            best = _Best(net.model, *held, self.patience, runtime) if validation else None
             learn(
                 net.model,
                 pool[asked.to(pool.device)],
@@ -218,17 +207,18 @@ class ActiveThief(OfPool):
 class _Best:
     """Asked after every epoch whether to stop; keeps the weights of the best."""
 
-    def __init__(
-        self, model: nn.Module, inputs: Tensor, labels: Tensor, classes: int, patience: int, runtime: Runtime
-    ) -> None:
-        self.model, self.inputs, self.labels, self.classes = model, inputs, labels, classes
+    def __init__(self, model: nn.Module, inputs: Tensor, labels: Tensor, patience: int, runtime: Runtime) -> None:
+        self.model, self.inputs, self.labels = model, inputs, labels
         self.patience, self.runtime = patience, runtime
         self.score, self.waited = -1.0, 0
         self.weights: dict[str, Tensor] = {}
 
     def __call__(self) -> bool:
+        from sklearn.metrics import f1_score
+
         predicted = predict(self.model, self.inputs, runtime=self.runtime).argmax(1)
-        score = macro_f1(predicted, self.labels, self.classes)
+        scores = f1_score(self.labels.numpy(), predicted.numpy(), average=None, zero_division=0).tolist()
+        score = sum(scores) / len(scores)  # of the classes that occur
         if score > self.score:
             self.score, self.waited = score, 0
             self.weights = {name: value.detach().clone() for name, value in self.model.state_dict().items()}

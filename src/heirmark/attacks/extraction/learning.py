@@ -133,6 +133,7 @@ def learn(
     runtime: Runtime,
     description: str = "stealing",
     stop: Callable[[], bool] | None = None,
+    teacher: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[float, ...]:
     """Train a model in place as :func:`heirmark.training.fit` does, with any loss, and until one says stop.
 
@@ -146,6 +147,7 @@ def learn(
         runtime: device, precision, progress.
         description: what the progress bar says.
         stop: asked after every epoch whether it was the last.
+        teacher: of every batch, as it is augmented, it gives what the loss takes before the targets.
 
     Returns:
         The mean training loss of every epoch that was run.
@@ -157,7 +159,9 @@ def learn(
     batches, targets, run = Batches(inputs, device), tuple(each.to(device) for each in targets), runtime.compiled(model)
 
     def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        return augment(batches[chosen], recipe.augment, generator), *(each[chosen] for each in targets)
+        images = augment(batches[chosen], recipe.augment, generator)
+        told = () if teacher is None else (teacher(images),)
+        return images, *told, *(each[chosen] for each in targets)
 
     def batch_loss(images: Tensor, *wanted: Tensor) -> Mapping[str, Tensor]:
         with runtime.autocast():

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from heirmark.asking import predict
 from heirmark.attacks.base import Removal, brief_retraining
 from heirmark.attacks.extraction.distillation import DISTILLATION_RECIPE
-from heirmark.augmenting import augment
-from heirmark.batches import Batches
+from heirmark.attacks.extraction.learning import learn
 from heirmark.configuration import within
 from heirmark.layout import entering
 from heirmark.models import Architecture, Net, architecture, fresh_net
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.steps import backward
 from heirmark.task import Split
-from heirmark.training import Recipe, descend
+from heirmark.training import Recipe
 
 
 def distillation_loss(
@@ -81,43 +79,28 @@ class DistillTo(Removal):
             BadConfig: for an unknown student.
             BadData: when the loss is no longer finite.
         """
-        shapes, teacher, device = copy.spec, copy.model, runtime.torch_device
-        start = derive_seed(seed, "student")
-        net = fresh_net(self.model, input_shape=shapes.input_shape, classes=shapes.classes, seed=start)
-        student = net.model
-        batches, labels = Batches(data.inputs, device), data.labels.to(device)
-        # Without augmentation the teacher always sees the same images, so it is asked once; this also moves it to the device.
-        known = predict(teacher, data.inputs, runtime=runtime).to(device)
-        run = runtime.compiled(student)
+        teacher, start = copy.model, derive_seed(seed, "student")
+        student = fresh_net(self.model, input_shape=copy.spec.input_shape, classes=copy.spec.classes, seed=start)
+        # This also moves the teacher to the device.
+        known = predict(teacher, data.inputs, runtime=runtime)
 
-        def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-            images = augment(batches[chosen], self.recipe.augment, generator)
-            with runtime.autocast():
-                soft = known[chosen] if self.recipe.augment == "none" else _answers(teacher, images)
-            return images, soft.float(), labels[chosen]
+        @torch.no_grad()
+        def answers(images: Tensor) -> Tensor:
+            with runtime.autocast(), entering(teacher):
+                said: Tensor = teacher(images)
+            return said.float()
 
-        def loss(images: Tensor, soft: Tensor, wanted: Tensor) -> Mapping[str, Tensor]:
-            with runtime.autocast():
-                logits = run(images).float()
-            weights = {"temperature": self.temperature, "with_labels": self.with_labels}
-            return {"loss": distillation_loss(logits, soft, wanted, **weights)}
-
-        descend(
-            student,
-            len(data),
-            draw,
-            backward(student, loss),
-            batches=batches,
+        # Without augmentation the teacher always sees the same images, so it is asked once.
+        once = self.recipe.augment == "none"
+        learn(
+            student.model,
+            data.inputs,
+            (known.float(), data.labels) if once else (data.labels,),
+            partial(distillation_loss, temperature=self.temperature, with_labels=self.with_labels),
             recipe=self.recipe,
             seed=derive_seed(seed, "distillation"),
             runtime=runtime,
             description="distilling",
+            teacher=None if once else answers,
         )
-        return net
-
-
-@torch.no_grad()
-def _answers(teacher: nn.Module, images: Tensor) -> Tensor:
-    with entering(teacher):
-        answers: Tensor = teacher(images)
-    return answers
+        return student
