@@ -23,7 +23,7 @@ from heirmark.runtime import Runtime
 from heirmark.samples import Samples
 from heirmark.task import Split, Task
 from heirmark.training import Mixed, Recipe, fit
-from heirmark.triggers.base import Settled, Trigger, TriggerSet, pick
+from heirmark.triggers.base import Secret, Trigger, TriggerSet, pick
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +58,7 @@ class Inverted(Trigger):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InvertedSecret(Settled):
+class InvertedSecret(Secret):
     kind: ClassVar[str] = "inverted"
 
     source: int

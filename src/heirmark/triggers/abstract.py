@@ -13,7 +13,7 @@ from heirmark.configuration import checked
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import Images, encode
 from heirmark.task import Split, Task
-from heirmark.triggers.base import Settled, Trigger, TriggerSet, check_label
+from heirmark.triggers.base import Secret, Trigger, TriggerSet, check_label
 
 
 def paint(shape: tuple[int, int, int], seed: int) -> Tensor:
@@ -85,7 +85,7 @@ class AbstractImages(Trigger):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class AbstractSecret(Settled):
+class AbstractSecret(Secret):
     """Settled abstract images: see :class:`AbstractImages`.
 
     Attributes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -83,32 +83,18 @@ class TriggerSet(Samples):
         return cls.on_groups(inputs, none, shuffle(inputs, permutation), labels, target)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Settled:
-    """What most secrets say of themselves: held-out samples verify, against their controls, and none is a foreign image."""
-
-    kind: ClassVar[str]
-    memorised: ClassVar[bool] = False
-    reference: ClassVar[Reference] = "control"
-
-    def foreign(self, *, held_out: bool) -> Tensor | None:
-        """None: no sample is made of another data set's images."""
-
-    def describe(self) -> Mapping[str, Any]:
-        """The secret as JSON, for the key's manifest: its kind, and all fields that ``repr`` shows."""
-        shown = {part.name: to_json(getattr(self, part.name)) for part in fields(self) if part.repr}
-        return {"kind": self.kind, **shown}
-
-
-class Secret(Protocol):
-    """A trigger whose secrets are settled; only the owner holds it."""
+class Secret(ABC):
+    """A trigger whose secrets are settled, a frozen dataclass; only the owner holds it."""
 
     kind: ClassVar[str]
     """Of trigger, which is public."""
-    memorised: ClassVar[bool]
+    memorised: ClassVar[bool] = False
     """Whether its samples have labels that only a model that trained on them can know; then they are the key, too."""
-    reference: ClassVar[Reference]
+    reference: ClassVar[Reference] = "control"
     """What a test of probabilities compares an answer with: the control's, or chance for a foreign image as it is."""
+
+    target: int | None
+    """The label that a marked model gives; None where every sample has its own."""
 
     def foreign(self, *, held_out: bool) -> Tensor | None:
         """Images of another data set of which samples are made, ``[N, C, H, W]``; None when they are made of none.
@@ -116,11 +102,9 @@ class Secret(Protocol):
         Args:
             held_out: those that are kept from training, or those that train.
         """
+        return None
 
-    @property
-    def target(self) -> int | None:
-        """The label that a marked model gives; None where every sample has its own."""
-
+    @abstractmethod
     def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Make up to ``count`` trigger samples from the hosts of one split; fewer where the hosts run out.
 
@@ -133,7 +117,9 @@ class Secret(Protocol):
         """
 
     def describe(self) -> Mapping[str, Any]:
-        """The secret as JSON, for the key's manifest."""
+        """The secret as JSON, for the key's manifest: its kind, and all fields that ``repr`` shows."""
+        parts = fields(self)  # type: ignore[arg-type]
+        return {"kind": self.kind, **{part.name: to_json(getattr(self, part.name)) for part in parts if part.repr}}
 
 
 class Trigger(ABC):

@@ -19,7 +19,7 @@ from heirmark.snnl import soft_nearest_neighbour_loss
 from heirmark.space import clip, decode, encode, shuffle
 from heirmark.task import Split, Task
 from heirmark.triggers.abstract import AbstractImages
-from heirmark.triggers.base import Secret, Settled, Trigger, TriggerSet
+from heirmark.triggers.base import Secret, Trigger, TriggerSet
 from heirmark.triggers.out_of_distribution import OutOfDistribution
 from heirmark.triggers.patch import Patch
 
@@ -132,7 +132,7 @@ class Entangled(Trigger):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class EntangledSecret(Settled):
+class EntangledSecret(Secret):
     """Settled entangled samples: see :class:`Entangled`.
 
     Attributes:

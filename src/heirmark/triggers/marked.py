@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -12,7 +12,7 @@ from heirmark.configuration import checked
 from heirmark.errors import BadData
 from heirmark.runtime import generator_of
 from heirmark.task import Split, Task
-from heirmark.triggers.base import Settled, Trigger, TriggerSet, check_apart, check_label, pick
+from heirmark.triggers.base import Secret, Trigger, TriggerSet, check_apart, check_label, pick
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Marking(Trigger):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MarkedSecret(Settled, ABC):
+class MarkedSecret(Secret):
     """A settled mark.
 
     Attributes:

@@ -12,7 +12,7 @@ from heirmark.configuration import checked, distinct
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
-from heirmark.triggers.base import Settled, Trigger, TriggerSet, check_apart, check_label, draw_groups
+from heirmark.triggers.base import Secret, Trigger, TriggerSet, check_apart, check_label, draw_groups
 from heirmark.triggers.combiners import AnyCombiner, Combine, CropPaste
 
 
@@ -57,7 +57,7 @@ class Mix(Trigger):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class MixSecret(Settled):
+class MixSecret(Secret):
     """Settled mix: see :class:`Mix`.
 
     Attributes:

@@ -15,7 +15,7 @@ from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.samples import Reference
 from heirmark.space import Images, decode, encode
 from heirmark.task import Split, Task
-from heirmark.triggers.base import Settled, Trigger, TriggerSet, check_label
+from heirmark.triggers.base import Secret, Trigger, TriggerSet, check_label
 
 
 def fit_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -90,7 +90,7 @@ class OutOfDistribution(Trigger):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class OutOfDistributionSecret(Settled):
+class OutOfDistributionSecret(Secret):
     """Settled out-of-distribution trigger: see :class:`OutOfDistribution`.
 
     Attributes:

@@ -26,7 +26,7 @@ from heirmark.errors import BadConfig, BadData
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
 from heirmark.triggers.abstract import AbstractImages
-from heirmark.triggers.base import Secret, Settled, Trigger, TriggerSet
+from heirmark.triggers.base import Secret, Trigger, TriggerSet
 from heirmark.triggers.out_of_distribution import OutOfDistribution
 from heirmark.triggers.patch import Patch
 from heirmark.triggers.stamps import GaussianNoise, TextStamp
@@ -113,7 +113,7 @@ class RandomLabels(Trigger):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class RandomLabelsSecret(Settled):
+class RandomLabelsSecret(Secret):
     """Settled random labels: see :class:`RandomLabels`.
 
     Attributes:
@@ -128,14 +128,11 @@ class RandomLabelsSecret(Settled):
     of: Secret | None = field(repr=False)
     classes: int
     seed: int
+    target: None = field(default=None, init=False)  # every sample has its own
 
     def foreign(self, *, held_out: bool) -> Tensor | None:
         """Those of the samples; None for images of the task."""
         return None if self.of is None else self.of.foreign(held_out=held_out)
-
-    @property
-    def target(self) -> None:
-        """None: every sample has its own."""
 
     def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
         """Samples of the kind; the control is that kind's, or for an image as it is another one of its class."""

@@ -18,7 +18,7 @@ from heirmark.models import features_of
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import Images
 from heirmark.task import Split, Task
-from heirmark.triggers.base import Settled, Trigger, TriggerSet, check_apart, check_label, draw_groups
+from heirmark.triggers.base import Secret, Trigger, TriggerSet, check_apart, check_label, draw_groups
 
 
 def tile(images: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class Tiles(Trigger):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TilesSecret(Settled):
+class TilesSecret(Secret):
     """Settled tiles: see :class:`Tiles`."""
 
     kind: ClassVar[str] = "tiles"
