@@ -30,7 +30,7 @@ UNRELATED = [
     edit("models/registry.py", r'"simple:AlexNet",', '"simple:AlexNet", "brand": "brand:Brand",'),
     edit("triggers/patch.py", r"class Patch\b.*:", r"\g<0>\n    novel = 1\n"),
     edit("triggers/brand.py", None, NEW),
-    edit("triggers/__init__.py", r"__all__ = \[", "from heirmark.triggers.brand import Brand\n\n__all__ = ["),
+    edit("triggers/__init__.py", r"AnyTrigger: ", "from heirmark.triggers.brand import Brand\n\nAnyTrigger: "),
     edit("methods/ewe.py", r"class EWE\(.*\):", r"\g<0>\n    novel = 1\n"),
     edit("methods/brand.py", None, NEW),
     edit("attacks/removal/quantisation.py", r"class Quantisation\b.*:", r"\g<0>\n    novel = 1\n"),

@@ -1,72 +1,36 @@
 """Attacks by name. Each is one file citing its paper."""
 
-from heirmark.attacks.base import (
-    Extraction,
-    Inspected,
-    Inspection,
-    Removal,
-    Reversed,
-    Screen,
-    Screening,
-)
-from heirmark.attacks.detection.abs import ABS
-from heirmark.attacks.detection.composite_screen import CompositeScreen
-from heirmark.attacks.detection.local_outliers import LocalOutliers
-from heirmark.attacks.detection.mix_probing import MixProbing
-from heirmark.attacks.detection.neural_cleanse import NeuralCleanse
-from heirmark.attacks.extraction.active_thief import ActiveThief
-from heirmark.attacks.extraction.dfme import DFME
-from heirmark.attacks.extraction.distillation import Distillation
-from heirmark.attacks.extraction.jbda import JBDA
-from heirmark.attacks.extraction.knockoff import Knockoff
-from heirmark.attacks.extraction.knockoff_adaptive import KnockoffAdaptive
-from heirmark.attacks.extraction.maze import MAZE
-from heirmark.attacks.registry import EXTRACTIONS, INSPECTIONS, REMOVALS, SCREENINGS
-from heirmark.attacks.removal.adaptive import AdaptiveUnlearning
-from heirmark.attacks.removal.distillation import DistillTo
-from heirmark.attacks.removal.fine_pruning import FinePruning
-from heirmark.attacks.removal.fine_tuning import FineTuning
-from heirmark.attacks.removal.int8 import Int8
-from heirmark.attacks.removal.mislabelled_mixes import MislabelledMixes
-from heirmark.attacks.removal.overwriting import Overwriting
-from heirmark.attacks.removal.preprocessing import Preprocessing
-from heirmark.attacks.removal.pruning import Pruning
-from heirmark.attacks.removal.quantisation import Quantisation
-from heirmark.attacks.removal.transfer import Transfer
-
-__all__ = [
-    "ABS",
-    "DFME",
-    "EXTRACTIONS",
-    "INSPECTIONS",
-    "JBDA",
-    "MAZE",
-    "REMOVALS",
-    "SCREENINGS",
-    "ActiveThief",
-    "AdaptiveUnlearning",
-    "CompositeScreen",
-    "DistillTo",
-    "Distillation",
-    "Extraction",
-    "FinePruning",
-    "FineTuning",
-    "Inspected",
-    "Inspection",
-    "Int8",
-    "Knockoff",
-    "KnockoffAdaptive",
-    "LocalOutliers",
-    "MislabelledMixes",
-    "MixProbing",
-    "NeuralCleanse",
-    "Overwriting",
-    "Preprocessing",
-    "Pruning",
-    "Quantisation",
-    "Removal",
-    "Reversed",
-    "Screen",
-    "Screening",
-    "Transfer",
-]
+from heirmark.attacks.base import Extraction as Extraction
+from heirmark.attacks.base import Inspected as Inspected
+from heirmark.attacks.base import Inspection as Inspection
+from heirmark.attacks.base import Removal as Removal
+from heirmark.attacks.base import Reversed as Reversed
+from heirmark.attacks.base import Screen as Screen
+from heirmark.attacks.base import Screening as Screening
+from heirmark.attacks.detection.abs import ABS as ABS
+from heirmark.attacks.detection.composite_screen import CompositeScreen as CompositeScreen
+from heirmark.attacks.detection.local_outliers import LocalOutliers as LocalOutliers
+from heirmark.attacks.detection.mix_probing import MixProbing as MixProbing
+from heirmark.attacks.detection.neural_cleanse import NeuralCleanse as NeuralCleanse
+from heirmark.attacks.extraction.active_thief import ActiveThief as ActiveThief
+from heirmark.attacks.extraction.dfme import DFME as DFME
+from heirmark.attacks.extraction.distillation import Distillation as Distillation
+from heirmark.attacks.extraction.jbda import JBDA as JBDA
+from heirmark.attacks.extraction.knockoff import Knockoff as Knockoff
+from heirmark.attacks.extraction.knockoff_adaptive import KnockoffAdaptive as KnockoffAdaptive
+from heirmark.attacks.extraction.maze import MAZE as MAZE
+from heirmark.attacks.registry import EXTRACTIONS as EXTRACTIONS
+from heirmark.attacks.registry import INSPECTIONS as INSPECTIONS
+from heirmark.attacks.registry import REMOVALS as REMOVALS
+from heirmark.attacks.registry import SCREENINGS as SCREENINGS
+from heirmark.attacks.removal.adaptive import AdaptiveUnlearning as AdaptiveUnlearning
+from heirmark.attacks.removal.distillation import DistillTo as DistillTo
+from heirmark.attacks.removal.fine_pruning import FinePruning as FinePruning
+from heirmark.attacks.removal.fine_tuning import FineTuning as FineTuning
+from heirmark.attacks.removal.int8 import Int8 as Int8
+from heirmark.attacks.removal.mislabelled_mixes import MislabelledMixes as MislabelledMixes
+from heirmark.attacks.removal.overwriting import Overwriting as Overwriting
+from heirmark.attacks.removal.preprocessing import Preprocessing as Preprocessing
+from heirmark.attacks.removal.pruning import Pruning as Pruning
+from heirmark.attacks.removal.quantisation import Quantisation as Quantisation
+from heirmark.attacks.removal.transfer import Transfer as Transfer

@@ -3,40 +3,24 @@
 from typing import Annotated, TypeAlias
 
 from heirmark.configuration import OneOf
-from heirmark.triggers.abstract import AbstractImages
-from heirmark.triggers.base import Secret, Trigger, TriggerSet
-from heirmark.triggers.combiners import AutoencoderBlend, CropPaste, PixelBlend, Stripes
-from heirmark.triggers.entangled import Entangled
-from heirmark.triggers.feature import Feature
-from heirmark.triggers.mix import Mix
-from heirmark.triggers.out_of_distribution import OutOfDistribution
-from heirmark.triggers.patch import Patch
-from heirmark.triggers.random_labels import RandomLabels
-from heirmark.triggers.registry import TRIGGERS
-from heirmark.triggers.stamps import GaussianNoise, TextStamp
-from heirmark.triggers.tiles import Tiles
-
-__all__ = [
-    "TRIGGERS",
-    "AbstractImages",
-    "AnyTrigger",
-    "AutoencoderBlend",
-    "CropPaste",
-    "Entangled",
-    "Feature",
-    "GaussianNoise",
-    "Mix",
-    "OutOfDistribution",
-    "Patch",
-    "PixelBlend",
-    "RandomLabels",
-    "Secret",
-    "Stripes",
-    "TextStamp",
-    "Tiles",
-    "Trigger",
-    "TriggerSet",
-]
+from heirmark.triggers.abstract import AbstractImages as AbstractImages
+from heirmark.triggers.base import Secret as Secret
+from heirmark.triggers.base import Trigger as Trigger
+from heirmark.triggers.base import TriggerSet as TriggerSet
+from heirmark.triggers.combiners import AutoencoderBlend as AutoencoderBlend
+from heirmark.triggers.combiners import CropPaste as CropPaste
+from heirmark.triggers.combiners import PixelBlend as PixelBlend
+from heirmark.triggers.combiners import Stripes as Stripes
+from heirmark.triggers.entangled import Entangled as Entangled
+from heirmark.triggers.feature import Feature as Feature
+from heirmark.triggers.mix import Mix as Mix
+from heirmark.triggers.out_of_distribution import OutOfDistribution as OutOfDistribution
+from heirmark.triggers.patch import Patch as Patch
+from heirmark.triggers.random_labels import RandomLabels as RandomLabels
+from heirmark.triggers.registry import TRIGGERS as TRIGGERS
+from heirmark.triggers.stamps import GaussianNoise as GaussianNoise
+from heirmark.triggers.stamps import TextStamp as TextStamp
+from heirmark.triggers.tiles import Tiles as Tiles
 
 AnyTrigger: TypeAlias = Annotated[Trigger, OneOf(TRIGGERS)]
 """A kind of trigger, as a field of a configuration."""

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from heirmark.asking import predict
-from heirmark.attacks.base import Removal, brief_retraining
+from heirmark.attacks.base import brief_retraining
 from heirmark.attacks.composites import KINDS, Composites, Kinds, compose_all, fitting, space_for
-from heirmark.attacks.removal.parts import RETRAINING, reinitialise, tune
+from heirmark.attacks.removal.parts import RETRAINING, Tuning, reinitialise, tune
 from heirmark.configuration import at_least
 from heirmark.models import CUSTOM, Net
 from heirmark.runtime import Runtime, derive_seed
@@ -25,7 +25,7 @@ from heirmark.training import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaptiveUnlearning(Removal):
+class AdaptiveUnlearning(Tuning):
     """Fine-tune on composites of all classes in all orders with harmless soft labels, joined by clean data.
 
     He knows how marks are published to be made, not the key: neither classes nor order nor target. Composites of the owner's
@@ -39,7 +39,6 @@ class AdaptiveUnlearning(Removal):
         answer: the soft label: ``"shared"`` splits the mass among the classes shown, by area; ``"own-model"`` is what a model
             says that he trains himself, from the start, on his data alone.
         composites: how many he makes, as many of each kind; None makes as many as he has clean examples.
-        recipe: of the unlearning; see :data:`heirmark.attacks.removal.parts.RETRAINING`.
         own_recipe: of his own model, for ``"own-model"`` (inferred).
     """
 
@@ -50,7 +49,6 @@ class AdaptiveUnlearning(Removal):
     kinds: Kinds = KINDS
     answer: Literal["shared", "own-model"] = "shared"
     composites: Annotated[int, at_least(1)] | None = None
-    recipe: Recipe = field(default=RETRAINING)
     own_recipe: Recipe = field(default=RETRAINING)
 
     needs = property(lambda self: space_for(self.kinds))

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.asking import predict
-from heirmark.attacks.base import Removal, brief_tuning
-from heirmark.attacks.removal.parts import TUNING, drawn, tune
+from heirmark.attacks.base import brief_tuning
+from heirmark.attacks.removal.parts import TUNING, Tuning, drawn
 from heirmark.configuration import at_least, below, within
 from heirmark.errors import BadConfig
 from heirmark.layout import copied
@@ -26,7 +26,7 @@ STEPS = 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class FinePruning(Removal):
+class FinePruning(Tuning):
     """Cut the channels of the last convolution that clean data activate least, then fine-tune; what is cut stays dead.
 
     A channel's activation is the mean, over clean inputs and positions, of its output after the normalisation that follows
@@ -71,15 +71,7 @@ class FinePruning(Removal):
             for layer in layers
             for parameter in layer.parameters(recurse=False)
         ]
-        tune(
-            model,
-            data.inputs,
-            data.labels,
-            recipe=self.recipe,
-            seed=derive_seed(seed, "tuning"),
-            runtime=runtime,
-            description="fine-pruning",
-        )
+        self.tuned(copy, data, "fine-pruning", seed=seed, runtime=runtime)
         for handle in kept:
             handle.remove()
         return copy

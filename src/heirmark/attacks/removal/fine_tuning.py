@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal, Self, TypeAlias
 
-from heirmark.attacks.base import Attempt, Removal, brief_tuning
-from heirmark.attacks.removal.parts import TUNING, head_of, reinitialise, tune
+from heirmark.attacks.base import Attempt, brief_tuning
+from heirmark.attacks.removal.parts import TUNING, Tuning, head_of, reinitialise
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split
@@ -24,7 +24,7 @@ NAMES: dict[Kind, str] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuning(Removal):
+class FineTuning(Tuning):
     """Train the model on with the adversary's labelled examples.
 
     DeepTracer and MEA-Defender use FTAL, the latter for 100 epochs. Where Adi et al. re-initialise the last layer they put the
@@ -60,14 +60,5 @@ class FineTuning(Removal):
         head = None if self.kind == "ftal" else head_of(copy.model)
         if head is not None and self.kind.startswith("rt"):
             reinitialise(head, seed=derive_seed(seed, "head"))
-        tune(
-            copy.model,
-            data.inputs,
-            data.labels,
-            recipe=self.recipe,
-            seed=derive_seed(seed, "tuning"),
-            runtime=runtime,
-            part=head if self.kind.endswith("ll") else None,
-            description="fine-tuning",
-        )
-        return copy
+        part = head if self.kind.endswith("ll") else None
+        return self.tuned(copy, data, "fine-tuning", seed=seed, runtime=runtime, part=part)

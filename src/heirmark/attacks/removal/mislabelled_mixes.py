@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Self
+from dataclasses import dataclass
+from typing import Annotated, ClassVar
 
-from heirmark.attacks.base import Removal, Sizes, brief_retraining
+from heirmark.attacks.base import Sizes
 from heirmark.attacks.composites import Kinds, compose_all, fitting, space_for, wrong_labels
-from heirmark.attacks.removal.parts import RETRAINING, tune
+from heirmark.attacks.removal.parts import Tuning
 from heirmark.configuration import at_least
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.samples import Samples
 from heirmark.task import Split
-from heirmark.training import Mixed, Recipe
+from heirmark.training import Mixed
 
 
 @dataclass(frozen=True, kw_only=True)
-class MislabelledMixes(Removal):
+class MislabelledMixes(Tuning):
     """Fine-tune with random mixes of all pairs of classes, labelled with a class that they do not show, among clean data.
 
     The thief who made the mark useless would answer all mixes wrongly, the owner's among them. The paper gives no more than
@@ -29,7 +29,6 @@ class MislabelledMixes(Removal):
             ``"patch"``.
         mixes: how many are made; None makes as many as there are clean examples.
         per_batch: how many join each batch of clean data.
-        recipe: of the tuning; see :data:`heirmark.attacks.removal.parts.RETRAINING`.
     """
 
     title: ClassVar[str] = "mislabelled mixes"
@@ -38,15 +37,9 @@ class MislabelledMixes(Removal):
     kinds: Kinds = ("halves", "blend", "stripes", "tiles")
     mixes: Annotated[int, at_least(1)] | None = None
     per_batch: Annotated[int, at_least(1)] = 64
-    recipe: Recipe = field(default=RETRAINING)
 
     needs = property(lambda self: space_for(self.kinds))
     otherwise: ClassVar = "blend them"
-
-    @classmethod
-    def quick(cls, recipe: Recipe) -> Self:
-        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
-        return cls(recipe=brief_retraining(recipe))
 
     def unfit(self, sizes: Sizes) -> str:
         """Two classes are too few."""
@@ -64,14 +57,5 @@ class MislabelledMixes(Removal):
             data, kinds, self.mixes or len(data), classes=copy.spec.classes, seed=derive_seed(seed, "mixes")
         )
         labels = wrong_labels(made.shares, seed=derive_seed(seed, "wrong labels"))
-        tune(
-            copy.model,
-            data.inputs,
-            data.labels,
-            recipe=self.recipe,
-            seed=derive_seed(seed, "tuning"),
-            runtime=runtime,
-            mixed=Mixed(samples=Samples(inputs=made.inputs, targets=labels), per_batch=self.per_batch),
-            description="mislabelling mixes",
-        )
-        return copy
+        mixed = Mixed(samples=Samples(inputs=made.inputs, targets=labels), per_batch=self.per_batch)
+        return self.tuned(copy, data, "mislabelling mixes", seed=seed, runtime=runtime, mixed=mixed)

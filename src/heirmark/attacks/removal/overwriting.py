@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Annotated, ClassVar, Self
 
 import torch
 
-from heirmark.attacks.base import Removal, Sizes, brief_retraining
+from heirmark.attacks.base import Sizes
 from heirmark.attacks.composites import LAYOUTS, SOURCES, Kind, compose, fitting, space_for
-from heirmark.attacks.removal.parts import RETRAINING, tune
+from heirmark.attacks.removal.parts import Tuning
 from heirmark.configuration import at_least
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.samples import Samples
 from heirmark.task import Split
-from heirmark.training import Mixed, Recipe
+from heirmark.training import Mixed
 
 
 @dataclass(frozen=True, kw_only=True)
-class Overwriting(Removal):
+class Overwriting(Tuning):
     """Fine-tune with the thief's own trigger samples among clean data, in the hope that his mark replaces the owner's.
 
     His source classes, the way of combining them and the target are drawn from the seed. Counts and recipe are inferred.
@@ -29,7 +29,6 @@ class Overwriting(Removal):
             on one class, which is all that two classes leave him.
         triggers: trigger samples that he makes.
         per_batch: how many join each batch of clean data.
-        recipe: of the tuning; see :data:`heirmark.attacks.removal.parts.RETRAINING`.
     """
 
     title: ClassVar[str] = "overwriting"
@@ -38,15 +37,9 @@ class Overwriting(Removal):
     kind: Kind = "halves"
     triggers: Annotated[int, at_least(1)] = 500
     per_batch: Annotated[int, at_least(1)] = 32
-    recipe: Recipe = field(default=RETRAINING)
 
     needs = property(lambda self: space_for((self.kind,)))
     otherwise: ClassVar = "blend them"
-
-    @classmethod
-    def quick(cls, recipe: Recipe) -> Self:
-        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
-        return cls(recipe=brief_retraining(recipe))
 
     def fitted(self, sizes: Sizes) -> Self:
         """Of two classes a pirate makes a mark on one."""
@@ -90,14 +83,5 @@ class Overwriting(Removal):
             BadData: when the data show too few classes for it.
             BadConfig: when the inputs are no images, and another kind than a blend is asked for.
         """
-        tune(
-            copy.model,
-            data.inputs,
-            data.labels,
-            recipe=self.recipe,
-            seed=derive_seed(seed, "tuning"),
-            runtime=runtime,
-            mixed=self.own_mark(data, classes=copy.spec.classes, seed=seed, count=self.triggers),
-            description="overwriting",
-        )
-        return copy
+        mixed = self.own_mark(data, classes=copy.spec.classes, seed=seed, count=self.triggers)
+        return self.tuned(copy, data, "overwriting", seed=seed, runtime=runtime, mixed=mixed)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-import copy
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from heirmark.attacks.base import Removal, brief_retraining
 from heirmark.errors import BadConfig
-from heirmark.runtime import Runtime, generator_of, seeded
+from heirmark.models import Net
+from heirmark.runtime import Runtime, derive_seed, generator_of, seeded
+from heirmark.task import Split
 from heirmark.training import Mixed, Recipe, fit
 
 TUNING = Recipe(epochs=20, batch_size=100, learning_rate=0.001, schedule="constant")
@@ -80,7 +85,7 @@ def fresh_head(head: nn.Module, classes: int, *, seed: int) -> nn.Module:
     Raises:
         BadConfig: when the head does not end in a linear layer.
     """
-    fresh = copy.deepcopy(head)
+    fresh = deepcopy(head)
     owners = [name for name, part in fresh.named_modules() if next(part.parameters(recurse=False), None) is not None]
     last = fresh.get_submodule(owners[-1]) if owners else fresh
     if not isinstance(last, nn.Linear):
@@ -151,3 +156,44 @@ def tune(
 def drawn(count: int, limit: int | None, *, seed: int) -> Tensor:
     """Up to ``limit`` positions below ``count``, in random order."""
     return torch.randperm(count, generator=generator_of(seed))[:limit]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning(Removal):
+    """An attack that tunes the model on the adversary's labelled data, and what joins these.
+
+    Attributes:
+        recipe: of the tuning; see :data:`heirmark.attacks.removal.parts.RETRAINING`.
+    """
+
+    recipe: Recipe = field(default=RETRAINING)
+
+    @classmethod
+    def quick(cls, recipe: Recipe) -> Self:
+        """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
+        return cls(recipe=brief_retraining(recipe))
+
+    def tuned(
+        self,
+        copy: Net,
+        data: Split,
+        description: str,
+        *,
+        seed: int,
+        runtime: Runtime,
+        part: nn.Module | None = None,
+        mixed: Mixed | None = None,
+    ) -> Net:
+        """The copy, tuned in place; see :func:`tune`."""
+        tune(
+            copy.model,
+            data.inputs,
+            data.labels,
+            recipe=self.recipe,
+            seed=derive_seed(seed, "tuning"),
+            runtime=runtime,
+            part=part,
+            mixed=mixed,
+            description=description,
+        )
+        return copy

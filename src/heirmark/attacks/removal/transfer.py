@@ -8,8 +8,8 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from heirmark.attacks.base import Removal, brief_retraining, brief_tuning
-from heirmark.attacks.removal.parts import RETRAINING, fresh_head, head_of, replace_head, tune
+from heirmark.attacks.base import brief_retraining, brief_tuning
+from heirmark.attacks.removal.parts import RETRAINING, Tuning, fresh_head, head_of, replace_head, tune
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
@@ -18,7 +18,7 @@ from heirmark.training import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
-class Transfer(Removal):
+class Transfer(Tuning):
     """Train the model for another task, then give it back a last layer for the first: does the mark in its features survive?
 
     The other task gets a last layer of its own, and all layers move. Afterwards a fresh last layer for the first task is fitted
@@ -39,7 +39,6 @@ class Transfer(Removal):
     reteaches: ClassVar[bool] = True
 
     keep_head: bool = False
-    recipe: Recipe = field(default=RETRAINING)
     head_recipe: Recipe = field(default=RETRAINING)
 
     @classmethod
