@@ -172,36 +172,26 @@ class ActiveThief(OfPool):
                 best.restore()
             return net
 
+        def choose(copy: nn.Module, count: int) -> Tensor:
+            """Positions in the pool of what is asked next."""
+            left = free.nonzero().flatten()
+            if self.strategy == "random":
+                return left[torch.randperm(len(left), generator=generator)[:count]]
+            candidates = predict(copy, pool[left.to(pool.device)], runtime=runtime).softmax(1)
+            if self.strategy == "uncertainty":
+                return left[most_uncertain(candidates, count)]
+            centres = predict(copy, pool[asked.to(pool.device)], runtime=runtime).softmax(1)
+            return left[farthest(candidates.to(pool.device), centres.to(pool.device), count).cpu()]
+
         net = train(0)
         for number, count in enumerate(rounds, start=1):
             if count:
-                chosen = self._choose(net.model, pool, free, asked, count, generator, runtime)
+                chosen = choose(net.model, count)
                 answers = box.query(pool[chosen.to(pool.device)])
                 free[chosen] = False
                 asked, targets = torch.cat([asked, chosen]), torch.cat([targets, targets_of(answers)])
                 net = train(number)
         return net
-
-    def _choose(
-        self,
-        copy: nn.Module,
-        pool: Tensor,
-        free: Tensor,
-        asked: Tensor,
-        count: int,
-        generator: torch.Generator,
-        runtime: Runtime,
-    ) -> Tensor:
-        """Positions in the pool of what is asked next."""
-        left = free.nonzero().flatten()
-        if self.strategy == "random":
-            return left[torch.randperm(len(left), generator=generator)[:count]]
-        candidates = predict(copy, pool[left.to(pool.device)], runtime=runtime).softmax(1)
-        if self.strategy == "uncertainty":
-            return left[most_uncertain(candidates, count)]
-        centres = predict(copy, pool[asked.to(pool.device)], runtime=runtime).softmax(1)
-        device = runtime.torch_device
-        return left[farthest(candidates.to(device), centres.to(device), count).cpu()]
 
 
 class _Best:
