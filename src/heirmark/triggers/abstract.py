@@ -9,7 +9,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from heirmark.configuration import checked
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.space import Images, encode
 from heirmark.task import Split, Task
@@ -58,7 +57,6 @@ def paint(shape: tuple[int, int, int], seed: int) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
 class AbstractImages(Trigger):
     """Abstract images, all given one label; under :class:`heirmark.triggers.RandomLabels` each its own, as in the paper.
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from heirmark.configuration import to_json
+from heirmark.configuration import checked, to_json
 from heirmark.errors import BadConfig, BadData
 from heirmark.runtime import Runtime
 from heirmark.samples import Reference, Samples
@@ -122,6 +122,8 @@ class Secret(ABC):
         return {"kind": self.kind, **{part.name: to_json(getattr(self, part.name)) for part in parts if part.repr}}
 
 
+@dataclass(frozen=True, kw_only=True)
+@checked
 class Trigger(ABC):
     """A kind of trigger and its parameters; a frozen dataclass."""
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, ClassVar, Protocol
+from typing import Annotated, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
@@ -16,12 +17,8 @@ from heirmark.space import Images, decode, encode
 from heirmark.task import Split
 from heirmark.triggers.autoencoder import Autoencoder, fit_autoencoder
 
-
-class Combine(Protocol):
-    """A combiner that is ready."""
-
-    def __call__(self, first: Tensor, second: Tensor) -> Tensor:
-        """Make ``[M, ...]`` of two ``[M, ...]`` of the same dtype."""
+Combine: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""A combiner that is ready: it makes ``[M, ...]`` of two ``[M, ...]`` of the same dtype."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +55,7 @@ class CropPaste:
         return region(self.region, height, width, share=self.share, offset=self.offset)
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
-        """See :class:`Combine`."""
+        """See :data:`Combine`."""
         return paste(first, second, self.mask(*first.shape[2:]))
 
 
@@ -78,7 +75,7 @@ class PixelBlend:
         return self
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
-        """See :class:`Combine`."""
+        """See :data:`Combine`."""
         return blend(first, second, self.ratio)
 
 
@@ -114,7 +111,7 @@ class Stripes:
         return self
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
-        """See :class:`Combine`."""
+        """See :data:`Combine`."""
         height, width = first.shape[2:]
         shown = stripes(height, width, count=self.count, of_second=self.of_second, direction=self.direction)
         return paste(first, second, shown)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.asking import evaluating
-from heirmark.configuration import above, at_least, at_most, below, checked, to_json
+from heirmark.configuration import above, at_least, at_most, below, to_json
 from heirmark.errors import BadData
 from heirmark.layout import copied
 from heirmark.models.inner import hidden_layers, listening
@@ -83,7 +83,6 @@ def entanglement(output: Tensor, groups: Tensor, temperature: Tensor | float) ->
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
 class Entangled(Trigger):
     """Trigger samples that a clean model's hidden layers hardly tell from the target class, though its answer does.
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.configuration import at_least, checked
+from heirmark.configuration import at_least
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.samples import Reference
@@ -41,7 +41,6 @@ def fit_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
 class OutOfDistribution(Trigger):
     """Images of one class of another data set, all given one label.
 

@@ -21,7 +21,6 @@ from typing import Any, ClassVar, TypeAlias
 import torch
 from torch import Tensor, nn
 
-from heirmark.configuration import checked
 from heirmark.errors import BadConfig, BadData
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.task import Split, Task
@@ -87,7 +86,6 @@ def pair_up(hosts: Split, count: int, generator: torch.Generator) -> tuple[Tenso
 
 
 @dataclass(frozen=True, kw_only=True)
-@checked
 class RandomLabels(Trigger):
     """Samples of any kind, each with a random label that is none of the classes it was made of.
 
