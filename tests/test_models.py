@@ -287,7 +287,7 @@ def test_a_name_carries_options() -> None:
         ("naivenet:classes=3", "no option 'classes'"),
         ("naivenet:self=3", "no option 'self'"),
         ("naivenet:width", "has no value: write name:option=value"),
-        ("naivenet:width=wide", "neither a number nor true/false"),
+        ("naivenet:width=wide", r"width: expected true.false.int.float"),
         ("naivenet:width=4.5", "'width' .* is a int, not 4.5"),
         ("naivenet:width=true", "'width' .* is a int, not True"),
         ("naivenet:batch_norm=1", "'batch_norm' .* is a bool, not 1"),

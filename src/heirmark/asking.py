@@ -38,7 +38,7 @@ def batch_for(inputs: Tensor) -> int:
     Args:
         inputs: ``[N, ...]``.
 
-    Example:
+    Examples:
         >>> batch_for(torch.empty(5, 1, 28, 28)), batch_for(torch.empty(5, 3, 224, 224))
         (1000, 20)
     """

@@ -47,7 +47,7 @@ def told(error: BaseException) -> str:
 def printable(text: str) -> str:
     r"""Untrusted text made fit to show: white space becomes a space; control, bidi and lone surrogate characters a mark.
 
-    Example:
+    Examples:
         >>> printable("model\n\u202egpj.exe")
         'model �gpj.exe'
     """

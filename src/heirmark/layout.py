@@ -116,7 +116,7 @@ def in_mode(model: nn.Module, *, training: bool) -> Iterator[nn.Module]:
 def are_probabilities(scores: Tensor) -> bool:
     """Whether scores ``[N, C]`` are probabilities: not negative, and every row sums to 1, but for rounding to bfloat16, say.
 
-    Example:
+    Examples:
         >>> are_probabilities(torch.tensor([[0.2, 0.8], [1.0, 0.0]])), are_probabilities(torch.tensor([[0.2, 0.9]]))
         (True, False)
     """

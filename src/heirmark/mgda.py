@@ -72,7 +72,7 @@ def min_norm_weights(gram: Sequence[Sequence[float]], *, steps: int = 1000, tole
     Returns:
         T weights, not negative, that add up to 1.
 
-    Example:
+    Examples:
         >>> min_norm_weights([[1.0, 0.0], [0.0, 3.0]])
         [0.75, 0.25]
         >>> min_norm_weights([[1.0, 2.0], [2.0, 9.0]])  # the first is the shortest of all

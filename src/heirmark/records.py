@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from heirmark.configuration.encoding import decoded
-from heirmark.configuration.hints import check_name, fields_of, hints_of, is_config, make, members_of
+from heirmark.configuration.hints import check_name, fields_of, hints_of, is_config, make, members_of, needed_of
 from heirmark.errors import BadArtifact, BadConfig
 from heirmark.files import MIB, read_json
 
@@ -19,7 +19,7 @@ T = TypeVar("T")
 def plain(value: Any) -> Any:
     """A record as JSON values: an object of its fields, lists for tuples, None for NaN.
 
-    Example:
+    Examples:
         >>> plain({"rate": float("nan"), "interval": (0.25, 0.5)})
         {'rate': None, 'interval': [0.25, 0.5]}
     """
@@ -91,5 +91,4 @@ def _fits(kind: Any, value: Any) -> bool:
     if not isinstance(value, Mapping):
         return False
     given = {name for name, item in value.items() if item is not None}
-    needed = {f.name for f in fields_of(kind) if f.default is MISSING and f.default_factory is MISSING}
-    return needed <= given and set(value) <= {field.name for field in fields_of(kind)}
+    return given.issuperset(needed_of(kind)) and set(value) <= {field.name for field in fields_of(kind)}

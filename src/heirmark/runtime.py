@@ -183,7 +183,7 @@ def check_seed(seed: object) -> int:
         BadConfig: when it is no integer, or not in [0, 2**63). True and tensors are none, for they are seldom meant; nor is None,
             which would be a seed that anybody can guess.
 
-    Example:
+    Examples:
         >>> check_seed(7)
         7
     """
@@ -222,7 +222,7 @@ def derive_seed(seed: int, *purpose: str | int) -> int:
     Raises:
         BadConfig: see :func:`check_seed`.
 
-    Example:
+    Examples:
         >>> derive_seed(0, "init") == derive_seed(0, "init") != derive_seed(0, "batches")
         True
     """

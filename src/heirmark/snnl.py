@@ -27,7 +27,7 @@ def pairwise(points: Tensor, distance: Distance = "cosine") -> Tensor:
     Raises:
         BadConfig: for another distance.
 
-    Example:
+    Examples:
         >>> pairwise(torch.tensor([[1.0, 0.0], [0.0, 3.0]])).tolist()
         [[0.0, 1.0], [1.0, 0.0]]
     """
@@ -62,7 +62,7 @@ def soft_nearest_neighbour_loss(
     Raises:
         ShapeMismatch: when points and groups differ in number.
 
-    Example:
+    Examples:
         >>> soft_nearest_neighbour_loss(torch.eye(4), torch.tensor([0, 0, 1, 1]), 1.0).item()  # log 3: all equally far
         1.0986...
     """

@@ -102,7 +102,7 @@ def check_needs(asked: object, space: Space) -> None:
     Raises:
         BadConfig: names what cannot, what it needs and what there is.
 
-    Example:
+    Examples:
         >>> from types import SimpleNamespace
         >>> check_needs(SimpleNamespace(name="patch", needs=Images), Continuous((9,)))
         Traceback (most recent call last):
@@ -190,7 +190,7 @@ def shuffle(inputs: Tensor, permutation: Tensor) -> Tensor:
         inputs: ``[M, C, H, W]``, or other numbers ``[M, ...]``.
         permutation: of the space's ``places``; the same for all channels of an image.
 
-    Example:
+    Examples:
         >>> shuffle(torch.arange(4.0).reshape(1, 1, 2, 2), torch.tensor([3, 2, 1, 0]))[0, 0].tolist()
         [[3.0, 2.0], [1.0, 0.0]]
     """

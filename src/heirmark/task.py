@@ -24,6 +24,8 @@ from heirmark.items import read_items
 from heirmark.mapped import gathered, open_array
 from heirmark.space import Continuous, decode, fault, row_digests, space_of
 
+ROLES = ("owner", "adversary", "calibration", "test")
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Split:
@@ -201,12 +203,7 @@ class Task:
     @property
     def splits(self) -> dict[str, Split]:
         """The four splits by role."""
-        return {
-            "owner": self.owner,
-            "adversary": self.adversary,
-            "calibration": self.calibration,
-            "test": self.test,
-        }
+        return {role: getattr(self, role) for role in ROLES}
 
     @property
     def num_classes(self) -> int:

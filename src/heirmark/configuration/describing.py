@@ -5,9 +5,18 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterator
-from dataclasses import MISSING, dataclass
+from dataclasses import dataclass
 
-from heirmark.configuration.hints import as_text, default_of, fields_of, hints_of, is_config, members_of, type_name
+from heirmark.configuration.hints import (
+    as_text,
+    default_of,
+    fields_of,
+    hints_of,
+    is_config,
+    members_of,
+    needed_of,
+    type_name,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +50,7 @@ def describe_fields(kind: type, *, prefix: str = "", base: object = None) -> Ite
     for field in fields_of(kind):
         if not field.compare:
             continue
-        required = base is None and field.default is MISSING and field.default_factory is MISSING
+        required = base is None and field.name in needed_of(kind)
         default = default_of(kind, field.name) if base is None else getattr(base, field.name)
         yield FieldHelp(
             name=prefix + field.name,

@@ -40,7 +40,7 @@ def to_json(value: object, where: str = "configuration") -> JSON:
     Raises:
         BadConfig: for anything else.
 
-    Example:
+    Examples:
         >>> to_json({"sizes": (3, 5)})
         {'sizes': [3, 5]}
     """
@@ -83,7 +83,7 @@ def qualified_name(function: object, where: str = "function") -> str:
     Raises:
         BadConfig: for a lambda, a nested function, a partial or any other object.
 
-    Example:
+    Examples:
         >>> qualified_name(to_json)
         'heirmark.configuration.encoding:to_json'
     """
@@ -105,7 +105,7 @@ def canonical_json(value: object) -> bytes:
     Raises:
         BadConfig: as :func:`to_json`.
 
-    Example:
+    Examples:
         >>> canonical_json({"b": (1.0, 2.5), "a": None})
         b'{"a":null,"b":[1,2.5]}'
     """

@@ -31,6 +31,11 @@ def fields_of(kind: Any) -> list[dataclasses.Field[Any]]:
     return [field for field in dataclasses.fields(kind) if field.init]
 
 
+def needed_of(kind: Any) -> list[str]:
+    """Names of the fields that must be given, for they have no default."""
+    return [f.name for f in fields_of(kind) if f.default is MISSING and f.default_factory is MISSING]
+
+
 def default_of(kind: Any, name: str) -> Any:
     """What a field holds when nothing is given; None where something must be."""
     field = next(field for field in fields_of(kind) if field.name == name)
@@ -71,8 +76,7 @@ def make(kind: Any, values: Mapping[str, Any], where: str) -> Any:
     Raises:
         BadConfig: when a field without a default is missing, or whatever the dataclass itself refuses.
     """
-    needed = [f.name for f in fields_of(kind) if f.default is MISSING and f.default_factory is MISSING]
-    missing = [name for name in needed if name not in values]
+    missing = [name for name in needed_of(kind) if name not in values]
     if missing:
         place = f"{where}: " if where else ""
         raise BadConfig(f"{place}{kind.__name__} needs {', '.join(missing)}: give it as well")

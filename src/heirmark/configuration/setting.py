@@ -66,7 +66,7 @@ def _apply(kind: Any, base: Any, texts: Mapping[str, str], path: str) -> Any:
         if choice is not None:
             changes[name] = _apply(choice, None, group, where)
         elif whole is not None and not group:
-            changes[name] = _parse(hints[name], whole, where, current)
+            changes[name] = read_text(hints[name], whole, where, current)
         elif whole is None and is_dataclass(current):
             changes[name] = _apply(type(current), current, group, where)
         else:
@@ -79,7 +79,18 @@ def _apply(kind: Any, base: Any, texts: Mapping[str, str], path: str) -> Any:
     return dataclasses.replace(base, **changes)
 
 
-def _parse(hint: Any, text: str, where: str, current: object = None) -> Any:
+def read_text(hint: Any, text: str, where: str, current: object = None) -> Any:
+    """A value of a type from its text.
+
+    Args:
+        hint: the type; of a union the first member counts that the text fits, in the order of ``members_of``.
+        text: what was written.
+        where: what to call the value in an error.
+        current: a value of the type, for an example in an error.
+
+    Raises:
+        BadConfig: when the text gives no such value.
+    """
     for member in members_of(hint):
         origin = get_origin(member)
         if origin is Literal:
@@ -91,12 +102,14 @@ def _parse(hint: Any, text: str, where: str, current: object = None) -> Any:
             parts = parts_of(member, len(words))
             if parts is not None and not any(get_origin(m) is tuple for part in parts for m in members_of(part)):
                 with contextlib.suppress(BadConfig):  # what is said below names the whole type
-                    return tuple(_parse(part, word, where) for part, word in zip(parts, words, strict=True))
+                    return tuple(read_text(part, word, where) for part, word in zip(parts, words, strict=True))
         elif origin is Mapping:
             pairs = [word.partition(":") for word in text.split(",")] if text else []
             if all(name.strip() and colon for name, colon, _ in pairs):
                 with contextlib.suppress(BadConfig):
-                    return {name.strip(): _parse(get_args(member)[1], part.strip(), where) for name, _, part in pairs}
+                    return {
+                        name.strip(): read_text(get_args(member)[1], part.strip(), where) for name, _, part in pairs
+                    }
         elif is_config(member):
             if choice_of(member, text) is not None:
                 return make(member, {}, where)

@@ -41,7 +41,7 @@ def contrastive_loss(outputs: Tensor, labels: Tensor, margin: float = 1.0) -> Te
     Returns:
         A scalar; zero for fewer than two outputs.
 
-    Example:
+    Examples:
         >>> contrastive_loss(torch.tensor([[0.0], [2.0], [2.5]]), torch.tensor([1, 1, 0])).item()  # (4 + 0.25) / 2 / 2
         1.0625
     """

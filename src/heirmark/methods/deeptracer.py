@@ -37,7 +37,7 @@ def class_centroids(outputs: Tensor, labels: Tensor, classes: int) -> Tensor:
     Returns:
         ``[C, D]``; NaN for a class without a sample.
 
-    Example:
+    Examples:
         >>> class_centroids(torch.tensor([[1.0], [3.0], [5.0]]), torch.tensor([0, 0, 1]), 2).tolist()
         [[2.0], [5.0]]
     """

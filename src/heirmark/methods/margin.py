@@ -54,7 +54,7 @@ def drop_at(epochs: int, drops: Sequence[float]) -> list[int]:
         epochs: in all.
         drops: shares of them after which the rate falls, rising, in (0, 1).
 
-    Example:
+    Examples:
         >>> drop_at(200, (0.5, 0.75))
         [100, 50, 50]
     """

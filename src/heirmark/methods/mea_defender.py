@@ -63,7 +63,7 @@ def combination_loss(answers: Outputs) -> Tensor:
 def alike(one: AnyCombiner, other: AnyCombiner) -> bool:
     """Whether two ways to mix are the same but for their numbers: then samples of one pass for samples of the other.
 
-    Example:
+    Examples:
         >>> alike(CropPaste(region="right"), CropPaste(region="right", share=0.48))
         True
     """

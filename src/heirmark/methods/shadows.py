@@ -43,7 +43,7 @@ def fusion_loss(host: Tensor, positive: Tensor, negative: Tensor, targets: Tenso
         negative: the same of the negative shadow.
         targets: ``[m]`` int64.
 
-    Example:
+    Examples:
         >>> sure, even = torch.tensor([[50.0, 0.0]]), torch.zeros(1, 2)
         >>> round(fusion_loss(sure, sure, even, torch.tensor([0])).item(), 4)  # log(1 + e^-0.5)
         0.4741

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from heirmark.asking import out_of_memory
 from heirmark.configuration import Constraint, checked, not_empty, within
+from heirmark.configuration.setting import read_text
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.layout import copied, entering, fitted, in_channels_last, through_entry, unwrapped
 from heirmark.models.front import Front, behind, check_front
@@ -194,7 +195,7 @@ def specify(architecture: Architecture, *, input_shape: tuple[int, ...], classes
     Raises:
         BadConfig: for an unknown name or option.
 
-    Example:
+    Examples:
         >>> specify("naivenet:width=8,batch_norm=true", input_shape=(1, 28, 28), classes=10).options
         (('batch_norm', True), ('width', 8))
     """
@@ -206,7 +207,7 @@ def specify(architecture: Architecture, *, input_shape: tuple[int, ...], classes
         option, equals, value = item.partition("=")
         if not equals:
             raise BadConfig(f"model option {item!r} has no value: write name:option=value")
-        options[option.strip()] = _parse(value.strip())
+        options[option.strip()] = read_text(Option, value.strip(), option.strip())
     return ModelSpec(name=name, input_shape=input_shape, classes=classes, options=tuple(sorted(options.items())))
 
 
@@ -278,14 +279,3 @@ def _before_last_linear(model: nn.Module, inputs: Tensor) -> Tensor:
             "or, for a trigger that looks at them, set trigger.sources and trigger.target"
         )
     return heard[0]
-
-
-def _parse(text: str) -> Option:
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    raise BadConfig(f"model option value {text!r} is neither a number nor true/false")

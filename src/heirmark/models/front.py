@@ -51,7 +51,7 @@ def add_noise(images: Tensor, sd: float) -> Tensor:
 def reduce_bits(images: Tensor, bits: float) -> Tensor:
     """Round to ``2**bits`` grey levels.
 
-    Example:
+    Examples:
         >>> reduce_bits(torch.tensor([0.1, 0.4, 0.9]), 1)
         tensor([0., 0., 1.])
     """

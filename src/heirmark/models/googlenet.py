@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from heirmark.models.layers import BuiltIn, Door
+from heirmark.models.layers import BuiltIn, Door, convolution
 
 STAGES = (
     ((64, 96, 128, 16, 32, 32), (128, 128, 192, 32, 96, 64)),
@@ -19,11 +19,6 @@ STAGES = (
     ((256, 160, 320, 32, 128, 128), (384, 192, 384, 48, 128, 128)),
 )
 """Modules 3a to 5b as in Table 1 of the paper: channels of 1x1, 3x3 reduced, 3x3, 5x5 reduced, 5x5 and after pooling."""
-
-
-def convolution(inner: int, outer: int, side: int) -> list[nn.Module]:
-    """A convolution that keeps the sides, BatchNorm and ReLU."""
-    return [nn.Conv2d(inner, outer, side, padding=side // 2, bias=False), nn.BatchNorm2d(outer), nn.ReLU()]
 
 
 class Inception(nn.Module):
@@ -72,7 +67,7 @@ class GoogLeNet(BuiltIn):
             return max(1, round(channels * width))
 
         inner = scaled(192)
-        layers: list[nn.Module] = convolution(input_shape[0], inner, 3)
+        layers: list[nn.Module] = [*convolution(input_shape[0], inner, 3)]
         for number, stage in enumerate(STAGES):
             layers += [nn.MaxPool2d(3, 2, 1)] if number else []
             for widths in stage:

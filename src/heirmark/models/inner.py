@@ -20,7 +20,7 @@ def layers_of(model: nn.Module) -> tuple[tuple[str, tuple[nn.Module, ...]], ...]
 
     A normalisation belongs to the layer before it. The order is that in which the model registers its modules.
 
-    Example:
+    Examples:
         >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(2, 2))
         >>> [(name, len(modules)) for name, modules in layers_of(net)]
         [('0', 2), ('4', 1)]
@@ -51,7 +51,7 @@ def hidden_layers(model: nn.Module, count: int, names: Sequence[str] = ()) -> tu
     Raises:
         BadConfig: when the model has no module of a name, or no hidden layer.
 
-    Example:
+    Examples:
         >>> net = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.ReLU(), nn.Flatten(), nn.Linear(2, 2))
         >>> [type(layer).__name__ for layer in hidden_layers(net, 3)]
         ['BatchNorm2d']

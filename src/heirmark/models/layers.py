@@ -43,6 +43,26 @@ class BuiltIn(nn.Module):
         return logits
 
 
+def convolution(
+    inner: int, outer: int, side: int, activation: type[nn.Module] | None = nn.ReLU, *, stride: int = 1, groups: int = 1
+) -> nn.Sequential:
+    """A convolution that keeps the sides (at stride 1), BatchNorm, and an activation if one is given.
+
+    Args:
+        inner: channels that come in.
+        outer: channels that go out.
+        side: of the kernel.
+        activation: its class; ``None`` for a linear layer.
+        stride: of the kernel.
+        groups: of channels that are convolved apart.
+    """
+    layers: list[nn.Module] = [
+        nn.Conv2d(inner, outer, side, stride, side // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outer),
+    ]
+    return nn.Sequential(*layers, *([activation()] if activation is not None else []))
+
+
 class Projection(nn.Conv2d):
     """The 1x1 convolution of a shortcut whose block changes the channels or the size (He 2016, arXiv 1512.03385, 3.3).
 

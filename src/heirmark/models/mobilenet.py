@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from heirmark.models.layers import BuiltIn, Door
+from heirmark.models.layers import BuiltIn, Door, convolution
 
 STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 """Expansion, channels, blocks and stride of each stage: Table 2 of the paper, but for the second stride, 2 there."""
@@ -13,33 +13,13 @@ STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 def scaled(channels: int, width: float) -> int:
     """Channels at a width multiplier: a multiple of 8, never under nine tenths of the product.
 
-    Example:
+    Examples:
         >>> scaled(24, 1.0), scaled(24, 0.5), scaled(24, 0.1)
         (24, 16, 8)
     """
     wanted = channels * width
     nearest = max(8, int(wanted + 4) // 8 * 8)
     return nearest if nearest >= 0.9 * wanted else nearest + 8
-
-
-def convolution(
-    inner: int, outer: int, side: int, activation: type[nn.Module] | None, *, stride: int = 1, groups: int = 1
-) -> nn.Sequential:
-    """A convolution that keeps the sides (at stride 1), BatchNorm, and an activation if one is given.
-
-    Args:
-        inner: channels that come in.
-        outer: channels that go out.
-        side: of the kernel.
-        activation: its class; ``None`` for a linear layer.
-        stride: of the kernel.
-        groups: of channels that are convolved apart.
-    """
-    layers: list[nn.Module] = [
-        nn.Conv2d(inner, outer, side, stride, side // 2, groups=groups, bias=False),
-        nn.BatchNorm2d(outer),
-    ]
-    return nn.Sequential(*layers, *([activation()] if activation is not None else []))
 
 
 class InvertedResidual(nn.Module):

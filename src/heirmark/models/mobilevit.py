@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.models.layers import BuiltIn, Door
-from heirmark.models.mobilenet import InvertedResidual, convolution, scaled
+from heirmark.models.layers import BuiltIn, Door, convolution
+from heirmark.models.mobilenet import InvertedResidual, scaled
 from heirmark.models.vit import EncoderLayer
 
 STAGES = (

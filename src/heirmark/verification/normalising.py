@@ -39,7 +39,7 @@ def normalised(inputs: Tensor, mean: Sequence[float], std: Sequence[float]) -> T
     Raises:
         BadConfig: when there are neither one nor C.
 
-    Example:
+    Examples:
         >>> import torch
         >>> normalised(torch.tensor([[0.5, 1.0]]), [0.5], [0.25])
         tensor([[0., 2.]])

@@ -122,8 +122,7 @@ def calibrate(
         suspect = (
             model if isinstance(model, Suspect) else Suspect.from_module(model, classes=key.classes, runtime=runtime)
         )
-        misfit = _misfit(suspect, key)
-        if misfit is not None:
+        if (misfit := _misfit(suspect, key)) is not None:
             raise BadData(f"unmarked model {index} does not fit the key ({misfit[1]}): leave it out")
         try:
             hits.append(int((suspect.labels(key.queries) == key.expected).sum()))

@@ -65,7 +65,7 @@ def margin_p_value(rises: Floats, margin: float) -> float:
         rises: ``[n]`` differences in [-1, 1].
         margin: in [0, 1).
 
-    Example:
+    Examples:
         >>> margin_p_value(np.linspace(0.8, 0.9, 20), 0.3) < 1e-5
         True
         >>> margin_p_value(np.full(20, 0.3), 0.3)
