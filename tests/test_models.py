@@ -296,8 +296,8 @@ def test_a_name_carries_options() -> None:
         ("naivenet:width=5000", "between 1 and 4096"),
         ("resnet18:width=0", "between 1 and 4096"),
         ("wrn-16-4:factor=0", "between 1 and 4096"),
-        ("vgg-like:dropout=nan", "expected .*float, not nan"),
-        ("vgg-like:dropout=inf", "expected .*float, not inf"),
+        ("vgg-like:dropout=nan", "expected .*float.* not .nan"),
+        ("vgg-like:dropout=inf", "expected .*float.* not .inf"),
         ("vgg-like:dropout=1.5", "cannot be built"),
     ],
 )

@@ -6,7 +6,7 @@ from torch import nn
 
 from heirmark.errors import BadConfig
 from heirmark.layout import copied
-from heirmark.models import Architecture, ModelSpec, Net, factory_of, specify
+from heirmark.models import Architecture, ModelSpec, Net, fresh_net, specify
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.task import Split, Task
 from heirmark.training import Mixed, Recipe, fit
@@ -60,7 +60,7 @@ def net_of(model: nn.Module, task: Task, architecture: Architecture) -> Net:
 
 def new_model(task: Task, architecture: Architecture, *, seed: int) -> nn.Module:
     """A freshly initialised model for a task."""
-    return spec_for(task, architecture).build(seed=seed, factory=factory_of(architecture))
+    return fresh_net(architecture, input_shape=task.input_shape, classes=task.num_classes, seed=seed).model
 
 
 def own_model(

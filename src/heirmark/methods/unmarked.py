@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
@@ -11,7 +12,7 @@ from heirmark.methods.base import Marked, draw_verification, key_from, settle
 from heirmark.methods.nets import net_of, start_from, train_from_scratch
 from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Method
-from heirmark.runtime import Runtime, drawn_seed
+from heirmark.runtime import Runtime
 from heirmark.task import Task
 from heirmark.triggers.registry import TRIGGERS
 
@@ -41,17 +42,10 @@ class Unmarked(Method):
         data = task.owner if self.data == "owner" else task.adversary
         return train_from_scratch(task, self.model, self.pretraining, seed=seed, runtime=runtime, data=data)
 
-    def __call__(
-        self,
-        task: Task,
-        *,
-        seed: int | None,
-        runtime: Runtime | None = None,
-        clean: nn.Module | None = None,
-        **given: nn.Module,
+    def make(
+        self, task: Task, clean: nn.Module | None, given: Mapping[str, nn.Module], *, seed: int, runtime: Runtime
     ) -> Marked:
         """Train; see :meth:`heirmark.methods.watermark.Method.__call__`."""
-        seed, runtime = drawn_seed(seed), runtime or Runtime()
         model = self.train(task, seed=seed, runtime=runtime) if clean is None else clean
         secret = settle(self.trigger, task, model, seed=seed, runtime=runtime)
         held_out = draw_verification(secret, task, self.key_size, seed=seed)

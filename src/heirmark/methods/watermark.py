@@ -54,7 +54,6 @@ class Method(ABC):
     key_size: Annotated[int, at_least(1)] = 500
     pretraining: Recipe = field(default=Recipe())
 
-    @abstractmethod
     def __call__(
         self,
         task: Task,
@@ -72,7 +71,25 @@ class Method(ABC):
             runtime: device, precision, progress.
             clean: the owner's unmarked model, when there is one already; else it is trained. It stays as it is.
             given: models that are there already, of those that :meth:`builds_on` names.
+
+        Raises:
+            BadConfig: as :meth:`check`, and for a model that it does not build on.
+            ShapeMismatch: as :meth:`check`.
+            BadData: when the data give no key.
         """
+        seed, runtime = drawn_seed(seed), runtime or Runtime()
+        self.check(task)
+        if not given.keys() <= self.builds_on().keys():
+            raise BadConfig(
+                f"{self.name} builds on {', '.join(self.builds_on()) or 'no further model'}: leave {', '.join(given)} out"
+            )
+        return self.make(task, clean, given, seed=seed, runtime=runtime)
+
+    @abstractmethod
+    def make(
+        self, task: Task, clean: nn.Module | None, given: Mapping[str, nn.Module], *, seed: int, runtime: Runtime
+    ) -> Marked:
+        """What calling it does once all is checked; see :meth:`__call__`."""
 
     @classmethod
     def quick(cls, scale: Scale) -> Self:
@@ -155,28 +172,10 @@ class Watermark(Method):
             check_queries(task, self.key_filter.queries)
         super().check(task)
 
-    def __call__(
-        self,
-        task: Task,
-        *,
-        seed: int | None,
-        runtime: Runtime | None = None,
-        clean: nn.Module | None = None,
-        **given: nn.Module,
+    def make(
+        self, task: Task, clean: nn.Module | None, given: Mapping[str, nn.Module], *, seed: int, runtime: Runtime
     ) -> Marked:
-        """Embed; see :meth:`Method.__call__`.
-
-        Raises:
-            BadConfig: as :meth:`check`, and for a model that it does not build on.
-            ShapeMismatch: as :meth:`check`.
-            BadData: when the data give no key.
-        """
-        seed, runtime = drawn_seed(seed), runtime or Runtime()
-        self.check(task)
-        if not given.keys() <= self.builds_on().keys():
-            raise BadConfig(
-                f"{self.name} builds on {', '.join(self.builds_on()) or 'no further model'}: leave {', '.join(given)} out"
-            )
+        """Embed; see :meth:`Method.__call__`."""
         clean = own_model(task, self.model, self.pretraining, clean, seed=seed, runtime=runtime)
         secret = settle(self.trigger, task, clean, seed=seed, runtime=runtime)
         drawn = draw_training(secret, task, self.triggers, seed=seed)
