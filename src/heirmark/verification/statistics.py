@@ -81,7 +81,7 @@ def binomial_p(hits: int, n: int, p0: float) -> float:
     _check_counts(hits, n)
     if not 0 <= p0 <= 1:
         raise ValueError(f"p0 must lie in [0, 1], not {p0}")
-    return _as_p(float(binom.sf(hits - 1, n, p0)))
+    return min(1.0, max(_TINY, float(binom.sf(hits - 1, n, p0))))
 
 
 def mcnemar_p(only_trigger: int, only_control: int) -> float:
@@ -223,10 +223,6 @@ def least_hits(n: int, p0: float, level: float) -> int | None:
 def _upper(hits: int, n: int, tail: float) -> float:
     """The Clopper-Pearson upper bound that leaves ``tail`` above."""
     return float(beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
-
-
-def _as_p(value: float) -> float:
-    return min(1.0, max(_TINY, value))
 
 
 def _check_counts(hits: int, n: int) -> None:

@@ -160,5 +160,5 @@ def verify_wilcoxon(
         queries=len(rises),
         margin=margin,
         level=level,
-        reference="chance" if chance else "control",
+        reference=key.reference,
     )
