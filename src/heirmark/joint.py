@@ -15,7 +15,7 @@ from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig
 from heirmark.mgda import Normalisation, mgda_weights
 from heirmark.runtime import Runtime
-from heirmark.samples import Samples, ShuffledIndex, check_answered
+from heirmark.samples import Joining, Samples, check_answered
 from heirmark.space import decode, join
 from heirmark.steps import Weights, backward
 from heirmark.task import Split
@@ -95,47 +95,36 @@ def mgda(normalisation: Normalisation, together: Sequence[str] = ()) -> Weights:
     """
 
     def weigh(losses: Mapping[str, Tensor], parameters: Sequence[Tensor]) -> Mapping[str, float]:
-        gradients = {
-            name: [
-                torch.zeros_like(parameter) if grad is None else grad
-                for parameter, grad in zip(
-                    parameters,
-                    torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True),
-                    strict=True,
-                )
-            ]
-            for name, loss in losses.items()
-        }
+        gradients = {name: _gradient(loss, parameters) for name, loss in losses.items()}
         # In double precision: weights that are Python's numbers multiply them without a further rounding.
         values = {name: loss.detach().double() for name, loss in losses.items()}
 
-        def weights(names: Iterable[str]) -> list[float]:
+        def weights(names: Iterable[str]) -> dict[str, float]:
             chosen = list(names)
             stacked = torch.stack([values[name] for name in chosen])
-            return mgda_weights([gradients[name] for name in chosen], stacked, normalisation)
+            found = mgda_weights([gradients[name] for name in chosen], stacked, normalisation)
+            return dict(zip(chosen, found, strict=True))
 
         inner = [name for name in losses if name in together]
         if len(inner) < 2:
-            return dict(zip(losses, weights(losses), strict=True))
-        shares, first = weights(inner), values[inner[0]]
-        joined = [
-            torch.stack([share * part for share, part in zip(shares, parts, strict=True)]).sum(0)
+            return weights(losses)
+        shares = weights(inner)
+        gradients[""] = [
+            torch.stack([share * part for share, part in zip(shares.values(), parts, strict=True)]).sum(0)
             for parts in zip(*(gradients[name] for name in inner), strict=True)
         ]
-        outer = [name for name in losses if name not in together]
-        value = sum(
-            (share * values[name] for share, name in zip(shares, inner, strict=True)), start=torch.zeros_like(first)
-        )
-        whole, *rest = mgda_weights(
-            [joined, *(gradients[name] for name in outer)],
-            torch.stack([value, *(values[name] for name in outer)]),
-            normalisation,
-        )
-        return {name: whole * share for name, share in zip(inner, shares, strict=True)} | dict(
-            zip(outer, rest, strict=True)
-        )
+        values[""] = torch.stack([share * values[name] for name, share in shares.items()]).sum()
+        outer = weights(["", *(name for name in losses if name not in together)])
+        whole = outer.pop("")
+        return {name: whole * share for name, share in shares.items()} | outer
 
     return weigh
+
+
+def _gradient(loss: Tensor, parameters: Sequence[Tensor]) -> list[Tensor]:
+    """Of one loss of several over the same graph; zero for a parameter that takes no part."""
+    found = torch.autograd.grad(loss, parameters, retain_graph=True, allow_unused=True)
+    return [torch.zeros_like(p) if grad is None else grad for p, grad in zip(parameters, found, strict=True)]
 
 
 def fit_jointly(
@@ -184,20 +173,23 @@ def fit_jointly(
     device, recipe = runtime.torch_device, phase.recipe
     batches, labels = Batches(data.inputs, device), data.labels.to(device)
     joining = {name: extra for name, extra in extras.items() if extra is not None and phase.extras.get(name)}
-    sets = {name: _Set(extra, phase.extras[name], device) for name, extra in joining.items()}
+    samples = {name: _accompanied(extra) for name, extra in joining.items()}
+    sets = {name: Joining(each, phase.extras[name], device) for name, each in samples.items()}
+    sizes = [phase.extras[name] * k for name, each in samples.items() for k in (1, each.companions.shape[1])]
 
     def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
         parts, targets = [augment(batches[chosen], recipe.augment, generator)], [labels[chosen]]
-        for each in sets.values():
-            own, wanted, companions = each.draw(generator)
-            parts += [own, companions]
-            targets.append(wanted)
+        for name, extra in joining.items():
+            more = sets[name].draw(generator)
+            own = more.inputs if extra.change is None else extra.change(decode(more.inputs), more.targets)
+            parts += [own, more.companions.flatten(0, 1)]
+            targets.append(more.targets)
         return join(parts), *targets
 
     def found(images: Tensor, clean: Tensor, *targets: Tensor) -> Mapping[str, Tensor]:
         with runtime.autocast():
             logits = model(images).float()
-        first, *pieces = logits.split([len(clean), *(size for each in sets.values() for size in each.sizes)])
+        first, *pieces = logits.split([len(clean), *sizes])
         answers = {
             name: Outputs(logits=own, targets=wanted, companions=others.detach().reshape(len(own), -1, own.shape[1]))
             for name, wanted, own, others in zip(sets, targets, pieces[::2], pieces[1::2], strict=True)
@@ -232,22 +224,10 @@ def fit_phases(
     before_epoch: Callable[[int], object] | None = None,
     runtime: Runtime | None = None,
 ) -> tuple[Mapping[str, float], ...]:
-    """One phase after another, each from where the last ended; see :func:`fit_jointly`.
-
-    Args:
-        model: trained in place.
-        data: clean examples.
-        extras: sets of samples that may join; None for one that there is not.
-        losses: see :data:`JointLosses`.
-        phases: how, in order.
-        seeds: one a phase.
-        weights: see :data:`heirmark.steps.Weights`.
-        recordable: whether the losses do the same at every step.
-        before_epoch: called with the 0-based epoch of its phase before it starts.
-        runtime: device, precision, progress.
+    """:func:`fit_jointly` for one phase after another, each from where the last ended, and each with a seed of its own.
 
     Returns:
-        The rows of all phases, epochs counted through, with the 1-based ``phase``.
+        The rows of all phases, epochs counted through, with the 1-based ``phase``; ``before_epoch`` counts those of its phase.
     """
     history: list[Mapping[str, float]] = []
     for number, (phase, seed) in enumerate(zip(phases, seeds, strict=True), 1):
@@ -268,22 +248,15 @@ def fit_phases(
     return tuple(history)
 
 
-class _Set:
-    """An extra set on the device, in a running shuffle."""
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Accompanied(Samples):
+    """Samples and their companions ``[M, K, ...]``."""
 
-    def __init__(self, extra: Extra, count: int, device: torch.device) -> None:
-        samples = extra.samples
-        check_answered("samples that join a batch", samples)
-        companions = samples.inputs[:, None][:, :0] if extra.companions is None else extra.companions
-        self.inputs, self.targets = samples.inputs.to(device), samples.targets.to(device)
-        self.companions, self.change = companions.to(device), extra.change
-        self.index = ShuffledIndex(len(samples), count, device)
-        self.sizes = (count, count * companions.shape[1])
+    companions: Tensor
 
-    def draw(self, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Inputs, targets, and companions of all of them in a row."""
-        rows = self.index.draw(generator)
-        inputs, targets = self.inputs[rows], self.targets[rows]
-        if self.change is not None:
-            inputs = self.change(decode(inputs), targets)
-        return inputs, targets, self.companions[rows].flatten(0, 1)
+
+def _accompanied(extra: Extra) -> _Accompanied:
+    check_answered("samples that join a batch", extra.samples)
+    inputs, targets = extra.samples.inputs, extra.samples.targets
+    companions = inputs[:, None][:, :0] if extra.companions is None else extra.companions
+    return _Accompanied(inputs=inputs, targets=targets, companions=companions)

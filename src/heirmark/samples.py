@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
-from typing import Literal, Self, TypeAlias
+from typing import Generic, Literal, Self, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from heirmark.errors import ShapeMismatch
 from heirmark.runtime import to_device
 
+AnySamples = TypeVar("AnySamples", bound="Samples")
 Reference: TypeAlias = Literal["control", "chance"]
 """What a test of probabilities compares the answer to a trigger sample with."""
 
@@ -32,7 +34,14 @@ class Samples:
 
     def subset(self, index: Tensor) -> Self:
         """The samples at ``[m]`` positions."""
-        return replace(self, **{field.name: getattr(self, field.name)[index] for field in fields(self)})
+        return self._each(lambda tensor: tensor[index])
+
+    def to(self, device: torch.device) -> Self:
+        """The samples on a device."""
+        return self._each(lambda tensor: tensor.to(device))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Self:
+        return replace(self, **{field.name: change(getattr(self, field.name)) for field in fields(self)})
 
     def first(self, count: int) -> Self:
         """The first ``count`` samples, or all where there are no more."""
@@ -64,3 +73,15 @@ class ShuffledIndex:
             self.queue = torch.cat([self.queue, torch.randperm(self.count, generator=generator)])
         chosen, self.queue = self.queue[: self.per_batch], self.queue[self.per_batch :]
         return chosen if self.device is None else to_device(chosen, self.device)
+
+
+class Joining(Generic[AnySamples]):
+    """Samples on a device, of which some join every batch, drawn in a running shuffle."""
+
+    def __init__(self, samples: AnySamples, per_batch: int, device: torch.device) -> None:
+        self._samples = samples.to(device)
+        self._index = ShuffledIndex(len(samples), per_batch, device)
+
+    def draw(self, generator: torch.Generator) -> AnySamples:
+        """Those that join the next batch; the generator is on the CPU."""
+        return self._samples.subset(self._index.draw(generator))

@@ -53,7 +53,6 @@ def backward(
         recordable: see :class:`heirmark.cuda_graphs.Step`; with weights that are found anew, no step is.
         state: see there.
     """
-    found_anew = callable(weights)
 
     def gradients(*batch: Tensor) -> Figures:
         model.zero_grad(set_to_none=True)
@@ -71,4 +70,4 @@ def backward(
                 figures[f"weight of {name}"] = counts[name]
         return figures
 
-    return Step(gradients=gradients, recordable=recordable and not found_anew, state=state)
+    return Step(gradients=gradients, recordable=recordable and not callable(weights), state=state)

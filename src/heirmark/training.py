@@ -19,7 +19,7 @@ from heirmark.cuda_graphs import recorded
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.layout import entering
 from heirmark.runtime import Runtime, generator_of, seeded, to_device
-from heirmark.samples import Samples, ShuffledIndex, check_answered
+from heirmark.samples import Joining, Samples, check_answered
 from heirmark.space import join
 from heirmark.steps import Gradients, Step, backward
 from heirmark.task import Split
@@ -65,12 +65,7 @@ class Recipe:
             raise BadConfig("nesterov needs a momentum above zero")
 
     def rate(self, step: int, steps: int, steps_per_epoch: int) -> float:
-        """Learning rate of a step.
-
-        Args:
-            step: 0-based, below ``steps``.
-            steps: of the whole training.
-            steps_per_epoch: of one epoch.
+        """Learning rate of a 0-based step of so many in the whole training.
 
         Example:
             >>> [round(Recipe(learning_rate=1.0).rate(step, 4, 1), 2) for step in range(4)]
@@ -141,15 +136,14 @@ def fit(
         )
     device = runtime.torch_device
     batches, targets, run = Batches(inputs, device), targets.to(device), runtime.compiled(model)
-    joining = None if mixed is None else _joining(mixed, device)
+    joining = None if mixed is None else Joining(mixed.samples, mixed.per_batch, device)
 
     def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         images, wanted = augment(batches[chosen], recipe.augment, generator), targets[chosen]
         if joining is not None:
-            more, labels = joining(generator)
-            if wanted.ndim == 2:
-                labels = F.one_hot(labels, wanted.shape[1]).to(wanted.dtype)
-            images, wanted = join([images, more]), torch.cat([wanted, labels])
+            more = joining.draw(generator)
+            labels = more.targets if wanted.ndim == 1 else F.one_hot(more.targets, wanted.shape[1]).to(wanted.dtype)
+            images, wanted = join([images, more.inputs]), torch.cat([wanted, labels])
         return images, wanted
 
     def loss(images: Tensor, wanted: Tensor) -> Mapping[str, Tensor]:
@@ -170,18 +164,6 @@ def fit(
         description=description,
     )
     return tuple(row["loss"] for row in rows)
-
-
-def _joining(mixed: Mixed, device: torch.device) -> Callable[[torch.Generator], tuple[Tensor, Tensor]]:
-    """What draws the samples that join a batch, on the device."""
-    inputs, targets = mixed.samples.inputs.to(device), mixed.samples.targets.to(device)
-    index = ShuffledIndex(len(inputs), mixed.per_batch, device)
-
-    def draw(generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        rows = index.draw(generator)
-        return inputs[rows], targets[rows]
-
-    return draw
 
 
 def descend(
