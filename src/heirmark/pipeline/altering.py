@@ -28,13 +28,7 @@ class Alteration:
 
 
 def alter_stage(alteration: Alteration, victim: Stage, context: Context, *, seed: int) -> Stage:
-    """A removal attack at work.
-
-    Args:
-        alteration: attack and further data.
-        victim: makes the model.
-        context: data and hardware.
-        seed: of the attack.
+    """A removal attack at work on the model that a stage makes.
 
     Raises:
         BadConfig: when the context has no such pool.

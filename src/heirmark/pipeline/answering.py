@@ -44,24 +44,16 @@ def pool_digest(name: str, context: Context) -> dict[str, str]:
 
 
 def answer_stage(pool: str, victim: Stage, context: Context) -> Stage:
-    """A victim's logits for every image of a pool.
-
-    Args:
-        pool: its name.
-        victim: makes the model.
-        context: data and hardware.
-    """
-    config = {"pool": pool}
-    return attack_stage(run_answer, config, victim, context, seed=0, external=pool_digest(pool, context))
+    """A victim's logits for every image of the pool of a name."""
+    return attack_stage(run_answer, {"pool": pool}, victim, context, seed=0, external=pool_digest(pool, context))
 
 
 def run_answer(job: Job) -> Mapping[str, Any]:
     """Ask, in float32, and write the logits."""
     context = context_of(job)
     inputs = pool_of(job.config["pool"], context).inputs
-    atomic_write_tensors(
-        job.folder / LOGITS, {"logits": predict(load_victim(job).model, inputs, runtime=exact(context.runtime))}
-    )
+    logits = predict(load_victim(job).model, inputs, runtime=exact(context.runtime))
+    atomic_write_tensors(job.folder / LOGITS, {"logits": logits})
     return {"inputs": len(inputs)}
 
 

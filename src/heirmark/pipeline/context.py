@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from heirmark.models import Factory
-from heirmark.pipeline.stage import Job
+from heirmark.pipeline.stage import Job, Stage
 from heirmark.runtime import Runtime
 from heirmark.task import Split, Task
 
@@ -39,6 +40,26 @@ class Context:
         if self.task.foreign is not None:
             facts["foreign"] = self.task.foreign.digest()
         return facts
+
+    def stage(
+        self,
+        run: Callable[[Job], Mapping[str, Any]],
+        config: object = None,
+        *,
+        kind: str | None = None,
+        inputs: Mapping[str, Stage | None],
+        seed: int = 0,
+        external: Mapping[str, str] | None = None,
+    ) -> Stage:
+        """A stage of a function ``run_KIND`` that works in this context, on those inputs that are there."""
+        return Stage(
+            kind=kind or run.__name__.removeprefix("run_"),
+            run=run,
+            config=config,
+            inputs={name: needed for name, needed in inputs.items() if needed is not None},
+            seed=seed,
+            external={**self.external(), **(external or {})},
+        )
 
 
 def context_of(job: Job) -> Context:

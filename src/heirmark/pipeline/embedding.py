@@ -32,8 +32,7 @@ def embed_stage(
         clean: a stage whose model the method takes for the owner's unmarked one.
         given: stages whose models the method starts from, by the names that its ``builds_on`` gives them.
     """
-    inputs = {**({} if clean is None else {"clean": clean}), **(given or {})}
-    return Stage(kind=kind, run=run_embed, config=method, inputs=inputs, seed=seed, external=context.external())
+    return context.stage(run_embed, method, kind=kind, inputs={"clean": clean, **(given or {})}, seed=seed)
 
 
 def marked_stage(method: Method, owner: Callable[[Method], Context], *, seed: int, clean: Stage) -> Stage:
@@ -67,7 +66,7 @@ def train_stage(unmarked: Unmarked, context: Context, *, seed: int) -> Stage:
         seed: of initialisation and training.
     """
     config = Unmarked(model=unmarked.model, pretraining=unmarked.pretraining, data=unmarked.data)
-    return Stage(kind="train", run=run_train, config=config, seed=seed, external=context.external())
+    return context.stage(run_train, config, inputs={}, seed=seed)
 
 
 def run_train(job: Job) -> Mapping[str, Any]:

@@ -18,14 +18,7 @@ TRIGGERS = "reversed.safetensors"
 
 
 def inspect_stage(inspection: Inspection, victim: Stage, context: Context, *, seed: int) -> Stage:
-    """An inspection of a model.
-
-    Args:
-        inspection: the attack.
-        victim: makes the model.
-        context: data and hardware.
-        seed: of the attack.
-    """
+    """An inspection of the model that a stage makes."""
     return attack_stage(run_inspect, inspection, victim, context, seed=seed)
 
 

@@ -39,17 +39,15 @@ class Judgement:
 def calibrate_stage(marked: Stage, unmarked: Sequence[Stage], context: Context) -> Stage:
     """How often unmarked models answer a key as a marked one would. They must be no models that made or filtered the key."""
     inputs = {"marked": marked, **{f"unmarked-{index}": stage for index, stage in enumerate(unmarked)}}
-    return Stage(kind="calibrate", run=run_calibrate, inputs=inputs, external=context.external())
+    return context.stage(run_calibrate, inputs=inputs)
 
 
 def verify_stage(
     suspect: Stage, marked: Stage, calibration: Stage | None, context: Context, judgement: Judgement
 ) -> Stage:
     """A suspect judged with the key of a marked model, and its accuracy; without a calibration, against chance."""
-    inputs = {"suspect": suspect, "marked": marked}
-    if calibration is not None:
-        inputs["calibration"] = calibration
-    return Stage(kind="verify", run=run_verify, config=judgement, inputs=inputs, external=context.external())
+    inputs = {"suspect": suspect, "marked": marked, "calibration": calibration}
+    return context.stage(run_verify, judgement, inputs=inputs)
 
 
 def run_calibrate(job: Job) -> Mapping[str, Any]:
@@ -78,21 +76,18 @@ def run_verify(job: Job) -> Mapping[str, Any]:
     suspect = load_suspect(job.inputs["suspect"].folder, context)
     test = context.task.test
     answers = suspect.labels(test.inputs)
-    measured = _share(answers == test.labels)
+    measured = share(answers == test.labels)
     # What a model reaches that answers as often what it answers, but knows nothing of its inputs.
-    ignorant = sum((_share(answers == label) * _share(test.labels == label) for label in set(answers.tolist())), 0.0)
-    calibration = job.inputs.get("calibration")
+    ignorant = sum((share(answers == label) * share(test.labels == label) for label in set(answers.tolist())), 0.0)
     verdict = verify(
         suspect,
         read_key(job.inputs["marked"].folder),
-        calibration=None if calibration is None else read_calibration(calibration.folder / CALIBRATION),
+        calibration=calibration_of(job),
         level=judgement.level,
         accuracy=measured,
     )
     trained = read_training_triggers(job.inputs["marked"].folder)
-    training_wsr = None
-    if trained is not None:
-        training_wsr = _share(suspect.labels(trained[0]) == trained[1])
+    training_wsr = None if trained is None else share(suspect.labels(trained[0]) == trained[1])
     judged = Judged(accuracy=measured, ignorant_accuracy=ignorant, training_wsr=training_wsr, verdict=verdict)
     atomic_write_json(job.folder / JUDGED, plain(judged))
     return {"accuracy": measured, "outcome": verdict.outcome, "wsr": verdict.wsr}
@@ -106,7 +101,8 @@ def load_suspect(folder: Path, context: Context) -> Suspect:
     return Suspect.from_net(load_model(folder, factories=context.factories), runtime=exact(context.runtime))
 
 
-def _share(hits: Tensor) -> float:
+def share(hits: Tensor) -> float:
+    """Of true among flags ``[N]``, in [0, 1]."""
     return float(hits.double().mean())
 
 
@@ -143,6 +139,12 @@ def read_calibration(path: Path) -> Calibration:
         return Calibration.from_json(text)
     except BadArtifact as error:
         raise BadArtifact(f"{path}: {error}") from error
+
+
+def calibration_of(job: Job) -> Calibration | None:
+    """The calibration among a job's inputs, if there is one."""
+    found = job.inputs.get("calibration")
+    return None if found is None else read_calibration(found.folder / CALIBRATION)
 
 
 def read_key(folder: Path) -> Key:

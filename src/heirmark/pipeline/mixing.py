@@ -12,7 +12,7 @@ from heirmark.files import atomic_write_json, read_json
 from heirmark.methods import T2S, MEADefender, Method
 from heirmark.methods.mea_defender import Way, mix_otherwise
 from heirmark.pipeline.context import Context, context_of, exact
-from heirmark.pipeline.judging import load_suspect, read_key
+from heirmark.pipeline.judging import load_suspect, read_key, share
 from heirmark.pipeline.stage import Job, Stage
 from heirmark.triggers import Mix
 from heirmark.triggers.combiners import AnyCombiner
@@ -51,8 +51,7 @@ def look_alikes(method: Method) -> MixedOtherwise | None:
 
 def mixed_stage(found: MixedOtherwise, suspect: Stage, marked: Stage, context: Context) -> Stage:
     """How often ``suspect`` gives samples of the source classes of ``marked`` its target, when they are mixed otherwise."""
-    inputs = {"suspect": suspect, "marked": marked}
-    return Stage(kind="mixed", run=run_mixed, config=found, inputs=inputs, external=context.external())
+    return context.stage(run_mixed, found, inputs={"suspect": suspect, "marked": marked})
 
 
 def run_mixed(job: Job) -> Mapping[str, Any]:
@@ -72,7 +71,7 @@ def run_mixed(job: Job) -> Mapping[str, Any]:
         runtime=exact(context.runtime),
     )
     answers = load_suspect(job.inputs["suspect"].folder, context).labels(samples)
-    rate = float((answers == int(key.expected[0])).double().mean())
+    rate = share(answers == int(key.expected[0]))
     atomic_write_json(job.folder / MIXED, {"wfpr": rate})
     return {"wfpr": rate}
 

@@ -45,13 +45,7 @@ class Theft:
 
 
 def steal_stage(theft: Theft, victim: Stage, context: Context, *, seed: int) -> Stage:
-    """A theft.
-
-    Args:
-        theft: attack, answers and queries.
-        victim: makes the model.
-        context: data and hardware.
-        seed: of the attack.
+    """A theft of the model that a stage makes.
 
     Raises:
         BadConfig: when the context has no such pool.

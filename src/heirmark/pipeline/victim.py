@@ -26,44 +26,22 @@ def attack_stage(
     *,
     seed: int,
     external: Mapping[str, str] | None = None,
-    further: Mapping[str, Stage] | None = None,
+    further: Mapping[str, Stage | None] | None = None,
 ) -> Stage:
-    """A stage that attacks a model; its kind is what its function runs.
+    """A stage that attacks a model, and may read ``further`` stages; ``run`` calls :func:`load_victim`.
 
-    Args:
-        run: its function, called ``run_KIND``, which calls :func:`load_victim`.
-        config: the attack.
-        victim: makes the model.
-        context: data and hardware.
-        seed: of the attack.
-        external: digests of what else it reads.
-        further: other stages that it reads, by name.
+    Its identity covers the versions of the libraries that the attack says its result rests on, as far as they are installed.
 
     Raises:
         BadConfig: when the attack cannot work on the task's inputs.
     """
     check_needs(config, context.task.space)
-    return Stage(
-        kind=run.__name__.removeprefix("run_"),
-        run=run,
-        config=config,
-        inputs={VICTIM: victim, **(further or {})},
-        seed=seed,
-        external={
-            **context.external(),
-            **(external or {}),
-            **versions_behind(getattr(config, "attack", config)),
-        },
-    )
-
-
-def versions_behind(attack: object) -> dict[str, str]:
-    """Versions of the libraries that an attack says its result rests on, as far as they are installed."""
     versions = {}
-    for name in getattr(attack, "libraries", ()):
+    for name in getattr(getattr(config, "attack", config), "libraries", ()):
         with contextlib.suppress(metadata.PackageNotFoundError):
             versions[name] = metadata.version(name)
-    return versions
+    inputs = {VICTIM: victim, **(further or {})}
+    return context.stage(run, config, inputs=inputs, seed=seed, external={**(external or {}), **versions})
 
 
 def load_victim(job: Job) -> Net:
