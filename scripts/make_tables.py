@@ -13,6 +13,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from heirmark.report.sections.glance import glance_markdown
+from heirmark.results.rows import read_rows
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "results"
 MARKED = re.compile(r"(<!-- table: (?P<name>[\w-]+) -->\n).*?(<!-- end: (?P=name) -->)", re.DOTALL)
@@ -118,30 +121,10 @@ def hypergradient() -> str:
 
 
 def bench(folder: str) -> str:
-    """A recorded grid at a glance: watermarks by trial, mean WSR and the worst seed."""
-    rows = [json.loads(line) for line in (RESULTS / "bench" / folder / "rows.jsonl").read_text().splitlines()]
-    rows = [row for row in rows if row["arm"] == "marked" and not row.get("probe")]
-    trials = list(dict.fromkeys(row.get("trial", "") for row in rows))
-    lines = []
-    for marking in dict.fromkeys(row["marking"] for row in rows):
-        cells = (
-            [row for row in rows if (row["marking"], row.get("trial", "")) == (marking, trial)] for trial in trials
-        )
-        lines.append([marking, *map(bench_cell, cells)])
-    folder = f"bench/{folder}"
-    return (
-        table(["watermark", *(trial or "the model" for trial in trials)], lines)
-        + f"\n\n[The tables](LINK/{folder}/tables.md), [the rows](LINK/{folder}/rows.jsonl)."
-    )
-
-
-def bench_cell(rows: Sequence[Mapping[str, Any]]) -> str:
-    """One watermark and trial over seeds. What is invalid has hit nothing, as in the grid's own report."""
-    found = [0.0 if row["outcome"] == "INVALID" else row["wsr"] for row in rows if "outcome" in row]
-    if not found:
-        return "failed" if rows else ""
-    sign = mark(sum(row.get("outcome") == "MARKED" for row in rows), len(rows))
-    return f"{sign} {percent(sum(found) / len(found))} [{percent(min(found))}]"
+    """A recorded grid at a glance."""
+    where = f"LINK/bench/{folder}"
+    told = glance_markdown(read_rows(RESULTS / "bench" / folder / "rows.jsonl"))
+    return f"{told}\n[The tables]({where}/tables.md), [the rows]({where}/rows.jsonl)."
 
 
 TABLES: dict[str, Callable[[], str]] = {

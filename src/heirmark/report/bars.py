@@ -7,27 +7,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from heirmark.report.svg import (
-    ALERT,
-    BLUE,
-    INK,
-    LINE,
-    ORANGE,
-    PAPER,
-    STONE,
-    as_svg,
-    open_panel,
-    styled,
-)
+from heirmark.report.svg import ALERT, BLUE, INK, LINE, ORANGE, PAPER, STONE, as_svg, open_panel, styled
 from heirmark.report.words import percent
 
 WHOLE_MARK, OPEN_MARK, NULL_MARK = (Markup(f'<span class="mark{more}"></span>') for more in (" full", "", " tick"))
 """Of bars: called marked, not established, and the null rate."""
+_LOOKS: Mapping[str, Mapping[str, Any]] = {
+    "MARKED": {"facecolor": BLUE, "edgecolor": BLUE},
+    "NOT_ESTABLISHED": {"facecolor": PAPER, "edgecolor": BLUE},
+    "INVALID": {"facecolor": PAPER, "edgecolor": ALERT, "hatch": "////"},
+    "": {"facecolor": STONE, "edgecolor": STONE},
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,69 +35,33 @@ class Bar:
 
 
 def bars(found: Sequence[Bar], name: str, alt: str) -> Markup:
-    """Rates as bars below each other, with their intervals, and what each is held against as a line.
-
-    Args:
-        found: from the top.
-        name: of the figure on its page.
-        alt: what it shows.
-    """
+    """Rates as bars below each other, with their intervals, and what each is held against as a line; see :func:`as_svg`."""
     with styled():
-        figure, axes = _bar_panel(len(found))
+        figure, axes = open_panel(40 * len(found) + 36, left=1, right=56, top=4, bottom=32)
+        axes.set_xlim(0, 100)
+        axes.set_ylim(len(found) - 0.6, -0.6)
+        axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100%"])
+        axes.set_yticks([])
+        axes.get_xticklabels()[0].set_horizontalalignment("left")
+        axes.grid(axis="x", color=LINE, linewidth=1)
+        axes.set_axisbelow(True)
         for place, bar in enumerate(found):
-            _bar(axes, place, bar.rate, bar.outcome)
-            low, high = (100 * end for end in bar.interval)
-            if math.isfinite(low) and math.isfinite(high):
-                # Twice, wide in the paper's colour first, so that a whisker shows on its bar too.
-                for colour, width in ((PAPER, 3.3), (INK, 1.3)):
-                    axes.hlines(place, low, high, color=colour, linewidth=width, zorder=4)
-                    axes.vlines([low, high], place - 0.11, place + 0.11, color=colour, linewidth=width, zorder=4)
-        for first, last, rate in _runs([bar.reference for bar in found]):
-            _reference(axes, rate, first, last)
+            _draw(axes, place, bar)
         return as_svg(figure, name, alt, [bar.name for bar in found])
 
 
-def _bar_panel(rows: int) -> tuple[Figure, Axes]:
-    figure, axes = open_panel(40 * rows + 36, left=1, right=56, top=4, bottom=32)
-    axes.set_xlim(0, 100)
-    axes.set_ylim(rows - 0.6, -0.6)
-    axes.set_xticks([0, 25, 50, 75, 100], ["0", "25", "50", "75", "100%"])
-    axes.set_yticks([])
-    axes.get_xticklabels()[0].set_horizontalalignment("left")
-    axes.grid(axis="x", color=LINE, linewidth=1)
-    axes.set_axisbelow(True)
-    return figure, axes
-
-
-def _bar(axes: Axes, place: int, rate: float, outcome: str) -> None:
+def _draw(axes: Axes, place: int, bar: Bar) -> None:
     """One suspect: its name (put in later, see as_svg) over its bar, the value at the right edge."""
-    looks: Mapping[str | None, Mapping[str, Any]] = {
-        "MARKED": {"facecolor": BLUE, "edgecolor": BLUE},
-        "NOT_ESTABLISHED": {"facecolor": PAPER, "edgecolor": BLUE},
-        "INVALID": {"facecolor": PAPER, "edgecolor": ALERT, "hatch": "////"},
-        "": {"facecolor": STONE, "edgecolor": STONE},
-    }
     axes.text(0, place - 0.24, f"@{place}@", va="baseline", fontsize=11.5, zorder=6)
-    value = percent(rate) if outcome != "INVALID" else "invalid"
+    value = percent(bar.rate) if bar.outcome != "INVALID" else "invalid"
     axes.text(116.5, place, value, ha="right", va="center_baseline", fontsize=11.5, color=INK)
-    if math.isfinite(rate):
-        axes.barh(place, 100 * rate, height=0.27, linewidth=1.2, zorder=2, **looks[outcome])
-
-
-def _reference(axes: Axes, rate: float, first: int, last: int) -> None:
-    """A vertical line at a rate, beside the bars first..last."""
-    if math.isfinite(rate):
-        # In pieces beside the bars, so that it crosses out no name.
-        places = np.arange(first, last + 1)
-        axes.vlines(np.full(len(places), 100 * rate), places - 0.2, places + 0.2, color=ORANGE, linewidth=1.8, zorder=3)
-
-
-def _runs(values: Sequence[float]) -> list[tuple[int, int, float]]:
-    """Stretches of equal neighbours as (first, last, value), so that equal null rates make one unbroken line."""
-    runs: list[tuple[int, int, float]] = []
-    for place, value in enumerate(values):
-        if runs and runs[-1][2] == value:
-            runs[-1] = (runs[-1][0], place, value)
-        else:
-            runs.append((place, place, value))
-    return runs
+    if math.isfinite(bar.rate):
+        axes.barh(place, 100 * bar.rate, height=0.27, linewidth=1.2, zorder=2, **_LOOKS[bar.outcome])
+    if math.isfinite(bar.reference):  # beside the bar alone, so that it crosses out no name
+        axes.vlines(100 * bar.reference, place - 0.2, place + 0.2, color=ORANGE, linewidth=1.8, zorder=3)
+    low, high = (100 * end for end in bar.interval)
+    if math.isfinite(low) and math.isfinite(high):
+        # Twice, wide in the paper's colour first, so that a whisker shows on its bar too.
+        for colour, width in ((PAPER, 3.3), (INK, 1.3)):
+            axes.hlines(place, low, high, color=colour, linewidth=width, zorder=4)
+            axes.vlines([low, high], place - 0.11, place + 0.11, color=colour, linewidth=width, zorder=4)

@@ -33,10 +33,10 @@ def glance(source: Source) -> Iterator[Section]:
 
 
 def matrix(rows: Sequence[Summary]) -> tuple[list[str], list[tuple[str, list[Summary | None]]]]:
-    """Columns and lines: of watermarks and trials, those are the lines of which there are more."""
+    """Columns and lines: lines are the watermarks, or the trials where there are more of these."""
     trials = {trial: {row.marking: row for row in found} for _, group in tabled(rows) for trial, found in group}
     markings = list(dict.fromkeys(marking for found in trials.values() for marking in found))
-    if len(markings) > len(trials):
+    if len(markings) >= len(trials):
         lines = [(marking, [found.get(marking) for found in trials.values()]) for marking in markings]
         return [trial_name(trial) for trial in trials], lines
     return markings, [(trial_name(trial), [found.get(name) for name in markings]) for trial, found in trials.items()]
@@ -58,11 +58,7 @@ def _cell(row: Summary | None) -> Entry:
 
 
 def glance_markdown(rows: Sequence[Row]) -> str:
-    """Verdicts as matrices for documents, one a block: mean WSR in percent, the worst seed's in brackets, what is called marked.
-
-    Args:
-        rows: of a grid; points of curves and squares of heat maps are left out, and probes.
-    """
+    """A grid's verdicts as matrices for documents, one a block; curves, heat maps and probes are left out."""
     lines: list[str] = []
     blocks = dict.fromkeys(row.block for row in rows)
     for block in blocks:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from heirmark.report.section import Column, Entry, Line, More, Section, Sheet, Source, Table
-from heirmark.report.sections.verdicts import arm_text, more_of, standing
+from heirmark.report.sections.verdicts import arm_text, first_column, more_of, standing
 from heirmark.report.words import DASH, called, hits, number, percent, seconds, spread_text
 from heirmark.results.rows import Kind
 from heirmark.results.summary import Summary
 
+NAMED = ("target named", "false suspects, mean", "target named on the control")
+FLAGGED = ("triggers flagged", "test inputs flagged", "ACC", "WSR", "called marked")
 SEARCHES = (
     Column(name="Target named"),
     Column(name="False suspects,\nmean", label="False suspects"),
@@ -29,34 +32,26 @@ SCREENS = (
 
 def searches(source: Source) -> Iterator[Section]:
     """One section, where there are searches."""
-    found = probed(source.rows, "search")
-    if not found:
-        return
-    table = Table(label=f"{source.name}, searches", columns=(_first(source), *SEARCHES), groups=_groups(found, source))
-    columns = ("search", "watermark", "target named", "false suspects, mean", "target named on the control")
-    yield Section(
-        title="Looking for the mark",
-        aside="Searches of a model for a hidden target class. One works when it names the key’s target on the marked "
-        "model, nothing else, and nothing on the control.",
-        parts=(table,),
-        sheets=(Sheet(heading="Searches for the mark", columns=columns, rows=tuple(map(_search, _all(found)))),),
-    )
+    if found := probed(source.rows, "search"):
+        yield Section(
+            title="Looking for the mark",
+            aside="Searches of a model for a hidden target class. One works when it names the key’s target on the marked "
+            "model, nothing else, and nothing on the control.",
+            parts=(_table(found, SEARCHES, "searches", source),),
+            sheets=(_sheet(found, "Searches for the mark", ("search", "watermark", *NAMED)),),
+        )
 
 
 def screens(source: Source) -> Iterator[Section]:
     """One section, where there are screens."""
-    found = probed(source.rows, "screen")
-    if not found:
-        return
-    table = Table(label=f"{source.name}, screens", columns=(_first(source), *SCREENS), groups=_groups(found, source))
-    columns = ("screen", "watermark", "triggers flagged", "test inputs flagged", "ACC", "WSR", "called marked")
-    yield Section(
-        title="Refusing the verifier",
-        aside="Screens before a thief’s service, which answer what they take for a verifier’s query with a random "
-        "label. One works when it flags the key’s triggers and little else.",
-        parts=(table,),
-        sheets=(Sheet(heading="Screens of queries", columns=columns, rows=tuple(map(_screen, _all(found)))),),
-    )
+    if found := probed(source.rows, "screen"):
+        yield Section(
+            title="Refusing the verifier",
+            aside="Screens before a thief’s service, which answer what they take for a verifier’s query with a random "
+            "label. One works when it flags the key’s triggers and little else.",
+            parts=(_table(found, SCREENS, "screens", source),),
+            sheets=(_sheet(found, "Screens of queries", ("screen", "watermark", *FLAGGED)),),
+        )
 
 
 def probed(rows: Sequence[Summary], kind: Kind) -> dict[str, list[Summary]]:
@@ -68,21 +63,24 @@ def probed(rows: Sequence[Summary], kind: Kind) -> dict[str, list[Summary]]:
     return found
 
 
-def _all(found: dict[str, list[Summary]]) -> list[Summary]:
-    return [row for rows in found.values() for row in rows]
+def _table(found: Mapping[str, Sequence[Summary]], columns: Sequence[Column], what: str, source: Source) -> Table:
+    lines = {
+        probe: tuple(
+            Line(name=probe if source.alone else row.marking, cells=_cells(row), more=_more(row, source))
+            for row in rows
+        )
+        for probe, rows in found.items()
+    }
+    return Table(
+        label=f"{source.name}, {what}",
+        columns=(first_column(source), *columns),
+        groups=(("", tuple(chain(*lines.values()))),) if source.alone else tuple(lines.items()),
+    )
 
 
-def _groups(found: dict[str, list[Summary]], source: Source) -> tuple[tuple[str, tuple[Line, ...]], ...]:
-    def line(row: Summary, name: str) -> Line:
-        return Line(name=name, cells=_cells(row), more=_more(row, source))
-
-    if source.alone:
-        return (("", tuple(line(row, row.probe) for row in _all(found))),)
-    return tuple((probe, tuple(line(row, row.marking) for row in rows)) for probe, rows in found.items())
-
-
-def _first(source: Source) -> Column:
-    return Column(name="Attack" if source.alone else "Watermark", number=False)
+def _sheet(found: Mapping[str, Sequence[Summary]], heading: str, columns: tuple[str, ...]) -> Sheet:
+    rows = tuple((row.probe, row.marking, *_told(row)) for row in chain(*found.values()))
+    return Sheet(heading=heading, columns=columns, rows=rows)
 
 
 def _more(row: Summary, source: Source) -> More:
@@ -96,18 +94,18 @@ def _more(row: Summary, source: Source) -> More:
 
 
 def _cells(row: Summary) -> tuple[Entry, ...]:
+    """Under :data:`SEARCHES` or :data:`SCREENS`."""
     if row.kind == "search":
-        figures = (hits(row.marked), number(round(row.false_suspects, 1)), hits(row.control), seconds(row.seconds))
-        return tuple(Entry(text=text, strong=place == 0) for place, text in enumerate(figures))
+        first, *rest = hits(row.marked), number(round(row.false_suspects, 1)), hits(row.control), seconds(row.seconds)
+        return (Entry(text=first, strong=True), *(Entry(text=text) for text in rest))
+    first, *rest, _ = _told(row)
+    return (Entry(text=first, strong=True), *(Entry(text=text) for text in rest), standing(row))
+
+
+def _told(row: Summary) -> tuple[str, ...]:
+    """Under :data:`NAMED` or :data:`FLAGGED`."""
+    if row.kind == "search":
+        false = f"{row.false_suspects:.1f}" if math.isfinite(row.false_suspects) else DASH
+        return (hits(row.marked), false, hits(row.control))
     figures = (percent(row.detected), percent(row.flagged), spread_text(row.accuracy), spread_text(row.wsr))
-    return (*(Entry(text=text, strong=place == 0) for place, text in enumerate(figures)), standing(row))
-
-
-def _search(row: Summary) -> tuple[str, ...]:
-    false = f"{row.false_suspects:.1f}" if math.isfinite(row.false_suspects) else DASH
-    return (row.probe, row.marking, hits(row.marked), false, hits(row.control))
-
-
-def _screen(row: Summary) -> tuple[str, ...]:
-    figures = (percent(row.detected), percent(row.flagged), spread_text(row.accuracy), spread_text(row.wsr))
-    return (row.probe, row.marking, *figures, called(row.marked))
+    return (*figures, called(row.marked))

@@ -32,7 +32,6 @@ ASIDE = (
     "that a model answers as the key says. Figures are mean ± standard deviation over the seeds; below stands the "
     "worst seed. An invalid verdict counts as a WSR of 0. A control that is called marked is a false alarm."
 )
-FAINT = " A row in grey costs more than ten points of accuracy."
 COLUMNS = (
     Column(name="ACC"),
     Column(name="WSR"),
@@ -57,12 +56,17 @@ def verdicts(source: Source) -> Iterator[Section]:
             lines = (("", tuple(line_of(row, trial_name(trial), source) for trial, rows in trials for row in rows)),)
         table = Table(
             label=f"{source.name}, {group or 'the models themselves'}",
-            columns=(Column(name="Attack" if source.alone else "Watermark", number=False), *COLUMNS),
+            columns=(first_column(source), *COLUMNS),
             groups=lines,
         )
         told = (Sheet(columns=SHEET, rows=tuple(sheet)),) if sheet else ()
         yield Section(title=group or "The models themselves", parts=(table,), sheets=told)
         sheet = []
+
+
+def first_column(source: Source) -> Column:
+    """Of the lines' names."""
+    return Column(name="Attack" if source.alone else "Watermark", number=False)
 
 
 def tabled(rows: Sequence[Summary]) -> list[tuple[str, list[tuple[str, list[Summary]]]]]:
