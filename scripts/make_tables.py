@@ -58,6 +58,21 @@ def percent(value: float) -> str:
     return f"{100 * value:.0f}"
 
 
+def demo() -> str:
+    """The demo's suspects over seeds."""
+    found = read("demo.json")
+    rows = [
+        [
+            row["suspect"] + ("" if row["answers"] == "none" else f" ({row['answers']})"),
+            *(f"{100 * row[f'{what}_mean']:.1f} [{100 * row[f'{what}_worst']:.1f}]" for what in ("accuracy", "wsr")),
+            f"{row['marked']} of {row['seeds']}",
+        ]
+        for row in found["summary"]
+    ]
+    words = "ACC and WSR on held-out triggers in %: mean over the seeds [worst]. "
+    return table(["model", "ACC", "WSR", "called marked"], rows) + f"\n\n{words}" + source("demo.json", found)
+
+
 def methods(name: str) -> str:
     """Methods by thief: what became of the mark and of the accuracy."""
     found = read(name)
@@ -128,6 +143,7 @@ def bench(folder: str) -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
+    "demo": demo,
     **{f"bench-{path.name}": partial(bench, path.name) for path in sorted((RESULTS / "bench").iterdir())},
     "methods": lambda: methods("methods.json"),
     "methods-vgg": lambda: methods("methods-vgg.json"),
