@@ -357,9 +357,14 @@ def test_fields_say_every_default_as_it_is() -> None:
     assert defaults["recipe.epochs"] == "100"  # Knockoff's own recipe, not the default one
     text = run("fields", "t2s").out
     assert "rehearsal.thief.reset_every=0  int" in text
-    assert "(with trigger=mix)" in text
+    assert "trigger.epsilon=" in text
+    assert "trigger.combiner=" not in text
     assert "..." not in text.replace(",...", "")
     assert "``" not in text
+    assert len(text.splitlines()) < 150
+    assert "trigger.combiner.region=right" in run("fields", "t2s", "--set", "trigger=mix").out
+    assert "(with trigger=mix)" in run("fields", "vanilla", "--all").out
+    assert run("fields", "t2s", "--set", "trigger=hat").code == 2
 
 
 def test_python_m_heirmark_is_the_command_line(

@@ -208,11 +208,15 @@ def inspect(
 @guarded
 def fields(
     name: Annotated[str, typer.Argument(help="A method or an attack.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="FIELD=VALUE: show the fields of another kind, as of trigger=mix.")
+    ] = None,
+    every: Annotated[bool, typer.Option("--all", help="The fields of all kinds of trigger, say, at once.")] = False,
     as_json: Json = False,
 ) -> int:
     """List what --set can set of a method or an attack, with types, defaults and meaning."""
     from heirmark.attacks import EXTRACTIONS, INSPECTIONS, REMOVALS, SCREENINGS
-    from heirmark.configuration import describe_fields
+    from heirmark.configuration import apply_settings, describe_fields
     from heirmark.methods import METHODS
     from heirmark.pipeline.loading import check_known
 
@@ -226,7 +230,9 @@ def fields(
             "default": row.default,
             "meaning": row.help.replace("``", ""),
         }
-        for row in describe_fields(strategies[name])
+        for row in describe_fields(
+            strategies[name], base=apply_settings(strategies[name](), settings or ()), every=every
+        )
     ]
     if as_json:
         print_json(rows)
@@ -240,4 +246,6 @@ def fields(
         kind = f"  (with {place}={row['of']})" if len(owners[place]) > 1 else ""
         show(f"{row['field']}={row['default']}  {row['type']}{kind}")
         show(f"    {row['meaning']}")
+    if sum(1 for _ in describe_fields(strategies[name])) > len(rows):
+        show(f"What other kinds have, of trigger, say: heirmark fields {name} --set trigger=mix, or --all.")
     return MARKED

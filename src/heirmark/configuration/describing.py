@@ -38,13 +38,16 @@ class FieldHelp:
     help: str
 
 
-def describe_fields(kind: type, *, prefix: str = "", base: object = None) -> Iterator[FieldHelp]:
+def describe_fields(
+    kind: type, *, prefix: str = "", base: object = None, every: bool = True
+) -> Iterator[FieldHelp]:
     """The fields of a dataclass for a help page; those of nested dataclasses follow the field that holds them.
 
     Args:
         kind: a dataclass whose docstring has an ``Attributes:`` section.
         prefix: put before each name.
         base: an instance whose values are the defaults; None for the class' own.
+        every: of a field that may hold dataclasses of several kinds, the fields of all; else of the kind that it holds.
     """
     hints, texts = hints_of(kind), _attribute_texts(kind)
     for field in fields_of(kind):
@@ -60,9 +63,9 @@ def describe_fields(kind: type, *, prefix: str = "", base: object = None) -> Ite
             help=texts.get(field.name, ""),
         )
         for member in members_of(hints[field.name]):
-            if is_config(member):
-                held = default if type(default) is member else None  # a holder may have defaults of its own
-                yield from describe_fields(member, prefix=f"{prefix}{field.name}.", base=held)
+            held = default if type(default) is member else None  # a holder may have defaults of its own
+            if is_config(member) and (every or held is not None):
+                yield from describe_fields(member, prefix=f"{prefix}{field.name}.", base=held, every=every)
 
 
 def _attribute_texts(kind: type) -> dict[str, str]:
