@@ -38,9 +38,7 @@ class FieldHelp:
     help: str
 
 
-def describe_fields(
-    kind: type, *, prefix: str = "", base: object = None, every: bool = True
-) -> Iterator[FieldHelp]:
+def describe_fields(kind: type, *, prefix: str = "", base: object = None, every: bool = True) -> Iterator[FieldHelp]:
     """The fields of a dataclass for a help page; those of nested dataclasses follow the field that holds them.
 
     Args:
