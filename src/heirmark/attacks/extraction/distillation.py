@@ -37,7 +37,7 @@ def soften(probabilities: Tensor, temperature: float) -> Tensor:
         ``[N, C]`` rows that sum to one.
 
     Examples:
-        >>> soften(torch.tensor([[0.9, 0.1]]), 2.0)
+        >>> soften(Tensor([[0.9, 0.1]]), 2.0)
         tensor([[0.7500, 0.2500]])
     """
     return (probabilities.log() / temperature).softmax(1)
