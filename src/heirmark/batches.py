@@ -40,11 +40,9 @@ class Batches:
         return len(self.inputs)
 
     def announce(self, order: Tensor, size: int) -> None:
-        """Say which batches are asked for next, so that they are read ahead where they have to be.
+        """Say which batches are asked for next, in this order or fewer, so that they are read ahead where they have to be.
 
-        Args:
-            order: positions on the CPU, a multiple of ``size``; batches are asked for in this order, all of them or fewer.
-            size: of a batch.
+        The positions are on the CPU, a multiple of ``size``.
         """
         if not self._resident:
             self._coming = read_ahead(self.inputs, order, size, self.device)
@@ -62,12 +60,6 @@ def read_ahead(inputs: Tensor, order: Tensor, size: int, device: torch.device) -
     """Read batches in a thread of its own, and bring each to the device.
 
     The thread does nothing but read into page-locked buffers: while a graph is recorded, no other thread may call the GPU.
-
-    Args:
-        inputs: ``[N, ...]`` on the CPU.
-        order: positions, a multiple of ``size``.
-        size: of a batch.
-        device: where they go.
     """
     chunks = order.split(size)  # type: ignore[no-untyped-call]
     pinned = device.type == "cuda"
@@ -88,9 +80,8 @@ def read_ahead(inputs: Tensor, order: Tensor, size: int, device: torch.device) -
             if pinned:
                 copied[number % AHEAD] = torch.cuda.Event()  # type: ignore[no-untyped-call]
                 copied[number % AHEAD].record()
-            following = (
-                number - 1 + AHEAD
-            )  # into the buffer of the batch before, which has had a step's time to be copied
+            # Into the buffer of the batch before, which has had a step's time to be copied.
+            following = number - 1 + AHEAD
             if number and following < len(chunks):
                 coming.append(fill(following))
             yield batch

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from heirmark.errors import BadConfig, BadData
-from heirmark.runtime import check_seed, generator_of
+from heirmark.runtime import generator_of
 from heirmark.task import Split, Task, check_labels
 
 
@@ -52,7 +52,6 @@ def make_task(
             f"owner, adversary and calibration must each be above 0 and add up to at most 1, "
             f"not {owner}, {adversary}, {calibration}"
         )
-    check_seed(seed)
     check_labels(name, "training", train, len(classes))
     kept = distinct_of(train, test.digests())
     generator = generator_of(seed)
@@ -66,20 +65,13 @@ def make_task(
     # per-class end of each part; an example belongs to the first part whose end lies beyond its rank
     ends = (counts[:, None] * proportions.cumsum(0)[None]).add(1e-9).round().long()
     part = (rank[:, None] >= ends[labels]).sum(1)
-    parts = []
+    parts = {}
     for number, role in enumerate(("owner", "adversary", "calibration")):
         index = kept[part == number]
         if not len(index):
             raise BadData(f"task {name!r}: no example is left for {role}: give more examples or a larger proportion")
-        parts.append(train.subset(index))
-    return Task(
-        name=name,
-        classes=tuple(classes),
-        owner=parts[0],
-        adversary=parts[1],
-        calibration=parts[2],
-        test=test,
-    )
+        parts[role] = train.subset(index)
+    return Task(name=name, classes=tuple(classes), **parts, test=test)
 
 
 def distinct_of(split: Split, banned: set[bytes]) -> Tensor:

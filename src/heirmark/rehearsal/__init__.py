@@ -23,7 +23,7 @@ The steps are pure functions over parameters, for any student and teacher ``nn.M
 :func:`heirmark.rehearsal.loop.rehearse` is that loop as T2S needs it, and stands above training; the rest knows nothing of it.
 """
 
-from heirmark.rehearsal.combine import combine_balanced, combine_paper, cosine, norm
+from heirmark.rehearsal.combine import combine_balanced, cosine, norm
 from heirmark.rehearsal.derivative import choose_derivative, directional_derivative
 from heirmark.rehearsal.losses import DistillationLoss, LogitLoss
 from heirmark.rehearsal.passes import Memory, PassMode
@@ -56,7 +56,6 @@ __all__ = [
     "assign",
     "choose_derivative",
     "combine_balanced",
-    "combine_paper",
     "cosine",
     "directional_derivative",
     "norm",

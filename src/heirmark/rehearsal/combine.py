@@ -34,28 +34,6 @@ def _at_least_tiny(length: Tensor) -> Tensor:
     return length.clamp_min(torch.finfo(length.dtype).tiny)
 
 
-def combine_paper(
-    hypergradient: Mapping[str, Tensor], utility_gradient: Mapping[str, Tensor], weight: float
-) -> dict[str, Tensor]:
-    """The update of T2S: g_h + λ g_c (arXiv 2606.11698, eq. 9).
-
-    :func:`heirmark.rehearsal.rehearsal_step` gives the same with ``weights=(1, λ)`` for one backward pass less.
-
-    Args:
-        hypergradient: g_h by parameter name.
-        utility_gradient: g_c by parameter name.
-        weight: λ; the paper uses 50 for CIFAR-10 and 15 for CIFAR-100.
-
-    Returns:
-        The direction by parameter name; descend along it.
-
-    Raises:
-        ShapeMismatch: when the two do not name the same parameters.
-    """
-    _check(hypergradient, utility_gradient)
-    return {name: torch.add(g, utility_gradient[name], alpha=weight) for name, g in hypergradient.items()}
-
-
 def combine_balanced(
     hypergradient: Mapping[str, Tensor],
     utility_gradient: Mapping[str, Tensor],
@@ -86,7 +64,10 @@ def combine_balanced(
         BadConfig: for a ratio that is negative or not finite.
         ShapeMismatch: when the two do not name the same parameters.
     """
-    _check(hypergradient, utility_gradient)
+    if not hypergradient or hypergradient.keys() != utility_gradient.keys():
+        raise ShapeMismatch(
+            "the two gradients do not name the same parameters: take both from one rehearsal_step without weights"
+        )
     if not 0 <= ratio < float("inf"):
         raise BadConfig(f"the balance ratio is {ratio}: give a number from 0 up, 1 gives both gradients the same norm")
     norm_h, norm_c = norm(hypergradient.values()), norm(utility_gradient.values())
@@ -98,10 +79,3 @@ def combine_balanced(
         # Of length l along ĥ, its part along ĉ is l o with o = <ĥ, ĉ>; where o < 0, taking it out adds -l o ĉ.
         share = share - length / _at_least_tiny(norm_c) * cosine(hypergradient, utility_gradient).clamp_max(0)
     return {name: scale * g + share * utility_gradient[name] for name, g in hypergradient.items()}
-
-
-def _check(hypergradient: Mapping[str, Tensor], utility_gradient: Mapping[str, Tensor]) -> None:
-    if not hypergradient or hypergradient.keys() != utility_gradient.keys():
-        raise ShapeMismatch(
-            "the two gradients do not name the same parameters: take both from one rehearsal_step without weights"
-        )

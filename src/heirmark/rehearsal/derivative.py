@@ -16,6 +16,7 @@ import torch
 import torch.autograd.forward_ad as forward_ad
 from torch import Tensor, nn
 
+from heirmark.errors import told
 from heirmark.rehearsal.combine import norm
 from heirmark.rehearsal.passes import PassMode, chunks, copies, gradients, leaves, run
 from heirmark.rehearsal.rules import FastRules
@@ -62,7 +63,8 @@ def directional_derivative(
     length, size = (float(each) for each in norms.tolist())
     if length == 0:
         return torch.zeros_like(logits)
-    step = _relative_step(student) * (size or 1.0) / length
+    coarsest = max(torch.finfo(p.dtype).eps for p in student.parameters.values())
+    step = float(coarsest ** (2 / 3)) * (size or 1.0) / length
 
     def shifted(by: float) -> Tensor:
         moved = {name: torch.add(p, direction[name], alpha=by) for name, p in student.parameters.items()}
@@ -98,20 +100,15 @@ def choose_derivative(thief: Thief, inputs: Tensor, *, mode: PassMode = PassMode
         logits = run(thief.skeleton, parameters, copies(student.buffers), few, mode.part("theft"))
     try:
         u = _in_chunks(thief.skeleton, student, few, mode, 0, v)
-    except RuntimeError as error:
-        return "difference", why_not_forward(error)
+    except torch.OutOfMemoryError:
+        raise
+    except RuntimeError as error:  # NotImplementedError, the usual one, is a RuntimeError
+        return "difference", told(error)
     there = u.double().square().sum()
     back = sum((grad.double() * v[name].double()).sum() for name, grad in gradients(logits, wanted, u).items())
     if not torch.isclose(there, torch.as_tensor(back), rtol=0.05, atol=0.0):
         return "difference", "forward-mode and reverse-mode derivatives of the student disagree"
     return "forward", ""
-
-
-def why_not_forward(error: RuntimeError) -> str:
-    """Why forward mode failed, in one line; an error that has nothing to do with it is raised again."""
-    if isinstance(error, torch.OutOfMemoryError):
-        raise error
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def _in_chunks(
@@ -129,7 +126,9 @@ def _in_chunks(
         mode = replace(mode, math_attention=True)  # the fused kernels have no forward-mode rule
     for index, chunk in enumerate(chunks(inputs, micro_batch)):
         with torch.no_grad(), forward_ad.dual_level(), FastRules():
-            parameters = dict(student.parameters) if tangents is None else _duals(student.parameters, tangents)
+            parameters = dict(student.parameters)
+            if tangents is not None:
+                parameters = {name: forward_ad.make_dual(p, tangents[name]) for name, p in parameters.items()}  # type: ignore[no-untyped-call]
             logits = run(skeleton, {**parameters, **student.frozen}, buffers, chunk, mode.part("theft", index))
             if tangents is not None:
                 tangent = forward_ad.unpack_dual(logits).tangent  # type: ignore[no-untyped-call]
@@ -138,18 +137,9 @@ def _in_chunks(
     return torch.cat(parts)
 
 
-def _duals(primals: Mapping[str, Tensor], tangents: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name: forward_ad.make_dual(p, tangents[name]) for name, p in primals.items()}  # type: ignore[no-untyped-call]
-
-
 @cache
 def load_forward_rules() -> None:
     """Have torch load its forward-mode rules; some releases warn of their own deprecated parts while they do."""
     with warnings.catch_warnings(), forward_ad.dual_level():
         warnings.simplefilter("ignore", DeprecationWarning)
         forward_ad.make_dual(torch.zeros(()), torch.zeros(()))  # type: ignore[no-untyped-call]
-
-
-def _relative_step(student: Student) -> float:
-    coarsest = max(torch.finfo(p.dtype).eps for p in student.parameters.values())
-    return float(coarsest ** (2 / 3))

@@ -21,7 +21,7 @@ from heirmark.rehearsal.settings import Rehearsal
 from heirmark.rehearsal.step import assign, rehearsal_step
 from heirmark.rehearsal.student import Student, Thief, simulate_theft, student_module, student_state
 from heirmark.runtime import Runtime, derive_seed, to_device
-from heirmark.samples import Samples, ShuffledIndex, check_answered
+from heirmark.samples import Joining, Samples, check_answered
 from heirmark.steps import Figures, Step
 from heirmark.task import Split
 from heirmark.training import descend
@@ -95,10 +95,9 @@ def rehearse(
     exact = Runtime(device=runtime.device, precision="float32") if config.precision == "float32" else runtime
     model = copied_with_entry(target).to(device)
     batches, labels = Batches(data.inputs, device), data.labels.to(device)
-    triggers, targets = mark.inputs.to(device), mark.targets.to(device)
+    triggers = Joining(mark, config.trigger_batch, device)
     foreign = queries is not None
     pool = Batches(batches.inputs if queries is None else queries, device)
-    index = ShuffledIndex(len(mark), config.trigger_batch, device)
     batch = min(recipe.batch_size, len(data))
     thieves = _thieves(students, config, data.inputs[:2].to(device), seed=seed, runtime=exact)
     steps = recipe.epochs * (len(data) // batch) // len(thieves)
@@ -110,11 +109,11 @@ def rehearse(
             rows = to_device(torch.randint(len(pool), (batch,), generator=generator), device)
             return augment(pool[rows], recipe.augment, generator)
 
-        rows = index.draw(generator)
+        shown = triggers.draw(generator)
         early = [elsewhere() for _ in range(config.thief.steps - 1)]
         clean = augment(batches[chosen], recipe.augment, generator)
         last = [elsewhere()] if foreign else []
-        return clean, labels[chosen], triggers[rows], targets[rows], *early, *last
+        return clean, labels[chosen], shown.inputs, shown.targets, *early, *last
 
     numbers = count()
 

@@ -68,16 +68,7 @@ class DistillationLoss:
 
 
 def student_slope(loss: LogitLoss, teacher_logits: Tensor, student_logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Value of a distillation loss and its gradient for the student's logits.
-
-    Args:
-        loss: the distillation loss.
-        teacher_logits: ``[N, C]``.
-        student_logits: ``[N, C]``; no gradient reaches what made them.
-
-    Returns:
-        The detached scalar value, and ∂loss/∂z_S, ``[N, C]``.
-    """
+    """Value of a distillation loss, a scalar, and its gradient ∂loss/∂z_S ``[N, C]``, both without a graph."""
     value, slope, _ = _logit_graph(loss, teacher_logits, student_logits)
     return value.detach(), slope.detach()
 
@@ -85,16 +76,8 @@ def student_slope(loss: LogitLoss, teacher_logits: Tensor, student_logits: Tenso
 def teacher_cotangent(loss: LogitLoss, teacher_logits: Tensor, student_logits: Tensor, direction: Tensor) -> Tensor:
     """How the pull on the student along a direction changes with the teacher's logits: ∂/∂z_T <∂loss/∂z_S, u>.
 
-    The one place where a derivative is differentiated again, and it lives on ``[N, C]`` logits only.
-
-    Args:
-        loss: the distillation loss.
-        teacher_logits: ``[N, C]``.
-        student_logits: ``[N, C]``.
-        direction: u, ``[N, C]``, held fixed.
-
-    Returns:
-        ``[N, C]``; zero where the loss does not mix the two sides.
+    The one place where a derivative is differentiated again, and it lives on ``[N, C]`` logits only; u is held fixed. Zero where
+    the loss does not mix the two sides.
     """
     _, slope, teacher = _logit_graph(loss, teacher_logits, student_logits)
     if not slope.requires_grad:

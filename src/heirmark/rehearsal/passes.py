@@ -71,17 +71,9 @@ class PassMode:
 def run(
     module: nn.Module, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Tensor, mode: PassMode
 ) -> Tensor:
-    """Logits of a module with other parameters and buffers in place of its own.
+    """Logits ``[N, C]``, float32 or better, of a module with other parameters and buffers in place of its own.
 
-    Args:
-        module: its structure is used, its tensors are not.
-        parameters: by name.
-        buffers: by name; BatchNorm updates them in place, so pass copies.
-        inputs: ``[N, ...]``.
-        mode: how to run.
-
-    Returns:
-        ``[N, C]``, float32 or better.
+    BatchNorm updates the buffers in place, so pass copies.
 
     Raises:
         ShapeMismatch: when the module does not return logits ``[N, C]``.

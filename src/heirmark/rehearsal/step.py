@@ -10,8 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.rehearsal.combine import norm
-from heirmark.rehearsal.derivative import directional_derivative, why_not_forward
+from heirmark.rehearsal.derivative import choose_derivative, directional_derivative
 from heirmark.rehearsal.losses import teacher_cotangent
 from heirmark.rehearsal.passes import Memory, PassMode, Tensors, accumulate, chunks, copies, gradients, leaves, run
 from heirmark.rehearsal.student import Derivative, Thief, simulate_theft, transfer_loss
@@ -39,8 +38,6 @@ class RehearsalStep:
         hit_rate: share of the triggers that the thief, after its step, answers as the mark wants.
         derivative: how the directional derivative was taken.
         note: why forward mode was not, where the thief's ``"auto"`` fell back; else empty.
-        theft_gradient_norm: norm of ∇L_KD.
-        transfer_gradient_norm: norm of v = ∂L_wm/∂θ_S'.
     """
 
     gradients: tuple[Tensors, ...]
@@ -52,8 +49,6 @@ class RehearsalStep:
     hit_rate: Tensor
     derivative: Derivative
     note: str
-    theft_gradient_norm: Tensor
-    transfer_gradient_norm: Tensor
 
 
 def rehearsal_step(
@@ -125,8 +120,10 @@ def rehearsal_step(
     transfer = transfer_loss(
         theft.thief, mark, clean=queries if thief.trigger_mode == "mixed" else None, mode=mode, micro_batch=size
     )
-    u, taken, note = _derivative(thief, queries, transfer.gradient, mode, theft.logits, size)
-    transfer_norm = norm(transfer.gradient.values())
+    kind, note = choose_derivative(thief, queries, mode=mode) if thief.derivative == "auto" else (thief.derivative, "")
+    u = directional_derivative(
+        thief, queries, transfer.gradient, kind=kind, mode=mode, logits=theft.logits, micro_batch=size
+    )
     transfer.gradient.clear()  # as large as the student, and done with
     cotangent = -thief.rate * teacher_cotangent(thief.loss, answers.logits, theft.logits, u)
     if asked is None:
@@ -147,10 +144,8 @@ def rehearsal_step(
         watermark_loss=transfer.loss,
         utility_loss=loss,
         hit_rate=transfer.hit_rate,
-        derivative=taken,
+        derivative=kind,
         note=note,
-        theft_gradient_norm=theft.gradient_norm,
-        transfer_gradient_norm=transfer_norm,
     )
 
 
@@ -217,25 +212,6 @@ def _sum(one: Tensor, other: Tensor, a: float, b: float) -> Tensor:
         return other if b == 1 else b * other
     first = one if a == 1 else a * one
     return torch.add(first, other, alpha=b) if b else first
-
-
-def _derivative(
-    thief: Thief, inputs: Tensor, direction: Tensors, mode: PassMode, logits: Tensor, micro_batch: int
-) -> tuple[Tensor, Derivative, str]:
-    """Directional derivative, how it was taken, and why not by forward mode if that was tried in vain."""
-
-    def by(kind: Derivative) -> Tensor:
-        return directional_derivative(
-            thief, inputs, direction, kind=kind, mode=mode, logits=logits, micro_batch=micro_batch
-        )
-
-    if thief.derivative != "auto":
-        return by(thief.derivative), thief.derivative, ""
-    try:
-        return by("forward"), "forward", ""
-    except RuntimeError as error:  # NotImplementedError, the usual one, is a RuntimeError
-        note = why_not_forward(error)
-    return by("difference"), "difference", note
 
 
 def _utility(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.layout import copied
-from heirmark.rehearsal.combine import norm
 from heirmark.rehearsal.losses import DistillationLoss, LogitLoss, student_slope
 from heirmark.rehearsal.passes import PassMode, Tensors, accumulate, chunks, copies, draws, gradients, leaves, run
 from heirmark.samples import Samples, check_answered
@@ -93,13 +92,11 @@ class SimulatedTheft:
         thief: after the step.
         logits: ``[N, C]`` answers of the thief before the step, detached.
         loss: L_KD before the step, a scalar.
-        gradient_norm: norm of its gradient for the thief's parameters, a scalar.
     """
 
     thief: Thief
     logits: Tensor
     loss: Tensor
-    gradient_norm: Tensor
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -190,11 +187,10 @@ def simulate_theft(
         answers.append(logits.detach())
         total = accumulate(total, gradients(logits, wanted, weight * slope))
         del logits  # the graph must be gone before the next chunk builds its own
-    length = norm(total.values())
     # Gradients are dropped one by one as they are used, so the step costs one tensor of extra memory.
     stepped = {name: torch.add(old, total.pop(name), alpha=-thief.rate) for name, old in student.parameters.items()}
     after = replace(thief, student=Student(parameters=stepped, frozen=student.frozen, buffers=buffers))
-    return SimulatedTheft(thief=after, logits=torch.cat(answers), loss=value, gradient_norm=length)
+    return SimulatedTheft(thief=after, logits=torch.cat(answers), loss=value)
 
 
 def transfer_loss(
