@@ -13,8 +13,8 @@ from heirmark.commands.options import MARKED, Custom, Kept, Out, Quick, Seed, Se
 from heirmark.errors import BadConfig
 
 if TYPE_CHECKING:
-    from heirmark.attacks.base import Sizes
     from heirmark.pipeline.folder import Data, ModelFolder
+    from heirmark.pipeline.work import Work
 
 
 @dataclass(frozen=True)
@@ -51,38 +51,45 @@ class Thief:
     seed: Seed = 1
     split_seed: SplitSeed = None
 
-    def load(self, victim: ModelFolder, run: Kept, pool: str | None = None) -> Data:
-        """The thief's data."""
-        return victim.data(self.data, split_seed=self.split_seed, root=run.data_root, pool=pool)
-
     def attack(
-        self, name: str, known: Mapping[str, Any], victim: ModelFolder, build: Callable[[Any], Any]
-    ) -> tuple[Any, Callable[[Sizes], tuple[Any, dict[str, Any]]]]:
-        """An attack before anything is loaded, and as it is fitted with ``--quick`` to what the adversary has, as an audit's is.
+        self,
+        name: str,
+        known: Mapping[str, Any],
+        victim: ModelFolder,
+        run: Kept,
+        *,
+        build: Callable[[Any], Any],
+        job: Callable[[Any, Data, Work], dict[str, Any]],
+        pool: str | None = None,
+        asks_pool: bool = False,
+    ) -> int:
+        """Do a job with an attack, which ``--quick`` fits to what the adversary has, as an audit's is; show what comes out.
 
         Args:
             name: of the attack.
             known: classes by name.
             victim: by whose recipe a quick thief learns.
-            build: puts the user's own settings on top, which are never changed.
-
-        Returns:
-            The attack, and what gives the fitted one with the fact to show of it.
+            run: where all is computed.
+            build: puts the user's own settings on top, which are never changed, and refuses them before anything is loaded.
+            job: gives the facts to show, of what was built.
+            pool: another data set whose images come along.
+            asks_pool: whether the attack asks about these.
         """
+        from heirmark.attacks.base import Sizes
         from heirmark.pipeline.audit_attacks import fitting, quick_attack, quick_attacks
 
-        if not self.quick:
-            paper = build(known[name]())
-            return paper, lambda sizes: (paper, {})
-        recipe = victim.recipe
-        plain = build(quick_attacks(recipe)[name])
-
-        def fitted(sizes: Sizes) -> tuple[Any, dict[str, Any]]:
-            fits = build(quick_attack(name, sizes, recipe))
-            words = fitting(plain, fits, sizes)
-            return fits, {"fitted": words} if words else {}
-
-        return plain, fitted
+        plan = build(quick_attacks(victim.recipe)[name] if self.quick else known[name]())
+        fact = {}
+        with run.bars() as bars:
+            data = victim.data(self.data, split_seed=self.split_seed, root=run.data_root, pool=pool)
+            if self.quick:
+                sizes = Sizes.of(data.task, *(data.pools.values() if asks_pool else ())).on_pool()
+                plain, plan = plan, build(quick_attack(name, sizes, victim.recipe))
+                words = fitting(getattr(plain, "attack", plain), getattr(plan, "attack", plan), sizes)
+                fact = {"fitted": words} if words else {}
+            facts = job(plan, data, run.work(bars, self.seed))
+        print_facts(facts | fact, run.as_json)
+        return MARKED
 
     def with_settings(self, plain: Any) -> Any:
         """An attack with the user's settings."""
@@ -119,7 +126,6 @@ def steal(
 ) -> int:
     """Attack a model through its answers alone, with the adversary's data; write the stolen model."""
     from heirmark.attacks import EXTRACTIONS
-    from heirmark.attacks.base import Sizes
     from heirmark.blackbox import Api
     from heirmark.pipeline.answering import ADVERSARY
     from heirmark.pipeline.attack_jobs import steal_job
@@ -128,20 +134,16 @@ def steal(
     from heirmark.pipeline.stealing import Theft
 
     check_known("attack", attack, EXTRACTIONS)
-    factory = None if victim_model is None else user_factory(victim_model)
-    folder = ModelFolder(victim, factory, option="--victim-model")
+    folder = ModelFolder(victim, user_factory(victim_model), option="--victim-model")
 
-    def build(plain: Any) -> Any:
-        return configured(replace(plain, model=folder.architecture), model, thief.settings)
+    def build(plain: Any) -> Theft:
+        strategy = configured(replace(plain, model=folder.architecture), model, thief.settings)
+        return Theft(attack=strategy, api=Api(**vars(shown)), pool=pool or ADVERSARY)
 
-    strategy, fitted = thief.attack(attack, EXTRACTIONS, folder, build)
-    theft = Theft(attack=strategy, api=Api(**vars(shown)), pool=pool or ADVERSARY)
-    with run.bars() as bars:
-        data = thief.load(folder, run, pool)
-        strategy, fact = fitted(Sizes.of(data.task, *data.pools.values()).on_pool())
-        summary = steal_job(replace(theft, attack=strategy), folder, data, out, run.work(bars, thief.seed))
-    print_facts(summary | fact, run.as_json)
-    return MARKED
+    def job(theft: Theft, data: Data, work: Work) -> dict[str, Any]:
+        return steal_job(theft, folder, data, out, work)
+
+    return thief.attack(attack, EXTRACTIONS, folder, run, build=build, job=job, pool=pool, asks_pool=True)
 
 
 @guarded
@@ -161,22 +163,21 @@ def remove(
 ) -> int:
     """Work on a model so that a mark in it may be lost, with the adversary's labelled data; write what is left."""
     from heirmark.attacks import REMOVALS
-    from heirmark.attacks.base import Sizes
     from heirmark.pipeline.altering import Alteration
     from heirmark.pipeline.attack_jobs import remove_job
     from heirmark.pipeline.folder import ModelFolder
     from heirmark.pipeline.loading import check_known, user_factory
 
     check_known("removal attack", attack, REMOVALS)
-    folder = ModelFolder(victim, None if model is None else user_factory(model))
-    strategy, fitted = thief.attack(attack, REMOVALS, folder, thief.with_settings)
-    with run.bars() as bars:
-        data = thief.load(folder, run, pool)
-        strategy, fact = fitted(Sizes.of(data.task))
-        alteration = Alteration(attack=strategy, pool=pool)
-        summary = remove_job(alteration, folder, data, out, run.work(bars, thief.seed))
-    print_facts(summary | fact, run.as_json)
-    return MARKED
+    folder = ModelFolder(victim, user_factory(model))
+
+    def build(plain: Any) -> Alteration:
+        return Alteration(attack=thief.with_settings(plain), pool=pool)
+
+    def job(alteration: Alteration, data: Data, work: Work) -> dict[str, Any]:
+        return remove_job(alteration, folder, data, out, work)
+
+    return thief.attack(attack, REMOVALS, folder, run, build=build, job=job, pool=pool)
 
 
 @guarded
@@ -196,25 +197,19 @@ def detect(
 ) -> int:
     """Look for a mark in a model, or for a verifier's queries among others. The attack never sees the key."""
     from heirmark.attacks import INSPECTIONS, SCREENINGS
-    from heirmark.attacks.base import Sizes
     from heirmark.pipeline.attack_jobs import inspect_job, screen_job
     from heirmark.pipeline.folder import ModelFolder
     from heirmark.pipeline.loading import check_known, user_factory
 
     known: dict[str, Any] = {**INSPECTIONS, **SCREENINGS}
     check_known("detection attack", attack, known)
-    folder = ModelFolder(victim, None if model is None else user_factory(model))
-    strategy, fitted = thief.attack(attack, known, folder, thief.with_settings)
-    truth = None if key is None else ModelFolder(key)
-    if attack in SCREENINGS and truth is None:
+    if attack in SCREENINGS and key is None:
         raise BadConfig(f"{attack} tells queries from others: name the marked model, whose key is asked, with --key")
-    with run.bars() as bars:
-        data = thief.load(folder, run)
-        strategy, fact = fitted(Sizes.of(data.task))
-        work = run.work(bars, thief.seed)
+    folder, truth = ModelFolder(victim, user_factory(model)), None if key is None else ModelFolder(key)
+
+    def job(strategy: Any, data: Data, work: Work) -> dict[str, Any]:
         if attack in SCREENINGS and truth is not None:
-            facts = screen_job(strategy, folder, data, work, truth)
-        else:
-            facts = inspect_job(strategy, folder, data, work, truth)
-    print_facts(facts | fact, run.as_json)
-    return MARKED
+            return screen_job(strategy, folder, data, work, truth)
+        return inspect_job(strategy, folder, data, work, truth)
+
+    return thief.attack(attack, known, folder, run, build=thief.with_settings, job=job)

@@ -63,7 +63,7 @@ def audit(
 
     check_known("profile", profile, PROFILES)
     execute, facts, shared = executor(Path.cwd(), spread)
-    factory = None if model is None else user_factory(model)
+    factory = user_factory(model)
     out = out or Path("runs") / f"audit-{marked.resolve().name}"
     folder = ModelFolder(marked, factory)
     plan = partial(PROFILES[profile], folder.architecture, pool=pool, trigger=folder.trigger_kind, recipe=folder.recipe)

@@ -162,7 +162,7 @@ def verify(
 
     named = Named(
         name=suspect,
-        factory=None if model is None else user_factory(model),
+        factory=user_factory(model),
         order=None if labels is None else parse_order(labels),
         normalise=None if normalise is None else parse_normalisation(normalise),
     )
@@ -200,8 +200,7 @@ def inspect(
     from heirmark.pipeline.inspect_job import inspect_folder
     from heirmark.pipeline.loading import user_factory
 
-    factory = None if model is None else user_factory(model)
-    print_facts(inspect_folder(path, secrets=secrets, factory=factory), as_json)
+    print_facts(inspect_folder(path, secrets=secrets, factory=user_factory(model)), as_json)
     return MARKED
 
 

@@ -25,17 +25,9 @@ from heirmark.pipeline.work import Work
 
 
 def steal_job(theft: Theft, victim: ModelFolder, data: Data, out: Path, work: Work) -> dict[str, Any]:
-    """Steal the model in a folder and write the copy to another.
+    """Steal the model in a folder and write ``model.*`` and ``task.json`` of the copy to another; returns facts to show.
 
-    Args:
-        theft: attack and answers.
-        victim: the model.
-        data: whose adversary split queries, unless the theft names a pool.
-        out: gets ``model.*`` and ``task.json``.
-        work: seed, hardware, store.
-
-    Returns:
-        Facts to show.
+    The adversary's split of the data queries, unless the theft names a pool.
 
     Raises:
         BadConfig: when ``out`` is not free, or a model does not fit.
@@ -50,17 +42,9 @@ def steal_job(theft: Theft, victim: ModelFolder, data: Data, out: Path, work: Wo
 
 
 def remove_job(alteration: Alteration, victim: ModelFolder, data: Data, out: Path, work: Work) -> dict[str, Any]:
-    """Work on the model in a folder so that a mark in it may be lost, and write what is left to another.
+    """Work on the model in a folder so that a mark in it may be lost, and write what is left to another; returns facts.
 
-    Args:
-        alteration: attack and further data.
-        victim: the model.
-        data: whose adversary split the thief has, labels and all.
-        out: gets ``model.*`` and ``task.json``.
-        work: seed, hardware, store.
-
-    Returns:
-        Facts to show.
+    The thief has the adversary's split of the data, labels and all.
 
     Raises:
         BadConfig: when ``out`` is not free, or the attack does not fit the model.
@@ -75,18 +59,7 @@ def remove_job(alteration: Alteration, victim: ModelFolder, data: Data, out: Pat
 def inspect_job(
     inspection: Inspection, victim: ModelFolder, data: Data, work: Work, key: ModelFolder | None = None
 ) -> dict[str, Any]:
-    """Look for a mark in the model in a folder, and where a key is given hold what is suspected against it.
-
-    Args:
-        inspection: the attack, which never sees the key.
-        victim: the model.
-        data: whose adversary split the thief has.
-        work: seed, hardware, store.
-        key: folder of the key, or of the marked model.
-
-    Returns:
-        Facts to show.
-    """
+    """Look for a mark in the model in a folder, and where a key is given hold what is suspected against it; returns facts."""
     context, classes = _context(victim, data, work, key), data.task.classes
     stage = inspect_stage(inspection, victim.model_stage, context, seed=work.seed)
     store = work.labelled({stage.name: "look for a mark"})
@@ -114,17 +87,9 @@ def inspect_job(
 
 
 def screen_job(screening: Screening, victim: ModelFolder, data: Data, work: Work, key: ModelFolder) -> dict[str, Any]:
-    """Put a screen of queries before the model in a folder, and ask its service a key's queries.
+    """Put a screen of queries before the model in a folder, and ask its service a key's queries; returns facts to show.
 
-    Args:
-        screening: the attack, which never sees the key.
-        victim: the model.
-        data: whose adversary split the thief has, and whose test split should pass.
-        work: seed, hardware, store.
-        key: folder of the key, or of the marked model with its calibration.
-
-    Returns:
-        Facts to show.
+    The screen is fitted on the adversary's split of the data, and should let their test split pass.
     """
     context = _context(victim, data, work, key)
     asked = key.key_stage

@@ -187,17 +187,20 @@ def named_architecture(text: str) -> Architecture:
     """
     name, colon, _ = text.partition(":")
     if colon and name not in MODELS:
-        return user_factory(text)
+        factory: Factory = user_object(text)
+        return factory
     check_known("model", name, [*MODELS, "package.module:factory of your own"])
     return text
 
 
-def user_factory(path: str) -> Factory:
-    """A user's own model factory by ``package.module:name``.
+def user_factory(path: str | None) -> Factory | None:
+    """A user's own model factory by ``package.module:name``; None where none is named.
 
     Raises:
         BadConfig: when it cannot be imported.
     """
+    if path is None:
+        return None
     name, colon, _ = path.partition(":")
     if not colon or name in MODELS:
         raise BadConfig(f"{path!r} is no package.module:factory: only a model of your own needs one")
