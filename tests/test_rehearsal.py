@@ -821,10 +821,10 @@ def test_mistakes_name_their_remedy() -> None:
         (ShapeMismatch, "logits", lambda: attempt(model=nn.Sequential(nn.Conv2d(2, 4, 3, dtype=torch.float64)))),
         (ShapeMismatch, "for all of them", lambda: attempt(x, y, t, u + CLASSES)),
         (ShapeMismatch, "a scalar", lambda: attempt(loss=lambda a, b: (a - b).square())),
-        (BadConfig, "learning rate", lambda: attempt(rate=0.0)),
+        (BadConfig, "rate: expected float > 0, not 0.0", lambda: attempt(rate=0.0)),
         (BadConfig, "micro_batch", lambda: Memory(micro_batch=-1)),
-        (BadConfig, "choose auto", lambda: attempt(derivative="backward")),
-        (BadConfig, "choose eval", lambda: attempt(trigger_mode="verify")),
+        (BadConfig, r"derivative: expected .*auto", lambda: attempt(derivative="backward")),
+        (BadConfig, r"trigger_mode: expected eval\|", lambda: attempt(trigger_mode="verify")),
         (BadConfig, "unfreeze", lambda: attempt(model=frozen)),
         (BadConfig, "unfreeze", lambda: student_state(frozen)),
         (BadConfig, r"kind: expected kl\|.*mse, not 'soft'", lambda: DistillationLoss(kind="soft")),  # type: ignore[arg-type]

@@ -26,20 +26,12 @@ WARM_UP = 3
 
 
 def recorded(model: nn.Module, step: Step, *, runtime: Runtime, steps: int) -> Gradients:
-    """The gradients of a step, played as a graph where that can be and pays.
+    """The gradients of a step called so often, played as a graph where that can be and pays.
 
     It is played on a GPU when there are steps enough and all of the model's layers are torch's or heirmark's own: code of others
     may do something else in every pass, and a graph never would. Compiled models are left to the compiler. What cannot be
-    recorded is computed step by step.
-
-    Args:
-        model: on the runtime's device, in the modes that it trains in; its parameters and buffers stay the tensors they are.
-        step: of a batch.
-        runtime: device and compiler.
-        steps: how often it will be called.
-
-    Returns:
-        Maps a batch to its figures, which hold until the next call.
+    recorded is computed step by step. The model is on the runtime's device, in the modes that it trains in; its parameters and
+    buffers stay the tensors that they are. Figures hold until the next call.
     """
     record = RECORDERS.get(runtime.torch_device.type)
     if record is None or runtime.compile or steps < WORTH or not step.recordable or not repeats(model):

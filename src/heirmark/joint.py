@@ -144,21 +144,9 @@ def fit_jointly(
 ) -> tuple[Mapping[str, float], ...]:
     """Train a model in place; the global generators are untouched.
 
-    All samples of a step go through the net in one batch, as they would if they lay mixed in one training set.
-
-    Args:
-        model: maps ``[B, ...]`` to logits ``[B, C]``; left in eval mode. One that takes floats alone is given them decoded.
-        data: clean examples.
-        extras: sets of samples that may join, in the order in which they are drawn; None for one that there is not.
-        losses: see :data:`JointLosses`.
-        phase: how.
-        seed: of batches, augmentation and dropout.
-        weights: see :data:`heirmark.steps.Weights`; default: all losses count once.
-        recordable: whether the losses do the same at every step; see :class:`heirmark.steps.Step`.
-        state: tensors on the device that the losses change in place.
-        before_epoch: called with the 0-based epoch before it starts; may run the model, in whatever mode.
-        runtime: device, precision, progress.
-        description: what the progress bar says.
+    All samples of a step go through the net in one batch, as they would if they lay mixed in one training set. The sets of
+    ``extras`` join in their order, where the phase counts them; None stands for one that there is not. For all that is not told
+    here see :func:`heirmark.steps.backward` and :func:`heirmark.training.descend`.
 
     Returns:
         One row an epoch: its number, the mean of every loss, and its mean weight as ``weight of ...``.

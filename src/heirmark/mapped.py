@@ -47,13 +47,7 @@ def open_array(path: Path) -> Tensor:
 
 
 def write_array(path: Path, shape: tuple[int, ...], dtype: torch.dtype, parts: Iterable[Tensor]) -> None:
-    """Write an ``.npy`` file part by part, whole or not at all.
-
-    Args:
-        path: the file.
-        shape: ``(N, ...)`` of the whole.
-        dtype: uint8, float32 or int64.
-        parts: ``[n, ...]`` each, N rows together.
+    """Write an ``.npy`` file of a shape ``(N, ...)``, whole or not at all, from parts ``[n, ...]`` of N rows together.
 
     Raises:
         BadData: when it cannot be written.

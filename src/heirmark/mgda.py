@@ -41,9 +41,7 @@ def mgda_weights(
         raise BadConfig(f"unknown normalisation {normalisation!r}: choose one of {', '.join(NORMALISATIONS)}")
     flat = torch.stack([torch.cat([part.detach().reshape(-1) for part in parts]).double() for parts in gradients])
     norms = flat.norm(dim=1).clamp_min(_TINY)
-    if not isinstance(losses, Tensor):
-        losses = torch.tensor(list(losses), dtype=torch.float64)
-    values = losses.to(flat).abs().clamp_min(_TINY)
+    values = torch.as_tensor(losses, dtype=torch.float64).to(flat).abs().clamp_min(_TINY)
     divisors = {"loss+": norms * values, "l2": norms, "loss": values, "none": torch.ones_like(norms)}
     flat = flat / divisors[normalisation][:, None]
     told = torch.cat([norms[None], flat @ flat.T]).tolist()

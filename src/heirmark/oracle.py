@@ -65,12 +65,9 @@ def oracle_of(model: nn.Module | Callable[[Tensor], object] | Oracle, classes: i
 
 
 class ModuleOracle:
-    """A torch module that gives logits, asked in eval mode; one that gives probabilities is recognised and told by a warning.
+    """A torch module that maps float32 ``[B, ...]`` in [0, 1] to logits ``[B, C]``, asked in eval mode.
 
-    Args:
-        module: maps float32 ``[B, ...]`` in [0, 1] to ``[B, C]``.
-        classes: C.
-        runtime: where and in what precision it computes.
+    One that gives probabilities is recognised and told by a warning.
     """
 
     def __init__(self, module: nn.Module, classes: int, runtime: Runtime) -> None:
@@ -98,12 +95,7 @@ class ModuleOracle:
 
 
 class FunctionOracle:
-    """A function, on the CPU, that gives probabilities.
-
-    Args:
-        function: maps float32 ``[B, ...]`` in [0, 1] to ``[B, C]``.
-        classes: C.
-    """
+    """A function, on the CPU, that maps float32 ``[B, ...]`` in [0, 1] to probabilities ``[B, C]``."""
 
     def __init__(self, function: Callable[[Tensor], object], classes: int) -> None:
         self.classes, self.shown = classes, 0
@@ -129,13 +121,7 @@ class FunctionOracle:
 
 
 class Known:
-    """An oracle whose scores of some inputs are known; it is asked for those of all others.
-
-    Args:
-        oracle: that is asked.
-        inputs: ``[N, ...]`` uint8 or float32.
-        scores: ``[N, C]`` of the oracle for these.
-    """
+    """An oracle whose scores ``[N, C]`` of some inputs are known; it is asked for those of all others."""
 
     def __init__(self, oracle: Oracle, inputs: Tensor, scores: Tensor) -> None:
         self.classes = oracle.classes
@@ -208,14 +194,7 @@ class GuardedModule(nn.Module):
 
 
 def call_model(model: Callable[[Tensor], object], inputs: Tensor) -> object:
-    """Call foreign code, and tell its errors from heirmark's own.
-
-    Args:
-        model: the foreign callable.
-        inputs: what it is given.
-
-    Returns:
-        What it returns, unchecked.
+    """What foreign code returns, unchecked; its errors are told from heirmark's own.
 
     Raises:
         ModelFault: with the first line of whatever it raised, which is its cause; KeyboardInterrupt alone passes.
@@ -245,22 +224,15 @@ def _blamed(what: str, remedy: str = REMEDY) -> Iterator[None]:
 
 
 def checked_scores(outputs: object, rows: int, classes: int) -> Tensor:
-    """Make sure that a model gave one finite score per class for every input.
-
-    Args:
-        outputs: what the model returned.
-        rows: number of inputs it was given.
-        classes: number of classes.
-
-    Returns:
-        The same tensor.
+    """What a model returned for so many inputs, if it is one finite score per class for each.
 
     Raises:
         ModelFault: if it is anything else.
         torch.OutOfMemoryError: if an accelerator ran out of memory, for which the model is not to blame.
     """
     if not isinstance(outputs, Tensor) or not outputs.is_floating_point():
-        raise ModelFault(f"the model returned {_kind(outputs)} instead of a tensor of scores: wrap it so that it does")
+        kind = f"{outputs.dtype} values" if isinstance(outputs, Tensor) else type(outputs).__name__
+        raise ModelFault(f"the model returned {kind} instead of a tensor of scores: wrap it so that it does")
     if tuple(outputs.shape) != (rows, classes):
         raise ModelFault(
             f"the model returned shape {tuple(outputs.shape)} instead of {(rows, classes)}: check its number of classes, say "
@@ -277,7 +249,3 @@ def checked_scores(outputs: object, rows: int, classes: int) -> Tensor:
             "the model returned NaN or infinite scores: it is broken, or its inputs are not scaled to [0, 1]"
         )
     return outputs
-
-
-def _kind(outputs: object) -> str:
-    return f"{outputs.dtype} values" if isinstance(outputs, Tensor) else type(outputs).__name__

@@ -44,14 +44,10 @@ def backward(
     recordable: bool = True,
     state: Sequence[Tensor] = (),
 ) -> Step:
-    """A step of a model down a weighted sum of losses.
+    """A :class:`Step` of a model down a weighted sum of losses, which run it under :meth:`Runtime.autocast`.
 
-    Args:
-        model: trained.
-        losses: runs the model, under :meth:`Runtime.autocast`.
-        weights: with them, the figures have a ``weight of ...`` for each loss. None adds the losses up.
-        recordable: see :class:`heirmark.cuda_graphs.Step`; with weights that are found anew, no step is.
-        state: see there.
+    With weights, the figures have a ``weight of ...`` for each loss; None adds the losses up. With weights that are found anew
+    no step is recordable.
     """
 
     def gradients(*batch: Tensor) -> Figures:

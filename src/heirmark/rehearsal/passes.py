@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from heirmark.configuration import at_least, checked
 from heirmark.errors import ShapeMismatch
+from heirmark.layout import in_mode
 from heirmark.runtime import Runtime, seeded
 
 Tensors = dict[str, Tensor]
@@ -78,8 +79,7 @@ def run(
     Raises:
         ShapeMismatch: when the module does not return logits ``[N, C]``.
     """
-    with _modes_kept(module), mode.entered(inputs.device):
-        module.train(mode.training)
+    with in_mode(module, training=mode.training), mode.entered(inputs.device):
         logits = functional_call(module, (dict(parameters), dict(buffers)), (inputs,))
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(inputs):
         got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -131,16 +131,6 @@ def accumulate(total: Tensors, more: Tensors) -> Tensors:
     for name in list(more):
         total[name].add_(more.pop(name))
     return total
-
-
-@contextmanager
-def _modes_kept(module: nn.Module) -> Iterator[None]:
-    modes = [(part, part.training) for part in module.modules()]
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training
 
 
 @contextmanager

@@ -117,9 +117,7 @@ def rehearsal_step(
         check_classes(what, labels, answers.logits.shape[1])
     size = memory.micro_batch
     theft = simulate_theft(thief, answers.logits, queries, mode=mode, micro_batch=size)
-    transfer = transfer_loss(
-        theft.thief, mark, clean=queries if thief.trigger_mode == "mixed" else None, mode=mode, micro_batch=size
-    )
+    transfer = transfer_loss(theft.thief, mark, clean=queries, mode=mode, micro_batch=size)
     kind, note = choose_derivative(thief, queries, mode=mode) if thief.derivative == "auto" else (thief.derivative, "")
     u = directional_derivative(
         thief, queries, transfer.gradient, kind=kind, mode=mode, logits=theft.logits, micro_batch=size

@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias, get_args
+from typing import Annotated, Literal, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from heirmark.configuration import above, checked
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.layout import copied
 from heirmark.rehearsal.losses import DistillationLoss, LogitLoss, student_slope
@@ -42,6 +43,7 @@ class Student:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
+@checked
 class Thief:
     """A simulated thief between two steps of theft.
 
@@ -61,21 +63,11 @@ class Thief:
 
     skeleton: nn.Module
     student: Student
-    rate: float
+    rate: Annotated[float, above(0)]
     loss: LogitLoss = field(default=DistillationLoss())
     training: bool = True
     trigger_mode: TriggerMode = "eval"
     derivative: Derivative | Literal["auto"] = "auto"
-
-    def __post_init__(self) -> None:
-        if not 0 < self.rate < math.inf:
-            raise BadConfig(f"rate is {self.rate}: give the thief a positive learning rate, 0.05 is a usual one")
-        for name, value, known in (
-            ("trigger mode", self.trigger_mode, get_args(TriggerMode)),
-            ("derivative", self.derivative, ("auto", *get_args(Derivative))),
-        ):
-            if value not in known:
-                raise BadConfig(f"unknown {name} {value!r}: choose {', '.join(known)}")
 
     def theft_mode(self, mode: PassMode) -> PassMode:
         """How its model runs while it distils; the directional derivative has to be taken in the same mode."""
@@ -218,14 +210,13 @@ def transfer_loss(
     student, company = thief.student, clean if thief.trigger_mode == "mixed" else None
     mode = replace(mode, training=thief.trigger_mode != "eval", math_attention=False)
     wanted, buffers = leaves(student.parameters), copies(student.buffers)
-    count = -(-(len(mark) + (0 if company is None else len(company))) // micro_batch) if micro_batch else 1
-    count = min(count, len(mark))
-    others = [None] * count if company is None else list(company.tensor_split(count))
+    whole = len(mark) if company is None else len(mark) + len(company)
+    count = min(math.ceil(whole / micro_batch), len(mark)) if micro_batch else 1
+    others = [None] * count if company is None else company.tensor_split(count)
     loss, hits = (torch.zeros((), device=mark.inputs.device) for _ in range(2))
     total: Tensors = {}
-    pairs = zip(mark.inputs.tensor_split(count), mark.targets.tensor_split(count), strict=True)
-    for index, (batch, wish) in enumerate(pairs):
-        other = others[index]
+    parts = zip(mark.inputs.tensor_split(count), mark.targets.tensor_split(count), others, strict=True)
+    for index, (batch, wish, other) in enumerate(parts):
         inputs = batch if other is None else join([batch, other])
         with torch.enable_grad():
             parameters = {**wanted, **student.frozen}
