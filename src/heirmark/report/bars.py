@@ -30,7 +30,7 @@ class Bar:
     name: str
     rate: float
     outcome: str = ""
-    interval: tuple[float, float] = (math.nan, math.nan)
+    interval: tuple[float, float] | None = None
     reference: float = math.nan
 
 
@@ -59,8 +59,8 @@ def _draw(axes: Axes, place: int, bar: Bar) -> None:
         axes.barh(place, 100 * bar.rate, height=0.27, linewidth=1.2, zorder=2, **_LOOKS[bar.outcome])
     if math.isfinite(bar.reference):  # beside the bar alone, so that it crosses out no name
         axes.vlines(100 * bar.reference, place - 0.2, place + 0.2, color=ORANGE, linewidth=1.8, zorder=3)
-    low, high = (100 * end for end in bar.interval)
-    if math.isfinite(low) and math.isfinite(high):
+    if bar.interval is not None:
+        low, high = (100 * end for end in bar.interval)
         # Twice, wide in the paper's colour first, so that a whisker shows on its bar too.
         for colour, width in ((PAPER, 3.3), (INK, 1.3)):
             axes.hlines(place, low, high, color=colour, linewidth=width, zorder=4)

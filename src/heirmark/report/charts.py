@@ -33,7 +33,7 @@ from heirmark.report.svg import (
     open_panel,
     styled,
 )
-from heirmark.results.spreads import Spread
+from heirmark.results.spreads import Spread, spread_of
 
 Look: TypeAlias = tuple[str, tuple[float, ...], str]
 """Colour, dashes in line widths, marker."""
@@ -142,7 +142,7 @@ def rate_lines(
         rates = [rate for line in lines for _, rate in line.points]
         if math.isfinite(reference):
             axes.axhline(100 * reference, color=MUTED, linewidth=1.2, linestyle=(0, REFERENCE_LOOK[1]))
-            rates.append(Spread(mean=reference, lowest=reference, highest=reference))
+            rates.append(spread_of([reference]))
         _set_rates(axes, rates, whole=whole)
         _set_places(axes, [place for place, _ in lines[0].points] if lines else [])
         axes.set_xlabel("@0@", labelpad=6)
@@ -219,13 +219,7 @@ class Dots:
 
 
 def cloud(groups: Sequence[Dots], name: str, alt: str) -> Markup:
-    """Points in two dimensions, a mark a sample.
-
-    Args:
-        groups: of points.
-        name: of the figure on its page.
-        alt: what it shows.
-    """
+    """Points in two dimensions, a mark a sample."""
     with styled():
         figure, axes = open_panel(300, left=6, right=6, top=6, bottom=6)
         axes.spines[:].set_visible(True)
@@ -258,11 +252,8 @@ def _shorten(label: str) -> str:
 
 
 def _set_rates(axes: Axes, rates: Sequence[Spread], *, whole: bool) -> None:
-    low, high = 0.0, 100.0
     lowest = min((rate.lowest for rate in rates if math.isfinite(rate.lowest)), default=0.0)
-    if not whole:
-        low = max(0.0, min(10 * math.floor(10 * lowest), 80.0))
-    axes.set_ylim(low, high)
+    axes.set_ylim(0.0 if whole else max(0.0, min(10 * math.floor(10 * lowest), 80.0)), 100.0)
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}%"))
     axes.grid(axis="y", color=LINE, linewidth=1)

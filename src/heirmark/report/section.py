@@ -49,6 +49,11 @@ class Note:
     wrong: bool = False
 
 
+def notes(*texts: str, wrong: bool = False) -> tuple[Note, ...]:
+    """Those of the texts that say something, as small text."""
+    return tuple(Note(text=text, wrong=wrong) for text in texts if text)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Entry:
     """A cell of a table.
@@ -99,15 +104,7 @@ class More:
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """A line of a table.
-
-    Attributes:
-        name: of the line.
-        cells: one a column but the first.
-        setting: small text below the name.
-        more: what stands below it.
-        faint: whether it is of little use, and grey.
-    """
+    """A line of a table: a cell a column but the first, small text below the name, what stands below it; grey if ``faint``."""
 
     name: str
     cells: tuple[Entry, ...]
@@ -191,13 +188,9 @@ class Tile:
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A trigger as a page shows it: images as data URIs.
+    """A trigger, the hosts it was made of with their classes, its matched control if any, and the answer that the key expects.
 
-    Attributes:
-        hosts: what it was made of, and the class of each.
-        trigger: itself.
-        control: the matched control; empty without one.
-        target: class that the key expects.
+    Images are data URIs.
     """
 
     hosts: tuple[tuple[str, str], ...]
@@ -228,14 +221,7 @@ class Sheet:
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """A section of a report.
-
-    Attributes:
-        title: heading.
-        aside: what a reader must know.
-        parts: what the page shows.
-        sheets: what a document shows of the same.
-    """
+    """A section of a report: its parts on the page, its sheets in a document; the aside is what a reader must know."""
 
     title: str
     aside: str = ""
@@ -245,15 +231,7 @@ class Section:
 
 @dataclass(frozen=True, kw_only=True)
 class Chapter:
-    """Sections of one task, or of one model.
-
-    Attributes:
-        name: heading; empty where the sections stand for themselves.
-        aside: what a reader must know.
-        facts: data and what else a reader needs, in short.
-        sections: in their order.
-        rows: figures over seeds that the sections are made of.
-    """
+    """Sections of one task or model, and the figures that they are made of; without a name the sections stand for themselves."""
 
     name: str = ""
     aside: str = ""

@@ -25,10 +25,6 @@ class Spread:
     highest: float = math.nan
 
 
-UNKNOWN = Spread()
-"""Of a figure that no seed has."""
-
-
 def spread_of(values: Iterable[float]) -> Spread:
     """Mean, standard deviation and extremes of what is no NaN.
 
@@ -38,7 +34,7 @@ def spread_of(values: Iterable[float]) -> Spread:
     """
     found = [value for value in values if not math.isnan(value)]
     if not found:
-        return UNKNOWN
+        return Spread()
     return Spread(
         mean=statistics.fmean(found),
         spread=statistics.stdev(found) if len(found) > 1 else math.nan,

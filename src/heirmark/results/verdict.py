@@ -165,15 +165,8 @@ class Verdict(Document):
     key: str
 
     def __post_init__(self) -> None:
-        shares = (
-            self.wsr,
-            *self.interval,
-            self.control_rate,
-            self.p_binomial,
-            self.p_matched,
-            self.null_rate,
-            self.level,
-        )
+        rates = (self.wsr, *self.interval, self.control_rate, self.null_rate)
+        shares = (*rates, self.p_binomial, self.p_matched, self.level)
         sound = (
             self.outcome in OUTCOMES
             and (self.trials > 0 or self.outcome == "INVALID")

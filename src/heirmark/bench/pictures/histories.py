@@ -13,7 +13,7 @@ from heirmark.pipeline.folders import read_history
 from heirmark.pipeline.store import Store
 from heirmark.report.section import Column, Entry, Figure, Line, Panels, Section, Table
 from heirmark.report.words import number, percent
-from heirmark.results.spreads import Spread
+from heirmark.results.spreads import spread_of
 
 WHOSE = (("target", "marked model"), ("student", "simulated thief"), ("thief", "real thief"))
 MEASURES = (("wsr", "Watermark success rate", "WSR"), ("accuracy", "Clean accuracy", "ACC"))
@@ -92,21 +92,14 @@ def _parts(course: Course, where: str) -> Iterator[Panels | Table]:
         for whose, name in WHOSE
         if _series(course.history, f"{whose}_{measure}")
     ]
+    lines = tuple(
+        Line(name=number(row.get("epoch")), cells=tuple(Entry(text=percent(row.get(name))) for name, _ in fields))
+        for row in course.history
+    )
     yield Table(
         label=f"{course.marking or 'The embedding'}, numbers per epoch",
         columns=(Column(name="epoch", number=False), *(Column(name=name) for _, name in fields)),
-        groups=(
-            (
-                "",
-                tuple(
-                    Line(
-                        name=number(row.get("epoch")),
-                        cells=tuple(Entry(text=percent(row.get(name))) for name, _ in fields),
-                    )
-                    for row in course.history
-                ),
-            ),
-        ),
+        groups=(("", lines),),
         style="plain",
         folded="The numbers behind the lines",
     )
@@ -125,9 +118,7 @@ def _figure(course: Course, measure: str, name: str, where: str) -> Figure | Non
     clean = course.clean_accuracy if measure == "accuracy" else math.nan
     drawing = rate_lines(
         [
-            Rates(
-                points=tuple((epoch, Spread(mean=rate, lowest=rate, highest=rate)) for epoch, rate in series), look=look
-            )
+            Rates(points=tuple((epoch, spread_of([rate])) for epoch, rate in series), look=look)
             for series, look, _ in told
         ],
         "epoch of embedding",

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from heirmark.report.section import Column, Figure, Panels, Section, Sheet, Source, Table
-from heirmark.report.sections.verdicts import COLUMNS, SHEET, line_of, sheet_lines
+from heirmark.report.section import Column, Figure, Panels, Section, Source, Table
+from heirmark.report.sections.verdicts import COLUMNS, line_of, sheet_of
 from heirmark.report.words import ITSELF, trial_name
-from heirmark.results.spreads import Spread
+from heirmark.results.spreads import Spread, spread_of
 from heirmark.results.summary import Summary
 
 
@@ -31,11 +31,7 @@ def curves(source: Source) -> Iterator[Section]:
         title="Curves",
         aside="Lines are means over seeds, bands go from the lowest seed to the highest.",
         parts=tuple(parts),
-        sheets=(
-            Sheet(
-                heading="Points of curves", columns=SHEET, rows=tuple(line for row in rows for line in sheet_lines(row))
-            ),
-        ),
+        sheets=(sheet_of(rows, "Points of curves"),),
     )
 
 
@@ -134,5 +130,4 @@ def _worst_controls(rows: Sequence[Summary]) -> Iterator[tuple[float, Spread]]:
         if row.curve is not None:
             places.setdefault(row.curve[1], []).append(row.control_wsr.highest)
     for place, found in places.items():
-        highest = max((rate for rate in found if math.isfinite(rate)), default=math.nan)
-        yield place, Spread(mean=highest, lowest=highest, highest=highest)
+        yield place, spread_of([max((rate for rate in found if math.isfinite(rate)), default=math.nan)])

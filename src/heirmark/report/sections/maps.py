@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from heirmark.report.section import Figure, Panels, Section, Sheet, Source, Table
+from heirmark.report.section import Figure, Panels, Section, Source, Table
 from heirmark.report.sections.curves import headline, numbers_of
-from heirmark.report.sections.verdicts import SHEET, sheet_lines
+from heirmark.report.sections.verdicts import sheet_of
 from heirmark.results.summary import Summary
 
 
@@ -36,10 +36,9 @@ def maps(source: Source) -> Iterator[Section]:
         )
         title = headline(trial)
         parts += (Panels(title=title, figures=figures), numbers_of([(row.marking, row) for row in rows], title, source))
-    lines = tuple(line for row in source.rows if row.square is not None for line in sheet_lines(row))
     yield Section(
         title="Source and target classes",
         aside="Means over seeds in percent: a row is a source class, a column a target class.",
         parts=tuple(parts),
-        sheets=(Sheet(heading="Pairs of classes", columns=SHEET, rows=lines),),
+        sheets=(sheet_of((row for row in source.rows if row.square is not None), "Pairs of classes"),),
     )

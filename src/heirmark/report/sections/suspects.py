@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from heirmark.report.section import Column, Entry, Figure, Line, Note, Panels, Section, Table, Tile
+from heirmark.report.section import Column, Entry, Figure, Line, Panels, Section, Table, Tile, notes
 from heirmark.report.words import DASH, OUTCOMES, number, p_text, percent, points
 from heirmark.results.rows import Row
 
@@ -69,31 +69,26 @@ def suspects(found: Sequence[Suspect]) -> Iterator[Section]:
 
 
 def _line(suspect: Suspect) -> Line:
-    row, whole = suspect.row, suspect.row.whole
+    row, whole, judged = suspect.row, suspect.row.whole, suspect.judgement
     if row.error:
-        return Line(
-            name=suspect.name, setting=suspect.setting, cells=(Entry(text=f"failed: {row.error}", badge="wrong"),)
-        )
-    interval = "" if whole is None else f"{percent(whole.interval[0])[:-1]}–{percent(whole.interval[1])}"
-    judged = suspect.judgement
-    below = [Note(text=judged, wrong=judged != "correct")] if judged else []
-    if whole is not None and whole.flags:
-        below.append(Note(text=f"flagged: {', '.join(whole.flags)}"))
-    return Line(
-        name=suspect.name,
-        setting=suspect.setting,
-        cells=(
+        cells: tuple[Entry, ...] = (Entry(text=f"failed: {row.error}", badge="wrong"),)
+    else:
+        interval = "" if whole is None else f"{percent(whole.interval[0])[:-1]}–{percent(whole.interval[1])}"
+        flags = f"flagged: {', '.join(whole.flags)}" if whole is not None and whole.flags else ""
+        null = f"null {percent(None if whole is None else whole.null_rate)}"
+        cells = (
             Entry(text=percent(row.accuracy)),
-            Entry(text=percent(row.wsr), strong=True, below=(Note(text=interval),) if interval else ()),
-            Entry(
-                text=percent(row.control_rate),
-                below=(Note(text=f"null {percent(None if whole is None else whole.null_rate)}"),),
-            ),
+            Entry(text=percent(row.wsr), strong=True, below=notes(interval)),
+            Entry(text=percent(row.control_rate), below=notes(null)),
             Entry(text=p_text(row.p_value)),
             Entry(text=DASH if whole is None else number(whole.queries)),
-            Entry(text=OUTCOMES.get(row.outcome, DASH), badge=row.outcome, below=tuple(below)),
-        ),
-    )
+            Entry(
+                text=OUTCOMES.get(row.outcome, DASH),
+                badge=row.outcome,
+                below=(*notes(judged, wrong=judged != "correct"), *notes(flags)),
+            ),
+        )
+    return Line(name=suspect.name, setting=suspect.setting, cells=cells)
 
 
 def side_by_side(found: Sequence[Suspect], clean_accuracy: float = math.nan, where: str = "b0") -> Iterator[Section]:
@@ -108,33 +103,22 @@ def side_by_side(found: Sequence[Suspect], clean_accuracy: float = math.nan, whe
 
     if not found:
         return
-    wholes = [suspect.row.whole for suspect in found]
+
+    def mark(suspect: Suspect) -> Bar:
+        row, whole = suspect.row, suspect.row.whole
+        bar = Bar(name=suspect.label, rate=row.wsr, outcome=row.outcome or "INVALID")
+        if whole is None:
+            return bar
+        return replace(bar, reference=whole.null_rate, interval=None if row.outcome == "INVALID" else whole.interval)
+
+    alt = "Bars: {} of each suspect; the table holds the same numbers."
+    drawn = bars(list(map(mark, found)), f"{where}-wsr", alt.format("watermark success rate"))
+    figures = [Figure(title="Watermark success rate", drawing=drawn)]
     known = any(math.isfinite(suspect.row.accuracy) for suspect in found)
-    figures = [
-        Figure(
-            title="Watermark success rate",
-            drawing=bars(
-                [
-                    Bar(
-                        name=suspect.label,
-                        rate=suspect.row.wsr,
-                        outcome=suspect.row.outcome or "INVALID",
-                        interval=(math.nan, math.nan)
-                        if whole is None or suspect.row.outcome == "INVALID"
-                        else whole.interval,
-                        reference=math.nan if whole is None else whole.null_rate,
-                    )
-                    for suspect, whole in zip(found, wholes, strict=True)
-                ],
-                f"{where}-wsr",
-                "Bars: watermark success rate of each suspect; the table holds the same numbers.",
-            ),
-        )
-    ]
     if known:
-        accuracies = [Bar(name=suspect.label, rate=suspect.row.accuracy, reference=clean_accuracy) for suspect in found]
-        alt = "Bars: clean accuracy of each suspect; the table holds the same numbers."
-        figures.append(Figure(title="Clean accuracy", drawing=bars(accuracies, f"{where}-acc", alt)))
+        skills = [Bar(name=suspect.label, rate=suspect.row.accuracy, reference=clean_accuracy) for suspect in found]
+        drawn = bars(skills, f"{where}-acc", alt.format("clean accuracy"))
+        figures.append(Figure(title="Clean accuracy", drawing=drawn))
     held = "; in the second panel the clean model" if known and math.isfinite(clean_accuracy) else ""
     legend = (
         (WHOLE_MARK, "called marked"),

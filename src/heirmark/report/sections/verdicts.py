@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Literal
 
-from heirmark.report.section import Column, Detail, Entry, Line, More, Note, Section, Sheet, Source, Table
+from heirmark.report.section import Column, Detail, Entry, Line, More, Section, Sheet, Source, Table, notes
 from heirmark.report.words import (
     DASH,
     OUTCOMES,
@@ -47,10 +48,9 @@ BADGES = {"all": "MARKED", "some": "some", "none": "NOT_ESTABLISHED"}
 
 def verdicts(source: Source) -> Iterator[Section]:
     """A section a group of trials, and one table of a document for all."""
-    sheet = [
-        line for _, trials in tabled(source.rows) for _, rows in trials for row in rows for line in sheet_lines(row)
-    ]
-    for group, trials in tabled(source.rows):
+    groups = tabled(source.rows)
+    sheet = sheet_of(row for _, trials in groups for _, rows in trials for row in rows)
+    for place, (group, trials) in enumerate(groups):
         lines = tuple((trial, tuple(line_of(row, row.marking, source) for row in rows)) for trial, rows in trials)
         if source.alone:
             lines = (("", tuple(line_of(row, trial_name(trial), source) for trial, rows in trials for row in rows)),)
@@ -59,9 +59,7 @@ def verdicts(source: Source) -> Iterator[Section]:
             columns=(first_column(source), *COLUMNS),
             groups=lines,
         )
-        told = (Sheet(columns=SHEET, rows=tuple(sheet)),) if sheet else ()
-        yield Section(title=group or "The models themselves", parts=(table,), sheets=told)
-        sheet = []
+        yield Section(title=group or "The models themselves", parts=(table,), sheets=() if place else (sheet,))
 
 
 def first_column(source: Source) -> Column:
@@ -80,44 +78,37 @@ def tabled(rows: Sequence[Summary]) -> list[tuple[str, list[tuple[str, list[Summ
 
 def line_of(row: Summary, name: str, source: Source) -> Line:
     """A verdict over seeds as a line under :data:`COLUMNS`."""
-    worst = worst_seed(row, "wsr")
-    low = "" if worst is None else f"worst {percent(row.wsr.lowest)}, seed {worst}"
+    worst, told = _worst(row, "wsr"), more_of(row, source)
     alone = row.marked[0] if len(row.marked) == 1 else None
-    if alone is not None and math.isfinite(alone.p_value):
-        low = f"p = {p_text(alone.p_value)}"
-    slow = worst_seed(row, "accuracy")
-    told = more_of(row, source)
-    control = [f"{row.control_invalid} invalid"] if row.control_invalid else []
-    control += [count(row.false_alarms, "false alarm")] if row.false_alarms else []
-    skill = [f"ACC {percent(row.control_accuracy.mean)}"] if alone is not None and len(row.control) == 1 else []
+    low = f"p = {p_text(alone.p_value)}" if alone is not None and math.isfinite(alone.p_value) else worst
+    skill = f"ACC {percent(row.control_accuracy.mean)}" if alone is not None and len(row.control) == 1 else ""
+    invalid = f"{row.control_invalid} invalid" if row.control_invalid else ""
+    alarms = count(row.false_alarms, "false alarm") if row.false_alarms else ""
     return Line(
         name=name,
         cells=(
-            Entry(
-                text=spread_text(row.accuracy),
-                below=() if slow is None else (Note(text=f"worst {percent(row.accuracy.lowest)}, seed {slow}"),),
-            ),
-            Entry(text=spread_text(row.wsr), strong=True, below=(Note(text=low),) if low else ()),
-            Entry(
-                text=percent(row.control_wsr.highest),
-                below=tuple(Note(text=text, wrong=not text.startswith("ACC")) for text in (*skill, *control)),
-            ),
+            Entry(text=spread_text(row.accuracy), below=notes(_worst(row, "accuracy"))),
+            Entry(text=spread_text(row.wsr), strong=True, below=notes(low)),
+            Entry(text=percent(row.control_wsr.highest), below=(*notes(skill), *notes(invalid, alarms, wrong=True))),
             Entry(
                 text=number(round(row.asked)) if row.asked > 0 else DASH,
-                below=(Note(text=seconds(row.seconds)),) if math.isfinite(row.seconds) else (),
+                below=notes(seconds(row.seconds) if math.isfinite(row.seconds) else ""),
             ),
             standing(row),
         ),
         # Beside the worst seeds, where it is sure that nothing stands there.
-        more=More(
-            wrong=told.wrong,
-            small=told.small,
-            title=told.title,
-            details=told.details,
-            bare=not told.wrong and not told.small and worst is not None and len(name) < 25,
-        ),
+        more=replace(told, bare=not told.wrong and not told.small and worst != "" and len(name) < 25),
         faint=row.accuracy.mean < source.usable,
     )
+
+
+def _worst(row: Summary, name: Literal["accuracy", "wsr"]) -> str:
+    """The lowest figure on the marked model, and its seed; empty when there is no choice."""
+    known = [seed for seed in row.marked if math.isfinite(getattr(seed, name))]
+    if len(known) < 2:
+        return ""
+    lowest = min(known, key=lambda seed: float(getattr(seed, name)))
+    return f"worst {percent(getattr(lowest, name))}, seed {lowest.seed}"
 
 
 def standing(row: Summary) -> Entry:
@@ -186,13 +177,12 @@ def _search_text(row: Row, source: Source) -> str:
     return told + (f"; a reconstructed trigger sends {percent(best)} there" if math.isfinite(best) else "")
 
 
-def worst_seed(row: Summary, name: Literal["accuracy", "wsr"]) -> int | None:
-    """The seed with the lowest figure on the marked model; None when there is no choice."""
-    known = [seed for seed in row.marked if math.isfinite(getattr(seed, name))]
-    return min(known, key=lambda seed: float(getattr(seed, name))).seed if len(known) > 1 else None
+def sheet_of(rows: Iterable[Summary], heading: str = "") -> Sheet:
+    """Verdicts over seeds as a table of a document."""
+    return Sheet(heading=heading, columns=SHEET, rows=tuple(line for row in rows for line in _sheet_lines(row)))
 
 
-def sheet_lines(row: Summary) -> Iterator[tuple[str, ...]]:
+def _sheet_lines(row: Summary) -> Iterator[tuple[str, ...]]:
     """A verdict over seeds as rows under :data:`SHEET`, papers' figures after it."""
     figures = ["failed", *[""] * 3]
     if row.failed < len(row.marked):
