@@ -28,26 +28,14 @@ def report_of(
     notes: Sequence[str] = (),
     incidents: Sequence[str] = (),
 ) -> Report:
-    """The report of a grid.
+    """The report of a grid's figures over seeds; ``made_by`` gives the command that makes a row again, and not much else.
 
-    Args:
-        grid: what was wanted.
-        summary: one a cell over all seeds.
-        made_by: the command that makes a row again, and not much else; see :func:`part_command`.
-        provenance: how to make these numbers again.
-        pictures: further sections by block.
-        notes: remarks on the rows.
-        incidents: remarks on the run that made them.
+    ``pictures`` are further sections by block, ``notes`` remarks on the rows, ``incidents`` remarks on the run that made them.
     """
     chapters = []
     for number, block in enumerate(grid.blocks):
         rows = tuple(figures for figures in summary if figures.block == block.name)
-        source = Source(
-            name=block.name,
-            rows=rows,
-            command=made_by,
-            where=where(number),
-        )
+        source = Source(name=block.name, rows=rows, command=made_by, where=where(number))
         chapters.append(
             Chapter(
                 name=block.name,
@@ -77,12 +65,7 @@ def where(number: int) -> str:
 def part_command(command: str, marking: str, seed: int) -> str:
     """The command that makes one row and seed again: that of the whole, with one marking and one seed.
 
-    ``--only`` takes parts of names, so markings whose names hold this one are run as well.
-
-    Args:
-        command: of the whole grid or of a part of it.
-        marking: name of the row's marking; empty leaves ``--only`` out.
-        seed: of the row.
+    ``--only`` takes parts of names, so markings whose names hold this one are run as well; an empty name leaves it out.
 
     Example:
         >>> part_command("heirmark bench a.py:table --scale cpu --seed 0 --seed 1 --only x", "T2S, Mix", 1)
@@ -135,15 +118,12 @@ def _unmatched(grid: Grid) -> list[str]:
         for trial in ("", *(trial.name for trial in block.trials))
     }
     names = {marking for _, marking, _ in known}
+    blocks = [block.name for block in grid.blocks]
     return [
         f"{paper.source} prints a figure for {paper.marking} after {paper.trial!r}, which is no trial of this grid."
         for paper in grid.papers
         if paper.marking in names
         and not any(
-            (block, paper.marking, paper.trial) in known for block in ({paper.block} if paper.block else _names(grid))
+            (block, paper.marking, paper.trial) in known for block in ([paper.block] if paper.block else blocks)
         )
     ]
-
-
-def _names(grid: Grid) -> set[str]:
-    return {block.name for block in grid.blocks}

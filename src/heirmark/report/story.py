@@ -52,12 +52,7 @@ def usable(attack: Summary, victim: Summary) -> bool:
 
 
 def tell_audit(victim: Summary, attacks: Sequence[Summary]) -> tuple[str, ...]:
-    """What the rows say, in sentences.
-
-    Args:
-        victim: the marked model and its twin without any attack.
-        attacks: what each does to both.
-    """
+    """What the rows say, in sentences: of the marked model and its twin without any attack, and of what attacks do to both."""
     trials = of_kind(attacks, "verdict")
     done = [trial for trial in trials if not trial.failed]
     of_use = [trial for trial in done if usable(trial, victim)]

@@ -42,21 +42,13 @@ def verdict_table(name: str, rows: Sequence[Summary]) -> Table:
             result.add_section()
             result.add_row(Text(trial_name(trial), style="italic"))
             for row in found:
-                result.add_row(Text("  " + printable(row.marking)), *_cells(row))
+                control = percent(row.control_wsr.highest) + ("!" if row.false_alarms else "")
+                figures = [percent(row.accuracy.mean), spread_text(row.wsr), percent(row.wsr.lowest)]
+                said = Text(called(row.marked), style="bold" if row.standing == "all" else "")
+                if row.standing == "failed":
+                    figures, said = ["", "", ""], Text("failed")
+                result.add_row(Text("  " + printable(row.marking)), *figures, control, said)
     return result
-
-
-def _cells(row: Summary) -> list[str | Text]:
-    control = percent(row.control_wsr.highest) + ("!" if row.false_alarms else "")
-    if row.failed == len(row.marked):
-        return ["", "", "", control, "failed"]
-    return [
-        percent(row.accuracy.mean),
-        spread_text(row.wsr),
-        percent(row.wsr.lowest),
-        control,
-        Text(called(row.marked), style="bold" if row.called_marked == len(row.marked) else ""),
-    ]
 
 
 def attack_table(rows: Sequence[Summary]) -> Table:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -190,7 +190,14 @@ def read_rows(path: Path) -> tuple[Row, ...]:
     Raises:
         BadArtifact: when it is missing or damaged; the message names the line.
     """
-    return tuple(_read_lines(path, read_bytes(path, max_bytes=256 * MIB).splitlines()))
+    found = []
+    for number, line in enumerate(read_bytes(path, max_bytes=256 * MIB).splitlines(), 1):
+        where = f"{path}, line {number},"
+        try:
+            found.append(row_from_json(parse_json(line, source=where), where))
+        except BadArtifact as error:
+            raise BadArtifact(f"{error}: run the grid, or the part, again") from None
+    return tuple(found)
 
 
 def write_rows(path: Path, rows: Iterable[Row]) -> None:
@@ -198,24 +205,12 @@ def write_rows(path: Path, rows: Iterable[Row]) -> None:
     atomic_write_bytes(path, "".join(f"{json.dumps(row_to_json(row))}\n" for row in rows).encode())
 
 
-def _read_lines(path: Path, lines: Iterable[bytes]) -> Iterator[Row]:
-    for number, line in enumerate(lines, 1):
-        where = f"{path}, line {number},"
-        try:
-            yield row_from_json(parse_json(line, source=where), where)
-        except BadArtifact as error:
-            raise BadArtifact(f"{error}: run the grid, or the part, again") from None
-
-
-_BRIEF = ("outcome", "reason", "wsr", "p_value", "control_rate")
-
-
 def _renewed(values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a row of before it held whole verdicts as those of a row of today."""
     made = dict(values)
     if "cell" in made:
         made["square"] = made.pop("cell")
-    brief = {name: made.pop(name) for name in _BRIEF if name in made}
+    brief = {name: made.pop(name) for name in (field.name for field in fields(Brief)) if name in made}
     if brief:
         made["verdict"] = brief
     if "found" in made:

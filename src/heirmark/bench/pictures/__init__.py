@@ -22,25 +22,14 @@ from heirmark.report.section import Section
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pictures:
-    """What was drawn.
-
-    Attributes:
-        sections: by block.
-        notes: on what could not be drawn.
-    """
+    """What was drawn, by block, and notes on what could not be drawn."""
 
     sections: Mapping[str, tuple[Section, ...]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
 def pictures_of(plan: Plan, store: Store, contexts: Contexts) -> Pictures:
-    """The pictures that the blocks ask for.
-
-    Args:
-        plan: what was run.
-        store: of its finished stages; what is not there is not in the picture.
-        contexts: the data.
-    """
+    """The pictures that the blocks ask for; a stage that is not in the store is not in them."""
     sections: dict[str, tuple[Section, ...]] = {}
     notes: list[str] = []
     for number, block in enumerate(plan.grid.blocks):

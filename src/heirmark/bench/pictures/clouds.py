@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 
 import numpy as np
 import torch
@@ -33,13 +34,7 @@ TRIGGERS, OTHERS, SOURCE, TARGET = "triggers", "other classes", "source", "targe
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Cloud:
-    """Features of one model in two dimensions.
-
-    Attributes:
-        model: which.
-        groups: by name, ``[N, 2]`` points: source classes, target class, other classes, triggers.
-        explained: share of the variance that each of the two axes has.
-    """
+    """Features of one model: ``[N, 2]`` points by group, and the share of the variance that each of the two axes explains."""
 
     model: str
     groups: Mapping[str, NDArray[np.float64]]
@@ -48,13 +43,7 @@ class Cloud:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Projection:
-    """Features of a marked model, of its stolen copy and of the control.
-
-    Attributes:
-        marking: of the marked model.
-        seed: of the grid.
-        clouds: one a model; all have the same groups.
-    """
+    """Features of a marked model, of its stolen copy and of the control; all have the same groups."""
 
     marking: str
     seed: int
@@ -67,16 +56,12 @@ def draw(block: Block, cells: Sequence[Cell], store: Store, contexts: Contexts) 
     context = contexts(setting_of(block, seed))
     own = [cell for cell in cells if cell.seed == seed and not cell.probe]
     stages: dict[str, Stage] = {}
+    whole = {MARKED_ARM: "marked model", CONTROL_ARM: "unmarked control"}
     for cell in own:
-        if not cell.trial.name and cell.arm in (MARKED_ARM, CONTROL_ARM):
-            stages["marked model" if cell.arm == MARKED_ARM else "unmarked control"] = cell.goal.inputs["suspect"]
-        elif (
-            cell.trial.name
-            and cell.arm == MARKED_ARM
-            and "stolen copy" not in stages
-            and isinstance(cell.trial.steps[0], Theft)
-        ):
-            stages["stolen copy"] = cell.steps[0]
+        if not cell.trial.name and cell.arm in whole:
+            stages[whole[cell.arm]] = cell.goal.inputs["suspect"]
+        elif cell.trial.name and cell.arm == MARKED_ARM and isinstance(cell.trial.steps[0], Theft):
+            stages.setdefault("stolen copy", cell.steps[0])
     artifacts = {name: store.find(stage) for name, stage in stages.items()}
     marked = artifacts["marked model"]
     if marked is None:
@@ -95,15 +80,9 @@ def draw(block: Block, cells: Sequence[Cell], store: Store, contexts: Contexts) 
 
 
 def groups_of(key: Key, context: Context, *, seed: int) -> dict[str, Tensor]:
-    """Test inputs of other classes, of the key's source and target classes, and its triggers; at most 100 each.
+    """``[N, ...]`` test inputs of other classes, of the key's source (its hosts') and target classes, and its triggers.
 
-    Args:
-        key: of the marked model; its hosts' classes are the sources.
-        context: of whose test split the clean inputs are.
-        seed: of the choice.
-
-    Returns:
-        ``[N, ...]`` inputs by name of the group.
+    At most :data:`POINTS` of each are drawn.
     """
     test, names = context.task.test, context.task.classes
     targets = sorted(set(key.expected.tolist()))
@@ -206,16 +185,7 @@ def _looks(names: Sequence[str]) -> dict[str, tuple[str, str]]:
     """Colour and marker of every group of points, by what it is."""
     from heirmark.report.charts import OTHER_LOOK, SOURCE_LOOKS, TARGET_LOOK, TRIGGER_LOOK
 
-    looks: dict[str, tuple[str, str]] = {}
-    sources = 0
-    for name in names:
-        if name == TRIGGERS:
-            looks[name] = TRIGGER_LOOK
-        elif name.startswith(f"{TARGET} "):
-            looks[name] = TARGET_LOOK
-        elif name.startswith(f"{SOURCE} "):
-            looks[name] = SOURCE_LOOKS[sources % len(SOURCE_LOOKS)]
-            sources += 1
-        else:
-            looks[name] = OTHER_LOOK
-    return looks
+    sources = cycle(SOURCE_LOOKS)
+    single = {TRIGGERS: TRIGGER_LOOK, TARGET: TARGET_LOOK}
+    kinds = {name: name.partition(" ")[0] for name in names}
+    return {name: next(sources) if kind == SOURCE else single.get(kind, OTHER_LOOK) for name, kind in kinds.items()}

@@ -92,13 +92,7 @@ def _line(suspect: Suspect) -> Line:
 
 
 def side_by_side(found: Sequence[Suspect], clean_accuracy: float = math.nan, where: str = "b0") -> Iterator[Section]:
-    """Mark and skill of every suspect as bars.
-
-    Args:
-        found: the suspects.
-        clean_accuracy: of an unmarked model, to hold against; NaN where none is known.
-        where: before the drawings' names.
-    """
+    """Mark and skill of every suspect as bars, these beside a clean model's; ``where`` stands before the drawings' names."""
     from heirmark.report.bars import NULL_MARK, OPEN_MARK, WHOLE_MARK, Bar, bars
 
     if not found:
@@ -136,41 +130,29 @@ def headline(
 ) -> tuple[Tile, ...]:
     """The headline: what the mark costs, what survives a theft, how often an alarm is false. Only what the rows tell.
 
-    Args:
-        found: the suspects.
-        shown: the watermark on show, by the name of its marking.
-        baseline: one to compare with.
-        clean_accuracy: of an unmarked model; NaN where none is known.
+    The watermark on show, and one to compare with, are the names of their markings.
     """
     heirs = [suspect.row for suspect in found if suspect.row.marked]
     free = [suspect.row for suspect in found if not suspect.row.marked]
     tiles = []
     victim = next((row for row in heirs if row.marking == shown and not row.trial), None)
     if victim is not None:
-        change = points(victim.accuracy - clean_accuracy) if math.isfinite(clean_accuracy) else ""
+        against = f"clean model {percent(clean_accuracy)}, so {points(victim.accuracy - clean_accuracy)} points"
         tiles.append(
             Tile(
                 name=f"Accuracy with the mark ({shown})",
                 value=percent(victim.accuracy),
-                against=f"clean model {percent(clean_accuracy)}, so {change} points" if change else "",
+                against=against if math.isfinite(clean_accuracy) else "",
             )
         )
     thefts = [row for row in heirs if row.marking == shown and row.trial]
     rivals = {row.trial: percent(row.wsr) for row in heirs if row.marking == baseline and row.trial}
     if thefts:
-        tiles.append(
-            Tile(
-                name="WSR of stolen copies",
-                pairs=tuple(
-                    (row.trial, percent(row.wsr), rivals.get(row.trial, DASH) if rivals else "") for row in thefts[:4]
-                ),
-                columns=(shown, baseline if rivals else ""),
-            )
-        )
+        pairs = ((row.trial, percent(row.wsr), rivals.get(row.trial, DASH) if rivals else "") for row in thefts[:4])
+        columns = (shown, baseline if rivals else "")
+        tiles.append(Tile(name="WSR of stolen copies", pairs=tuple(pairs), columns=columns))
     if found:
-        alarms, missed = (
-            sum((row.outcome == "MARKED") == said for row in rows) for rows, said in ((free, True), (heirs, False))
-        )
+        alarms, missed = sum(row.outcome == "MARKED" for row in free), sum(row.outcome != "MARKED" for row in heirs)
         against = f"models without the mark called marked; {missed} of {len(heirs)} with it, or copied from one, missed"
         tiles.append(Tile(name="False alarms", value=f"{alarms} of {len(free)}", against=against))
     return tuple(tiles)
