@@ -125,13 +125,13 @@ def test_composites_keep_type_and_range(layout: str, side: int, seed: int) -> No
 
 def test_tiles_lie_row_by_row_also_of_odd_sides() -> None:
     images = torch.arange(4.0)[None, :, None, None, None].expand(1, 4, 1, 5, 4)
-    assert combining.tile(images)[0, 0].tolist() == [[0, 0, 1, 1]] * 2 + [[2, 2, 3, 3]] * 3
+    assert combining.mosaic(images)[0, 0].tolist() == [[0, 0, 1, 1]] * 2 + [[2, 2, 3, 3]] * 3
     exact = torch.rand(1, 4, 1, 7, 5, generator=torch.Generator().manual_seed(0))
-    made = combining.tile(exact)
+    made = combining.mosaic(exact)
     assert made.shape == (1, 1, 7, 5)
     assert float(made[0, 0, 0, 0]) == pytest.approx(float(exact[0, 0, 0, :3, :3].mean()), rel=1e-5)
     with pytest.raises(ShapeMismatch, match="of 4 images, not of 3"):
-        combining.tile(exact[:, :3])
+        combining.mosaic(exact[:, :3])
 
 
 # ---------------------------------------------------------------- of which classes

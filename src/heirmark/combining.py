@@ -7,7 +7,7 @@ images ``[M, C, H, W]``, uint8 or float in [0, 1]; what is computed is rounded a
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
@@ -17,10 +17,10 @@ from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.space import decode, encode
 
 Region: TypeAlias = Literal["left", "right", "top", "bottom", "diagonal", "centre", "band"]
-REGIONS: tuple[Region, ...] = ("left", "right", "top", "bottom", "diagonal", "centre", "band")
+REGIONS: tuple[Region, ...] = get_args(Region)
 Direction: TypeAlias = Literal["columns", "rows"]
 Corner: TypeAlias = Literal["bottom-right", "bottom-left", "top-right", "top-left"]
-CORNERS: tuple[Corner, ...] = ("bottom-right", "bottom-left", "top-right", "top-left")
+CORNERS: tuple[Corner, ...] = get_args(Corner)
 SQUARES = {28: 3, 32: 4, 64: 6}
 """Side of Feature Sharing's square by side of the image: MNIST, CIFAR, Tiny-ImageNet."""
 TILES = 4
@@ -101,7 +101,7 @@ def blend(first: Tensor, second: Tensor, ratio: float = 0.5) -> Tensor:
     return encode(ratio * decode(first) + (1 - ratio) * decode(second), first.dtype)
 
 
-def tile(images: Tensor) -> Tensor:
+def mosaic(images: Tensor) -> Tensor:
     """Shrink four images to half their sides and lay them out in a 2x2 grid, row by row.
 
     Args:
@@ -114,7 +114,7 @@ def tile(images: Tensor) -> Tensor:
         ShapeMismatch: when they are not four.
 
     Examples:
-        >>> tile(torch.arange(4.0).reshape(1, 4, 1, 1, 1).expand(1, 4, 1, 2, 2))[0, 0]
+        >>> mosaic(torch.arange(4.0).reshape(1, 4, 1, 1, 1).expand(1, 4, 1, 2, 2))[0, 0]
         tensor([[0., 1.],
                 [2., 3.]])
     """

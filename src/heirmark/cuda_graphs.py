@@ -6,7 +6,7 @@ as they do. A graph is recorded from one batch and played again on every other, 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import torch
@@ -36,7 +36,18 @@ def recorded(model: nn.Module, step: Step, *, runtime: Runtime, steps: int) -> G
     record = RECORDERS.get(runtime.torch_device.type)
     if record is None or runtime.compile or steps < WORTH or not step.recordable or not repeats(model):
         return step.gradients
-    return _Recorded(model, step, record)
+    playing: Gradients | None = None
+
+    def gradients(*batch: Tensor) -> Figures:
+        nonlocal playing
+        if playing is None:
+            try:
+                playing = _played(model, step, record, batch)
+            except RuntimeError:  # a layer that looks at what the GPU computes, say
+                playing = step.gradients
+        return playing(*batch)
+
+    return gradients
 
 
 def repeats(model: nn.Module) -> bool:
@@ -44,43 +55,33 @@ def repeats(model: nn.Module) -> bool:
     return all(type(module).__module__.partition(".")[0] in ("torch", "heirmark") for module in model.modules())
 
 
-class _Recorded:
-    """Records the first batch, then plays; see :func:`recorded`."""
+def _played(model: nn.Module, step: Step, record: Recorder, batch: Sequence[Tensor]) -> Gradients:
+    """What plays the graph that is recorded of a batch."""
+    inputs = [tensor.clone() for tensor in batch]  # layout too
+    changed = [*model.buffers(), *step.state]
+    before = [tensor.clone() for tensor in changed]
+    try:
+        figures, replay = record(lambda: step.gradients(*inputs), inputs[0].device)
+    finally:
+        overwrite(changed, before)
+    parameters = list(model.parameters())
+    slopes = [parameter.grad for parameter in parameters]
 
-    def __init__(self, model: nn.Module, step: Step, record: Recorder) -> None:
-        self.model, self.step, self.record = model, step, record
-        self.play: Gradients | None = None
+    def play(*batch: Tensor) -> Figures:
+        overwrite(inputs, batch)
+        for parameter, slope in zip(parameters, slopes, strict=True):
+            parameter.grad = slope  # another graph of this model may have left its own
+        replay()
+        return figures
 
-    def __call__(self, *batch: Tensor) -> Figures:
-        if self.play is None:
-            try:
-                self.play = self._recorded(batch)
-            except RuntimeError:  # a layer that looks at what the GPU computes, say
-                self.play = self.step.gradients
-        return self.play(*batch)
+    return play
 
-    def _recorded(self, batch: tuple[Tensor, ...]) -> Gradients:
-        inputs = [tensor.clone() for tensor in batch]  # layout too
-        changed = [*self.model.buffers(), *self.step.state]
-        before = [tensor.clone() for tensor in changed]
-        try:
-            figures, replay = self.record(lambda: self.step.gradients(*inputs), inputs[0].device)
-        finally:
-            with torch.no_grad():
-                for tensor, kept in zip(changed, before, strict=True):
-                    tensor.copy_(kept)
-        parameters = list(self.model.parameters())
-        slopes = [parameter.grad for parameter in parameters]
 
-        def play(*batch: Tensor) -> Figures:
-            for mine, theirs in zip(inputs, batch, strict=True):
-                mine.copy_(theirs)
-            for parameter, slope in zip(parameters, slopes, strict=True):
-                parameter.grad = slope  # another graph of this model may have left its own
-            replay()
-            return figures
-
-        return play
+@torch.no_grad()
+def overwrite(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    """Write values into tensors in place, as a graph needs it."""
+    for tensor, value in zip(tensors, values, strict=True):
+        tensor.copy_(value)
 
 
 def record_cuda(compute: Callable[[], Figures], device: torch.device) -> tuple[Figures, Callable[[], None]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from torch import Tensor
 from heirmark.errors import BadConfig
 
 Normalisation: TypeAlias = Literal["loss+", "l2", "loss", "none"]
-NORMALISATIONS: tuple[Normalisation, ...] = ("loss+", "l2", "loss", "none")
+NORMALISATIONS: tuple[Normalisation, ...] = get_args(Normalisation)
 
 _TINY = 1e-12
 

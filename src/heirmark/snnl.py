@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor
 from heirmark.errors import BadConfig, ShapeMismatch
 
 Distance: TypeAlias = Literal["cosine", "euclidean"]
-DISTANCES: tuple[Distance, ...] = ("cosine", "euclidean")
+DISTANCES: tuple[Distance, ...] = get_args(Distance)
 
 
 def pairwise(points: Tensor, distance: Distance = "cosine") -> Tensor:

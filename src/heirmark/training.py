@@ -16,7 +16,7 @@ from heirmark.augmenting import augment
 from heirmark.batches import Batches
 from heirmark.configuration import above, at_least, below, checked
 from heirmark.cuda_graphs import recorded
-from heirmark.errors import BadConfig, BadData, ShapeMismatch
+from heirmark.errors import BadConfig, BadData
 from heirmark.layout import entering
 from heirmark.runtime import Runtime, generator_of, seeded, to_device
 from heirmark.samples import Joining, Samples, check_answered
@@ -130,10 +130,7 @@ def fit(
         BadData: when there is nothing to train on, or the loss is no longer finite.
     """
     runtime = runtime or Runtime()
-    if len(inputs) == 0 or len(targets) != len(inputs):
-        raise ShapeMismatch(
-            f"{len(inputs)} inputs and {len(targets)} targets: training needs one target an input, and some of both"
-        )
+    check_answered("inputs", Samples(inputs=inputs, targets=targets))
     device = runtime.torch_device
     batches, targets, run = Batches(inputs, device), targets.to(device), runtime.compiled(model)
     joining = None if mixed is None else Joining(mixed.samples, mixed.per_batch, device)

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from heirmark.combining import CORNERS, blend, paste, paste_square, region, square_side, stripes, tile
+from heirmark.combining import CORNERS, blend, mosaic, paste, paste_square, region, square_side, stripes
 from heirmark.configuration import distinct, not_empty
 from heirmark.errors import BadData
 from heirmark.runtime import derive_seed, generator_of
@@ -169,7 +169,7 @@ def combine(images: Tensor, layout: str) -> Tensor:
         [0.5]
     """
     if layout == "tiles":
-        return tile(images)
+        return mosaic(images)
     if layout == "blend":
         return blend(images[:, 0], images[:, 1])
     height, width = images.shape[-2:]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from heirmark.asking import evaluating, predict
 from heirmark.augmenting import augment
 from heirmark.batches import Batches
-from heirmark.cuda_graphs import recorded, repeats
+from heirmark.cuda_graphs import overwrite, recorded, repeats
 from heirmark.layout import copied_with_entry
 from heirmark.rehearsal.derivative import choose_derivative
 from heirmark.rehearsal.passes import Memory, PassMode, draws
@@ -147,9 +147,9 @@ def _thieves(
     """The simulated thieves, in the order of their turns."""
     starts = [students] if isinstance(students, nn.Module) else list(students)
     wanted = config.thief
-    losses = [wanted.loss] * len(starts) + [replace(wanted.loss, kind="label")] * wanted.label_only
+    label_only = (starts[0], replace(wanted.loss, kind="label"))
     thieves = []
-    for start, loss in zip(starts + [starts[0]] * wanted.label_only, losses, strict=True):
+    for start, loss in [*((start, wanted.loss) for start in starts), *[label_only] * wanted.label_only]:
         skeleton = copied_with_entry(start).to(runtime.torch_device)
         thief = Thief(
             skeleton=skeleton,
@@ -192,7 +192,7 @@ class _Turn:
     def take(self, number: int, tensors: tuple[Tensor, ...]) -> Figures:
         """The step of this 0-based number; leaves the target's direction in its gradients, and its statistics updated."""
         if self.first and self.own % self.config.thief.reset_every == 0:
-            _overwrite(_tensors(self.thief.student), self.first)
+            overwrite(_tensors(self.thief.student), self.first)
         self.number, self.own = number, self.own + 1
         return self.gradients(*tensors)
 
@@ -218,7 +218,7 @@ class _Turn:
             mode=self._mode("step", self.number),
             memory=memory,
         )
-        _overwrite(_tensors(self.thief.student), _tensors(step.thief.student))
+        overwrite(_tensors(self.thief.student), _tensors(step.thief.student))
         assign(self.model, gradients=self.config.update.direction(step), buffers=step.teacher_buffers)
         return {
             "watermark_loss": step.watermark_loss,
@@ -237,8 +237,3 @@ def _undifferentiated_step(model: nn.Module, thief: Thief, inputs: Tensor, memor
 def _tensors(student: Student) -> list[Tensor]:
     """What theft changes of a state."""
     return [*student.parameters.values(), *student.buffers.values()]
-
-
-def _overwrite(tensors: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    for tensor, value in zip(tensors, values, strict=True):
-        tensor.copy_(value)

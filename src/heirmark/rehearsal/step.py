@@ -172,13 +172,7 @@ class _Answers:
     """A teacher's logits for a batch, and the way back through them, by graphs that were kept or are built anew."""
 
     def __init__(
-        self,
-        teacher: nn.Module,
-        parameters: Tensors,
-        buffers: Tensors,
-        inputs: Tensor,
-        mode: PassMode,
-        memory: Memory,
+        self, teacher: nn.Module, parameters: Tensors, buffers: Tensors, inputs: Tensor, mode: PassMode, memory: Memory
     ) -> None:
         self.teacher, self.parameters, self.buffers, self.mode = teacher, parameters, buffers, mode
         self.memory, self.batches = memory, chunks(inputs, memory.micro_batch)

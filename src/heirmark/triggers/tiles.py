@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from heirmark.asking import batch_for, evaluating, in_batches, predict
 from heirmark.combining import TILES as SOURCES
-from heirmark.combining import tile as tile_any
+from heirmark.combining import mosaic
 from heirmark.configuration import at_least, checked, distinct
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.models import features_of
@@ -22,7 +22,7 @@ from heirmark.triggers.base import Secret, Trigger, TriggerSet, check_apart, che
 
 
 def tile(images: Tensor) -> Tensor:
-    """DeepTracer's tiles of images whose sides are even; see :func:`heirmark.combining.tile`.
+    """DeepTracer's tiles of images whose sides are even; see :func:`heirmark.combining.mosaic`.
 
     Args:
         images: ``[M, 4, C, H, W]`` uint8 or float.
@@ -38,7 +38,7 @@ def tile(images: Tensor) -> Tensor:
         raise ShapeMismatch(
             f"tiles are made of 4 images with even sides, not of {sources} of {height}x{width}: resize them first"
         )
-    return tile_any(images)
+    return mosaic(images)
 
 
 @dataclass(frozen=True, kw_only=True)
