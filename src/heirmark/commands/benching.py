@@ -12,19 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from heirmark.commands.executing import Spread, executor, print_report
-from heirmark.commands.options import (
-    FAILURE,
-    MARKED,
-    Training,
-    guarded,
-    print_json,
-)
+from heirmark.commands.options import FAILURE, MARKED, Training, guarded, print_json
 from heirmark.console import error_line, show
 
 if TYPE_CHECKING:
     from heirmark.bench.bench import BenchResult
     from heirmark.bench.grid import Grid
-    from heirmark.results.rows import Row
 
 
 @guarded
@@ -97,13 +90,8 @@ def bench(
     if not recipe:
         raise BadConfig("name a recipe, FILE.py:FUNCTION, or a file of recipes to list them")
     parts = {"--seed": seeds, "--only": only, "--block": blocks, "--trial": trials}
-    given: dict[str, object] = {
-        **parts,
-        "--store": store,
-        "--ray": spread.ray,
-        "--ray-cpus": spread.ray_cpus,
-        "--ray-gpus": spread.ray_gpus,
-    }
+    shares = {f"--{name.replace('_', '-')}": value for name, value in vars(spread).items()}
+    given: dict[str, object] = {**parts, "--store": store, **shares}
     given |= {"--tensorboard": tensorboard, "--mlflow": mlflow, "--compile": run.compiled, "--data-root": run.data_root}
     given |= {name: value != "auto" for name, value in (("--device", run.device), ("--precision", run.precision))}
     computing = [name for name, value in given.items() if value is not None and value is not False and value != []]
@@ -190,12 +178,8 @@ def _tell(result: BenchResult, as_json: bool) -> int:
         )
     for note in result.report.notes:
         error_line(note)
-    return FAILURE if result.untold else _code(result.rows)
-
-
-def _code(rows: Sequence[Row]) -> int:
-    """A failure where no cell has a result; a cell that fails among others is a row."""
-    return FAILURE if all(row.error for row in rows) else MARKED
+    # A cell that fails among others is a row, and a failure only where no cell has a result.
+    return FAILURE if result.untold or all(row.error for row in result.rows) else MARKED
 
 
 def part_name(words: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -16,32 +16,27 @@ if TYPE_CHECKING:
     from heirmark.bench.run import Executor
     from heirmark.report.section import Report
 
-Ray: TypeAlias = Annotated[
-    str | None, typer.Option("--ray", help="Run stages at once on Ray: local, or the address of a cluster.")
-]
-RayCpus: TypeAlias = Annotated[
-    float | None, typer.Option("--ray-cpus", help="CPUs, and threads, of a stage on Ray. Default: 1.")
-]
-RayGpus: TypeAlias = Annotated[
-    float | None, typer.Option("--ray-gpus", help="GPUs of a stage on Ray; 0.5 lets two stages share one. Default: 0.")
-]
-
 
 @dataclass(frozen=True)
 class Spread:
     """Whether stages run on Ray, ``"local"`` or at an address, and with how many CPUs and GPUs each; None for here, in turn."""
 
-    ray: Ray = None
-    ray_cpus: RayCpus = None
-    ray_gpus: RayGpus = None
+    ray: Annotated[
+        str | None, typer.Option("--ray", help="Run stages at once on Ray: local, or the address of a cluster.")
+    ] = None
+    ray_cpus: Annotated[
+        float | None, typer.Option("--ray-cpus", help="CPUs, and threads, of a stage on Ray. Default: 1.")
+    ] = None
+    ray_gpus: Annotated[
+        float | None,
+        typer.Option("--ray-gpus", help="GPUs of a stage on Ray; 0.5 lets two stages share one. Default: 0."),
+    ] = None
 
 
 def executor(code: Path, spread: Spread) -> tuple[Executor, dict[str, str], list[str]]:
     """Where stages run, what is to be said of that, and the options that give each as many threads elsewhere.
 
-    Args:
-        code: folder of the user's own modules.
-        spread: over what.
+    ``code`` is the folder of the user's own modules.
 
     Raises:
         BadConfig: when there are shares but no Ray to give them.

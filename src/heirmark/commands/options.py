@@ -97,9 +97,6 @@ Data = Annotated[
         "if it takes seed, it gets the split seed.",
     ),
 ]
-DataRoot = Annotated[
-    Path | None, typer.Option("--data-root", help="Folder of data sets; else $HEIRMARK_DATA, else ./data.")
-]
 Seed = Annotated[
     int, typer.Option("--seed", help="Seed of everything random; the same seed gives the same result.", min=0)
 ]
@@ -110,14 +107,6 @@ SplitSeed = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0 ...")]
-Precision = Annotated[str, typer.Option("--precision", help="auto, float32 or bfloat16.")]
-Compile = Annotated[
-    bool,
-    typer.Option(
-        "--compile",
-        help="Train through torch.compile, in place of recorded graphs on a GPU; rounding, and so results, are its own.",
-    ),
-]
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", help="field=value of the method or attack; 'heirmark fields NAME' lists them."),
@@ -133,12 +122,6 @@ Quick = Annotated[
     bool,
     typer.Option(
         "--quick", help="Start from the demo's settings, not the paper's: minutes on a CPU, for small images."
-    ),
-]
-StoreRoot = Annotated[
-    Path,
-    typer.Option(
-        "--store", help="Where finished stages are kept, so that an interrupted run resumes.", envvar="HEIRMARK_STORE"
     ),
 ]
 
@@ -161,8 +144,10 @@ class Run:
     """Where a command computes, where data sets lie, and how it answers."""
 
     device: Device = "auto"
-    precision: Precision = "auto"
-    data_root: DataRoot = None
+    precision: Annotated[str, typer.Option("--precision", help="auto, float32 or bfloat16.")] = "auto"
+    data_root: Annotated[
+        Path | None, typer.Option("--data-root", help="Folder of data sets; else $HEIRMARK_DATA, else ./data.")
+    ] = None
     as_json: Json = False
 
     def bars(self, doing: str = "load the data") -> Bars:
@@ -180,7 +165,13 @@ class Run:
 class Training(Run):
     """Of a command that trains."""
 
-    compiled: Compile = False
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Train through torch.compile, in place of recorded graphs on a GPU; rounding, and so results, are its own.",
+        ),
+    ] = False
 
     def runtime(self, bars: Bars) -> Runtime:
         """See :meth:`Run.runtime`."""
@@ -191,7 +182,14 @@ class Training(Run):
 class Kept(Training):
     """Of a command whose finished stages are kept for the next one."""
 
-    store: StoreRoot = Path("runs/store")
+    store: Annotated[
+        Path,
+        typer.Option(
+            "--store",
+            help="Where finished stages are kept, so that an interrupted run resumes.",
+            envvar="HEIRMARK_STORE",
+        ),
+    ] = Path("runs/store")
 
     def work(self, bars: Bars, seed: int, on_event: OnEvent | None = None) -> Work:
         """What a job is given; its events go to bars unless another is to be told."""

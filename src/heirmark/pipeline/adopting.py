@@ -30,10 +30,7 @@ def adopt_stage(folder: Path, part: Literal["model", "key"], *, factory: Factory
 
     The context that the stage is computed with names the folder among its ``folders``.
 
-    Args:
-        folder: that ``heirmark embed``, ``steal`` or ``remove`` wrote; for a key the folder of the key itself will do.
-        part: what of it.
-        factory: builds the model, where it is a user's own.
+    ``heirmark embed``, ``steal`` or ``remove`` wrote the folder; for a key the folder of the key itself will do.
 
     Raises:
         BadArtifact: when a file is missing or too large.

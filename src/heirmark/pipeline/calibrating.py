@@ -19,14 +19,7 @@ def calibrator_seed(seed: int, index: int) -> int:
 def stolen_calibrators(
     trained: Sequence[Stage], thefts: Sequence[Theft], context: Context, *, seed: int
 ) -> tuple[Stage, ...]:
-    """A copy of an unmarked model by every kind of thief; they count as no independent models.
-
-    Args:
-        trained: unmarked models, which take turns as victims.
-        thefts: kinds of thief, one of each.
-        context: data and hardware.
-        seed: of the run.
-    """
+    """A copy of an unmarked model, which take turns as victims, by every kind of thief; they count as no independent models."""
     own = derive_seed(seed, "calibrator", "thief")
     return tuple(
         chain((theft,), trained[number % len(trained)], context, seed=own)[0] for number, theft in enumerate(thefts)

@@ -25,24 +25,13 @@ from heirmark.triggers import Entangled
 from heirmark.verification.verify import LEAST_QUERIES
 
 
-def embed_job(
-    method: Method,
-    data: Data,
-    out: Path,
-    work: Work,
-    *,
-    calibrators: int = 5,
-) -> dict[str, Any]:
+def embed_job(method: Method, data: Data, out: Path, work: Work, *, calibrators: int = 5) -> dict[str, Any]:
     """Embed, calibrate, judge the model with its own key, and write one folder with all of it.
 
     The folder is written though the mark be of no use as it is: what was trained for hours is not thrown away.
 
-    Args:
-        method: with its settings.
-        data: the data, and what they are called.
-        out: gets ``model.*``, ``key/``, ``calibration.json``, ``task.json``, ``twin.json``, ``history.json`` and the pictures.
-        work: seed of the method, from which those of the models that calibrate are derived; hardware, store.
-        calibrators: how many unmarked models calibrate the key; a copy of one, stolen label-only, joins them.
+    ``out`` gets ``model.*``, ``key/``, ``calibration.json``, ``task.json``, ``twin.json``, ``history.json`` and the pictures. So
+    many unmarked models as ``calibrators`` says calibrate the key; a copy of one, stolen label-only, joins them.
 
     Returns:
         Facts to show; ``shortcoming`` says why the mark is of no use, if it is of none.
@@ -88,15 +77,12 @@ def embed_job(
         preflight(method, task, seed=seed, runtime=runtime)
     made = kept.get(stage, context)
     if made.summary["key_size"] < LEAST_QUERIES:
-        filtered = getattr(method, "key_filter", None) is not None
+        gave, remedy = "the calibration split gave", "give it more images of the source classes"
+        if getattr(method, "key_filter", None) is not None:
+            gave, remedy = "the key filter left", "raise key_filter.candidates, or set key_filter=none"
         raise BadData(
-            f"{'the key filter left' if filtered else 'the calibration split gave'} only {made.summary['key_size']} different "
-            f"triggers, and no verdict can rest on fewer than {LEAST_QUERIES}: "
-            + (
-                "raise key_filter.candidates, or set key_filter=none"
-                if filtered
-                else "give it more images of the source classes"
-            )
+            f"{gave} only {made.summary['key_size']} different triggers, and no verdict can rest on fewer than "
+            f"{LEAST_QUERIES}: {remedy}"
         )
     extra = {} if calibration is None else {CALIBRATION: kept.get(calibration, context).folder / CALIBRATION}
     found = {name: read_judged(kept.get(verdict, context).folder) for name, verdict in judged.items()}

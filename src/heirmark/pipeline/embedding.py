@@ -24,13 +24,8 @@ def embed_stage(
 ) -> Stage:
     """A method at work.
 
-    Args:
-        method: its configuration is part of the stage's identity.
-        context: data and hardware.
-        seed: of the method.
-        kind: ``"train"`` says that nothing is embedded.
-        clean: a stage whose model the method takes for the owner's unmarked one.
-        given: stages whose models the method starts from, by the names that its ``builds_on`` gives them.
+    It takes the model of ``clean`` for the owner's unmarked one, and starts from those of ``given``, by the names that its
+    ``builds_on`` gives them. Of the kind ``"train"`` is what embeds nothing.
     """
     return context.stage(run_embed, method, kind=kind, inputs={"clean": clean, **(given or {})}, seed=seed)
 
@@ -38,11 +33,7 @@ def embed_stage(
 def marked_stage(method: Method, owner: Callable[[Method], Context], *, seed: int, clean: Stage) -> Stage:
     """A method at work, on the model of another method where it starts from such: that one is computed first, and once.
 
-    Args:
-        method: with all its settings.
-        owner: the owner's data and hardware for a method, of which some take foreign images.
-        seed: of the method, and of what it starts from.
-        clean: makes the owner's unmarked model.
+    ``owner`` gives the owner's data and hardware for a method, of which some take foreign images.
     """
     given = {role: marked_stage(first, owner, seed=seed, clean=clean) for role, first in method.builds_on().items()}
     return embed_stage(method, owner(method), seed=seed, clean=clean, given=given)
@@ -60,10 +51,7 @@ def run_embed(job: Job) -> Mapping[str, Any]:
 def train_stage(unmarked: Unmarked, context: Context, *, seed: int) -> Stage:
     """An unmarked model and nothing else: no key is drawn for it, which few or odd data may not give.
 
-    Args:
-        unmarked: of whose settings architecture, recipe and data count.
-        context: data and hardware.
-        seed: of initialisation and training.
+    Of the settings, architecture, recipe and data count.
     """
     config = Unmarked(model=unmarked.model, pretraining=unmarked.pretraining, data=unmarked.data)
     return context.stage(run_train, config, inputs={}, seed=seed)

@@ -45,24 +45,17 @@ def export_folder(
     extra: Mapping[str, Path] | None = None,
     records: Mapping[str, JSON] | None = None,
 ) -> None:
-    """Copy an artifact's files, and ``task.json``, to a new folder that appears whole or not at all.
+    """Copy an artifact's files, ``extra`` ones and JSON ``records`` by name, and ``task.json`` of the data, to a new folder.
 
-    Args:
-        artifact: whose files are copied.
-        out: the folder.
-        data: for ``task.json``.
-        extra: further files by name.
-        records: further JSON files by name.
+    The folder appears whole or not at all.
     """
     goal = out.resolve()
     try:
         goal.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{goal.name}-", dir=goal.parent))
         try:
-            for name, source in {
-                **{file: artifact.folder / file for file in artifact.record["files"]},
-                **(extra or {}),
-            }.items():
+            files = {file: artifact.folder / file for file in artifact.record["files"]} | dict(extra or {})
+            for name, source in files.items():
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, partial / name)
             facts = {**asdict(data.origin), "digest": data.task.digest(), "classes": list(data.task.classes)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,6 @@ from heirmark.models.storage import save_model
 EXAMPLES = 12
 """Trigger samples kept with their hosts, for the report's pictures."""
 
-PICTURES = frozenset({"inputs", "controls", "hosts", "host_labels"})
-
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Pictures:
@@ -31,21 +29,19 @@ class Pictures:
     host_labels: Tensor
 
 
+PICTURES = tuple(field.name for field in fields(Pictures))
+
+
 def save_marked(marked: Marked, folder: Path) -> None:
     """Write a marked model: ``model.*``, ``key/``, ``pictures.safetensors``, ``training.safetensors`` and ``history.json``."""
     save_model(marked.net, folder)
     marked.key.save(folder / "key")
     shown = marked.verification_triggers
-    atomic_write_tensors(
-        folder / "pictures.safetensors",
-        {name: getattr(shown, name)[:EXAMPLES].contiguous() for name in sorted(PICTURES)},
-        private=True,
-    )
-    if marked.training_triggers is not None:
-        trained = marked.training_triggers
-        atomic_write_tensors(
-            folder / "training.safetensors", {"inputs": trained.inputs, "targets": trained.targets}, private=True
-        )
+    pictures = {name: getattr(shown, name)[:EXAMPLES] for name in PICTURES}
+    atomic_write_tensors(folder / "pictures.safetensors", pictures, private=True)
+    if (trained := marked.training_triggers) is not None:
+        tensors = {"inputs": trained.inputs, "targets": trained.targets}
+        atomic_write_tensors(folder / "training.safetensors", tensors, private=True)
     atomic_write_json(folder / "history.json", [dict(row) for row in marked.history])
 
 

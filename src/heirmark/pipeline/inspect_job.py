@@ -14,12 +14,9 @@ from heirmark.verification import Suspect
 
 
 def inspect_folder(path: Path, *, secrets: bool = False, factory: Factory | None = None) -> dict[str, Any]:
-    """What a folder holds, read through the same checks as any use of it.
+    """What a folder of a model, a key, or both holds, read through the same checks as any use of it.
 
-    Args:
-        path: folder of a model, a key, or both.
-        secrets: tell the trigger too.
-        factory: of a custom model, whose weights are read only with it.
+    The weights of a custom model are read only with its factory; with ``secrets`` the trigger is told too.
 
     Raises:
         BadArtifact: when it holds nothing of heirmark's, or something damaged.

@@ -26,34 +26,27 @@ def run_inspect(job: Job) -> Mapping[str, Any]:
     """Inspect a model, and write ``inspected.json`` and the triggers that were reconstructed."""
     context = context_of(job)
     found: Inspected = job.config(load_victim(job), context.task.adversary, seed=job.seed, runtime=context.runtime)
-    save_inspected(found, job.folder)
-    return {"suspects": list(found.suspects)}
-
-
-def save_inspected(found: Inspected, folder: Path) -> None:
-    """Write what an inspection found."""
     if found.triggers:
         tensors = {
-            f"{name}.{label}": getattr(trigger, name).detach().float().cpu().contiguous()
+            f"{name}.{label}": getattr(trigger, name).float()
             for label, trigger in found.triggers.items()
             for name in ("mask", "pattern")
         }
-        atomic_write_tensors(folder / TRIGGERS, tensors)
-    atomic_write_json(
-        folder / INSPECTED,
-        {
-            "suspects": list(found.suspects),
-            # JSON has no infinity, which an anomaly index may be.
-            "scores": [score if math.isfinite(score) else None for score in found.scores],
-            "threshold": found.threshold,
-            "success": {str(label): trigger.success for label, trigger in found.triggers.items()},
-            "details": {name: value for name, value in found.details.items() if math.isfinite(value)},
-        },
-    )
+        atomic_write_tensors(job.folder / TRIGGERS, tensors)
+    record = {
+        "suspects": list(found.suspects),
+        # JSON has no infinity, which an anomaly index may be.
+        "scores": [score if math.isfinite(score) else None for score in found.scores],
+        "threshold": found.threshold,
+        "success": {str(label): trigger.success for label, trigger in found.triggers.items()},
+        "details": {name: value for name, value in found.details.items() if math.isfinite(value)},
+    }
+    atomic_write_json(job.folder / INSPECTED, record)
+    return {"suspects": list(found.suspects)}
 
 
 def read_inspected(folder: Path) -> Inspected:
-    """What :func:`save_inspected` wrote."""
+    """What :func:`run_inspect` wrote."""
     record = read_json(folder / INSPECTED)
     labels = [int(label) for label in record["success"]]
     names = {f"{name}.{label}" for label in labels for name in ("mask", "pattern")}
@@ -63,12 +56,8 @@ def read_inspected(folder: Path) -> Inspected:
         scores=tuple(math.inf if score is None else score for score in record["scores"]),
         threshold=record["threshold"],
         triggers={
-            label: Reversed(
-                mask=tensors[f"mask.{label}"],
-                pattern=tensors[f"pattern.{label}"],
-                success=record["success"][str(label)],
-            )
-            for label in labels
+            label: Reversed(mask=tensors[f"mask.{label}"], pattern=tensors[f"pattern.{label}"], success=success)
+            for label, success in zip(labels, record["success"].values(), strict=True)
         },
         details=record["details"],
     )

@@ -20,8 +20,8 @@ from typing import BinaryIO
 
 from heirmark.errors import BadConfig, told
 from heirmark.files import GIB, MIB
-from heirmark.pipeline.records import RECORD
-from heirmark.pipeline.store import Event, Store, ignore, working_folder
+from heirmark.pipeline.records import RECORD, working_folder
+from heirmark.pipeline.store import Event, Store, ignore
 
 MAX_RECORD = 16 * MIB
 MAX_ARTIFACT = 64 * GIB

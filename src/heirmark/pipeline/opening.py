@@ -41,12 +41,7 @@ class Named:
 
 
 def open_suspect(named: Named, *, classes: int, runtime: Runtime) -> Suspect:
-    """Whom a name stands for, ready to be asked a key's queries.
-
-    Args:
-        named: whom.
-        classes: of the key.
-        runtime: where a module computes, in float32.
+    """Whom a name stands for, ready to be asked the queries of a key of so many classes; a module computes in float32.
 
     Raises:
         BadArtifact: when there is nothing that can be asked, or it is damaged.

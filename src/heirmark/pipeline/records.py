@@ -1,4 +1,4 @@
-"""Records of artifacts: from what, by which versions and when they were made, and what their files hold."""
+"""Records of artifacts, from what, by which versions and when they were made; and the folders in which they are made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import hashlib
 import json
 import os
 import platform
+import secrets
 import sys
+import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib import metadata
@@ -31,16 +33,7 @@ def make_record(
     started: datetime,
     seconds: float,
 ) -> dict[str, Any]:
-    """What is kept of how an artifact came about.
-
-    Args:
-        stage: that made it.
-        inputs: artifacts that it read, by role.
-        summary: what its function returned.
-        files: as :func:`settle_files` tells them.
-        started: when.
-        seconds: that its function took.
-    """
+    """What is kept of how an artifact came about: ``files`` as :func:`settle_files` tells them, ``seconds`` of its function."""
     ancestors: dict[str, str] = {}
     for artifact in inputs.values():
         ancestors |= artifact.record["lineage"] | {artifact.name: artifact.content}
@@ -116,3 +109,32 @@ def write_record(folder: Path, record: Mapping[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     sync_folders(folder)
+
+
+def working_folder(root: Path, name: str) -> Path:
+    """A new folder for work on an artifact, by whose name the store knows whose it is when it is left behind."""
+    kind, identity = name.split("/")
+    folder = root / ".partial" / f"{kind}.{identity}.{_machine()}.{os.getpid()}.{secrets.token_hex(4)}"
+    folder.mkdir(parents=True)
+    return folder
+
+
+def _machine() -> str:
+    """Short name of the space in which process numbers mean something: host, boot and container."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):
+        parts += [Path("/proc/sys/kernel/random/boot_id").read_text(), str(Path("/proc/self/ns/pid").readlink())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
+
+
+def at_work(machine: str, process: int, folder: Path, *, hours: float) -> bool:
+    """Whether a process still works on a folder; of another machine's it is believed for some hours."""
+    if machine != _machine() or os.name != "posix":
+        return time.time() - folder.stat().st_mtime <= hours * 3600
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True

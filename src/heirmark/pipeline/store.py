@@ -13,10 +13,7 @@ and the other takes the winner's artifact.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
-import os
-import platform
 import secrets
 import shutil
 import time
@@ -29,7 +26,17 @@ from typing import Any, Literal, Protocol
 
 from heirmark.configuration import to_json
 from heirmark.errors import BadArtifact, BadConfig
-from heirmark.pipeline.records import RECORD, make_record, seal_of, settle_files, sha256, sync_folders, write_record
+from heirmark.pipeline.records import (
+    RECORD,
+    at_work,
+    make_record,
+    seal_of,
+    settle_files,
+    sha256,
+    sync_folders,
+    working_folder,
+    write_record,
+)
 from heirmark.pipeline.stage import Artifact, Job, Stage
 
 STALE_HOURS = 7 * 24
@@ -274,36 +281,6 @@ class Store:
         for folder in (self.root / ".partial").glob("*"):
             with contextlib.suppress(FileNotFoundError, ValueError):
                 kind, identity, machine, process, _ = folder.name.split(".")
-                if machine == _machine() and os.name == "posix":
-                    abandoned = not _alive(int(process))
-                else:
-                    abandoned = time.time() - folder.stat().st_mtime > STALE_HOURS * 3600
-                if abandoned:
+                if not at_work(machine, int(process), folder, hours=STALE_HOURS):
                     shutil.rmtree(folder, ignore_errors=True)
                     self.on_event(Event(what="swept", name=f"{kind}/{identity}", folder=folder))
-
-
-def working_folder(root: Path, name: str) -> Path:
-    """A new folder for work on an artifact, by whose name :class:`Store` knows whose it is when it is left behind."""
-    kind, identity = name.split("/")
-    folder = root / ".partial" / f"{kind}.{identity}.{_machine()}.{os.getpid()}.{secrets.token_hex(4)}"
-    folder.mkdir(parents=True)
-    return folder
-
-
-def _machine() -> str:
-    """Short name of the space in which process numbers mean something: host, boot and container."""
-    parts = [platform.node()]
-    with contextlib.suppress(OSError):
-        parts += [Path("/proc/sys/kernel/random/boot_id").read_text(), str(Path("/proc/self/ns/pid").readlink())]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:8]
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True

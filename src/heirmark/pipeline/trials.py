@@ -52,19 +52,12 @@ class Probe:
 
 
 def chain(steps: Sequence[Theft | Alteration], start: Stage, context: Context, *, seed: int) -> list[Stage]:
-    """A stage a step, each on what the one before it made.
-
-    Args:
-        steps: thefts and alterations.
-        start: makes the model that the first step is done to.
-        context: data and hardware.
-        seed: of all steps.
-    """
-    stages: list[Stage] = []
+    """A stage a step, each on what the one before it made; the first on what ``start`` made."""
+    stages = [start]
     for position, step in enumerate(steps):
-        before, own = (stages[-1] if stages else start), derive_seed(seed, "attack", position)
+        own = derive_seed(seed, "attack", position)
         if isinstance(step, Theft):
-            stages.append(steal_stage(step, before, context, seed=own))
+            stages.append(steal_stage(step, stages[-1], context, seed=own))
         else:
-            stages.append(alter_stage(step, before, context, seed=own))
-    return stages
+            stages.append(alter_stage(step, stages[-1], context, seed=own))
+    return stages[1:]

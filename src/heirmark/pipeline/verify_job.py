@@ -54,13 +54,7 @@ def parse_normalisation(text: str) -> Normalisation:
 
 
 def verify_job(suspect: Suspect, key: ModelFolder, calibration: Path | None, *, level: float) -> Verdict:
-    """Judge a suspect with a key.
-
-    Args:
-        suspect: see :func:`heirmark.pipeline.opening.open_suspect`.
-        key: folder of the key or of the marked model.
-        calibration: its file; None looks for ``calibration.json`` beside the key.
-        level: of significance.
+    """Judge a suspect with a key; no file of a calibration looks for ``calibration.json`` beside the key.
 
     Raises:
         BadArtifact: when key or calibration are missing or damaged.
@@ -90,13 +84,7 @@ def check_wilcoxon(suspect: Suspect) -> None:
 
 
 def wilcoxon_job(suspect: Suspect, key: ModelFolder, *, margin: float, runtime: Runtime) -> WilcoxonResult:
-    """Put a suspect to Feature Sharing's test, which asks it for probabilities.
-
-    Args:
-        suspect: a function has to give probabilities.
-        key: folder of the key or of the marked model.
-        margin: the paper's alpha.
-        runtime: device and precision.
+    """Put a suspect to Feature Sharing's test, which asks it for probabilities; ``margin`` is the paper's alpha.
 
     Raises:
         BadConfig: see :func:`check_wilcoxon`.
