@@ -25,7 +25,7 @@ def identities() -> dict[str, str]:
     from heirmark.pipeline.altering import Alteration, alter_stage
     from heirmark.pipeline.context import Context
     from heirmark.pipeline.embedding import embed_stage, train_stage
-    from heirmark.pipeline.judging import Judgement, calibrate_stage, verify_stage
+    from heirmark.pipeline.judging import calibrate_stage, verify_stage
     from heirmark.pipeline.stealing import Theft, steal_stage
 
     def split(number: int) -> hm.Split:
@@ -41,7 +41,7 @@ def identities() -> dict[str, str]:
     stolen = steal_stage(Theft(attack=hm.Knockoff(model="naivenet:width=2")), marked, context, seed=0)
     pruned = alter_stage(Alteration(attack=hm.Pruning()), stolen, context, seed=0)
     calibration = calibrate_stage(marked, [train_stage(plain, context, seed=1)], context)
-    verdict = verify_stage(pruned, marked, calibration, context, Judgement())
+    verdict = verify_stage(pruned, marked, calibration, context)
     stages = {
         "train": clean, "embed": marked, "steal": stolen, "prune": pruned, "calibrate": calibration, "verify": verdict,
     }  # fmt: skip

@@ -36,7 +36,7 @@ from heirmark.pipeline.exporting import check_free, export_folder
 from heirmark.pipeline.folder import Data, ModelFolder, Origin
 from heirmark.pipeline.folders import read_history, read_pictures, read_training_triggers
 from heirmark.pipeline.inspect_job import inspect_folder
-from heirmark.pipeline.judging import Judgement, calibrate_stage, read_judged, verify_stage
+from heirmark.pipeline.judging import calibrate_stage, read_judged, verify_stage
 from heirmark.pipeline.loading import (
     check_architecture,
     check_factory,
@@ -220,7 +220,7 @@ def test_figures_are_measured_in_float32_whatever_the_runtime(
     context = Context(task=task, runtime=Runtime(device="cpu", precision="bfloat16"))
     marked = embed_stage(UNMARKED, context, seed=0)
     calibration = calibrate_stage(marked, [embed_stage(UNMARKED, context, seed=1, kind="train")], context)
-    verification = verify_stage(marked, marked, calibration, context, Judgement())
+    verification = verify_stage(marked, marked, calibration, context)
     store = Store(tmp_path)
     for stage in calibration.inputs.values():
         store.get(stage, context)

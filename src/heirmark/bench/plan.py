@@ -26,7 +26,7 @@ from heirmark.pipeline.context import Context
 from heirmark.pipeline.detecting import expose_stage, screen_stage
 from heirmark.pipeline.embedding import embed_stage, marked_stage, train_stage
 from heirmark.pipeline.inspecting import inspect_stage
-from heirmark.pipeline.judging import Judgement, calibrate_stage, verify_stage
+from heirmark.pipeline.judging import calibrate_stage, verify_stage
 from heirmark.pipeline.mixing import look_alikes, mixed_stage
 from heirmark.pipeline.stage import Stage, lineage
 from heirmark.pipeline.stealing import Theft
@@ -176,7 +176,7 @@ class _Planner:
         context = self.contexts(self.plain)
         what = f"{marking.name}, {trial.name or 'itself'}{_on(arm)}"
         steps = self._chain(trial.steps, marking, start, what)
-        goal = verify_stage(steps[-1] if steps else start, marked, calibration, context, Judgement())
+        goal = verify_stage(steps[-1] if steps else start, marked, calibration, context)
         self._place(goal, f"verify: {what}")
         mixed = None
         if not isinstance(marking.method, Adopted) and (found := look_alikes(marking.method)) is not None:

@@ -15,7 +15,7 @@ from heirmark.pipeline.context import Context
 from heirmark.pipeline.embedding import embed_stage, train_stage
 from heirmark.pipeline.exporting import check_free, export_folder
 from heirmark.pipeline.folder import TWIN, Data
-from heirmark.pipeline.judging import CALIBRATION, Judgement, calibrate_stage, read_judged, verify_stage
+from heirmark.pipeline.judging import CALIBRATION, calibrate_stage, read_judged, verify_stage
 from heirmark.pipeline.preflight import preflight
 from heirmark.pipeline.stage import lineage
 from heirmark.pipeline.stealing import Theft
@@ -55,7 +55,7 @@ def embed_job(method: Method, data: Data, out: Path, work: Work, *, calibrators:
     copies = stolen_calibrators(others, (theft,), context, seed=seed) if others else ()
     calibration = calibrate_stage(stage, [*others, *copies], context) if others else None
     judged = {
-        name: verify_stage(model, stage, calibration, context, Judgement())
+        name: verify_stage(model, stage, calibration, context)
         for name, model in (("the marked model", stage), ("the clean model", clean))
         if model is not None
     }

@@ -25,29 +25,15 @@ CALIBRATION = "calibration.json"
 JUDGED = "judged.json"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Judgement:
-    """How a suspect is judged.
-
-    Attributes:
-        level: of significance.
-    """
-
-    level: float = 0.01
-
-
 def calibrate_stage(marked: Stage, unmarked: Sequence[Stage], context: Context) -> Stage:
     """How often unmarked models answer a key as a marked one would. They must be no models that made or filtered the key."""
     inputs = {"marked": marked, **{f"unmarked-{index}": stage for index, stage in enumerate(unmarked)}}
     return context.stage(run_calibrate, inputs=inputs)
 
 
-def verify_stage(
-    suspect: Stage, marked: Stage, calibration: Stage | None, context: Context, judgement: Judgement
-) -> Stage:
+def verify_stage(suspect: Stage, marked: Stage, calibration: Stage | None, context: Context) -> Stage:
     """A suspect judged with the key of a marked model, and its accuracy; without a calibration, against chance."""
-    inputs = {"suspect": suspect, "marked": marked, "calibration": calibration}
-    return context.stage(run_verify, judgement, inputs=inputs)
+    return context.stage(run_verify, inputs={"suspect": suspect, "marked": marked, "calibration": calibration})
 
 
 def run_calibrate(job: Job) -> Mapping[str, Any]:
@@ -72,7 +58,7 @@ def run_verify(job: Job) -> Mapping[str, Any]:
 
     The WSR on the trigger samples that trained stands beside the verdict, which never rests on them.
     """
-    context, judgement = context_of(job), job.config
+    context = context_of(job)
     suspect = load_suspect(job.inputs["suspect"].folder, context)
     test = context.task.test
     answers = suspect.labels(test.inputs)
@@ -83,7 +69,6 @@ def run_verify(job: Job) -> Mapping[str, Any]:
         suspect,
         read_key(job.inputs["marked"].folder),
         calibration=calibration_of(job),
-        level=judgement.level,
         accuracy=measured,
     )
     trained = read_training_triggers(job.inputs["marked"].folder)
