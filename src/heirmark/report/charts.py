@@ -17,6 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
 from heirmark.errors import printable
+from heirmark.report.section import Figure
 from heirmark.report.svg import (
     ALERT,
     BLUE,
@@ -73,13 +74,9 @@ _GLYPHS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Rates:
-    """A line: a rate over seeds at every place of an axis.
+    """A line: its name, untrusted; places of an axis and the rate over seeds there, 0..1; a look such as :data:`LOOKS` has."""
 
-    Attributes:
-        points: place, and the rate there, 0..1.
-        look: of :data:`LOOKS`, or the control's.
-    """
-
+    name: str
     points: tuple[tuple[float, Spread], ...]
     look: Look
 
@@ -101,6 +98,17 @@ def swatch(look: tuple[Any, ...]) -> Markup:
     return Markup(
         f'<svg class="{kind}" viewBox="{view}" aria-hidden="true">{drawn}<path d="{_GLYPHS[marker]}" fill="{fill}"{edge}/></svg>'
     )
+
+
+def rate_figure(
+    lines: Sequence[Rates], title: str, axis: str, name: str, alt: str, *, whole: bool = True, clean: float = math.nan
+) -> Figure:
+    """:func:`rate_lines` below a title, and a legend of them; ``clean`` is the rate of an unmarked model, NaN for none."""
+    legend = [(swatch(line.look), line.name) for line in lines]
+    if math.isfinite(clean):
+        legend.append((swatch(REFERENCE_LOOK), "clean model"))
+    drawing = rate_lines(lines, axis, name, alt, whole=whole, reference=clean)
+    return Figure(title=title, drawing=drawing, legend=tuple(legend))
 
 
 def rate_lines(

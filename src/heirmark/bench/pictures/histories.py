@@ -106,31 +106,18 @@ def _parts(course: Course, where: str) -> Iterator[Panels | Table]:
 
 
 def _figure(course: Course, measure: str, name: str, where: str) -> Figure | None:
-    from heirmark.report.charts import LOOKS, REFERENCE_LOOK, Rates, rate_lines, swatch
+    from heirmark.report.charts import LOOKS, Rates, rate_figure
 
-    told = [
-        (_series(course.history, f"{whose}_{measure}"), look, words)
+    lines = [
+        Rates(name=words, points=tuple((epoch, spread_of([rate])) for epoch, rate in series), look=look)
         for (whose, words), look in zip(WHOSE, LOOKS, strict=False)
+        if (series := _series(course.history, f"{whose}_{measure}"))
     ]
-    told = [line for line in told if line[0]]
-    if not told:
+    if not lines:
         return None
+    alt = f"Lines: {name.lower()} per epoch of the embedding; the numbers follow below the figure."
     clean = course.clean_accuracy if measure == "accuracy" else math.nan
-    drawing = rate_lines(
-        [
-            Rates(points=tuple((epoch, spread_of([rate])) for epoch, rate in series), look=look)
-            for series, look, _ in told
-        ],
-        "epoch of embedding",
-        where,
-        f"Lines: {name.lower()} per epoch of the embedding; the numbers follow below the figure.",
-        whole=measure == "wsr",
-        reference=clean,
-    )
-    legend = tuple((swatch(look), words) for _, look, words in told)
-    if math.isfinite(clean):
-        legend += ((swatch(REFERENCE_LOOK), "clean model"),)
-    return Figure(title=name, drawing=drawing, legend=legend)
+    return rate_figure(lines, name, "epoch of embedding", where, alt, whole=measure == "wsr", clean=clean)
 
 
 def _series(history: Sequence[Mapping[str, float]], name: str) -> list[tuple[float, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import cycle
 
 from heirmark.report.section import Column, Figure, Panels, Section, Source, Table
 from heirmark.report.sections.verdicts import COLUMNS, line_of, sheet_of
@@ -74,43 +75,32 @@ def _point_name(row: Summary, along: str) -> str:
 
 def _axis(rows: Sequence[Summary], along: str, axis: str, title: str, where: str) -> Iterator[Figure]:
     """One figure of a single line's rates; for several lines one of their WSR and one of their accuracy."""
-    from heirmark.report.charts import CONTROL_LOOK, LOOKS, Look, Rates, rate_lines, swatch
+    from heirmark.report.charts import CONTROL_LOOK, LOOKS, Look, Rates, rate_figure
 
     lines: dict[str, list[Summary]] = {}
     for row in rows:
         lines.setdefault(row.marking if along == "trial" else family(row.marking), []).append(row)
 
-    def line(members: Sequence[Summary], field: str, look: Look) -> Rates:
-        return Rates(points=tuple((row.curve[1], getattr(row, field)) for row in members if row.curve), look=look)
+    def line(name: str, members: Sequence[Summary], field: str, look: Look) -> Rates:
+        points = tuple((row.curve[1], getattr(row, field)) for row in members if row.curve)
+        return Rates(name=name, points=points, look=look)
 
     if len(lines) == 1:
-        told = (
-            ("wsr", LOOKS[0], "WSR"),
-            ("accuracy", LOOKS[1], "ACC"),
-            ("control_wsr", CONTROL_LOOK, "the control’s WSR"),
-        )
+        drawn = [
+            line("WSR", rows, "wsr", LOOKS[0]),
+            line("ACC", rows, "accuracy", LOOKS[1]),
+            line("the control’s WSR", rows, "control_wsr", CONTROL_LOOK),
+        ]
         alt = f"Lines: WSR, accuracy and the control’s WSR by {axis}; the numbers follow below."
-        yield Figure(
-            title=title,
-            drawing=rate_lines([line(rows, field, look) for field, look, _ in told], axis, where, alt),
-            legend=tuple((swatch(look), name) for _, look, name in told),
-        )
+        yield rate_figure(drawn, title, axis, where, alt)
         return
-    looks = {name: LOOKS[place % len(LOOKS)] for place, name in enumerate(lines)}
-    legend = tuple((swatch(look), name or "others") for name, look in looks.items())
-    worst = Rates(points=tuple(_worst_controls(rows)), look=CONTROL_LOOK)
-    for field, name, more in (("wsr", "WSR", (worst,)), ("accuracy", "ACC", ())):
-        yield Figure(
-            title=f"{title}: {name}" if title else name,
-            drawing=rate_lines(
-                [*(line(members, field, looks[each]) for each, members in lines.items()), *more],
-                axis,
-                f"{where}-{field}",
-                f"Lines: {name} of each watermark by {axis}; the numbers follow below.",
-                whole=field == "wsr",
-            ),
-            legend=(*legend, *((swatch(CONTROL_LOOK), "the worst control’s WSR") for _ in more)),
-        )
+    worst = Rates(name="the worst control’s WSR", points=tuple(_worst_controls(rows)), look=CONTROL_LOOK)
+    for field, short, more in (("wsr", "WSR", (worst,)), ("accuracy", "ACC", ())):
+        named = zip(lines.items(), cycle(LOOKS), strict=False)
+        drawn = [line(name or "others", members, field, look) for (name, members), look in named]
+        head = f"{title}: {short}" if title else short
+        alt = f"Lines: {short} of each watermark by {axis}; the numbers follow below."
+        yield rate_figure([*drawn, *more], head, axis, f"{where}-{field}", alt, whole=field == "wsr")
 
 
 def family(marking: str) -> str:
