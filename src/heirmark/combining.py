@@ -27,18 +27,11 @@ TILES = 4
 
 
 def region(name: str, height: int, width: int, *, share: float = 0.5, offset: int = 0) -> Tensor:
-    """Where the second of two images shows when it is pasted over the first.
+    """Where the second of two images shows when it is pasted over the first: ``[H, W]`` bool.
 
-    Args:
-        name: of :data:`REGIONS`; ``"diagonal"`` is what lies above the main diagonal, ``"centre"`` a square in the middle,
-            ``"band"`` the middle rows.
-        height: of the images.
-        width: of the images.
-        share: of the image's side that the region takes; no use to ``"diagonal"``.
-        offset: pixels by which it is moved away from its edge; no use to ``"diagonal"``, ``"centre"`` and ``"band"``.
-
-    Returns:
-        ``[H, W]`` bool.
+    Of :data:`REGIONS`, ``"diagonal"`` is what lies above the main diagonal, ``"centre"`` a square in the middle, ``"band"`` the
+    middle rows. The region takes a share of the image's side, in (0, 1), except for the diagonal; those at an edge are moved away
+    from it by the offset, in pixels.
 
     Raises:
         BadConfig: when the region leaves the image.
@@ -70,12 +63,7 @@ def stripes(
 ) -> Tensor:
     """Where the second of two images shows when they are interleaved: ``[H, W]`` bool.
 
-    Args:
-        height: of the images.
-        width: of the images.
-        count: how many stripes; 5 in MEA-Defender.
-        of_second: which of them show the second image, from 0; two of five there.
-        direction: ``"columns"`` or ``"rows"``.
+    Of so many stripes, those of the numbers ``of_second``, from 0, show it. The defaults are MEA-Defender's.
 
     Examples:
         >>> stripes(1, 5).int().tolist()
@@ -139,15 +127,7 @@ def square_side(height: int, width: int) -> int:
 
 
 def paste_square(images: Tensor, size: int, corner: str) -> Tensor:
-    """White squares into a corner.
-
-    Args:
-        images: ``[M, C, H, W]`` uint8, or float in [0, 1].
-        size: of the square in pixels, at most the image.
-        corner: of :data:`CORNERS`.
-
-    Returns:
-        ``[M, C, H, W]``, a copy.
+    """A copy of images ``[M, C, H, W]`` with white squares in a corner of :data:`CORNERS`; their size is in pixels.
 
     Examples:
         >>> paste_square(torch.zeros(1, 1, 2, 3), 1, "bottom-right")[0, 0].tolist()

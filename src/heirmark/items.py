@@ -19,14 +19,9 @@ _CHANNELS = (1, 3, 4)
 
 
 def read_items(dataset: Dataset[Any], *, limit: int | None = None) -> tuple[Tensor, Tensor]:
-    """Read a data set item by item; :meth:`heirmark.task.Split.from_dataset` says what an item may be.
+    """Inputs ``[N, ...]`` uint8 or float32 and labels ``[N]`` int64 of a map-style data set, or of so many evenly spaced items.
 
-    Args:
-        dataset: map-style, with a length.
-        limit: read at most this many items, evenly spaced.
-
-    Returns:
-        Inputs ``[N, ...]`` uint8 or float32 and labels ``[N]`` int64.
+    :meth:`heirmark.task.Split.from_dataset` says what an item may be.
 
     Raises:
         BadData: for an item that cannot be used; the message names it.

@@ -120,11 +120,7 @@ def check_needs(asked: object, space: Space) -> None:
 
 
 def fault(stored: Tensor) -> str | None:
-    """What is wrong with inputs as they are stored, and the remedy, to follow on "inputs"; None for uint8 and floats in [0, 1].
-
-    Args:
-        stored: ``[N, ...]`` on any device.
-    """
+    """What is wrong with stored inputs ``[N, ...]``, and the remedy, to follow on "inputs"; None where all is well."""
     if stored.dtype == torch.uint8:
         return None
     if not stored.is_floating_point():
@@ -144,14 +140,7 @@ def fault(stored: Tensor) -> str | None:
 
 
 def decode(stored: Tensor) -> Tensor:
-    """The numbers that stored inputs stand for.
-
-    Args:
-        stored: ``[N, ...]`` uint8 (0..255) or floating point.
-
-    Returns:
-        ``[N, ...]`` float32; uint8 pixels become x/255 in [0, 1], float32 is passed on as it is.
-    """
+    """The float32 numbers that stored inputs ``[N, ...]`` stand for: uint8 pixels become x/255, float32 is passed on as it is."""
     if stored.dtype != torch.uint8:
         return stored.float()
     # By a tensor: by a plain number CUDA multiplies with its reciprocal, and half of the grey levels differ from the CPU's.

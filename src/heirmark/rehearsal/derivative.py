@@ -14,13 +14,13 @@ from functools import cache
 
 import torch
 import torch.autograd.forward_ad as forward_ad
-from torch import Tensor, nn
+from torch import Tensor
 
 from heirmark.errors import told
 from heirmark.rehearsal.combine import norm
 from heirmark.rehearsal.passes import PassMode, chunks, copies, gradients, leaves, run
 from heirmark.rehearsal.rules import FastRules
-from heirmark.rehearsal.student import Derivative, Student, Thief
+from heirmark.rehearsal.student import Derivative, Thief
 from heirmark.runtime import generator_of
 
 
@@ -55,7 +55,7 @@ def directional_derivative(
     """
     mode, student = thief.theft_mode(mode), thief.student
     if kind == "forward":
-        return _in_chunks(thief.skeleton, student, inputs, mode, micro_batch, direction)
+        return _in_chunks(thief, student.parameters, inputs, mode, micro_batch, direction)
     if kind == "difference" and mode.lowered(inputs.device):
         kind, mode = "central", replace(mode, full_precision=True)
     # The one look at the device of a step that differences; forward mode has none.
@@ -68,7 +68,7 @@ def directional_derivative(
 
     def shifted(by: float) -> Tensor:
         moved = {name: torch.add(p, direction[name], alpha=by) for name, p in student.parameters.items()}
-        return _in_chunks(thief.skeleton, replace(student, parameters=moved), inputs, mode, micro_batch, None)
+        return _in_chunks(thief, moved, inputs, mode, micro_batch)
 
     if kind == "central":
         return (shifted(step) - shifted(-step)) / (2 * step)
@@ -99,7 +99,7 @@ def choose_derivative(thief: Thief, inputs: Tensor, *, mode: PassMode = PassMode
         parameters = {**wanted, **student.frozen}
         logits = run(thief.skeleton, parameters, copies(student.buffers), few, mode.part("theft"))
     try:
-        u = _in_chunks(thief.skeleton, student, few, mode, 0, v)
+        u = _in_chunks(thief, student.parameters, few, mode, 0, v)
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as error:  # NotImplementedError, the usual one, is a RuntimeError
@@ -112,24 +112,24 @@ def choose_derivative(thief: Thief, inputs: Tensor, *, mode: PassMode = PassMode
 
 
 def _in_chunks(
-    skeleton: nn.Module,
-    student: Student,
+    thief: Thief,
+    parameters: Mapping[str, Tensor],
     inputs: Tensor,
     mode: PassMode,
     micro_batch: int,
-    tangents: Mapping[str, Tensor] | None,
+    tangents: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
-    """Logits of a student without a graph, or with tangents of its parameters, the logits' tangent."""
-    parts, buffers = [], copies(student.buffers)
+    """Logits of a thief with these parameters, without a graph; or with tangents of the parameters, the logits' tangent."""
+    parts, student, buffers = [], thief.student, copies(thief.student.buffers)
     if tangents is not None:
         load_forward_rules()
         mode = replace(mode, math_attention=True)  # the fused kernels have no forward-mode rule
     for index, chunk in enumerate(chunks(inputs, micro_batch)):
         with torch.no_grad(), forward_ad.dual_level(), FastRules():
-            parameters = dict(student.parameters)
+            shown = dict(parameters)
             if tangents is not None:
-                parameters = {name: forward_ad.make_dual(p, tangents[name]) for name, p in parameters.items()}  # type: ignore[no-untyped-call]
-            logits = run(skeleton, {**parameters, **student.frozen}, buffers, chunk, mode.part("theft", index))
+                shown = {name: forward_ad.make_dual(p, tangents[name]) for name, p in parameters.items()}  # type: ignore[no-untyped-call]
+            logits = run(thief.skeleton, {**shown, **student.frozen}, buffers, chunk, mode.part("theft", index))
             if tangents is not None:
                 tangent = forward_ad.unpack_dual(logits).tangent  # type: ignore[no-untyped-call]
                 logits = torch.zeros_like(logits) if tangent is None else tangent
