@@ -89,14 +89,12 @@ def _facts(block: Block, grid: Grid) -> dict[str, str]:
         facts["thieves ask"] = ", ".join(pools)
     if load.foreign and any(marking.method.needs_foreign for marking in block.markings):
         facts["foreign images"] = load.foreign
-    counts = [count(len(block.markings), "watermark"), " x ", count(len(block.trials) + 1, "trial")]
-    counts += [" + ", count(len(block.probes), "probe")] if block.probes else []
-    seeds = count(len(grid.seeds), "seed")
+    cells = f"{count(len(block.markings), 'watermark')} x {count(len(block.trials) + 1, 'trial')}"
+    cells += f" + {count(len(block.probes), 'probe')}" if block.probes else ""
+    brought = f"{count(len(block.calibrators), 'unmarked model')}, and copies" if block.calibrators else ""
     return facts | {
-        "grid": f"{''.join(counts)}, {seeds}",
-        "calibrated on": f"{count(len(block.calibrators), 'unmarked model')}, and copies"
-        if block.calibrators
-        else "what the marked model brings",
+        "grid": f"{cells}, {count(len(grid.seeds), 'seed')}",
+        "calibrated on": brought or "what the marked model brings",
     }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from heirmark.report.section import Column, Entry, Line, Note, Section, Source, Table, Text
+from heirmark.report.section import Column, Entry, Line, Section, Source, Table, Text, notes
 from heirmark.report.sections.verdicts import tabled
 from heirmark.report.words import DASH, markdown_lines, markdown_text, percent, trial_name
 from heirmark.results.rows import Row
@@ -47,14 +47,12 @@ def _cell(row: Summary | None) -> Entry:
         return Entry(text=DASH)
     if row.standing == "failed":
         return Entry(text="failed", badge="wrong")
-    below = [Note(text=f"{row.failed} failed", wrong=True)] if row.failed else []
+    failed = notes(f"{row.failed} failed" if row.failed else "", wrong=True)
     if row.standing == "invalid":
-        return Entry(text="invalid", badge="small", below=tuple(below))
-    if row.invalid:
-        below.insert(0, Note(text=f"{row.invalid} invalid"))
-    if len(row.marked) > 1:
-        below.insert(0, Note(text=f"[{percent(row.wsr.lowest)}]"))
-    return Entry(text=percent(row.wsr.mean), mark=SIGNS[row.standing], below=tuple(below))
+        return Entry(text="invalid", badge="small", below=failed)
+    worst = f"[{percent(row.wsr.lowest)}]" if len(row.marked) > 1 else ""
+    below = (*notes(worst, f"{row.invalid} invalid" if row.invalid else ""), *failed)
+    return Entry(text=percent(row.wsr.mean), mark=SIGNS[row.standing], below=below)
 
 
 def glance_markdown(rows: Sequence[Row]) -> str:

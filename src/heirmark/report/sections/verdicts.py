@@ -184,14 +184,9 @@ def sheet_of(rows: Iterable[Summary], heading: str = "") -> Sheet:
 
 def _sheet_lines(row: Summary) -> Iterator[tuple[str, ...]]:
     """A verdict over seeds as rows under :data:`SHEET`, papers' figures after it."""
-    figures = ["failed", *[""] * 3]
+    figures = ["failed", "", "", ""]
     if row.failed < len(row.marked):
-        figures = [
-            spread_text(row.accuracy),
-            percent(row.accuracy.lowest),
-            spread_text(row.wsr),
-            percent(row.wsr.lowest),
-        ]
+        figures = [text for rate in (row.accuracy, row.wsr) for text in (spread_text(rate), percent(rate.lowest))]
     # The control is told of in any case: where the marked arm failed it may have been judged.
     control = (percent(row.control_wsr.highest), called(row.control))
     yield (trial_name(row.trial), row.marking, *figures, *control, called(row.marked))
