@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from heirmark.commands.attacking import SplitSeed
-from heirmark.commands.executing import Spread, executor
+from heirmark.commands.executing import Spread, as_typed, executor
 from heirmark.commands.options import MARKED, Custom, Run, Seed, guarded, print_json
 from heirmark.console import show
 
@@ -68,17 +68,9 @@ def audit(
     folder = ModelFolder(marked, factory)
     plan = partial(PROFILES[profile], folder.architecture, pool=pool, trigger=folder.trigger_kind, recipe=folder.recipe)
     select(plan(), only or [])  # a name that there is not is told before data are loaded
-    given = {
-        "--profile": profile,
-        "--seed": seed,
-        "--twin": twin,
-        "--pool": pool,
-        "--data": data,
-        "--model": model,
-        "--split-seed": split_seed,
-    }
-    said = [word for option, value in given.items() if value is not None for word in (option, str(value))]
-    chosen = [word for name in only or [] for word in ("--only", name)]
+    given: dict[str, object] = {"--profile": profile, "--seed": seed, "--twin": twin, "--pool": pool}
+    said = as_typed(given | {"--data": data, "--model": model, "--split-seed": split_seed})
+    chosen = as_typed({"--only": only})
     with run.bars() as bars:
         runtime = run.runtime(bars)
         found = folder.data(data, split_seed=split_seed, root=run.data_root, pool=pool)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from heirmark.commands.executing import Spread, executor, print_report
+from heirmark.commands.executing import Spread, as_typed, executor, print_report
 from heirmark.commands.options import FAILURE, MARKED, Training, guarded, print_json
 from heirmark.console import error_line, show
 
@@ -108,7 +108,7 @@ def bench(
     grid = select(load_grid(recipe, scale), only or [], seeds or [], blocks=blocks or [], trials=trials or [])
     code = Path(recipe if recipe.endswith(".py") else recipe.rpartition(":")[0]).resolve().parent
     execute, facts, shared = executor(code, spread)
-    said = [word for name, values in parts.items() for value in values or [] for word in (name, str(value))]
+    said = as_typed(parts)
     whole = folder_of(grid, scale)
     # A part shares the whole's stages, but must not take the place of its report.
     store = store or (None if out else str(whole / "stages"))
@@ -154,8 +154,7 @@ def _join(
     if computing:
         raise BadConfig(f"--rows puts together what was computed: leave out {', '.join(computing)}")
     grid = load_grid(recipe, scale)
-    words = ["heirmark", "bench", recipe, "--scale", scale]
-    command = shlex.join([*words, *(word for folder in folders for word in ("--rows", str(folder)))])
+    command = shlex.join(["heirmark", "bench", recipe, *as_typed({"--scale": scale, "--rows": list(folders)})])
     return _tell(join_bench(grid, out or folder_of(grid, scale) / "joined", folders, command=command), as_json)
 
 

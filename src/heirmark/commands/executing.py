@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -57,6 +58,16 @@ def executor(code: Path, spread: Spread) -> tuple[Executor, dict[str, str], list
     shared = ["--ray", LOCAL]
     shared += ["--ray-cpus", f"{cpus:g}"] * (cpus != 1) + ["--ray-gpus", f"{gpus:g}"] * (gpus != 0)
     return functools.partial(run_on_ray, address=ray, cpus=cpus, gpus=gpus, code=code), facts, shared
+
+
+def as_typed(options: Mapping[str, object]) -> list[str]:
+    """Options as words of a command line: one that has several values is repeated, one that has none is left out."""
+    pairs = [
+        (name, value)
+        for name, given in options.items()
+        for value in (given if isinstance(given, (list, tuple)) else [given])
+    ]
+    return [word for name, value in pairs if value is not None for word in (name, str(value))]
 
 
 def print_report(report: Report) -> None:

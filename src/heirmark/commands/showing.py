@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from heirmark.commands.executing import Spread, executor, print_report
+from heirmark.commands.executing import Spread, as_typed, executor, print_report
 from heirmark.commands.options import MARKED, Run, guarded, print_json
 from heirmark.console import show
 
@@ -50,8 +50,7 @@ def demo(
     named = tuple(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
     grid = demo_grid(profiles.FULL if full else profiles.QUICK, seeds=tuple(seeds or [0]), methods=named)
     out = out or Path("runs/demo-full" if full else "runs/demo")
-    said = [*(["--full"] if full else []), *(["--methods", ",".join(named)] if named else [])]
-    said += [word for seed in grid.seeds for word in ("--seed", str(seed))]
+    said = ["--full"] * full + as_typed({"--methods": ",".join(named) or None, "--seed": grid.seeds})
     with run.bars() as bars:
         runtime = run.runtime(bars)
         result = run_demo(

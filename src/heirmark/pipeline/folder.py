@@ -247,13 +247,9 @@ class ModelFolder:
         root: Path | None = None,
         pool: str | None = None,
     ) -> Data:
-        """The data of somebody who works on the model: its own task, unless another is named.
+        """The data of somebody who works on the model: its own task and split seed, unless others are named.
 
-        Args:
-            name: of the data, or ``module:function``; None takes what the folder says.
-            split_seed: None takes what the folder says. A function that takes a ``seed`` is called with it.
-            root: where data sets lie.
-            pool: another data set whose images come along: none that the key may be made of.
+        With a pool, another data set, its images come along: none that the key may be made of.
 
         Raises:
             BadConfig: when nothing says what the data are; or when only the folder does and it names code, which may be a
@@ -285,9 +281,7 @@ class ModelFolder:
                 f"{name} is no longer what {self.path} was made with, so the thief could hold the owner's images: "
                 f"{remedy}, or take others with --data"
             )
-        origin = Origin(data=name, split_seed=seed)
-        if known is not None:
-            origin = replace(origin, foreign=known.foreign, foreign_part=known.foreign_part)
+        origin = replace(known or Origin(data=name), data=name, split_seed=seed, digest="")
         if pool is None:
             return Data(task=task, origin=origin)
         whole = task

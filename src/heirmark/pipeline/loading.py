@@ -68,10 +68,7 @@ def user_object(path: str) -> Any:
 def load_named_task(data: str, *, split_seed: int, root: Path | None) -> Task:
     """The task of a data set by name, of a folder, or that a user's function ``package.module:function`` returns.
 
-    Args:
-        data: the name.
-        split_seed: of who gets which example; a user's function is called with it if it takes a ``seed``, whatever its default.
-        root: where data sets lie.
+    The function is called with the split seed if it takes a ``seed``, whatever its default.
 
     Raises:
         BadConfig: for an unknown name, or a function that cannot be called or returns no task.
@@ -136,12 +133,8 @@ def with_foreign(
 def with_images(task: Task, name: str, *, part: ForeignPart = "test", root: Path | None) -> Task:
     """A task with the images of another data set as its foreign ones.
 
-    Args:
-        task: without them.
-        name: of the data set.
-        part: the test images, since what thieves ask about are training images: so owner and thief may take the same data set.
-            Models of before this was so were made with training images.
-        root: where data sets lie.
+    They are the test images, since what thieves ask about are training images: so owner and thief may take the same data set.
+    Models of before this was so were made with training images.
 
     Raises:
         BadConfig: for an unknown name.
@@ -201,8 +194,7 @@ def user_factory(path: str | None) -> Factory | None:
     """
     if path is None:
         return None
-    name, colon, _ = path.partition(":")
-    if not colon or name in MODELS:
+    if ":" not in path or path.partition(":")[0] in MODELS:
         raise BadConfig(f"{path!r} is no package.module:factory: only a model of your own needs one")
     factory: Factory = user_object(path)
     return factory

@@ -31,12 +31,7 @@ PROBE = ".heirmark"
 
 
 def open_store(place: Path | str | None, cache: Path, *, on_event: Callable[[Event], None] = ignore) -> Store:
-    """The store that a user names.
-
-    Args:
-        place: a folder; or a URL, whose artifacts are kept in ``cache`` too; None is ``cache`` itself.
-        cache: folder of this machine.
-        on_event: told of all that happens.
+    """The store that a user names: a folder; a URL, whose artifacts are kept in ``cache`` too; or None, ``cache`` itself.
 
     Raises:
         BadConfig: for a URL that fsspec does not know, or without fsspec.
@@ -78,10 +73,6 @@ class UrlMirror:
     def fetch(self, name: str, root: Path) -> bool:
         """Bring an artifact into a store's folder, as far as it is there and fits its record; the store finds what is wrong.
 
-        Args:
-            name: kind and shortened identity.
-            root: of the store.
-
         Returns:
             Whether it was brought. It is once only: what the store has set aside then is not fit to be brought again.
 
@@ -112,12 +103,9 @@ class UrlMirror:
         return True
 
     def keep(self, name: str, folder: Path, *, anew: bool = False) -> None:
-        """Copy an artifact there unless there is one.
+        """Copy a finished artifact there unless there is one.
 
-        Args:
-            name: kind and shortened identity.
-            folder: where it is, finished.
-            anew: it was computed just now; what stands there under its name is then worth nothing and is replaced.
+        Of one computed ``anew``, what stands there under its name is worth nothing and is replaced.
 
         Raises:
             BadConfig: when the place cannot be written. Nothing is lost: the artifact stays where it is and is copied next time.
