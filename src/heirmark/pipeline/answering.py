@@ -35,11 +35,7 @@ def pool_of(name: str, context: Context) -> Split:
 
 
 def pool_digest(name: str, context: Context) -> dict[str, str]:
-    """What of a pool belongs into an identity besides the task.
-
-    Raises:
-        BadConfig: when the context has no such pool.
-    """
+    """What of a pool belongs into an identity besides the task; raises as :func:`pool_of` does."""
     return {} if name == ADVERSARY else {"pool": pool_of(name, context).digest()}
 
 

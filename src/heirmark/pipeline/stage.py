@@ -36,11 +36,6 @@ class Artifact:
         return f"{self.record['kind']}/{self.record['identity'][:16]}"
 
     @property
-    def identity(self) -> str:
-        """Of the stage that made it."""
-        return str(self.record["identity"])
-
-    @property
     def content(self) -> str:
         """SHA-256 over the files and the summary; two runs of one stage agree in it when the stage is deterministic."""
         return str(self.record["content"])
