@@ -52,9 +52,9 @@ def make_task(
             f"owner, adversary and calibration must each be above 0 and add up to at most 1, "
             f"not {owner}, {adversary}, {calibration}"
         )
+    generator = generator_of(seed)
     check_labels(name, "training", train, len(classes))
     kept = distinct_of(train, test.digests())
-    generator = generator_of(seed)
     kept = kept[torch.randperm(len(kept), generator=generator)]
     labels = train.labels.cpu()[kept]
     # rank of each example within its class, in the shuffled order
@@ -76,12 +76,10 @@ def make_task(
 
 def distinct_of(split: Split, banned: set[bytes]) -> Tensor:
     """Positions of the first of each distinct input that is not banned."""
-    seen = set(banned)
-    kept = []
+    first: dict[bytes, int] = {}
     for position, digest in enumerate(split.row_digests):
-        if digest not in seen:
-            seen.add(digest)
-            kept.append(position)
+        first.setdefault(digest, position)
+    kept = [position for digest, position in first.items() if digest not in banned]
     if not kept:
         raise BadData("every training input also stands in the test split: give a training set of its own")
     return torch.tensor(kept)

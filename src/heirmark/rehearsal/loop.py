@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import count
 
@@ -16,7 +15,7 @@ from heirmark.batches import Batches
 from heirmark.cuda_graphs import overwrite, recorded, repeats
 from heirmark.layout import copied_with_entry
 from heirmark.rehearsal.derivative import choose_derivative
-from heirmark.rehearsal.passes import Memory, PassMode, draws
+from heirmark.rehearsal.passes import PassMode, draws
 from heirmark.rehearsal.settings import Rehearsal
 from heirmark.rehearsal.step import assign, rehearsal_step
 from heirmark.rehearsal.student import Student, Thief, simulate_theft, student_module, student_state
@@ -41,9 +40,9 @@ class Monitor:
     clean: Split
     triggers: Samples
 
-    def row(self, epoch: int, target: nn.Module, student: nn.Module, runtime: Runtime) -> dict[str, float]:
+    def row(self, target: nn.Module, student: nn.Module, runtime: Runtime) -> dict[str, float]:
         """Accuracy and WSR of the target and of the simulated thief, each in [0, 1]."""
-        row: dict[str, float] = {"epoch": float(epoch)}
+        row: dict[str, float] = {}
         for name, model in (("target", target), ("student", student)):
             for figure, inputs, wanted in (
                 ("accuracy", self.clean.inputs, self.clean.labels),
@@ -121,10 +120,10 @@ def rehearse(
         number = next(numbers)
         return {**turns[number % len(turns)].take(number, tensors), "exact": all_exact}
 
-    def row(epoch: int) -> dict[str, float]:
-        return monitor.row(epoch, model, student_module(thieves[0].skeleton, thieves[0].student), runtime)
+    def watched(*_: int) -> dict[str, float]:
+        return monitor.row(model, student_module(thieves[0].skeleton, thieves[0].student), runtime)
 
-    first = row(0)
+    first = {"epoch": 0.0, **watched()}
     rows = descend(
         model,
         len(data),
@@ -134,7 +133,7 @@ def rehearse(
         recipe=recipe,
         seed=seed,
         runtime=runtime,
-        after_epoch=lambda epoch: row(epoch + 1),
+        after_epoch=watched,
         remedy="lower learning_rate, or raise utility_weight (update=paper)",
         description="rehearsing",
     )
@@ -202,12 +201,10 @@ class _Turn:
 
     def _compute(self, images: Tensor, labels: Tensor, shown: Tensor, wanted: Tensor, *others: Tensor) -> Figures:
         early, asked = (others[:-1], others[-1]) if self.foreign else (others, None)
-        thief, memory = self.thief, self.config.memory
+        thief = self.thief
         self.model.zero_grad(set_to_none=True)
         for number, batch in enumerate(early):
-            thief = _undifferentiated_step(
-                self.model, thief, batch, memory, mode=self._mode("early", self.number, number)
-            )
+            thief = self._undifferentiated(thief, batch, self._mode("early", self.number, number))
         step = rehearsal_step(
             self.model,
             thief,
@@ -216,7 +213,7 @@ class _Turn:
             asked=asked,
             weights=self.config.update.weights,
             mode=self._mode("step", self.number),
-            memory=memory,
+            memory=self.config.memory,
         )
         overwrite(_tensors(self.thief.student), _tensors(step.thief.student))
         assign(self.model, gradients=self.config.update.direction(step), buffers=step.teacher_buffers)
@@ -226,12 +223,11 @@ class _Turn:
             "distillation_loss": step.distillation_loss,
         }
 
-
-def _undifferentiated_step(model: nn.Module, thief: Thief, inputs: Tensor, memory: Memory, *, mode: PassMode) -> Thief:
-    """A step of theft that nothing is learned from; the target answers in eval mode, as it answers a real thief."""
-    with torch.no_grad(), evaluating(model), nullcontext() if mode.runtime is None else mode.runtime.autocast():
-        answers = model(inputs).float()
-    return simulate_theft(thief, answers, inputs, mode=mode, micro_batch=memory.micro_batch).thief
+    def _undifferentiated(self, thief: Thief, inputs: Tensor, mode: PassMode) -> Thief:
+        """A thief after a step that nothing is learned from; the target answers in eval mode, as it answers a real thief."""
+        with torch.no_grad(), evaluating(self.model), self.runtime.autocast():
+            answers = self.model(inputs).float()
+        return simulate_theft(thief, answers, inputs, mode=mode, micro_batch=self.config.memory.micro_batch).thief
 
 
 def _tensors(student: Student) -> list[Tensor]:
