@@ -346,7 +346,7 @@ def test_victims_task(embedded: Path, task: Task, tmp_path: Path) -> None:
 
 
 def test_inspection_reads_through_the_checks(embedded: Path, tmp_path: Path) -> None:
-    assert inspect_folder(embedded)["calibration"].startswith("1 unmarked models and 1 copies of such")
+    assert inspect_folder(embedded)["calibration"].startswith("1 unmarked models and 1 copies of them")
     assert set(inspect_folder(embedded / "key")) == {"folder", "method", "queries", "key_classes", "commitment"}
     copy = Path(shutil.copytree(embedded, tmp_path / "copy"))
     record = json.loads((copy / "model.json").read_text())

@@ -106,7 +106,7 @@ def steal(
     victim: Annotated[Path, typer.Argument(help="Folder of the victim, as embed wrote it.")],
     out: Out,
     attack: Annotated[
-        str, typer.Option("--attack", help="One of the README's table; knockoff is the default.")
+        str, typer.Option("--attack", help="An extraction attack, by name; a wrong name lists them.")
     ] = "knockoff",
     pool: Annotated[
         str | None,
@@ -151,7 +151,7 @@ def remove(
     victim: Held,
     out: Out,
     attack: Annotated[
-        str, typer.Option("--attack", help="One of the README's table of removal attacks.")
+        str, typer.Option("--attack", help="A removal attack, by name; a wrong name lists them.")
     ] = "fine-tuning",
     pool: Annotated[
         str | None, typer.Option("--pool", help="Data set of another task, for an attack that learns one (transfer).")
@@ -184,7 +184,7 @@ def remove(
 def detect(
     victim: Held,
     attack: Annotated[
-        str, typer.Option("--attack", help="One of the README's table of detection attacks.")
+        str, typer.Option("--attack", help="A detection attack, by name; a wrong name lists them.")
     ] = "neural-cleanse",
     key: Annotated[
         Path | None,

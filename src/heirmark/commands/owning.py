@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 @guarded
 def embed(
     out: Out,
-    method: Annotated[str, typer.Option("--method", help="One of the README's table; t2s is the default.")] = "t2s",
+    method: Annotated[str, typer.Option("--method", help="A method, by name; a wrong name lists them.")] = "t2s",
     data: Data = "fashion-mini",
     quick: Quick = False,
     model: Model = None,

@@ -7,6 +7,7 @@ against a key, the key is adopted apart, and only stages of :mod:`heirmark.pipel
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from heirmark.pipeline.folder import Data, ModelFolder
 from heirmark.pipeline.inspecting import inspect_stage, read_inspected
 from heirmark.pipeline.loading import check_architecture
 from heirmark.pipeline.stealing import Theft, steal_stage
+from heirmark.pipeline.store import Store
 from heirmark.pipeline.work import Work
 
 
@@ -36,7 +38,7 @@ def steal_job(theft: Theft, victim: ModelFolder, data: Data, out: Path, work: Wo
     context = _begin(theft.attack, victim, data, out, work)
     stage = steal_stage(theft, victim.model_stage, context, seed=work.seed)
     labels = {needed.name: "answer queries" for needed in stage.inputs.values() if needed.kind == "answer"}
-    made = work.labelled({stage.name: "steal", **labels}).get(stage, context)
+    made = _store(work, victim, {stage.name: "steal", **labels}).get(stage, context)
     export_folder(made, out, data)
     return {"model": str(out), "queries": made.summary["queries"], "seconds": made.record["seconds"]}
 
@@ -51,7 +53,7 @@ def remove_job(alteration: Alteration, victim: ModelFolder, data: Data, out: Pat
     """
     context = _begin(alteration.attack, victim, data, out, work)
     stage = alter_stage(alteration, victim.model_stage, context, seed=work.seed)
-    made = work.labelled({stage.name: "remove"}).get(stage, context)
+    made = _store(work, victim, {stage.name: "remove"}).get(stage, context)
     export_folder(made, out, data)
     return {"model": str(out / ONNX if made.summary["onnx"] else out), "seconds": made.record["seconds"]}
 
@@ -62,7 +64,7 @@ def inspect_job(
     """Look for a mark in the model in a folder, and where a key is given hold what is suspected against it; returns facts."""
     context, classes = _context(victim, data, work, key), data.task.classes
     stage = inspect_stage(inspection, victim.model_stage, context, seed=work.seed)
-    store = work.labelled({stage.name: "look for a mark"})
+    store = _store(work, victim, {stage.name: "look for a mark"}, key)
     made = store.get(stage, context)
     found = read_inspected(made.folder)
     facts: dict[str, Any] = {
@@ -95,7 +97,7 @@ def screen_job(screening: Screening, victim: ModelFolder, data: Data, work: Work
     asked = key.key_stage
     calibration = None if key.calibration is None else asked
     stage = screen_stage(screening, victim.model_stage, asked, calibration, context, seed=work.seed)
-    served = read_served(work.labelled({stage.name: "screen queries"}).get(stage, context).folder)
+    served = read_served(_store(work, victim, {stage.name: "screen queries"}, key).get(stage, context).folder)
     verdict = served.verdict
     facts = {**vars(served.screened), "accuracy": served.accuracy, "wsr": verdict.wsr, "p_value": verdict.p_value}
     return {name: round(value, 4) for name, value in facts.items()} | {"outcome": verdict.outcome}
@@ -108,6 +110,14 @@ def _begin(attack: object, victim: ModelFolder, data: Data, out: Path, work: Wor
     for model in architectures_of(attack):
         check_architecture(model, input_shape=data.task.input_shape, classes=victim.spec.classes)
     return context
+
+
+def _store(work: Work, victim: ModelFolder, labels: Mapping[str, str], key: ModelFolder | None = None) -> Store:
+    """The store, which says of every stage what the user knows it by."""
+    read = {victim.model_stage.name: "read the model"}
+    if key is not None:
+        read[key.key_stage.name] = "read the key"
+    return work.labelled({**read, **labels})
 
 
 def _context(victim: ModelFolder, data: Data, work: Work, key: ModelFolder | None = None) -> Context:

@@ -41,7 +41,7 @@ def inspect_folder(path: Path, *, secrets: bool = False, factory: Factory | None
     calibration = folder.calibration
     if calibration is not None:
         facts["calibration"] = (
-            f"{calibration.independent} unmarked models and {calibration.copies} copies of such, "
+            f"{calibration.independent} unmarked models and {calibration.copies} copies of them, "
             f"{list(calibration.hits)} hits of {calibration.trials}"
         )
     if len(facts) == 1:

@@ -133,6 +133,12 @@ def calibration_of(job: Job) -> Calibration | None:
 
 
 def read_key(folder: Path) -> Key:
-    """The key in ``folder`` or in ``folder/key``, so that a user may name either."""
-    inner = folder / "key"
-    return Key.load(inner if (inner / "key.json").is_file() else folder)
+    """The key in ``folder`` or in ``folder/key``, so that a user may name either.
+
+    Raises:
+        BadArtifact: when there is none, or it is damaged.
+    """
+    for place in (folder / "key", folder):
+        if (place / "key.json").is_file():
+            return Key.load(place)
+    raise BadArtifact(f"{folder} holds no key (no key.json): give the folder that heirmark embed wrote, or its key/")

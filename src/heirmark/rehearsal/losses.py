@@ -36,8 +36,8 @@ class DistillationLoss:
     ``rate`` of the thief does that openly. Multiply it by T^2 to have it.
 
     Attributes:
-        kind: one of the names above.
-        temperature: > 0.
+        kind: as listed above; "kl" is the paper's.
+        temperature: that both sides' logits are divided by; "mse" takes none, and "label" on the teacher's side alone.
 
     Raises:
         BadConfig: for an unknown kind or a temperature that is not positive.
