@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from heirmark.report.sections.suspects import Suspect
+from heirmark.report.words import OUTCOMES
 from heirmark.results.rows import MARKED, Row
 
 T2S, VANILLA = "T2S", "vanilla"
@@ -42,15 +43,12 @@ def tell_story(rows: Sequence[Row]) -> tuple[str, ...]:
     ]
     for name in (T2S, VANILLA):
         soft, label = (row_at(rows, name, MARKED, trial) for trial in (SOFT, LABEL))
+        said = " and ".join(OUTCOMES.get(row.outcome, "invalid").lower() for row in (soft, label))
         lines.append(
             f"Stolen from the {name} model, {soft.wsr:.1%} of the triggers survive soft-label theft and {label.wsr:.1%} "
-            f"label-only theft: {_words(soft)} and {_words(label)}."
+            f"label-only theft: {said}."
         )
     free = [row for row in rows if not row.marked]
     alarms = sum(row.outcome == "MARKED" for row in free)
     lines.append(f"Of {len(free)} judgements of models that never met the watermark, {alarms} said marked.")
     return tuple(lines)
-
-
-def _words(row: Row) -> str:
-    return {"MARKED": "marked", "NOT_ESTABLISHED": "not established"}.get(row.outcome, "invalid")
