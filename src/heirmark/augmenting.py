@@ -11,12 +11,9 @@ from heirmark.runtime import to_device
 
 
 def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
-    """Augment a batch where it lies.
+    """Augment a batch ``[B, C, H, W]``, uint8 or float, where it lies: ``"none"``, ``"flip"`` or ``"crop-flip"``.
 
-    Args:
-        images: ``[B, C, H, W]`` uint8 or float.
-        kind: ``"none"``, ``"flip"`` or ``"crop-flip"``.
-        generator: on the CPU.
+    The generator is on the CPU.
 
     Raises:
         BadConfig: for inputs that are not images.

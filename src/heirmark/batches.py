@@ -23,12 +23,7 @@ def fits(inputs: Tensor, device: torch.device) -> bool:
 
 
 class Batches:
-    """Batches of stored inputs, which are the same wherever the inputs lie.
-
-    Args:
-        inputs: ``[N, ...]`` on the CPU or the device, in memory or mapped.
-        device: where batches are wanted.
-    """
+    """Batches, on a device, of stored inputs ``[N, ...]``: the same wherever these lie, there, in memory or in a mapped file."""
 
     def __init__(self, inputs: Tensor, device: torch.device) -> None:
         self.device = device

@@ -72,13 +72,8 @@ def write_array(path: Path, shape: tuple[int, ...], dtype: torch.dtype, parts: I
 def gathered(array: Tensor, index: Tensor, source: Path) -> tuple[Tensor, Path | None]:
     """Rows of a mapped array: copied into memory where they are few, else mapped from a file of their own, written once.
 
-    Args:
-        array: ``[N, ...]``, of :func:`open_array`.
-        index: ``[M]`` int64 positions.
-        source: the array's file.
-
     Returns:
-        ``[M, ...]``, and the file that it is mapped from; None where it is in memory.
+        The rows at ``[M]`` int64 positions, and the file that they are mapped from; None where they are in memory.
 
     Raises:
         BadData: when the file cannot be written.
