@@ -26,15 +26,15 @@ import torch
 from torch import nn
 
 from heirmark.attacks import Knockoff
-from heirmark.blackbox import BlackBox
+from heirmark.querying.blackbox import BlackBox
 from heirmark.data import load_task
 from heirmark.files import atomic_write_json
 from heirmark.models import specify
-from heirmark.pipeline.profiles import QUICK
+from heirmark.profiles import QUICK
 from heirmark.runtime import Runtime
-from heirmark.space import decode
-from heirmark.task import Task
-from heirmark.training import Recipe, accuracy, fit
+from heirmark.tasks.space import decode
+from heirmark.tasks.task import Task
+from heirmark.training.fitting import Recipe, accuracy, fit
 from provenance import provenance
 
 RECIPE = Recipe(epochs=8, batch_size=128, learning_rate=0.02, momentum=0.9, weight_decay=0.0, schedule="constant")

@@ -20,18 +20,18 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from heirmark.asking import predict
-from heirmark.blackbox import Api
+from heirmark.querying.asking import predict
+from heirmark.querying.blackbox import Api
 from heirmark.console import Bars
 from heirmark.data import load_images, load_task
 from heirmark.files import atomic_write_json
 from heirmark.models.storage import load_model
-from heirmark.pipeline.context import Context, exact
-from heirmark.pipeline.embedding import embed_stage
-from heirmark.pipeline.profiles import QUICK
-from heirmark.pipeline.stage import Stage
-from heirmark.pipeline.stealing import Theft, steal_stage
-from heirmark.pipeline.store import Store
+from heirmark.work.context import Context, exact
+from heirmark.work.embedding import embed_stage
+from heirmark.profiles import QUICK
+from heirmark.stages.stage import Stage
+from heirmark.work.stealing import Theft, steal_stage
+from heirmark.stages.store import Store
 from heirmark.runtime import derive_seed
 from heirmark.triggers.out_of_distribution import fit_shape
 from heirmark.verification.statistics import least_hits, null_rate

@@ -43,7 +43,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from heirmark.models import build
 from heirmark.rehearsal import Memory, RehearsalStep, Student, Thief, assign, norm, rehearsal_step, student_state
 from heirmark.runtime import Runtime
-from heirmark.samples import Samples
+from heirmark.training.samples import Samples
 from provenance import provenance as common
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from heirmark.pipeline.provenance import made_here
+from heirmark.stages.provenance import made_here
 from heirmark.runtime import Runtime
 
 

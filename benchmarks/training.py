@@ -40,7 +40,7 @@ from heirmark.errors import BadConfig
 from heirmark.files import atomic_write_json
 from heirmark.models import specify
 from heirmark.runtime import Runtime
-from heirmark.training import Recipe, fit
+from heirmark.training.fitting import Recipe, fit
 from provenance import provenance
 
 MODELS = ("naivenet:batch_norm=true", "resnet18:width=16")

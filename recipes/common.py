@@ -8,17 +8,17 @@ from dataclasses import dataclass, replace
 from heirmark.attacks import DFME, JBDA, Knockoff, Pruning, Quantisation
 from heirmark.attacks.removal.pruning import RATES
 from heirmark.attacks.removal.quantisation import BITS
-from heirmark.bench import Block, Grid, Marking, Published, Workload
-from heirmark.blackbox import Api
+from heirmark.grids import Block, Grid, Marking, Published, Workload
+from heirmark.querying.blackbox import Api
 from heirmark.methods import EWE, Method, Unmarked
 from heirmark.models import Architecture
-from heirmark.pipeline.altering import Alteration
-from heirmark.pipeline.answering import ADVERSARY
-from heirmark.pipeline.audit_attacks import quick_attacks
-from heirmark.pipeline.profiles import QUICK, Profile
-from heirmark.pipeline.stealing import Theft
-from heirmark.pipeline.trials import Trial
-from heirmark.training import Recipe
+from heirmark.work.altering import Alteration
+from heirmark.work.answering import ADVERSARY
+from heirmark.grids.fitting import quick_attacks
+from heirmark.profiles import QUICK, Profile
+from heirmark.work.stealing import Theft
+from heirmark.work.trials import Trial
+from heirmark.training.fitting import Recipe
 from heirmark.triggers import AnyTrigger, Entangled, OutOfDistribution
 
 NOTE = (

@@ -21,14 +21,14 @@ from typing import Any
 from torch import nn
 
 from common import Bench, block, printed, quick
-from heirmark.bench import Block, Grid, Published
-from heirmark.bench.recipes import Scale
-from heirmark.blackbox import Api
+from heirmark.grids import Block, Grid, Published
+from heirmark.grids.recipes import Scale
+from heirmark.querying.blackbox import Api
 from heirmark.methods import T2S, DeepTracer, FeatureSharing, MEADefender, Method
 from heirmark.models import specify
-from heirmark.pipeline.profiles import QUICK, STUDY, Profile
-from heirmark.pipeline.stealing import Theft
-from heirmark.pipeline.trials import Trial
+from heirmark.profiles import QUICK, STUDY, Profile
+from heirmark.work.stealing import Theft
+from heirmark.work.trials import Trial
 from heirmark.rehearsal import DistillationLoss
 from heirmark.rehearsal.settings import Balanced, Paper
 from heirmark.triggers import Feature, Mix, Tiles

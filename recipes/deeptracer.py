@@ -31,12 +31,12 @@ from common import (
 from deeptracer_printed import BENIGN, COLUMNS, TABLE_1, TABLE_2, TABLE_3, TABLE_4
 from heirmark.attacks import FineTuning, Quantisation
 from heirmark.attacks.removal.quantisation import BITS
-from heirmark.bench import Marking, Published
-from heirmark.bench.recipes import Scale
+from heirmark.grids import Marking, Published
+from heirmark.grids.recipes import Scale
 from heirmark.methods import METHODS, T2S, DeepTracer, FeatureSharing, MEADefender, Method, Unrelated, Vanilla
 from heirmark.methods.deeptracer import ADAM
-from heirmark.pipeline.altering import Alteration
-from heirmark.pipeline.trials import Trial
+from heirmark.work.altering import Alteration
+from heirmark.work.trials import Trial
 from heirmark.triggers import OutOfDistribution, Tiles
 
 BASELINES = ("badnets", "composite", "abstract", "content", "noise", "unrelated", "ewe", "margin")

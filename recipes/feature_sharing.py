@@ -27,16 +27,16 @@ from common import (
     thefts,
 )
 from heirmark.attacks import FinePruning
-from heirmark.bench import Marking, Published
-from heirmark.bench.grid import Block
-from heirmark.bench.recipes import Scale
-from heirmark.blackbox import Api
+from heirmark.grids import Marking, Published
+from heirmark.grids.grid import Block
+from heirmark.grids.recipes import Scale
+from heirmark.querying.blackbox import Api
 from heirmark.methods import EWE, FeatureSharing, Method, Vanilla
-from heirmark.pipeline.altering import Alteration
-from heirmark.pipeline.answering import ADVERSARY
-from heirmark.pipeline.audit_attacks import quick_attacks
-from heirmark.pipeline.profiles import Profile
-from heirmark.pipeline.trials import Trial
+from heirmark.work.altering import Alteration
+from heirmark.work.answering import ADVERSARY
+from heirmark.grids.fitting import quick_attacks
+from heirmark.profiles import Profile
+from heirmark.work.trials import Trial
 from heirmark.triggers import Entangled, OutOfDistribution, Patch
 
 NOTE = (

@@ -48,15 +48,15 @@ from heirmark.attacks import (
 )
 from heirmark.attacks.removal.preprocessing import DEVIATIONS
 from heirmark.attacks.removal.pruning import RATES
-from heirmark.bench import Marking, Published
-from heirmark.bench.recipes import Scale
+from heirmark.grids import Marking, Published
+from heirmark.grids.recipes import Scale
 from heirmark.methods import Composite, MEADefender, Method
 from heirmark.methods.mea_defender import ADAM
 from heirmark.models import Architecture
-from heirmark.pipeline.altering import Alteration
-from heirmark.pipeline.audit_attacks import quick_attacks
-from heirmark.pipeline.stealing import Theft
-from heirmark.pipeline.trials import Probe, Trial
+from heirmark.work.altering import Alteration
+from heirmark.grids.fitting import quick_attacks
+from heirmark.work.stealing import Theft
+from heirmark.work.trials import Probe, Trial
 from heirmark.triggers import AutoencoderBlend, CropPaste, Mix, PixelBlend, Stripes
 from heirmark.triggers.combiners import AnyCombiner
 

@@ -30,15 +30,15 @@ from common import (
     thefts,
 )
 from heirmark.attacks import DistillTo
-from heirmark.bench import Marking, Published
-from heirmark.bench.recipes import Scale
+from heirmark.grids import Marking, Published
+from heirmark.grids.recipes import Scale
 from heirmark.methods import METHODS, T2S, Method
 from heirmark.models import Architecture
-from heirmark.pipeline.altering import Alteration
-from heirmark.pipeline.audit_attacks import quick_attacks
-from heirmark.pipeline.trials import Trial
+from heirmark.work.altering import Alteration
+from heirmark.grids.fitting import quick_attacks
+from heirmark.work.trials import Trial
 from heirmark.rehearsal.settings import Balanced, Paper
-from heirmark.training import Recipe
+from heirmark.training.fitting import Recipe
 from heirmark.triggers import AnyTrigger, Feature, Mix, OutOfDistribution, Tiles
 
 BASELINES = ("content", "ewe", "ssw-p", "ssw-s")

@@ -49,8 +49,8 @@ OWN_TASK = '''"""A task that a tiny net learns in a second."""
 import torch
 import torch.nn.functional as F
 
-from heirmark.splitting import make_task
-from heirmark.task import Split, Task
+from heirmark.tasks.splitting import make_task
+from heirmark.tasks.task import Split, Task
 
 CLASSES = 5
 

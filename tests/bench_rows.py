@@ -5,9 +5,9 @@ from __future__ import annotations
 import random
 from dataclasses import replace
 
-from heirmark.bench import Block, Grid, Marking, Published, Workload
+from heirmark.grids import Block, Grid, Marking, Published, Workload
 from heirmark.methods import Unmarked, Vanilla
-from heirmark.pipeline.trials import Trial
+from heirmark.work.trials import Trial
 from heirmark.results.probes import Exposed, Screened
 from heirmark.results.rows import Brief, Row
 

@@ -18,9 +18,9 @@ from torch import nn
 from heirmark.data import DATASETS
 from heirmark.methods.nets import train_from_scratch
 from heirmark.runtime import Runtime
-from heirmark.splitting import make_task
-from heirmark.task import Split, Task
-from heirmark.training import Recipe
+from heirmark.tasks.splitting import make_task
+from heirmark.tasks.task import Split, Task
+from heirmark.training.fitting import Recipe
 from victims import MODEL, RECIPE
 
 # The reports of several workers on few cores are only comparable, and the sums only bit-identical, with one thread.

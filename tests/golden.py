@@ -43,17 +43,17 @@ def commitments(store: Path) -> list[str]:
 def grid_figures(folder: Path) -> dict[str, Any]:
     """Rows and tables of a grid with every kind of cell."""
     from heirmark.attacks import Knockoff, LocalOutliers, MixProbing, Pruning
-    from heirmark.bench import Block, Grid, Marking, Published, Workload
-    from heirmark.bench.bench import run_bench
-    from heirmark.bench.settings import Contexts
-    from heirmark.blackbox import Api
+    from heirmark.grids import Block, Grid, Marking, Published, Workload
+    from heirmark.grids.bench import run_bench
+    from heirmark.grids.settings import Contexts
+    from heirmark.querying.blackbox import Api
     from heirmark.methods import T2S, Unmarked, Vanilla
-    from heirmark.pipeline.altering import Alteration
-    from heirmark.pipeline.stealing import Theft
-    from heirmark.pipeline.trials import Probe, Trial
+    from heirmark.work.altering import Alteration
+    from heirmark.work.stealing import Theft
+    from heirmark.work.trials import Probe, Trial
     from heirmark.rehearsal.settings import Balanced, Rehearsal
     from heirmark.runtime import Runtime
-    from heirmark.training import Recipe
+    from heirmark.training.fitting import Recipe
     from heirmark.triggers import Mix
 
     net, recipe = "naivenet:width=4,hidden=16,batch_norm=true", Recipe(epochs=2, batch_size=32, learning_rate=0.05)
@@ -103,8 +103,8 @@ def grid_figures(folder: Path) -> dict[str, Any]:
 def demo_figures(folder: Path) -> dict[str, Any]:
     """Rows of a demo, and the commitments of its keys."""
     import own_code
-    from heirmark.bench.demo import demo_grid, run_demo
-    from heirmark.bench.settings import Contexts
+    from heirmark.grids.demo import demo_grid, run_demo
+    from heirmark.grids.settings import Contexts
     from heirmark.runtime import Runtime
 
     contexts = Contexts(Runtime(device="cpu", precision="float32"))
@@ -120,19 +120,19 @@ def audit_figures(folder: Path) -> dict[str, Any]:
     """Rows of an audit, an attack and what it does to the twin in one."""
     import own_code
     from heirmark.attacks import FineTuning, Knockoff, MixProbing, Pruning, Quantisation
-    from heirmark.bench.audit import run_audit
-    from heirmark.bench.programme import Programme
-    from heirmark.bench.settings import Contexts
+    from heirmark.grids.audit import run_audit
+    from heirmark.grids.programme import Programme
+    from heirmark.grids.settings import Contexts
     from heirmark.configuration import to_json
     from heirmark.methods import Vanilla
-    from heirmark.pipeline.altering import Alteration
-    from heirmark.pipeline.embed_job import embed_job
-    from heirmark.pipeline.folder import Data, ModelFolder, Origin
-    from heirmark.pipeline.stealing import Theft
-    from heirmark.pipeline.trials import Probe, Trial
-    from heirmark.pipeline.work import Work
+    from heirmark.work.altering import Alteration
+    from heirmark.jobs.embed import embed_job
+    from heirmark.jobs.folder import Data, ModelFolder, Origin
+    from heirmark.work.stealing import Theft
+    from heirmark.work.trials import Probe, Trial
+    from heirmark.jobs.means import Work
     from heirmark.runtime import Runtime
-    from heirmark.training import Recipe
+    from heirmark.training.fitting import Recipe
     from heirmark.triggers import Mix
 
     net, recipe = "naivenet:width=4,hidden=16,batch_norm=true", Recipe(epochs=4, batch_size=32, learning_rate=0.05)

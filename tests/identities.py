@@ -22,11 +22,11 @@ def identities() -> dict[str, str]:
     import torch
 
     import heirmark as hm
-    from heirmark.pipeline.altering import Alteration, alter_stage
-    from heirmark.pipeline.context import Context
-    from heirmark.pipeline.embedding import embed_stage, train_stage
-    from heirmark.pipeline.judging import calibrate_stage, verify_stage
-    from heirmark.pipeline.stealing import Theft, steal_stage
+    from heirmark.work.altering import Alteration, alter_stage
+    from heirmark.work.context import Context
+    from heirmark.work.embedding import embed_stage, train_stage
+    from heirmark.work.judging import calibrate_stage, verify_stage
+    from heirmark.work.stealing import Theft, steal_stage
 
     def split(number: int) -> hm.Split:
         return hm.Split(inputs=torch.full((4, 1, 16, 16), number, dtype=torch.uint8), labels=torch.arange(4) % 2)

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from heirmark.data import load_task
 from heirmark.models import ModelSpec
-from heirmark.pipeline.profiles import Profile
+from heirmark.profiles import Profile
 from heirmark.rehearsal.settings import Balanced, Rehearsal
-from heirmark.splitting import make_task as split_task
-from heirmark.task import Split, Task
-from heirmark.training import Recipe
+from heirmark.tasks.splitting import make_task as split_task
+from heirmark.tasks.task import Split, Task
+from heirmark.training.fitting import Recipe
 from heirmark.triggers.tiles import tile
 
 CLASSES = 5

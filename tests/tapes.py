@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
-from heirmark.steps import Figures
+from heirmark.training.steps import Figures
 
 LOOKS = ("_local_scalar_dense", "nonzero", "masked_select", "randperm", "equal")
 
@@ -42,7 +42,7 @@ class Tape(TorchDispatchMode):
 
 
 def record(compute: Callable[[], Figures], device: torch.device) -> tuple[Figures, Callable[[], None]]:
-    """See :data:`heirmark.cuda_graphs.Recorder`."""
+    """See :data:`heirmark.training.cuda_graphs.Recorder`."""
     for _ in range(3):
         compute()
     tape, fork = Tape(), torch.random.fork_rng

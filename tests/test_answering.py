@@ -10,17 +10,17 @@ from torch import Tensor
 
 import own_code
 from heirmark.attacks import DFME, Distillation, Knockoff
-from heirmark.blackbox import Api, BlackBox
+from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.methods import Unmarked
-from heirmark.oracle import Known, ModuleOracle
-from heirmark.pipeline import Store
-from heirmark.pipeline.answering import read_answers
-from heirmark.pipeline.context import Context
-from heirmark.pipeline.embedding import train_stage
-from heirmark.pipeline.stealing import Theft, steal_stage
+from heirmark.querying.oracle import Known, ModuleOracle
+from heirmark.stages import Store
+from heirmark.work.answering import read_answers
+from heirmark.work.context import Context
+from heirmark.work.embedding import train_stage
+from heirmark.work.stealing import Theft, steal_stage
 from heirmark.runtime import Runtime
-from heirmark.space import decode
-from heirmark.training import Recipe
+from heirmark.tasks.space import decode
+from heirmark.training.fitting import Recipe
 
 NET = "naivenet:width=4,hidden=16,batch_norm=true"
 RECIPE = Recipe(epochs=1, batch_size=32, learning_rate=0.05)

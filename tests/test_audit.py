@@ -33,28 +33,28 @@ from heirmark.attacks import (
 from heirmark.attacks.base import Sizes
 from heirmark.attacks.composites import KINDS as COMPOSITES
 from heirmark.attacks.detection.composite_screen import least_held_out
-from heirmark.bench.audit import AuditResult, run_audit
-from heirmark.bench.programme import CHAIN, GUESSES, PROFILES, QUICK_POOL, Programme, select
-from heirmark.bench.settings import Contexts
+from heirmark.grids.audit import AuditResult, run_audit
+from heirmark.grids.programme import CHAIN, GUESSES, PROFILES, QUICK_POOL, Programme, select
+from heirmark.grids.settings import Contexts
 from heirmark.errors import BadArtifact, BadConfig, BadData, ShapeMismatch
-from heirmark.key_making import make_key
+from heirmark.keys.making import make_key
 from heirmark.methods import T2S, Vanilla
 from heirmark.models import Net
 from heirmark.models.storage import load_model
-from heirmark.pipeline import Event
-from heirmark.pipeline.altering import Alteration
-from heirmark.pipeline.attack_jobs import inspect_job, remove_job, screen_job
-from heirmark.pipeline.audit_attacks import fitted, fitting, paper_attacks, quick_attack, quick_attacks
-from heirmark.pipeline.embed_job import embed_job
-from heirmark.pipeline.folder import Data, ModelFolder, Origin
-from heirmark.pipeline.inspect_job import inspect_folder
-from heirmark.pipeline.judging import read_key
-from heirmark.pipeline.opening import Named, open_suspect
-from heirmark.pipeline.profiles import QUICK as DEMO
-from heirmark.pipeline.stealing import Theft
-from heirmark.pipeline.trials import Probe, Trial
-from heirmark.pipeline.verify_job import verify_job
-from heirmark.pipeline.work import Work
+from heirmark.stages import Event
+from heirmark.work.altering import Alteration
+from heirmark.jobs.attack import inspect_job, remove_job, screen_job
+from heirmark.grids.fitting import fitted, fitting, paper_attacks, quick_attack, quick_attacks
+from heirmark.jobs.embed import embed_job
+from heirmark.jobs.folder import Data, ModelFolder, Origin
+from heirmark.jobs.inspect import inspect_folder
+from heirmark.work.judging import read_key
+from heirmark.jobs.opening import Named, open_suspect
+from heirmark.profiles import QUICK as DEMO
+from heirmark.work.stealing import Theft
+from heirmark.work.trials import Probe, Trial
+from heirmark.jobs.verify import verify_job
+from heirmark.jobs.means import Work
 from heirmark.rehearsal.settings import Balanced, Rehearsal
 from heirmark.report.story import survives, tell_audit, usable
 from heirmark.report.terminal import attack_table, probe_table
@@ -62,9 +62,9 @@ from heirmark.results.probes import Exposed, Screened
 from heirmark.results.rows import Brief, Row, row_from_json, row_to_json
 from heirmark.results.summary import Summary, summarise
 from heirmark.runtime import Runtime
-from heirmark.space import decode
-from heirmark.task import Split, Task
-from heirmark.training import Recipe
+from heirmark.tasks.space import decode
+from heirmark.tasks.task import Split, Task
+from heirmark.training.fitting import Recipe
 from heirmark.triggers import (
     TRIGGERS,
     AbstractImages,
@@ -605,7 +605,7 @@ def test_the_kind_of_trigger_is_all_that_the_plan_reads_of_a_key(
         def __getattr__(self, name: str) -> Any:
             raise AssertionError(f"the plan of an audit reads {name} of a key")
 
-    monkeypatch.setattr("heirmark.pipeline.folder.read_key", lambda folder: Secretive())
+    monkeypatch.setattr("heirmark.jobs.folder.read_key", lambda folder: Secretive())
     assert ModelFolder(marked).trigger_kind == "mix"
     assert ModelFolder(tmp_path).trigger_kind is None
 

@@ -12,34 +12,34 @@ from typing import Any
 import pytest
 
 import own_code
-from heirmark.asking import predict
+from heirmark.querying.asking import predict
 from heirmark.attacks import FineTuning, Knockoff, LocalOutliers, MixProbing, Pruning
-from heirmark.bench import Block, Grid, Marking, Published, Workload, select
-from heirmark.bench.bench import BenchResult, run_bench
-from heirmark.bench.plan import plan_grid
-from heirmark.bench.recipes import load_grid, recipes_in
-from heirmark.bench.running import needed
-from heirmark.bench.settings import Contexts, Setting
-from heirmark.combining import REGIONS
+from heirmark.grids import Block, Grid, Marking, Published, Workload, select
+from heirmark.grids.bench import BenchResult, run_bench
+from heirmark.grids.plan import plan_grid
+from heirmark.grids.recipes import load_grid, recipes_in
+from heirmark.grids.executors.here import needed
+from heirmark.grids.settings import Contexts, Setting
+from heirmark.tasks.combining import REGIONS
 from heirmark.errors import BadConfig
 from heirmark.methods import T2S, MEADefender, Unmarked, Vanilla
 from heirmark.methods.mea_defender import mix_otherwise
 from heirmark.models.storage import load_model
-from heirmark.pipeline.altering import Alteration
-from heirmark.pipeline.judging import read_judged, read_key
-from heirmark.pipeline.loading import splits_by_seed
-from heirmark.pipeline.mixing import look_alikes, read_mixed
-from heirmark.pipeline.stage import Artifact, Stage
-from heirmark.pipeline.stealing import Theft
-from heirmark.pipeline.store import Store
-from heirmark.pipeline.trials import Probe, Trial
+from heirmark.work.altering import Alteration
+from heirmark.work.judging import read_judged, read_key
+from heirmark.loading import splits_by_seed
+from heirmark.work.look_alikes import look_alikes, read_mixed
+from heirmark.stages.stage import Artifact, Stage
+from heirmark.work.stealing import Theft
+from heirmark.stages.store import Store
+from heirmark.work.trials import Probe, Trial
 from heirmark.results.rows import Row, row_to_json
 from heirmark.results.spreads import spread_of
 from heirmark.results.summary import summarise
 from heirmark.results.verdict import Verdict
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.task import Task
-from heirmark.training import Recipe
+from heirmark.tasks.task import Task
+from heirmark.training.fitting import Recipe
 from heirmark.triggers import CropPaste, Mix, Stripes, Tiles
 from own_code import images, make_net, make_task, make_wide_net
 
@@ -451,7 +451,7 @@ def test_recipes_are_functions_of_a_file(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(sys, "path", list(sys.path))
     path = tmp_path / "tiny_recipes.py"
     path.write_text(
-        "from test_bench import GRID\nfrom heirmark.bench import Grid\n\n\n"
+        "from test_bench import GRID\nfrom heirmark.grids import Grid\n\n\n"
         "def table_1(scale) -> Grid:\n    return GRID\n\n\ndef table_2(scale):\n    return 1 / 0\n\n\n"
         "def table_3(scale):\n    return 3\n\n\ndef _helper(scale):\n    return GRID\n\n\ndef other(x):\n    return x\n"
     )

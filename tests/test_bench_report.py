@@ -19,24 +19,25 @@ from rich.console import Console
 
 import bench_rows
 from heirmark.attacks import DFME, Knockoff, LocalOutliers, Transfer
-from heirmark.bench import Block, Grid, Marking, Published, Workload, logging
-from heirmark.bench.bench import BenchResult, run_bench
-from heirmark.bench.pictures import clouds, histories, shifts
-from heirmark.bench.pictures.clouds import Cloud, Projection, project
-from heirmark.bench.pictures.histories import Course, mean_history
-from heirmark.bench.pictures.shifts import Shift
-from heirmark.bench.plan import plan_grid
-from heirmark.bench.recipes import load_grid
-from heirmark.bench.reporting import part_command, report_of
-from heirmark.bench.settings import Contexts
+from heirmark.grids import Block, Grid, Marking, Published, Workload
+from heirmark.grids import tracking as logging
+from heirmark.grids.bench import BenchResult, run_bench
+from heirmark.grids.pictures import clouds, histories, shifts
+from heirmark.grids.pictures.clouds import Cloud, Projection, project
+from heirmark.grids.pictures.histories import Course, mean_history
+from heirmark.grids.pictures.shifts import Shift
+from heirmark.grids.plan import plan_grid
+from heirmark.grids.recipes import load_grid
+from heirmark.grids.reporting import part_command, report_of
+from heirmark.grids.settings import Contexts
 from heirmark.commands import benching
 from heirmark.commands.executing import Spread, executor
 from heirmark.errors import BadConfig
 from heirmark.methods import FeatureSharing, Unmarked, Vanilla
-from heirmark.pipeline.altering import Alteration
-from heirmark.pipeline.stealing import Theft
-from heirmark.pipeline.store import Store
-from heirmark.pipeline.trials import Probe, Trial
+from heirmark.work.altering import Alteration
+from heirmark.work.stealing import Theft
+from heirmark.stages.store import Store
+from heirmark.work.trials import Probe, Trial
 from heirmark.report.charts import heat_map, rate_lines
 from heirmark.report.page import markdown, render
 from heirmark.report.section import Report
@@ -46,7 +47,7 @@ from heirmark.report.terminal import probe_table, verdict_table
 from heirmark.results.rows import Brief, Row, write_rows
 from heirmark.results.summary import summarise
 from heirmark.runtime import Runtime
-from heirmark.training import Recipe
+from heirmark.training.fitting import Recipe
 from heirmark.triggers import Mix, Patch
 from pages import Page, words
 

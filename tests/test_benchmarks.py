@@ -14,10 +14,10 @@ import torch
 from heirmark.attacks import EXTRACTIONS
 from heirmark.errors import BadConfig
 from heirmark.methods import T2S
-from heirmark.pipeline.profiles import STUDY
+from heirmark.profiles import STUDY
 from heirmark.rehearsal.settings import Rehearsal
 from heirmark.runtime import Runtime
-from heirmark.training import Recipe
+from heirmark.training.fitting import Recipe
 from heirmark.triggers import Feature
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))

@@ -4,9 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from heirmark.blackbox import Api, BlackBox, QueryRecord
+from heirmark.querying.blackbox import Api, BlackBox, QueryRecord
 from heirmark.errors import BadConfig, BudgetExhausted, ShapeMismatch
-from heirmark.oracle import ModelFault
+from heirmark.querying.oracle import ModelFault
 from heirmark.runtime import Runtime
 
 RUNTIME = Runtime(device="cpu", precision="float32")

@@ -25,12 +25,12 @@ from typer.testing import CliRunner
 
 import heirmark.cli
 import own_code
-from heirmark.blackbox import BlackBox
+from heirmark.querying.blackbox import BlackBox
 from heirmark.errors import BadConfig, HeirmarkWarning
 from heirmark.files import atomic_write_tensors, read_tensors
-from heirmark.key import Key
+from heirmark.keys.key import Key
 from heirmark.methods import METHODS
-from heirmark.pipeline.work import Work
+from heirmark.jobs.means import Work
 from heirmark.verification import Calibration, Verdict
 from heirmark.version import __version__
 
@@ -438,7 +438,7 @@ def test_embed_compiles_when_it_is_told_to(here: Path, monkeypatch: pytest.Monke
         seen.append(work.runtime.compile)
         raise BadConfig("that is enough")
 
-    monkeypatch.setattr("heirmark.pipeline.embed_job.embed_job", job)
+    monkeypatch.setattr("heirmark.jobs.embed.embed_job", job)
     for extra in ([], ["--compile"]):
         refused(run("embed", *VANILLA, "--model", NET, *extra, "--out", "made/it"), 2, "that is enough")
     assert seen == [False, True]
@@ -1067,7 +1067,7 @@ def test_memory_that_runs_out_is_one_line(error: Exception, monkeypatch: pytest.
     def hungry(*given: Any, **options: Any) -> None:
         raise error
 
-    monkeypatch.setattr("heirmark.pipeline.embed_job.embed_job", hungry)
+    monkeypatch.setattr("heirmark.jobs.embed.embed_job", hungry)
     refused(run("embed", *VANILLA, "--model", NET, "--out", "made"), 1, "out of memory", "smaller model or batch")
 
 
@@ -1155,7 +1155,7 @@ def test_audit_runs_a_part_and_resumes(stage: Path) -> None:
 
 
 def test_audit_asks_about_the_images_of_another_data_set(stage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("heirmark.bench.programme.QUICK_POOL", 150)
+    monkeypatch.setattr("heirmark.grids.programme.QUICK_POOL", 150)
     command = ["audit", stage / "marked", *CPU, "--only", "Knockoff with fashion-mini", "--out", "audit"]
     refused(run(*command), 2, "no attack is called Knockoff with fashion-mini")
     assert run(*command, "--pool", "fashion-mini").code == 0

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heirmark import combining
+from heirmark.tasks import combining
 from heirmark.attacks.composites import (
     KIND_OF,
     KINDS,
@@ -24,11 +24,11 @@ from heirmark.attacks.composites import (
     wrong_labels,
 )
 from heirmark.attacks.removal.overwriting import Overwriting
-from heirmark.combining import REGIONS
+from heirmark.tasks.combining import REGIONS
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.runtime import Runtime
-from heirmark.space import check_needs
-from heirmark.task import Split, Task
+from heirmark.tasks.space import check_needs
+from heirmark.tasks.task import Split, Task
 from heirmark.triggers.combiners import Combine, CropPaste, PixelBlend, Stripes
 from heirmark.triggers.patch import Patch
 from heirmark.triggers.tiles import tile

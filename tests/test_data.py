@@ -25,7 +25,7 @@ from scipy import io
 
 from heirmark.data import DATASETS, cifar, data_root, fashion_mini, idx, load_images, load_task, matlab, pickles, svhn
 from heirmark.errors import BadConfig, BadData, DataNotFound
-from heirmark.task import Split
+from heirmark.tasks.task import Split
 
 RNG = np.random.Generator(np.random.PCG64(0))
 

@@ -19,18 +19,18 @@ from typer.testing import CliRunner
 
 import heirmark.cli
 import own_code
-from heirmark.bench.demo import DemoResult, demo_grid, run_demo
-from heirmark.bench.plan import plan_grid
-from heirmark.bench.settings import Contexts
+from heirmark.grids.demo import DemoResult, demo_grid, run_demo
+from heirmark.grids.plan import plan_grid
+from heirmark.grids.settings import Contexts
 from heirmark.errors import BadConfig, BadData, DataNotFound, HeirmarkError
 from heirmark.files import read_tensors
-from heirmark.key import Key
+from heirmark.keys.key import Key
 from heirmark.methods import DeepTracer, Vanilla
 from heirmark.models.storage import load_model
-from heirmark.pipeline import profiles
-from heirmark.pipeline.judging import read_calibration
-from heirmark.pipeline.profiles import FULL, QUICK, Profile
-from heirmark.pipeline.store import Event
+from heirmark import profiles
+from heirmark.work.judging import read_calibration
+from heirmark.profiles import FULL, QUICK, Profile
+from heirmark.stages.store import Event
 from heirmark.report.demo_story import folder_name, suspect_of
 from heirmark.results.verdict import Calibration
 from heirmark.runtime import Runtime
@@ -210,8 +210,8 @@ from pathlib import Path
 import torch
 torch.set_num_threads(1)
 import own_code
-from heirmark.bench.demo import demo_grid, run_demo
-from heirmark.bench.settings import Contexts
+from heirmark.grids.demo import demo_grid, run_demo
+from heirmark.grids.settings import Contexts
 from heirmark.runtime import Runtime
 
 def note(event, label):

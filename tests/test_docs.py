@@ -36,13 +36,13 @@ from documents import (
     spoken_of,
     text_of,
 )
-from heirmark.bench import Grid
-from heirmark.bench.plan import plan_grid
-from heirmark.bench.settings import Contexts
+from heirmark.grids import Grid
+from heirmark.grids.plan import plan_grid
+from heirmark.grids.settings import Contexts
 from heirmark.cli import app
 from heirmark.configuration import apply_settings
 from heirmark.runtime import Runtime
-from heirmark.task import Task
+from heirmark.tasks.task import Task
 
 BLOCKS = [block for page in pages() for block in blocks_of(page)]
 COMMANDS = [command for page in pages() for command in commands_of(page)]

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from heirmark.asking import predict
-from heirmark.blackbox import BlackBox
+from heirmark.querying.asking import predict
+from heirmark.querying.blackbox import BlackBox
 from heirmark.errors import BadArtifact, BadConfig
 from heirmark.models import CUSTOM, HasFeatures, ModelSpec, Net, features_of
 from heirmark.models.front import (

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 import torch
 
-import heirmark.key
+import heirmark.keys.key
 from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, ShapeMismatch
 from heirmark.files import atomic_write_json, atomic_write_tensors, read_tensors
-from heirmark.key import Key
-from heirmark.key_making import make_key, nonce_from_seed
+from heirmark.keys.key import Key
+from heirmark.keys.making import make_key, nonce_from_seed
 
 
 def fields(count=6, **changes):
@@ -210,7 +210,7 @@ def test_a_crash_while_saving_leaves_nothing_that_loads(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(heirmark.key, "atomic_write_json", crash)
+        patch.setattr(heirmark.keys.key, "atomic_write_json", crash)
         with pytest.raises(KeyboardInterrupt):
             Key(**fields()).save(tmp_path)
     with pytest.raises(BadArtifact, match=r"key\.json is missing"):
@@ -327,12 +327,12 @@ def test_every_refusal_is_one_of_heirmark():
 
 def test_what_is_written_can_be_read_and_nothing_else_is_written(tmp_path, monkeypatch):
     key = Key(**fields())
-    assert heirmark.key.LARGEST >= 3600 * 2 * 3 * 224 * 224, "a large key of large images is read again"
-    monkeypatch.setattr(heirmark.key, "LARGEST", 2**20 + 1)
+    assert heirmark.keys.key.LARGEST >= 3600 * 2 * 3 * 224 * 224, "a large key of large images is read again"
+    monkeypatch.setattr(heirmark.keys.key, "LARGEST", 2**20 + 1)
     with pytest.raises(BadArtifact, match=r"GiB.*are read again: draw fewer queries"):
         key.save(tmp_path / "key")
     assert not (tmp_path / "key").exists()
-    monkeypatch.setattr(heirmark.key, "LARGEST", 2**20 + 10**6)
+    monkeypatch.setattr(heirmark.keys.key, "LARGEST", 2**20 + 10**6)
     key.save(tmp_path / "key")
     assert Key.load(tmp_path / "key").commitment == key.commitment
     with pytest.raises(BadArtifact, match="larger than the 100 bytes allowed"):

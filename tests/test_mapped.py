@@ -15,20 +15,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import heirmark.batches
-import heirmark.mapped
+import heirmark.training.batches
+import heirmark.tasks.mapped
 from heirmark.attacks import Knockoff
-from heirmark.batches import Batches, read_ahead
-from heirmark.blackbox import BlackBox
+from heirmark.training.batches import Batches, read_ahead
+from heirmark.querying.blackbox import BlackBox
 from heirmark.data import load_task
 from heirmark.data.folders import read_folder
 from heirmark.errors import BadConfig, BadData, DataNotFound
-from heirmark.mapped import PARTS, open_array
+from heirmark.tasks.mapped import PARTS, open_array
 from heirmark.models import ModelSpec, build
 from heirmark.runtime import Runtime
-from heirmark.splitting import make_task
-from heirmark.task import Split, Task
-from heirmark.training import Recipe, fit
+from heirmark.tasks.splitting import make_task
+from heirmark.tasks.task import Split, Task
+from heirmark.training.fitting import Recipe, fit
 
 RECIPE = Recipe(epochs=2, batch_size=16, learning_rate=0.05, augment="crop-flip")
 
@@ -71,7 +71,7 @@ def same(one: nn.Module, other: nn.Module) -> bool:
 def test_mapped_data_give_what_the_same_data_in_memory_give(
     folder: Path, cpu: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(heirmark.mapped, "COPIED", 1000)
+    monkeypatch.setattr(heirmark.tasks.mapped, "COPIED", 1000)
     task = load_task(f"{folder}/", seed=3)
     train, test, classes = read_folder(folder)
     wanted = make_task("tiny", classes, in_memory_split(train), in_memory_split(test), seed=3)
@@ -102,7 +102,7 @@ def test_a_large_part_is_written_once_and_a_small_one_is_copied(folder: Path, mo
     split = read_folder(folder)[0]
     index = torch.arange(len(split)).flip(0)
     assert split.subset(index).source is None
-    monkeypatch.setattr(heirmark.mapped, "COPIED", 1000)
+    monkeypatch.setattr(heirmark.tasks.mapped, "COPIED", 1000)
     part = split.subset(index)
     assert torch.equal(part.inputs, split.inputs.flip(0))
     assert torch.equal(part.labels, split.labels.flip(0))
@@ -124,7 +124,7 @@ def test_a_large_part_is_written_once_and_a_small_one_is_copied(folder: Path, mo
 
 @pytest.mark.skipif(os.name != "posix" or os.geteuid() == 0, reason="root may write anywhere")
 def test_a_folder_that_cannot_be_written_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heirmark.mapped, "COPIED", 1000)
+    monkeypatch.setattr(heirmark.tasks.mapped, "COPIED", 1000)
     split = read_folder(folder)[0]
     (folder / "train").chmod(0o500)
     with pytest.raises(BadData, match="cannot be written"):
@@ -216,7 +216,7 @@ def test_training_is_the_same_when_data_do_not_fit_the_device(
     tiny_task: Task, cpu: Runtime, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wanted = trained(tiny_task.owner, cpu)
-    monkeypatch.setattr(heirmark.batches, "fits", lambda inputs, device: False)
+    monkeypatch.setattr(heirmark.training.batches, "fits", lambda inputs, device: False)
     assert same(trained(tiny_task.owner, cpu), wanted)
     batches = Batches(tiny_task.owner.inputs, torch.device("cpu"))
     chosen = torch.tensor([3, 1])
@@ -235,12 +235,12 @@ def test_data_larger_than_the_memory_allowed_train_and_are_stolen_from(tmp_path:
         from pathlib import Path
         import numpy as np, torch
         from torch import nn
-        from heirmark.asking import predict
+        from heirmark.querying.asking import predict
         from heirmark.attacks import Knockoff
-        from heirmark.blackbox import BlackBox
+        from heirmark.querying.blackbox import BlackBox
         from heirmark.data import load_task
         from heirmark.runtime import Runtime
-        from heirmark.training import Recipe, fit
+        from heirmark.training.fitting import Recipe, fit
 
         def anonymous():
             line = next(l for l in Path("/proc/self/status").read_text().splitlines() if l.startswith("RssAnon"))

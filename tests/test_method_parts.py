@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from heirmark.asking import predict
+from heirmark.querying.asking import predict
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
-from heirmark.joint import Outputs, Phase, mgda
+from heirmark.training.joint import Outputs, Phase, mgda
 from heirmark.methods import (
     EWE,
     SSWP,
@@ -38,8 +38,8 @@ from heirmark.models import build
 from heirmark.models.inner import layers_of
 from heirmark.rehearsal.settings import Rehearsal
 from heirmark.runtime import Runtime
-from heirmark.task import Split, Task
-from heirmark.training import Recipe
+from heirmark.tasks.task import Split, Task
+from heirmark.training.fitting import Recipe
 from heirmark.triggers import Feature, Mix, OutOfDistribution, Patch, RandomLabels, Tiles, TriggerSet
 from heirmark.triggers.combiners import PixelBlend
 

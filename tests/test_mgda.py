@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from heirmark.errors import BadConfig
-from heirmark.mgda import NORMALISATIONS, mgda_weights, min_norm_weights
+from heirmark.training.mgda import NORMALISATIONS, mgda_weights, min_norm_weights
 
 
 def solved(gram: np.ndarray) -> float:

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from heirmark.errors import BadConfig
-from heirmark.pipeline.mirror import UrlMirror, open_store
-from heirmark.pipeline.stage import Job, Stage
-from heirmark.pipeline.store import Event, Store
+from heirmark.stages.mirror import UrlMirror, open_store
+from heirmark.stages.stage import Job, Stage
+from heirmark.stages.store import Event, Store
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -152,7 +152,7 @@ def test_no_more_is_fetched_than_the_record_says(url: str, tmp_path: Path, monke
     assert two.store.find(FIRST) is None
     (aside,) = (two.store.root / ".damaged").iterdir()
     assert (aside / "other.bin").stat().st_size == 1001
-    monkeypatch.setattr("heirmark.pipeline.mirror.MAX_ARTIFACT", 100)
+    monkeypatch.setattr("heirmark.stages.mirror.MAX_ARTIFACT", 100)
     assert Machine(url, tmp_path / "three").store.find(FIRST) is None
 
 
@@ -168,7 +168,7 @@ def test_what_descends_from_an_earlier_copy_is_computed_again_once(url: str, tmp
     import hashlib
 
     from heirmark.configuration import canonical_json
-    from heirmark.pipeline.records import seal_of
+    from heirmark.stages.records import seal_of
 
     word.write_text("zz")
     record = dict(other.record)

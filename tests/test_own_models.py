@@ -15,31 +15,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from heirmark.asking import batch_for, out_of_memory, outputs_of, predict
+from heirmark.querying.asking import batch_for, out_of_memory, outputs_of, predict
 from heirmark.attacks import ABS, NeuralCleanse, Pruning
-from heirmark.blackbox import Api, BlackBox
+from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.errors import BadConfig, BadData, HeirmarkError, HeirmarkWarning
 from heirmark.files import read_bytes
-from heirmark.key import Key
-from heirmark.key_making import make_key
-from heirmark.layout import are_probabilities, entry_of
+from heirmark.keys.key import Key
+from heirmark.keys.making import make_key
+from heirmark.querying.layout import are_probabilities, entry_of
 from heirmark.methods import METHODS, T2S, Content, FeatureSharing, Unmarked, Vanilla
 from heirmark.methods.base import settle
 from heirmark.models import CUSTOM, ModelSpec, Net
 from heirmark.models.front import Fronted
 from heirmark.models.storage import load_model, save_model
-from heirmark.oracle import ModelFault
-from heirmark.pipeline import Store
-from heirmark.pipeline.context import Context
-from heirmark.pipeline.embedding import train_stage
-from heirmark.pipeline.preflight import SMALL, preflight, small, small_task
-from heirmark.pipeline.profiles import QUICK
+from heirmark.querying.oracle import ModelFault
+from heirmark.stages import Store
+from heirmark.work.context import Context
+from heirmark.work.embedding import train_stage
+from heirmark.jobs.preflight import SMALL, preflight, small, small_task
+from heirmark.profiles import QUICK
 from heirmark.rehearsal.passes import Memory
 from heirmark.rehearsal.settings import Balanced, Rehearsal
 from heirmark.runtime import Runtime
-from heirmark.space import decode
-from heirmark.task import Task
-from heirmark.training import Recipe, accuracy, fit
+from heirmark.tasks.space import decode
+from heirmark.tasks.task import Task
+from heirmark.training.fitting import Recipe, accuracy, fit
 from heirmark.triggers import Patch, TextStamp, Tiles
 from heirmark.verification import Suspect, calibrate, verify
 

@@ -17,8 +17,8 @@ import torch
 from rich.console import Console
 from torch import nn
 
-import heirmark.pipeline.exporting
-import heirmark.pipeline.opening
+import heirmark.jobs.exporting
+import heirmark.jobs.opening
 import own_code
 from heirmark.attacks import Distillation, Knockoff
 from heirmark.console import Bars, error_line, show
@@ -27,17 +27,17 @@ from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, Shap
 from heirmark.methods import Unmarked, Vanilla
 from heirmark.models import ModelSpec, Net
 from heirmark.models.storage import load_spec, save_model
-from heirmark.pipeline import Event, Store
-from heirmark.pipeline.attack_jobs import steal_job
-from heirmark.pipeline.context import Context, exact
-from heirmark.pipeline.embed_job import embed_job
-from heirmark.pipeline.embedding import embed_stage
-from heirmark.pipeline.exporting import check_free, export_folder
-from heirmark.pipeline.folder import Data, ModelFolder, Origin
-from heirmark.pipeline.folders import read_history, read_pictures, read_training_triggers
-from heirmark.pipeline.inspect_job import inspect_folder
-from heirmark.pipeline.judging import calibrate_stage, read_judged, verify_stage
-from heirmark.pipeline.loading import (
+from heirmark.stages import Event, Store
+from heirmark.jobs.attack import steal_job
+from heirmark.work.context import Context, exact
+from heirmark.jobs.embed import embed_job
+from heirmark.work.embedding import embed_stage
+from heirmark.jobs.exporting import check_free, export_folder
+from heirmark.jobs.folder import Data, ModelFolder, Origin
+from heirmark.work.marked_folder import read_history, read_pictures, read_training_triggers
+from heirmark.jobs.inspect import inspect_folder
+from heirmark.work.judging import calibrate_stage, read_judged, verify_stage
+from heirmark.loading import (
     check_architecture,
     check_factory,
     check_known,
@@ -46,14 +46,14 @@ from heirmark.pipeline.loading import (
     named_architecture,
     user_factory,
 )
-from heirmark.pipeline.opening import OPENERS, Named, open_suspect
-from heirmark.pipeline.provenance import made_here
-from heirmark.pipeline.stealing import Theft, steal_stage
-from heirmark.pipeline.verify_job import verify_job
-from heirmark.pipeline.work import Work
+from heirmark.jobs.opening import OPENERS, Named, open_suspect
+from heirmark.stages.provenance import made_here
+from heirmark.work.stealing import Theft, steal_stage
+from heirmark.jobs.verify import verify_job
+from heirmark.jobs.means import Work
 from heirmark.runtime import Runtime
-from heirmark.task import Split, Task
-from heirmark.training import Recipe
+from heirmark.tasks.task import Split, Task
+from heirmark.training.fitting import Recipe
 from heirmark.triggers import Mix
 from heirmark.verification import Suspect
 
@@ -377,7 +377,7 @@ def test_a_new_kind_of_suspect_is_one_opener(monkeypatch: pytest.MonkeyPatch) ->
     service = Named(name="https://example.org/model", order=(1, 0))
     with pytest.raises(BadArtifact, match="is missing: a suspect is a folder"):
         open_suspect(service, classes=5, runtime=CPU)
-    monkeypatch.setattr(heirmark.pipeline.opening, "OPENERS", (*OPENERS, open_address))
+    monkeypatch.setattr(heirmark.jobs.opening, "OPENERS", (*OPENERS, open_address))
     found = open_suspect(service, classes=5, runtime=CPU)
     assert (found.kind, found.classes, found.order) == ("callable", 5, (1, 0))
 
@@ -405,7 +405,7 @@ def test_export_is_whole_or_not_there(
             raise OSError(28, "No space left on device", str(goal))
         shutil.copyfile(source, goal)
 
-    monkeypatch.setattr(heirmark.pipeline.exporting.shutil, "copy2", full_disk)
+    monkeypatch.setattr(heirmark.jobs.exporting.shutil, "copy2", full_disk)
     with pytest.raises(HeirmarkError, match="No space left"):
         export_folder(artifact, tmp_path / "out", Data(task=task, origin=ORIGIN))
     assert list(tmp_path.iterdir()) == []

@@ -13,22 +13,22 @@ from typer.testing import CliRunner
 import heirmark.cli
 import own_code
 from heirmark.attacks import EXTRACTIONS, INSPECTIONS, REMOVALS, SCREENINGS
-from heirmark.bench import Block, Grid, Marking, Workload
-from heirmark.bench.bench import run_bench
-from heirmark.bench.settings import Contexts
+from heirmark.grids import Block, Grid, Marking, Workload
+from heirmark.grids.bench import run_bench
+from heirmark.grids.settings import Contexts
 from heirmark.configuration import apply_settings, describe_fields, from_json, to_json
 from heirmark.data import DATASETS
 from heirmark.data.registry import DataSet
-from heirmark.key import Key
+from heirmark.keys.key import Key
 from heirmark.methods import METHODS, T2S, Unmarked
 from heirmark.models import MODELS
-from heirmark.pipeline.altering import Alteration
-from heirmark.pipeline.code_version import code_digests
-from heirmark.pipeline.preflight import preflight
-from heirmark.pipeline.stealing import Theft
-from heirmark.pipeline.trials import Probe, Trial
+from heirmark.work.altering import Alteration
+from heirmark.stages.code_version import code_digests
+from heirmark.jobs.preflight import preflight
+from heirmark.work.stealing import Theft
+from heirmark.work.trials import Probe, Trial
 from heirmark.runtime import Runtime
-from heirmark.training import Recipe
+from heirmark.training.fitting import Recipe
 from heirmark.triggers import TRIGGERS, Tiles
 from own_parts import Brightness, Halves, Inverted, Loud, Shrinking, Suspecting, read_shapes
 

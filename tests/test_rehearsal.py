@@ -36,7 +36,7 @@ from heirmark.rehearsal import (
 from heirmark.rehearsal.derivative import load_forward_rules
 from heirmark.rehearsal.rules import FastRules
 from heirmark.runtime import Runtime
-from heirmark.samples import Samples
+from heirmark.training.samples import Samples
 
 CLASSES, ALPHA = 4, 0.1
 KINDS = ("kl", "reverse-kl", "cross-entropy", "label", "mse")

@@ -21,7 +21,7 @@ from heirmark.errors import BadConfig
 from heirmark.models import CUSTOM, ModelSpec, Net, build
 from heirmark.models.storage import load_model, save_model
 from heirmark.runtime import seeded
-from heirmark.task import Split
+from heirmark.tasks.task import Split
 
 # PyTorch says so once a process; nothing is wrong.
 pytestmark = pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")

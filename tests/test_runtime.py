@@ -17,14 +17,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from heirmark.asking import evaluating, predict
+from heirmark.querying.asking import evaluating, predict
 from heirmark.errors import BadConfig
 from heirmark.float32 import whole_float32
 from heirmark.models import build
 from heirmark.runtime import Runtime, derive_seed, no_progress, seeded
-from heirmark.space import decode
-from heirmark.task import Task
-from heirmark.training import Recipe, fit
+from heirmark.tasks.space import decode
+from heirmark.tasks.task import Task
+from heirmark.training.fitting import Recipe, fit
 
 
 def net(**options: Any) -> nn.Module:

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from heirmark.bench.pictures.histories import Course
-from heirmark.bench.pictures.histories import show as courses
+from heirmark.grids.pictures.histories import Course
+from heirmark.grids.pictures.histories import show as courses
 from heirmark.errors import ShapeMismatch
 from heirmark.report import sections
 from heirmark.report.page import markdown, render

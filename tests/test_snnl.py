@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.snnl import DISTANCES, Distance, pairwise, soft_nearest_neighbour_loss
+from heirmark.training.snnl import DISTANCES, Distance, pairwise, soft_nearest_neighbour_loss
 
 
 def slow(points: list[list[float]], groups: list[int], temperature: float, distance: Distance) -> float:

@@ -23,9 +23,9 @@ from typing import Any
 import pytest
 
 from heirmark.errors import BadArtifact, BadConfig
-from heirmark.pipeline import Artifact, Event, Job, Stage, Store, lineage
-from heirmark.pipeline import store as store_module
-from heirmark.pipeline.code_version import code_digests, code_version
+from heirmark.stages import Artifact, Event, Job, Stage, Store, lineage
+from heirmark.stages import store as store_module
+from heirmark.stages.code_version import code_digests, code_version
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -717,7 +717,7 @@ def work(job):
 DRIVER = """
 import itertools, json, os, pathlib, random, signal, sys, time
 import slow_stages
-from heirmark.pipeline import Stage, Store
+from heirmark.stages import Stage, Store
 
 root, log = pathlib.Path(sys.argv[1]), pathlib.Path(os.environ["LOG"])
 random.seed(int(sys.argv[3]))

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from torch.utils.data import Dataset, IterableDataset, Subset, TensorDataset
 
 from heirmark.errors import BadConfig, BadData
-from heirmark.splitting import make_task
-from heirmark.task import Split, Task
+from heirmark.tasks.splitting import make_task
+from heirmark.tasks.task import Split, Task
 
 CLASSES = ("a", "b", "c")
 

@@ -18,14 +18,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from heirmark.asking import predict
-from heirmark.combining import REGIONS
+from heirmark.querying.asking import predict
+from heirmark.tasks.combining import REGIONS
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.models import build
 from heirmark.runtime import Runtime
-from heirmark.space import check_needs, decode
-from heirmark.task import Split, Task
-from heirmark.training import Recipe, fit
+from heirmark.tasks.space import check_needs, decode
+from heirmark.tasks.task import Split, Task
+from heirmark.training.fitting import Recipe, fit
 from heirmark.triggers import (
     AbstractImages,
     Entangled,

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from heirmark.blackbox import Api, BlackBox
+from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.errors import BadArtifact, BadConfig, BadData, BudgetExhausted
-from heirmark.key_making import make_key, nonce_from_seed
-from heirmark.oracle import ModelFault
+from heirmark.keys.making import make_key, nonce_from_seed
+from heirmark.querying.oracle import ModelFault
 from heirmark.runtime import Runtime
 from heirmark.verification import FLAGS, OUTCOMES, Calibration, Suspect, Verdict, calibrate, verify
 from heirmark.verification.statistics import binomial_p, clopper_pearson, mcnemar_p

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from torch import Tensor, nn
 
-from heirmark.asking import predict
+from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime
-from heirmark.training import Recipe
+from heirmark.training.fitting import Recipe
 
 MODEL = "naivenet:width=4,hidden=16,batch_norm=true"
 RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=0.02, optimizer="adam")

@@ -16,7 +16,7 @@ from rich.table import Column
 from heirmark.errors import printable
 
 if TYPE_CHECKING:
-    from heirmark.pipeline.store import Event
+    from heirmark.stages.store import Event
     from heirmark.runtime import Runtime
 
 
@@ -91,7 +91,7 @@ class Bars:
             self.display.update(self._task, completed=done, counts=f"{done}/{total}")
 
     def event(self, event: Event, label: str = "") -> None:
-        """Sink of :class:`heirmark.pipeline.store.Store`, which speaks of an artifact each time that it looks it up."""
+        """Sink of :class:`heirmark.stages.store.Store`, which speaks of an artifact each time that it looks it up."""
         if self.quiet or event.what == "swept":
             return
         if event.what == "cached":

@@ -26,7 +26,7 @@ from contracts import (
 )
 from torch import Tensor, nn
 
-from heirmark.asking import predict
+from heirmark.querying.asking import predict
 from heirmark.attacks import (
     DFME,
     EXTRACTIONS,
@@ -37,12 +37,12 @@ from heirmark.attacks import (
     Knockoff,
     KnockoffAdaptive,
 )
-from heirmark.blackbox import Answers, Api, BlackBox
+from heirmark.querying.blackbox import Answers, Api, BlackBox
 from heirmark.errors import BadConfig, BudgetExhausted
 from heirmark.models import Net
 from heirmark.models.storage import load_model, save_model
 from heirmark.runtime import Runtime
-from heirmark.task import Split, Task
+from heirmark.tasks.task import Split, Task
 from victims import MODEL, RECIPE, Listener, agreement
 
 ROUND = dataclasses.replace(RECIPE, epochs=2)

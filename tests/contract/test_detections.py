@@ -27,7 +27,7 @@ from contracts import (
 )
 from torch import Tensor, nn
 
-from heirmark.asking import predict
+from heirmark.querying.asking import predict
 from heirmark.attacks import (
     ABS,
     INSPECTIONS,
@@ -42,9 +42,9 @@ from heirmark.attacks.composites import KINDS
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec, Net, specify
 from heirmark.runtime import Runtime
-from heirmark.space import decode
-from heirmark.task import Split, Task
-from heirmark.training import Recipe, fit
+from heirmark.tasks.space import decode
+from heirmark.tasks.task import Split, Task
+from heirmark.training.fitting import Recipe, fit
 
 RECIPE = Recipe(epochs=1, batch_size=32, optimizer="adam", learning_rate=0.01)
 SCREEN_MODEL = "naivenet:width=2,hidden=8,batch_norm=true"

@@ -29,11 +29,11 @@ from contracts import (
 )
 from torch import Tensor, nn
 
-from heirmark.asking import predict
+from heirmark.querying.asking import predict
 from heirmark.configuration import apply_settings
 from heirmark.errors import BadConfig
-from heirmark.joint import Phase
-from heirmark.key import Key
+from heirmark.training.joint import Phase
+from heirmark.keys.key import Key
 from heirmark.methods import (
     EWE,
     METHODS,
@@ -58,8 +58,8 @@ from heirmark.methods.nets import train_from_scratch
 from heirmark.models.storage import load_model, save_model
 from heirmark.rehearsal.settings import Balanced, Rehearsal, SimulatedThief
 from heirmark.runtime import Runtime
-from heirmark.task import Split, Task
-from heirmark.training import Mixed, Recipe
+from heirmark.tasks.task import Split, Task
+from heirmark.training.fitting import Mixed, Recipe
 from heirmark.triggers import (
     AbstractImages,
     AnyTrigger,

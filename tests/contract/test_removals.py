@@ -34,7 +34,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from heirmark.asking import predict
+from heirmark.querying.asking import predict
 from heirmark.attacks import REMOVALS
 from heirmark.attacks.composites import KINDS, compose
 from heirmark.attacks.removal.adaptive import AdaptiveUnlearning
@@ -56,8 +56,8 @@ from heirmark.models import CUSTOM, ModelSpec, Net, build
 from heirmark.models.front import Fronted
 from heirmark.models.storage import load_model, save_model
 from heirmark.runtime import Runtime
-from heirmark.task import Split, Task
-from heirmark.training import Recipe, accuracy
+from heirmark.tasks.task import Split, Task
+from heirmark.training.fitting import Recipe, accuracy
 from heirmark.verification.suspects import Suspect
 
 MODEL = "naivenet:width=4,hidden=16,batch_norm=true"

@@ -9,14 +9,14 @@ from typing import Any, ClassVar, Protocol, Self
 
 from torch import Tensor
 
-from heirmark.blackbox import AnswerKind, BlackBox
+from heirmark.querying.blackbox import AnswerKind, BlackBox
 from heirmark.configuration import checked
 from heirmark.errors import ShapeMismatch
 from heirmark.models import Architecture, Net, architecture, fresh_net
 from heirmark.runtime import Runtime, check_seed
-from heirmark.space import check_needs
-from heirmark.task import Split, Task
-from heirmark.training import Recipe
+from heirmark.tasks.space import check_needs
+from heirmark.tasks.task import Split, Task
+from heirmark.training.fitting import Recipe
 
 LEARNS_LATE = "whose copies know nothing yet after the queries of some minutes"
 

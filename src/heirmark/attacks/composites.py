@@ -1,7 +1,7 @@
 """Composites of images of several classes, made in the ways that watermarks are published to use, without knowing any key.
 
 What a thief guesses who has read MEA-Defender (arXiv 2401.15239), DeepTracer (arXiv 2511.08985) and Feature Sharing (ICLR 2022
-submission XHxRBwjpEQ); how two images become one is in :mod:`heirmark.combining`.
+submission XHxRBwjpEQ); how two images become one is in :mod:`heirmark.tasks.combining`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Annotated, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from heirmark.combining import CORNERS, blend, mosaic, paste, paste_square, region, square_side, stripes
+from heirmark.tasks.combining import CORNERS, blend, mosaic, paste, paste_square, region, square_side, stripes
 from heirmark.configuration import distinct, not_empty
 from heirmark.errors import BadData
 from heirmark.runtime import derive_seed, generator_of
-from heirmark.samples import ShuffledIndex
-from heirmark.space import Continuous, Images
-from heirmark.task import Split
+from heirmark.training.samples import ShuffledIndex
+from heirmark.tasks.space import Continuous, Images
+from heirmark.tasks.task import Split
 
 Kind: TypeAlias = Literal["tiles", "halves", "insets", "blend", "stripes", "patch"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

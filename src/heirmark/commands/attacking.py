@@ -13,13 +13,13 @@ from heirmark.commands.options import MARKED, Custom, Kept, Out, Quick, Seed, Se
 from heirmark.errors import BadConfig
 
 if TYPE_CHECKING:
-    from heirmark.pipeline.folder import Data, ModelFolder
-    from heirmark.pipeline.work import Work
+    from heirmark.jobs.folder import Data, ModelFolder
+    from heirmark.jobs.means import Work
 
 
 @dataclass(frozen=True)
 class Shown:
-    """What a victim's service shows; see :class:`heirmark.blackbox.Api`."""
+    """What a victim's service shows; see :class:`heirmark.querying.blackbox.Api`."""
 
     answers: Annotated[
         str, typer.Option("--answers", help="What the victim gives away: probabilities, top-k or label.")
@@ -76,7 +76,7 @@ class Thief:
             asks_pool: whether the attack asks about these.
         """
         from heirmark.attacks.base import Sizes
-        from heirmark.pipeline.audit_attacks import fitting, quick_attack, quick_attacks
+        from heirmark.grids.fitting import fitting, quick_attack, quick_attacks
 
         plan = build(quick_attacks(victim.recipe)[name] if self.quick else known[name]())
         fact = {}
@@ -126,12 +126,12 @@ def steal(
 ) -> int:
     """Attack a model through its answers alone, with the adversary's data; write the stolen model."""
     from heirmark.attacks import EXTRACTIONS
-    from heirmark.blackbox import Api
-    from heirmark.pipeline.answering import ADVERSARY
-    from heirmark.pipeline.attack_jobs import steal_job
-    from heirmark.pipeline.folder import ModelFolder
-    from heirmark.pipeline.loading import check_known, user_factory
-    from heirmark.pipeline.stealing import Theft
+    from heirmark.querying.blackbox import Api
+    from heirmark.work.answering import ADVERSARY
+    from heirmark.jobs.attack import steal_job
+    from heirmark.jobs.folder import ModelFolder
+    from heirmark.loading import check_known, user_factory
+    from heirmark.work.stealing import Theft
 
     check_known("attack", attack, EXTRACTIONS)
     folder = ModelFolder(victim, user_factory(victim_model), option="--victim-model")
@@ -163,10 +163,10 @@ def remove(
 ) -> int:
     """Work on a model so that a mark in it may be lost, with the adversary's labelled data; write what is left."""
     from heirmark.attacks import REMOVALS
-    from heirmark.pipeline.altering import Alteration
-    from heirmark.pipeline.attack_jobs import remove_job
-    from heirmark.pipeline.folder import ModelFolder
-    from heirmark.pipeline.loading import check_known, user_factory
+    from heirmark.work.altering import Alteration
+    from heirmark.jobs.attack import remove_job
+    from heirmark.jobs.folder import ModelFolder
+    from heirmark.loading import check_known, user_factory
 
     check_known("removal attack", attack, REMOVALS)
     folder = ModelFolder(victim, user_factory(model))
@@ -197,9 +197,9 @@ def detect(
 ) -> int:
     """Look for a mark in a model, or for a verifier's queries among others. The attack never sees the key."""
     from heirmark.attacks import INSPECTIONS, SCREENINGS
-    from heirmark.pipeline.attack_jobs import inspect_job, screen_job
-    from heirmark.pipeline.folder import ModelFolder
-    from heirmark.pipeline.loading import check_known, user_factory
+    from heirmark.jobs.attack import inspect_job, screen_job
+    from heirmark.jobs.folder import ModelFolder
+    from heirmark.loading import check_known, user_factory
 
     known: dict[str, Any] = {**INSPECTIONS, **SCREENINGS}
     check_known("detection attack", attack, known)

@@ -53,11 +53,11 @@ def audit(
 ) -> int:
     """Attack your own marked model, and an unmarked twin, in every known way; write one report of what survives."""
     from heirmark.attacks.base import Sizes
-    from heirmark.bench.audit import run_audit
-    from heirmark.bench.programme import PROFILES, select
-    from heirmark.bench.settings import Contexts
-    from heirmark.pipeline.folder import ModelFolder
-    from heirmark.pipeline.loading import check_known, user_factory
+    from heirmark.grids.audit import run_audit
+    from heirmark.grids.programme import PROFILES, select
+    from heirmark.grids.settings import Contexts
+    from heirmark.jobs.folder import ModelFolder
+    from heirmark.loading import check_known, user_factory
     from heirmark.report.terminal import attack_table, probe_table
     from heirmark.results.rows import row_to_json
 

@@ -16,8 +16,8 @@ from heirmark.commands.options import FAILURE, MARKED, Training, guarded, print_
 from heirmark.console import error_line, show
 
 if TYPE_CHECKING:
-    from heirmark.bench.bench import BenchResult
-    from heirmark.bench.grid import Grid
+    from heirmark.grids.bench import BenchResult
+    from heirmark.grids.grid import Grid
 
 
 @guarded
@@ -79,10 +79,11 @@ def bench(
     run: Training,
 ) -> int:
     """Run a recipe: tasks, watermarks, attacks and seeds; write rows and a report. What was finished is kept."""
-    from heirmark.bench import logging, select
-    from heirmark.bench.bench import run_bench
-    from heirmark.bench.recipes import described, load_grid, names_file_only
-    from heirmark.bench.settings import Contexts
+    from heirmark.grids import select
+    from heirmark.grids import tracking as logging
+    from heirmark.grids.bench import run_bench
+    from heirmark.grids.recipes import described, load_grid, names_file_only
+    from heirmark.grids.settings import Contexts
     from heirmark.errors import BadConfig
 
     if glance:
@@ -132,7 +133,7 @@ def bench(
 
 def _glance(folders: Sequence[Path]) -> int:
     """Print the rows of runs as matrices."""
-    from heirmark.bench.parts import ROWS
+    from heirmark.grids.parts import ROWS
     from heirmark.errors import BadConfig
     from heirmark.report.sections.glance import glance_markdown
     from heirmark.results.rows import read_rows
@@ -147,8 +148,8 @@ def _join(
     recipe: str, scale: str, folders: Sequence[Path], out: Path | None, computing: Sequence[str], as_json: bool
 ) -> int:
     """Put parts of a grid together."""
-    from heirmark.bench.bench import join_bench
-    from heirmark.bench.recipes import load_grid
+    from heirmark.grids.bench import join_bench
+    from heirmark.grids.recipes import load_grid
     from heirmark.errors import BadConfig
 
     if computing:

@@ -14,7 +14,7 @@ from heirmark.console import show
 from heirmark.errors import BadConfig
 
 if TYPE_CHECKING:
-    from heirmark.bench.run import Executor
+    from heirmark.grids.run import Executor
     from heirmark.report.section import Report
 
 
@@ -44,12 +44,12 @@ def executor(code: Path, spread: Spread) -> tuple[Executor, dict[str, str], list
     """
     ray, cpus, gpus = spread.ray, spread.ray_cpus, spread.ray_gpus
     if ray is None:
-        from heirmark.bench.running import run_here
+        from heirmark.grids.executors.here import run_here
 
         if cpus is not None or gpus is not None:
             raise BadConfig("--ray-cpus and --ray-gpus are for stages on Ray: give --ray local or an address, too")
         return run_here, {}, []
-    from heirmark.bench.on_ray import LOCAL, check_share, run_on_ray, threads_for
+    from heirmark.grids.executors.on_ray import LOCAL, check_share, run_on_ray, threads_for
 
     cpus, gpus = 1.0 if cpus is None else cpus, 0.0 if gpus is None else gpus
     check_share(cpus, gpus)

@@ -17,7 +17,7 @@ from heirmark.console import Bars, error_line, show
 from heirmark.errors import BadConfig, HeirmarkError
 
 if TYPE_CHECKING:
-    from heirmark.pipeline.work import OnEvent, Work
+    from heirmark.jobs.means import OnEvent, Work
     from heirmark.runtime import Runtime
 
 MARKED, FAILURE, USAGE, NOT_ESTABLISHED, USELESS, INTERRUPTED = 0, 1, 2, 3, 4, 130
@@ -54,7 +54,7 @@ def guarded(command: Callable[..., int]) -> Callable[..., None]:
             error_line(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
             code = FAILURE
         except Exception as error:
-            from heirmark.asking import out_of_memory
+            from heirmark.querying.asking import out_of_memory
 
             if not out_of_memory(error):
                 raise
@@ -129,7 +129,7 @@ Quick = Annotated[
 def configured(config: Any, model: str | None, settings: list[str] | None) -> Any:
     """A method or attack with its ``--set`` and ``--model``; ``--set model=...`` is another way to write ``--model``."""
     from heirmark.configuration import apply_settings
-    from heirmark.pipeline.loading import named_architecture
+    from heirmark.loading import named_architecture
 
     config = apply_settings(config, settings or [])
     if model is not None:
@@ -193,7 +193,7 @@ class Kept(Training):
 
     def work(self, bars: Bars, seed: int, on_event: OnEvent | None = None) -> Work:
         """What a job is given; its events go to bars unless another is to be told."""
-        from heirmark.pipeline.work import Work
+        from heirmark.jobs.means import Work
 
         return Work(seed=seed, runtime=self.runtime(bars), store=self.store, on_event=on_event or bars.event)
 

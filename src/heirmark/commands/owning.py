@@ -34,7 +34,7 @@ from heirmark.console import error_line, show
 from heirmark.errors import HeirmarkError
 
 if TYPE_CHECKING:
-    from heirmark.pipeline.store import Event
+    from heirmark.stages.store import Event
 
 
 @guarded
@@ -72,12 +72,12 @@ def embed(
     Exit code 0: the model is found with its own key; 4: all is written, but the mark can prove nothing as it is.
     """
     from heirmark.methods import METHODS
-    from heirmark.pipeline.embed_job import embed_job
-    from heirmark.pipeline.folder import Data as Given
-    from heirmark.pipeline.folder import Origin
-    from heirmark.pipeline.loading import check_known, load_named_task, with_foreign
-    from heirmark.pipeline.profiles import QUICK
-    from heirmark.pipeline.worth import in_words
+    from heirmark.jobs.embed import embed_job
+    from heirmark.jobs.folder import Data as Given
+    from heirmark.jobs.folder import Origin
+    from heirmark.loading import check_known, load_named_task, with_foreign
+    from heirmark.profiles import QUICK
+    from heirmark.jobs.worth import in_words
 
     check_known("method", method, METHODS)
     # A key drawn from seed 0 and public data is anybody's.
@@ -149,10 +149,10 @@ def verify(
     as_json: Json = False,
 ) -> int:
     """Judge a suspect with a key, by queries alone. Exit code 0: MARKED; 3: not established; 1: INVALID."""
-    from heirmark.pipeline.folder import ModelFolder
-    from heirmark.pipeline.loading import user_factory
-    from heirmark.pipeline.opening import Named, open_suspect
-    from heirmark.pipeline.verify_job import (
+    from heirmark.jobs.folder import ModelFolder
+    from heirmark.loading import user_factory
+    from heirmark.jobs.opening import Named, open_suspect
+    from heirmark.jobs.verify import (
         check_wilcoxon,
         parse_normalisation,
         parse_order,
@@ -197,8 +197,8 @@ def inspect(
     as_json: Json = False,
 ) -> int:
     """Say what a folder holds and check that it is whole; a key's secrets stay hidden unless asked for."""
-    from heirmark.pipeline.inspect_job import inspect_folder
-    from heirmark.pipeline.loading import user_factory
+    from heirmark.jobs.inspect import inspect_folder
+    from heirmark.loading import user_factory
 
     print_facts(inspect_folder(path, secrets=secrets, factory=user_factory(model)), as_json)
     return MARKED
@@ -217,7 +217,7 @@ def fields(
     from heirmark.attacks import EXTRACTIONS, INSPECTIONS, REMOVALS, SCREENINGS
     from heirmark.configuration import apply_settings, describe_fields
     from heirmark.methods import METHODS
-    from heirmark.pipeline.loading import check_known
+    from heirmark.loading import check_known
 
     strategies: dict[str, type] = {**METHODS, **EXTRACTIONS, **REMOVALS, **INSPECTIONS, **SCREENINGS}
     check_known("method or attack", name, strategies)

@@ -13,7 +13,7 @@ import torch
 from heirmark.data import pickles
 from heirmark.data.root import find, read_bounded
 from heirmark.errors import BadData
-from heirmark.task import Split
+from heirmark.tasks.task import Split
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _CIFAR100 = """

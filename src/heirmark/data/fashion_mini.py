@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from heirmark.errors import BadData
-from heirmark.task import Split
+from heirmark.tasks.task import Split
 
 FILE = "fashion-mini.xz"
 SHA256 = "b16300dd32f69492f7986d368e2e85c00918afd8b5f0d40c0c8557fd82f01983"

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from heirmark.errors import BadData, DataNotFound, told
 from heirmark.files import atomic_write_bytes
-from heirmark.mapped import write_array
-from heirmark.task import Split
+from heirmark.tasks.mapped import write_array
+from heirmark.tasks.task import Split
 
 PACKED = "packed"
 """Folder beside images where their arrays lie. It may be deleted; then images are packed again."""

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from heirmark.data.root import find
 from heirmark.errors import BadData
-from heirmark.task import Split
+from heirmark.tasks.task import Split
 
 MNIST_CLASSES = tuple("0123456789")
 FASHION_CLASSES = (

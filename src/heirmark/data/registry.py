@@ -15,8 +15,8 @@ from heirmark.data.root import data_root
 from heirmark.data.svhn import CLASSES as SVHN_CLASSES
 from heirmark.data.svhn import read_svhn
 from heirmark.errors import BadConfig
-from heirmark.splitting import make_task
-from heirmark.task import Split, Task
+from heirmark.tasks.splitting import make_task
+from heirmark.tasks.task import Split, Task
 
 
 @dataclass(frozen=True, kw_only=True)

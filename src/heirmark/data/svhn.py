@@ -10,7 +10,7 @@ import torch
 from heirmark.data import matlab
 from heirmark.data.root import find, read_bounded
 from heirmark.errors import BadData
-from heirmark.task import Split
+from heirmark.tasks.task import Split
 
 CLASSES = tuple("0123456789")
 

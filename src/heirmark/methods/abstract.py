@@ -11,7 +11,7 @@ from heirmark.methods.nets import start_from, train_from_scratch
 from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Watermark
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.training import Mixed, Recipe, fit
+from heirmark.training.fitting import Mixed, Recipe, fit
 from heirmark.triggers import AbstractImages, AnyTrigger, RandomLabels
 
 FROM_SCRATCH = Recipe(epochs=60, batch_size=100, schedule="step", step_epochs=20, step_factor=0.1, augment="crop-flip")

@@ -10,12 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData
-from heirmark.key import Key
-from heirmark.key_making import make_key, nonce_from_seed
+from heirmark.keys.key import Key
+from heirmark.keys.making import make_key, nonce_from_seed
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.space import check_needs
-from heirmark.task import Split, Task
+from heirmark.tasks.space import check_needs
+from heirmark.tasks.task import Split, Task
 from heirmark.triggers import Secret, Trigger, TriggerSet
 from heirmark.triggers.out_of_distribution import fit_shape
 

@@ -16,7 +16,7 @@ from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
 from heirmark.models.inner import layers_of
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.training import Mixed, Recipe, fit
+from heirmark.training.fitting import Mixed, Recipe, fit
 from heirmark.triggers import AnyTrigger, Patch
 
 ADAM = Recipe(epochs=20, batch_size=128, optimizer="adam", learning_rate=1e-2, weight_decay=0.0)

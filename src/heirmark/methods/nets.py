@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import nn
 
 from heirmark.errors import BadConfig
-from heirmark.layout import copied
+from heirmark.querying.layout import copied
 from heirmark.models import Architecture, ModelSpec, Net, fresh_net, specify
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.task import Split, Task
-from heirmark.training import Mixed, Recipe, fit
+from heirmark.tasks.task import Split, Task
+from heirmark.training.fitting import Mixed, Recipe, fit
 
 
 def train_from_scratch(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from heirmark.rehearsal.settings import Rehearsal
-from heirmark.training import Recipe
+from heirmark.training.fitting import Recipe
 
 QUICK_ADAM = Recipe(batch_size=128, optimizer="adam", learning_rate=2e-3, weight_decay=0.0)
 """For methods whose losses want their papers' optimiser."""

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.asking import evaluating, predict
+from heirmark.querying.asking import evaluating, predict
 from heirmark.errors import BadData
 from heirmark.runtime import Runtime
-from heirmark.space import decode, encode, shuffle
+from heirmark.tasks.space import decode, encode, shuffle
 from heirmark.triggers import TriggerSet
 
 CHUNK = 100

@@ -18,7 +18,7 @@ from heirmark.models import Architecture, architecture
 from heirmark.rehearsal.loop import Monitor, rehearse
 from heirmark.rehearsal.settings import Rehearsal
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.task import Task
+from heirmark.tasks.task import Task
 from heirmark.triggers import Tiles
 
 FirstPhase: TypeAlias = Annotated[Watermark, OneOf(METHODS, lambda kind: kind.rehearsable)]

@@ -13,7 +13,7 @@ from heirmark.methods.nets import net_of, start_from, train_from_scratch
 from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Method
 from heirmark.runtime import Runtime
-from heirmark.task import Task
+from heirmark.tasks.task import Task
 from heirmark.triggers.registry import TRIGGERS
 
 

@@ -11,7 +11,7 @@ from heirmark.methods.nets import train_from_scratch
 from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Watermark
 from heirmark.runtime import Runtime
-from heirmark.training import Mixed
+from heirmark.training.fitting import Mixed
 from heirmark.triggers import Tiles
 
 

@@ -27,9 +27,9 @@ from heirmark.methods.nets import net_of, own_model, spec_for
 from heirmark.methods.scale import Scale
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, drawn_seed
-from heirmark.space import check_needs
-from heirmark.task import Task
-from heirmark.training import Recipe
+from heirmark.tasks.space import check_needs
+from heirmark.tasks.task import Task
+from heirmark.training.fitting import Recipe
 from heirmark.triggers import AnyTrigger, Feature
 
 

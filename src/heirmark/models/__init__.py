@@ -14,11 +14,11 @@ from typing import Annotated, Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from heirmark.asking import out_of_memory
+from heirmark.querying.asking import out_of_memory
 from heirmark.configuration import Constraint, checked, not_empty, within
 from heirmark.configuration.setting import read_text
 from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.layout import copied, entering, fitted, in_channels_last, through_entry, unwrapped
+from heirmark.querying.layout import copied, entering, fitted, in_channels_last, through_entry, unwrapped
 from heirmark.models.front import Front, behind, check_front
 from heirmark.models.registry import MODELS
 from heirmark.runtime import seeded
@@ -140,7 +140,7 @@ class Net:
     onnx: bytes | None = None
 
     def working_copy(self) -> nn.Module:
-        """A copy to work on; of a user's model in the layout that it takes, see :func:`heirmark.layout.fitted`."""
+        """A copy to work on; of a user's model in the layout that it takes, see :func:`heirmark.querying.layout.fitted`."""
         copy = copied(self.model)
         return fitted(copy, self.spec.input_shape) if self.spec.name == CUSTOM else copy
 

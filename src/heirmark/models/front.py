@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig
-from heirmark.layout import enter, through_entry
-from heirmark.space import clip
+from heirmark.querying.layout import enter, through_entry
+from heirmark.tasks.space import clip
 
 Front = tuple[tuple[str, float], ...]
 """Transformations by name with their strengths, in the order in which a query meets them."""

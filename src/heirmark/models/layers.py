@@ -7,7 +7,7 @@ from typing import ClassVar
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.layout import enter
+from heirmark.querying.layout import enter
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers whose outputs ``[N, channels, ...]`` are one neuron a channel."""

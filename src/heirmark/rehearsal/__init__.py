@@ -5,7 +5,7 @@ The steps are pure functions over parameters, for any student and teacher ``nn.M
 
 >>> import torch
 >>> from torch import nn
->>> from heirmark.samples import Samples
+>>> from heirmark.training.samples import Samples
 >>> teacher, model = nn.Linear(4, 3), nn.Linear(4, 3)
 >>> thief, optimiser = Thief(skeleton=model, student=student_state(model), rate=0.05), torch.optim.SGD(teacher.parameters(), 0.01)
 >>> clean = Samples(inputs=torch.rand(8, 4), targets=torch.zeros(8).long())

@@ -9,21 +9,21 @@ from itertools import count
 import torch
 from torch import Tensor, nn
 
-from heirmark.asking import evaluating, predict
-from heirmark.augmenting import augment
-from heirmark.batches import Batches
-from heirmark.cuda_graphs import overwrite, recorded, repeats
-from heirmark.layout import copied_with_entry
+from heirmark.querying.asking import evaluating, predict
+from heirmark.training.augmenting import augment
+from heirmark.training.batches import Batches
+from heirmark.training.cuda_graphs import overwrite, recorded, repeats
+from heirmark.querying.layout import copied_with_entry
 from heirmark.rehearsal.derivative import choose_derivative
 from heirmark.rehearsal.passes import PassMode, draws
 from heirmark.rehearsal.settings import Rehearsal
 from heirmark.rehearsal.step import assign, rehearsal_step
 from heirmark.rehearsal.student import Student, Thief, simulate_theft, student_module, student_state
 from heirmark.runtime import Runtime, derive_seed, to_device
-from heirmark.samples import Joining, Samples, check_answered
-from heirmark.steps import Figures, Step
-from heirmark.task import Split
-from heirmark.training import descend
+from heirmark.training.samples import Joining, Samples, check_answered
+from heirmark.training.steps import Figures, Step
+from heirmark.tasks.task import Split
+from heirmark.training.fitting import descend
 
 __all__ = ["Monitor", "rehearse"]
 

@@ -15,7 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from heirmark.configuration import at_least, checked
 from heirmark.errors import ShapeMismatch
-from heirmark.layout import in_mode
+from heirmark.querying.layout import in_mode
 from heirmark.runtime import Runtime, seeded
 
 Tensors = dict[str, Tensor]

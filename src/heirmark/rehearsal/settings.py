@@ -13,7 +13,7 @@ from heirmark.rehearsal.losses import DistillationLoss
 from heirmark.rehearsal.passes import Memory
 from heirmark.rehearsal.step import APART, RehearsalStep
 from heirmark.rehearsal.student import Derivative, TriggerMode
-from heirmark.training import Recipe
+from heirmark.training.fitting import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

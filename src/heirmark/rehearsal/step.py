@@ -15,7 +15,7 @@ from heirmark.rehearsal.losses import teacher_cotangent
 from heirmark.rehearsal.passes import Memory, PassMode, Tensors, accumulate, chunks, copies, gradients, leaves, run
 from heirmark.rehearsal.student import Derivative, Thief, simulate_theft, transfer_loss
 from heirmark.runtime import derive_seed
-from heirmark.samples import Samples, check_answered
+from heirmark.training.samples import Samples, check_answered
 
 APART = ((1.0, 0.0), (0.0, 1.0))
 """Weights that ask for both gradients, each alone."""

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 from heirmark.configuration import above, checked
 from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.layout import copied
+from heirmark.querying.layout import copied
 from heirmark.rehearsal.losses import DistillationLoss, LogitLoss, student_slope
 from heirmark.rehearsal.passes import PassMode, Tensors, accumulate, chunks, copies, draws, gradients, leaves, run
-from heirmark.samples import Samples, check_answered
-from heirmark.space import join
+from heirmark.training.samples import Samples, check_answered
+from heirmark.tasks.space import join
 
 Derivative: TypeAlias = Literal["forward", "difference", "central"]
 """``"forward"``: forward-mode differentiation, exact. ``"difference"``: one further forward pass, against the logits of

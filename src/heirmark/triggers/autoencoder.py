@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.layout import enter
+from heirmark.querying.layout import enter
 from heirmark.runtime import Runtime, generator_of, seeded
 
 

@@ -12,12 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.asking import evaluating
+from heirmark.querying.asking import evaluating
 from heirmark.configuration import above, at_least, at_most
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of, to_device
-from heirmark.space import clip, decode, encode
-from heirmark.task import Task
+from heirmark.tasks.space import clip, decode, encode
+from heirmark.tasks.task import Task
 from heirmark.triggers.marked import MarkedSecret, Marking, choose_pair
 
 PAPER_PAIRS = {"cifar10": ("truck", "frog"), "cifar100": ("apple", "willow_tree")}

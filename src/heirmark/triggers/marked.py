@@ -11,7 +11,7 @@ from torch import Tensor
 from heirmark.configuration import checked
 from heirmark.errors import BadData
 from heirmark.runtime import generator_of
-from heirmark.task import Split, Task
+from heirmark.tasks.task import Split, Task
 from heirmark.triggers.base import Secret, Trigger, TriggerSet, check_apart, check_label, pick
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from heirmark.configuration import checked, distinct
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.task import Split, Task
+from heirmark.tasks.task import Split, Task
 from heirmark.triggers.base import Secret, Trigger, TriggerSet, check_apart, check_label, draw_groups
 from heirmark.triggers.combiners import AnyCombiner, Combine, CropPaste
 

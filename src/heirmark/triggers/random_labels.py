@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.task import Split, Task
+from heirmark.tasks.task import Split, Task
 from heirmark.triggers.abstract import AbstractImages
 from heirmark.triggers.base import Secret, Trigger, TriggerSet
 from heirmark.triggers.out_of_distribution import OutOfDistribution

@@ -9,20 +9,20 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
-from heirmark.asking import batch_for, evaluating, in_batches, predict
-from heirmark.combining import TILES as SOURCES
-from heirmark.combining import mosaic
+from heirmark.querying.asking import batch_for, evaluating, in_batches, predict
+from heirmark.tasks.combining import TILES as SOURCES
+from heirmark.tasks.combining import mosaic
 from heirmark.configuration import at_least, checked, distinct
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.models import features_of
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.space import Images
-from heirmark.task import Split, Task
+from heirmark.tasks.space import Images
+from heirmark.tasks.task import Split, Task
 from heirmark.triggers.base import Secret, Trigger, TriggerSet, check_apart, check_label, draw_groups
 
 
 def tile(images: Tensor) -> Tensor:
-    """DeepTracer's tiles of images whose sides are even; see :func:`heirmark.combining.mosaic`.
+    """DeepTracer's tiles of images whose sides are even; see :func:`heirmark.tasks.combining.mosaic`.
 
     Args:
         images: ``[M, 4, C, H, W]`` uint8 or float.

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from heirmark.errors import told
-from heirmark.oracle import REMEDY, ModelFault, checked_scores
+from heirmark.querying.oracle import REMEDY, ModelFault, checked_scores
 
 
 def labels_from(outputs: object, rows: int, classes: int) -> Tensor:

@@ -11,9 +11,9 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from heirmark.asking import floats_for, in_batches
+from heirmark.querying.asking import floats_for, in_batches
 from heirmark.configuration import at_least, below, checked, within
-from heirmark.oracle import ModelFault, call_model
+from heirmark.querying.oracle import ModelFault, call_model
 from heirmark.verification.answers import labels_from
 
 LONGEST = 60.0

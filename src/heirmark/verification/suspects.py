@@ -1,7 +1,7 @@
 """A suspect: whatever can be asked for labels. A module, a black box, an ONNX file, a function (of a web service, say).
 
 A suspect belongs to somebody else, so all it says is checked: whatever goes wrong on its side comes out as
-:class:`heirmark.oracle.ModelFault`, which :func:`heirmark.verification.verify` turns into an INVALID verdict.
+:class:`heirmark.querying.oracle.ModelFault`, which :func:`heirmark.verification.verify` turns into an INVALID verdict.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from heirmark.blackbox import Api, BlackBox
+from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.errors import BadConfig, BudgetExhausted, HeirmarkError, told
 from heirmark.files import GIB
 from heirmark.models import Net
-from heirmark.oracle import REMEDY, ModelFault
+from heirmark.querying.oracle import REMEDY, ModelFault
 from heirmark.runtime import Runtime
 from heirmark.verification.normalising import Normalisation, given_normalised
 from heirmark.verification.onnx_files import open_onnx

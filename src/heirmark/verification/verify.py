@@ -16,8 +16,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from heirmark.errors import BadArtifact, BadConfig, BadData
-from heirmark.key import Key
-from heirmark.oracle import ModelFault
+from heirmark.keys.key import Key
+from heirmark.querying.oracle import ModelFault
 from heirmark.results.verdict import Calibration, Verdict
 from heirmark.runtime import Runtime, generator_of
 from heirmark.verification.statistics import binomial_p, clopper_pearson, mcnemar_p, null_rate

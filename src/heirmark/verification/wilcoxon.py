@@ -14,9 +14,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from heirmark.blackbox import BlackBox
+from heirmark.querying.blackbox import BlackBox
 from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.key import Key
+from heirmark.keys.key import Key
 from heirmark.runtime import check_seed
 
 Floats = npt.NDArray[np.float64]

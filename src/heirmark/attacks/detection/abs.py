@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from heirmark.asking import evaluating
+from heirmark.querying.asking import evaluating
 from heirmark.attacks.base import Inspected, Inspection, Reversed
 from heirmark.attacks.detection.reversing import measured, squash, stamp
 from heirmark.attacks.detection.stimulation import Layer, choose_layers, layers_of, stimulated, watching
@@ -18,9 +18,9 @@ from heirmark.configuration import above, at_least, at_most, not_empty
 from heirmark.errors import BadData
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.space import Images, decode
-from heirmark.task import Split
-from heirmark.training import Recipe
+from heirmark.tasks.space import Images, decode
+from heirmark.tasks.task import Split
+from heirmark.training.fitting import Recipe
 
 SHOWN = 0.01
 """A mask's entry below this does not count as part of the trigger, as in the authors' public code."""

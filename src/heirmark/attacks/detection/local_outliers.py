@@ -12,15 +12,15 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from heirmark.asking import outputs_of, predict
+from heirmark.querying.asking import outputs_of, predict
 from heirmark.attacks.base import Attempt, Screen, Screening, Sizes
 from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import Net, features_of
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.space import decode
-from heirmark.task import Split
-from heirmark.training import Recipe
+from heirmark.tasks.space import decode
+from heirmark.tasks.task import Split
+from heirmark.training.fitting import Recipe
 
 ON: tuple[Literal["inputs", "features"], ...] = ("inputs", "features")
 """What an audit looks for outliers among."""

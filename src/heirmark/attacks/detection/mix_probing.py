@@ -10,7 +10,7 @@ from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from heirmark.asking import predict
+from heirmark.querying.asking import predict
 from heirmark.attacks.base import Inspected, Inspection, Sizes
 from heirmark.attacks.composites import KIND_OF, SOURCES, combine, pick_each, space_for
 from heirmark.attacks.detection.outliers import anomaly_index
@@ -18,8 +18,8 @@ from heirmark.configuration import above, at_least, not_empty, within
 from heirmark.errors import BadData
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.space import decode
-from heirmark.task import Split
+from heirmark.tasks.space import decode
+from heirmark.tasks.task import Split
 
 Way: TypeAlias = Literal["left-right", "top-bottom", "diagonal", "centre", "band", "blend", "columns", "rows", "tiles"]
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from heirmark.asking import predict
+from heirmark.querying.asking import predict
 from heirmark.attacks.base import Reversed
 from heirmark.errors import BadData
 from heirmark.runtime import Runtime, generator_of
-from heirmark.space import decode
-from heirmark.task import Split
+from heirmark.tasks.space import decode
+from heirmark.tasks.task import Split
 
 EPSILON = 1e-6
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from heirmark.asking import evaluating
+from heirmark.querying.asking import evaluating
 from heirmark.errors import BadConfig
 from heirmark.models.layers import CONVOLUTIONS
 from heirmark.runtime import Runtime

@@ -10,16 +10,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.asking import predict
+from heirmark.querying.asking import predict
 from heirmark.attacks.base import Sizes
 from heirmark.attacks.extraction.learning import OfPool, learn, targets_of
-from heirmark.blackbox import AnswerKind, BlackBox
+from heirmark.querying.blackbox import AnswerKind, BlackBox
 from heirmark.configuration import above, at_least, at_most, checked, within
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture, Net, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.task import Split
-from heirmark.training import Recipe
+from heirmark.tasks.task import Split
+from heirmark.training.fitting import Recipe
 
 ACTIVE_THIEF_RECIPE = Recipe(
     epochs=1000, batch_size=150, optimizer="adam", learning_rate=1e-3, weight_decay=1e-3, schedule="constant"

@@ -19,13 +19,13 @@ from heirmark.attacks.extraction.generating import (
     pixels,
     sphere,
 )
-from heirmark.blackbox import Answers, BlackBox
+from heirmark.querying.blackbox import Answers, BlackBox
 from heirmark.configuration import above, at_least, below, checked
 from heirmark.errors import BadConfig
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed, generator_of, seeded
-from heirmark.space import Images
-from heirmark.task import Split
+from heirmark.tasks.space import Images
+from heirmark.tasks.task import Split
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from heirmark.attacks.extraction.learning import OfPool, learn, targets_of
-from heirmark.blackbox import AnswerKind, BlackBox
+from heirmark.querying.blackbox import AnswerKind, BlackBox
 from heirmark.configuration import at_least, below, within
 from heirmark.errors import BadConfig
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.task import Split
-from heirmark.training import Recipe
+from heirmark.tasks.task import Split
+from heirmark.training.fitting import Recipe
 
 DISTILLATION_RECIPE = Recipe(
     epochs=100, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="constant"

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.asking import evaluating
-from heirmark.blackbox import Answers, BlackBox
+from heirmark.querying.asking import evaluating
+from heirmark.querying.blackbox import Answers, BlackBox
 from heirmark.errors import BadData
 from heirmark.float32 import whole_float32
-from heirmark.layout import channels_last
+from heirmark.querying.layout import channels_last
 from heirmark.runtime import Runtime
 
 

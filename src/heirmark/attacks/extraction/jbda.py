@@ -10,17 +10,17 @@ from typing import Annotated, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from heirmark.asking import batch_for, evaluating
+from heirmark.querying.asking import batch_for, evaluating
 from heirmark.attacks.base import Extraction, Sizes
 from heirmark.attacks.extraction.learning import targets_of
-from heirmark.blackbox import BlackBox
+from heirmark.querying.blackbox import BlackBox
 from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture, Net, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.space import clip
-from heirmark.task import Split
-from heirmark.training import Recipe, fit
+from heirmark.tasks.space import clip
+from heirmark.tasks.task import Split
+from heirmark.training.fitting import Recipe, fit
 
 JBDA_RECIPE = Recipe(epochs=10, batch_size=64, learning_rate=0.01, momentum=0.9, weight_decay=0.0, schedule="constant")
 """Training of the substitute in each round as in the paper: SGD 0.01, momentum 0.9, 10 epochs; the batch size is inferred."""

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from heirmark.attacks.extraction.learning import OfPool, targets_of
-from heirmark.blackbox import AnswerKind, BlackBox
+from heirmark.querying.blackbox import AnswerKind, BlackBox
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.task import Split
-from heirmark.training import Recipe
+from heirmark.tasks.task import Split
+from heirmark.training.fitting import Recipe
 
 KNOCKOFF_RECIPE = Recipe(
     epochs=100, batch_size=64, learning_rate=0.01, momentum=0.5, schedule="step", step_epochs=60, step_factor=0.1

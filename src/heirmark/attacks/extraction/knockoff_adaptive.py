@@ -9,19 +9,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.asking import predict
+from heirmark.querying.asking import predict
 from heirmark.attacks.extraction.generating import check_finite
 from heirmark.attacks.extraction.knockoff import KNOCKOFF_RECIPE
 from heirmark.attacks.extraction.learning import OfPool, probabilities_of, targets_of, train_step
-from heirmark.augmenting import augment
-from heirmark.blackbox import AnswerKind, BlackBox
+from heirmark.training.augmenting import augment
+from heirmark.querying.blackbox import AnswerKind, BlackBox
 from heirmark.configuration import above, at_least
 from heirmark.errors import BadConfig
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed, generator_of, seeded
-from heirmark.space import decode
-from heirmark.task import Split
-from heirmark.training import Recipe, make_optimizer
+from heirmark.tasks.space import decode
+from heirmark.tasks.task import Split
+from heirmark.training.fitting import Recipe, make_optimizer
 
 ONLINE_RECIPE = Recipe(
     epochs=1, batch_size=64, learning_rate=0.01, momentum=0.5, weight_decay=5e-4, schedule="constant"

@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.attacks.base import Extraction
-from heirmark.augmenting import augment
-from heirmark.batches import Batches
-from heirmark.blackbox import Answers
+from heirmark.training.augmenting import augment
+from heirmark.training.batches import Batches
+from heirmark.querying.blackbox import Answers
 from heirmark.configuration import at_least
 from heirmark.errors import BadConfig
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.steps import backward
-from heirmark.task import Split
-from heirmark.training import Recipe, descend, fit
+from heirmark.training.steps import backward
+from heirmark.tasks.task import Split
+from heirmark.training.fitting import Recipe, descend, fit
 
 
 def targets_of(answers: Answers) -> Tensor:
@@ -85,7 +85,7 @@ class OfPool(Extraction):
         return torch.randperm(len(data), generator=generator_of(derive_seed(seed, "queries")))[: self.count(data)]
 
     def train(self, net: Net, inputs: Tensor, targets: Tensor, *, seed: int, runtime: Runtime) -> Net:
-        """A copy, trained on all answers; see :func:`heirmark.training.fit`."""
+        """A copy, trained on all answers; see :func:`heirmark.training.fitting.fit`."""
         seed = derive_seed(seed, "training")
         fit(net.model, inputs, targets, recipe=self.recipe, seed=seed, runtime=runtime, description="stealing")
         return net
@@ -135,7 +135,7 @@ def learn(
     stop: Callable[[], bool] | None = None,
     teacher: Callable[[Tensor], Tensor] | None = None,
 ) -> tuple[float, ...]:
-    """Train a model in place as :func:`heirmark.training.fit` does, with any loss, and until one says stop.
+    """Train a model in place as :func:`heirmark.training.fitting.fit` does, with any loss, and until one says stop.
 
     Args:
         model: maps ``[B, ...]`` to logits ``[B, C]``; left in eval mode.

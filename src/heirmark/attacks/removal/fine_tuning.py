@@ -10,8 +10,8 @@ from heirmark.attacks.base import Attempt, brief_tuning
 from heirmark.attacks.removal.parts import TUNING, Tuning, head_of, reinitialise
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.task import Split
-from heirmark.training import Recipe
+from heirmark.tasks.task import Split
+from heirmark.training.fitting import Recipe
 
 Kind: TypeAlias = Literal["ftal", "ftll", "rtal", "rtll"]
 NAMES: dict[Kind, str] = {

@@ -21,8 +21,8 @@ from heirmark.configuration import at_least
 from heirmark.errors import BadConfig
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.space import decode
-from heirmark.task import Split
+from heirmark.tasks.space import decode
+from heirmark.tasks.task import Split
 
 INPUTS, LOGITS = "inputs", "logits"
 OPSET = 17

@@ -13,8 +13,8 @@ from heirmark.attacks.base import Removal, brief_retraining
 from heirmark.errors import BadConfig
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed, generator_of, seeded
-from heirmark.task import Split
-from heirmark.training import Mixed, Recipe, fit
+from heirmark.tasks.task import Split
+from heirmark.training.fitting import Mixed, Recipe, fit
 
 TUNING = Recipe(epochs=20, batch_size=100, learning_rate=0.001, schedule="constant")
 """Fine-tuning as in Adi's public code: SGD 0.001, momentum 0.9, weight decay 5e-4, 20 epochs of 100, no schedule."""
@@ -115,7 +115,7 @@ def tune(
     mixed: Mixed | None = None,
     description: str,
 ) -> None:
-    """Train a model, or one part of it alone, in place; see :func:`heirmark.training.fit`.
+    """Train a model, or one part of it alone, in place; see :func:`heirmark.training.fitting.fit`.
 
     Args:
         model: left in eval mode; which parameters require a gradient is left to :func:`finish`.

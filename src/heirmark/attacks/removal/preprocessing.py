@@ -11,7 +11,7 @@ from heirmark.configuration import checked
 from heirmark.models import Net
 from heirmark.models.front import FRONTS, Fronted, check_strength
 from heirmark.runtime import Runtime
-from heirmark.task import Split
+from heirmark.tasks.task import Split
 
 Kind: TypeAlias = Literal["noise", "bits", "box-blur", "gaussian-blur", "downscale", "flip"]
 MILD: tuple[Kind, ...] = ("flip", "bits", "gaussian-blur", "downscale")

@@ -15,7 +15,7 @@ from heirmark.attacks.removal.weights import assign, weights_of
 from heirmark.configuration import at_least, below
 from heirmark.models import Net
 from heirmark.runtime import Runtime
-from heirmark.task import Split
+from heirmark.tasks.task import Split
 
 RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """From 10 to 90 % as in MEA-Defender's Fig. 7; the steps between are inferred."""

@@ -14,7 +14,7 @@ from heirmark.attacks.removal.weights import Weight, assign, weights_of
 from heirmark.configuration import within
 from heirmark.models import Net
 from heirmark.runtime import Runtime
-from heirmark.task import Split
+from heirmark.tasks.task import Split
 
 
 def quantise(weights: Tensor, bits: int, *, symmetric: bool = True) -> Tensor:

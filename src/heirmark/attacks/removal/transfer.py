@@ -13,8 +13,8 @@ from heirmark.attacks.removal.parts import RETRAINING, Tuning, fresh_head, head_
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.task import Split
-from heirmark.training import Recipe
+from heirmark.tasks.task import Split
+from heirmark.training.fitting import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

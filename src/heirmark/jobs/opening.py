@@ -1,0 +1,97 @@
+"""Suspects as users name them. Here alone it is decided what an address stands for: a new kind of it is one more opener."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import nn
+
+from heirmark.errors import BadArtifact, BadConfig
+from heirmark.models import Factory
+from heirmark.models.storage import onnx_in
+from heirmark.work.context import exact
+from heirmark.jobs.folder import ModelFolder
+from heirmark.loading import user_object
+from heirmark.runtime import Runtime
+from heirmark.verification import Suspect
+from heirmark.verification.normalising import Normalisation
+
+_CODE = re.compile(r"[\w.]+:[\w.]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Named:
+    """A suspect as a user names it.
+
+    Attributes:
+        name: a folder that heirmark wrote, an ``.onnx`` file, or ``package.module:name`` of a torch module or of a function that
+            maps float32 ``[B, ...]`` in [0, 1] to scores ``[B, C]`` or labels ``[B]``.
+        factory: that builds the model of a folder, if it is the user's own.
+        order: for each class of the suspect's the class of the key that it means, -1 for none; None where they are the same.
+        normalise: what it wants its inputs normalised by.
+    """
+
+    name: str
+    factory: Factory | None = None
+    order: Sequence[int] | None = None
+    normalise: Normalisation | None = None
+
+
+def open_suspect(named: Named, *, classes: int, runtime: Runtime) -> Suspect:
+    """Whom a name stands for, ready to be asked the queries of a key of so many classes; a module computes in float32.
+
+    Raises:
+        BadArtifact: when there is nothing that can be asked, or it is damaged.
+        BadConfig: when the user's own code cannot be imported, a factory is missing, or the order of labels does not fit.
+    """
+    own = classes if named.order is None else len(named.order)
+    for opener in OPENERS:
+        found = opener(named, own, runtime)
+        if found is not None:
+            return found if named.order is None else found.relabelled(named.order, classes=classes)
+    path = Path(named.name)
+    found_is = "is missing" if not path.exists() else "holds no model.json" if path.is_dir() else "is no model alone"
+    raise BadArtifact(
+        f"{named.name} {found_is}: a suspect is a folder that heirmark wrote, an .onnx file, or package.module:name of a torch "
+        "module or of a function of a batch. A state dict needs its code: write in mine.py model = Net() and "
+        "model.load_state_dict(torch.load(FILE, weights_only=True)), and verify mine:model"
+    )
+
+
+def open_code(named: Named, classes: int, runtime: Runtime) -> Suspect | None:
+    """A user's own module or function, by ``package.module:name``.
+
+    Raises:
+        BadConfig: when it cannot be imported, or is a class.
+    """
+    if _CODE.fullmatch(named.name) is None or Path(named.name).exists():
+        return None
+    found: Callable[..., object] = user_object(named.name)
+    if isinstance(found, type):
+        raise BadConfig(f"{named.name} is a class: name a model made of it, or a function that asks one")
+    if isinstance(found, nn.Module):
+        return Suspect.from_module(found, classes=classes, runtime=exact(runtime), normalise=named.normalise)
+    return Suspect.from_callable(found, classes=classes, normalise=named.normalise)
+
+
+def open_onnx(named: Named, classes: int, runtime: Runtime) -> Suspect | None:
+    """An ONNX file, or a folder with one in place of a model of PyTorch's."""
+    path = Path(named.name)
+    file = path if path.suffix.lower() == ".onnx" else onnx_in(path)
+    return None if file is None else Suspect.from_onnx(file, classes=classes, normalise=named.normalise)
+
+
+def open_folder(named: Named, classes: int, runtime: Runtime) -> Suspect | None:
+    """A folder of heirmark's."""
+    folder = Path(named.name)
+    if not (folder / "model.json").is_file():
+        return None
+    net = ModelFolder(folder, named.factory).net
+    return Suspect.from_net(net, runtime=exact(runtime), normalise=named.normalise)
+
+
+OPENERS = (open_code, open_onnx, open_folder)
+"""Asked in turn; one that a name is nothing to says None."""

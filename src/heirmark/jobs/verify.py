@@ -1,0 +1,98 @@
+"""Judge a suspect of a user's. It is asked afresh each time and nothing is kept: a verdict is about what the suspect says now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from heirmark.querying.blackbox import BlackBox
+from heirmark.errors import BadConfig
+from heirmark.work.context import exact
+from heirmark.jobs.folder import ModelFolder
+from heirmark.work.judging import CALIBRATION, read_calibration
+from heirmark.runtime import Runtime
+from heirmark.verification import Suspect, Verdict, verify
+from heirmark.verification.normalising import Normalisation, checked_normalisation
+from heirmark.verification.wilcoxon import WilcoxonResult, independent_triggers, verify_wilcoxon
+
+
+def parse_order(text: str) -> tuple[int, ...]:
+    """The classes that a suspect's mean, from text such as ``"2,0,1,-"``; a dash means none.
+
+    Raises:
+        BadConfig: for anything else.
+
+    Example:
+        >>> parse_order("2, 0,-")
+        (2, 0, -1)
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part == "-" or part.isdecimal() for part in parts):
+        raise BadConfig(
+            f"--labels {text}: give for each class of the suspect's, in its order, the number of the class that it means in the "
+            "key, or - for none, with commas"
+        )
+    return tuple(-1 if part == "-" else int(part) for part in parts)
+
+
+def parse_normalisation(text: str) -> Normalisation:
+    """Mean and standard deviation from ``"mean,std"``, or from all means and then all deviations of the channels.
+
+    Raises:
+        BadConfig: for anything else.
+
+    Example:
+        >>> parse_normalisation("0.5,0.25")
+        ((0.5,), (0.25,))
+    """
+    try:
+        numbers = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or len(numbers) % 2:
+        raise BadConfig(f"--normalise {text}: give mean,std, or the means of all channels and then their deviations")
+    return checked_normalisation((numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]))
+
+
+def verify_job(suspect: Suspect, key: ModelFolder, calibration: Path | None, *, level: float) -> Verdict:
+    """Judge a suspect with a key; no file of a calibration looks for ``calibration.json`` beside the key.
+
+    Raises:
+        BadArtifact: when key or calibration are missing or damaged.
+    """
+    if calibration is None:
+        # Above a folder named key lies what embed wrote with it; above any other, somebody else's calibration perhaps.
+        inner = key.path.absolute().name == "key"
+        folders = [key.path, *([key.path.absolute().parent] if inner else [])]
+        calibration = next((folder / CALIBRATION for folder in folders if (folder / CALIBRATION).is_file()), None)
+    measured = None if calibration is None else read_calibration(calibration)
+    return verify(suspect, key.key, calibration=measured, level=level)
+
+
+def check_wilcoxon(suspect: Suspect) -> None:
+    """Make sure that a suspect gives probabilities of the key's classes.
+
+    Raises:
+        BadConfig: for an ONNX file, of which nothing says whether it does, and for one whose classes have other names.
+    """
+    if suspect.order is not None:
+        raise BadConfig("--wilcoxon takes classes in the key's order only: leave --labels or --wilcoxon out")
+    if suspect.model is None:
+        raise BadConfig(
+            "--wilcoxon needs probabilities, and nothing says whether an ONNX file gives them: leave it out, "
+            "or use heirmark.verification.wilcoxon.verify_wilcoxon with a BlackBox"
+        )
+
+
+def wilcoxon_job(suspect: Suspect, key: ModelFolder, *, margin: float, runtime: Runtime) -> WilcoxonResult:
+    """Put a suspect to Feature Sharing's test, which asks it for probabilities; ``margin`` is the paper's alpha.
+
+    Raises:
+        BadConfig: see :func:`check_wilcoxon`.
+    """
+    check_wilcoxon(suspect)
+    assert suspect.model is not None
+    box = BlackBox(suspect.model, classes=suspect.classes, input_shape=key.key.input_shape, runtime=exact(runtime))
+    # A resample of fewer than 5 could never reject at 0.05.
+    return verify_wilcoxon(
+        box, key.key, margin=margin, share=max(0.1, min(1.0, 5 / len(independent_triggers(key.key))))
+    )

@@ -1,0 +1,1 @@
+"""Keys: held-out triggers and the answers that a marked model gives; data, not code."""

@@ -1,0 +1,101 @@
+"""Settings for small machines: the demo's, which ``--quick`` and the small scale of recipes take too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from heirmark.attacks.extraction.knockoff import Knockoff
+from heirmark.methods import METHODS, T2S, Method, Unmarked, Vanilla
+from heirmark.methods.scale import Scale
+from heirmark.rehearsal.settings import Balanced, Rehearsal
+from heirmark.training.fitting import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile(Scale):
+    """The settings of a demo.
+
+    Attributes:
+        data: name of the data set.
+        calibrators: unmarked models that are trained to calibrate the test, at least one; copies of them come on top.
+        calibration_recipe: how those are trained.
+        calibration_models: their architectures in turn; none takes ``model``.
+    """
+
+    data: str
+    calibrators: int = 5
+    calibration_recipe: Recipe
+    calibration_models: tuple[str, ...] = ()
+
+    def t2s(self) -> T2S:
+        """T2S."""
+        return T2S.quick(self)
+
+    def vanilla(self) -> Vanilla:
+        """The same without rehearsal."""
+        return Vanilla.quick(self)
+
+    def unmarked(self) -> Unmarked:
+        """The same without a watermark."""
+        return Unmarked.quick(self)
+
+    def method(self, name: str) -> Method:
+        """The settings of a method by its name.
+
+        Raises:
+            KeyError: for an unknown one.
+        """
+        return METHODS[name].quick(self)
+
+    def calibration(self) -> tuple[Unmarked, ...]:
+        """How the unmarked models are trained that calibrate the test."""
+        models = self.calibration_models or (self.model,)
+        return tuple(
+            replace(self.unmarked(), model=models[index % len(models)], pretraining=self.calibration_recipe)
+            for index in range(self.calibrators)
+        )
+
+    def knockoff(self) -> Knockoff:
+        """The thief: the victim's architecture and training, every image of the adversary's split asked once."""
+        return Knockoff(model=self.model, recipe=self.recipe)
+
+
+QUICK_RECIPE = Recipe(epochs=8, batch_size=128, nesterov=True, warmup=0.15)
+QUICK = Profile(
+    data="fashion-mini",
+    model="naivenet:batch_norm=true",
+    recipe=QUICK_RECIPE,
+    calibration_recipe=replace(QUICK_RECIPE, epochs=5),
+    calibration_models=tuple(f"naivenet:batch_norm=true,width={width}" for width in (32, 16, 48, 24)),
+    rehearsal=Rehearsal(
+        recipe=Recipe(epochs=8, batch_size=128, learning_rate=0.02, weight_decay=0.0),
+        update=Balanced(rho=2.0, enough=0.5),
+        precision="runtime",
+    ),
+)
+"""Minutes on two CPU cores."""
+
+FULL_RECIPE = replace(QUICK_RECIPE, epochs=15)
+FULL = replace(
+    QUICK,
+    data="fashion-mnist",
+    recipe=FULL_RECIPE,
+    calibration_recipe=FULL_RECIPE,
+    rehearsal=replace(QUICK.rehearsal, recipe=replace(QUICK.rehearsal.recipe, epochs=6)),
+)
+"""Full Fashion-MNIST."""
+
+STUDY_RECIPE = Recipe(epochs=6, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0)
+STUDY = replace(
+    FULL,
+    model="naivenet",
+    recipe=STUDY_RECIPE,
+    calibration_recipe=STUDY_RECIPE,
+    calibration_models=(),
+    triggers=2700,
+    trigger_batch=14,
+    joint=STUDY_RECIPE,
+    joint_epochs=(6, 6),
+    rehearsal=replace(FULL.rehearsal, recipe=replace(FULL.rehearsal.recipe, epochs=4)),
+)
+"""Full Fashion-MNIST with DeepTracer's net, by the recipes and benchmarks that compare; see recipes/comparison.py."""

@@ -1,0 +1,1 @@
+"""What stages compute: train, mark, steal, alter, look, judge; one file a kind."""
