@@ -26,11 +26,11 @@ import torch
 from torch import nn
 
 from heirmark.attacks import Knockoff
-from heirmark.querying.blackbox import BlackBox
 from heirmark.data import load_task
 from heirmark.files import atomic_write_json
 from heirmark.models import specify
 from heirmark.profiles import QUICK
+from heirmark.querying.blackbox import BlackBox
 from heirmark.runtime import Runtime
 from heirmark.tasks.space import decode
 from heirmark.tasks.task import Task

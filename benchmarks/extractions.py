@@ -19,21 +19,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from heirmark.querying.asking import predict
 from heirmark.attacks import DFME, JBDA, MAZE, ActiveThief, Distillation, KnockoffAdaptive
-from heirmark.querying.blackbox import Api
 from heirmark.console import Bars
 from heirmark.data import load_task
 from heirmark.files import atomic_write_json
+from heirmark.loading import load_pool
 from heirmark.models.storage import load_model
+from heirmark.profiles import STUDY, Profile
+from heirmark.querying.asking import predict
+from heirmark.querying.blackbox import Api
+from heirmark.runtime import derive_seed
+from heirmark.stages.stage import Stage
+from heirmark.stages.store import Store
 from heirmark.work.context import Context, exact
 from heirmark.work.embedding import embed_stage
-from heirmark.loading import load_pool
-from heirmark.profiles import STUDY, Profile
-from heirmark.stages.stage import Stage
 from heirmark.work.stealing import ADVERSARY, Theft, steal_stage
-from heirmark.stages.store import Store
-from heirmark.runtime import derive_seed
 from provenance import provenance
 
 POOL = "cifar10"

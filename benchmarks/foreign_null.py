@@ -20,21 +20,21 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from heirmark.querying.asking import predict
-from heirmark.querying.blackbox import Api
 from heirmark.console import Bars
 from heirmark.data import load_images, load_task
 from heirmark.files import atomic_write_json
 from heirmark.models.storage import load_model
-from heirmark.work.context import Context, exact
-from heirmark.work.embedding import embed_stage
 from heirmark.profiles import QUICK
-from heirmark.stages.stage import Stage
-from heirmark.work.stealing import Theft, steal_stage
-from heirmark.stages.store import Store
+from heirmark.querying.asking import predict
+from heirmark.querying.blackbox import Api
 from heirmark.runtime import derive_seed
+from heirmark.stages.stage import Stage
+from heirmark.stages.store import Store
 from heirmark.triggers.out_of_distribution import fit_shape
 from heirmark.verification.statistics import least_hits, null_rate
+from heirmark.work.context import Context, exact
+from heirmark.work.embedding import embed_stage
+from heirmark.work.stealing import Theft, steal_stage
 from provenance import provenance
 
 WIDTHS = (32, 16, 48, 24)

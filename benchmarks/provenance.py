@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from heirmark.stages.provenance import made_here
 from heirmark.runtime import Runtime
+from heirmark.stages.provenance import made_here
 
 
 def provenance(runtime: Runtime | None = None) -> dict[str, Any]:

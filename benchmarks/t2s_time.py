@@ -29,7 +29,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heirmark.training.augmenting import augment
 from heirmark.data import load_task
 from heirmark.files import atomic_write_json
 from heirmark.methods import T2S
@@ -47,10 +46,11 @@ from heirmark.rehearsal import (
 )
 from heirmark.rehearsal.passes import copies, leaves, run
 from heirmark.runtime import Runtime
-from heirmark.training.samples import Samples
 from heirmark.tasks.splitting import make_task
 from heirmark.tasks.task import Split, Task
+from heirmark.training.augmenting import augment
 from heirmark.training.fitting import make_optimizer
+from heirmark.training.samples import Samples
 from provenance import provenance
 from training import finish, timed
 

@@ -21,22 +21,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from heirmark.querying.asking import predict
 from heirmark.console import Bars
 from heirmark.data import load_task
 from heirmark.files import atomic_write_json
 from heirmark.methods import MEADefender
 from heirmark.methods.mea_defender import WAYS, Way, alike
 from heirmark.models.storage import load_model
-from heirmark.work.context import Context, exact
-from heirmark.work.embedding import embed_stage
-from heirmark.work.judging import read_key
 from heirmark.profiles import QUICK
-from heirmark.stages.store import Store
+from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime, derive_seed
+from heirmark.stages.store import Store
 from heirmark.tasks.task import Task
 from heirmark.triggers import Mix
 from heirmark.triggers.base import draw_groups
+from heirmark.work.context import Context, exact
+from heirmark.work.embedding import embed_stage
+from heirmark.work.judging import read_key
 from provenance import provenance
 
 WIDTHS = (32, 16, 48, 24)

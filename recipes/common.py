@@ -9,17 +9,17 @@ from heirmark.attacks import DFME, JBDA, Knockoff, Pruning, Quantisation
 from heirmark.attacks.removal.pruning import RATES
 from heirmark.attacks.removal.quantisation import BITS
 from heirmark.grids import Block, Grid, Marking, Published, Workload
-from heirmark.querying.blackbox import Api
+from heirmark.grids.fitting import quick_attacks
 from heirmark.methods import EWE, Method, Unmarked
 from heirmark.models import Architecture
-from heirmark.work.altering import Alteration
-from heirmark.work.answering import ADVERSARY
-from heirmark.grids.fitting import quick_attacks
 from heirmark.profiles import QUICK, Profile
-from heirmark.work.stealing import Theft
-from heirmark.work.trials import Trial
+from heirmark.querying.blackbox import Api
 from heirmark.training.fitting import Recipe
 from heirmark.triggers import AnyTrigger, Entangled, OutOfDistribution
+from heirmark.work.altering import Alteration
+from heirmark.work.answering import ADVERSARY
+from heirmark.work.stealing import Theft
+from heirmark.work.trials import Trial
 
 NOTE = (
     "cpu scale: 9,000 images of Fashion-MNIST for the owner and as many others for the thief, a NaiveNet with BatchNorm, the "

@@ -23,15 +23,15 @@ from torch import nn
 from common import Bench, block, printed, quick
 from heirmark.grids import Block, Grid, Published
 from heirmark.grids.recipes import Scale
-from heirmark.querying.blackbox import Api
 from heirmark.methods import T2S, DeepTracer, FeatureSharing, MEADefender, Method
 from heirmark.models import specify
 from heirmark.profiles import QUICK, STUDY, Profile
-from heirmark.work.stealing import Theft
-from heirmark.work.trials import Trial
+from heirmark.querying.blackbox import Api
 from heirmark.rehearsal import DistillationLoss
 from heirmark.rehearsal.settings import Balanced, Paper
 from heirmark.triggers import Feature, Mix, Tiles
+from heirmark.work.stealing import Theft
+from heirmark.work.trials import Trial
 
 OTHER = "cifar10"
 """What else thieves ask about, and what owners have besides: its training images those, its test images these."""

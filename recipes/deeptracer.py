@@ -35,9 +35,9 @@ from heirmark.grids import Marking, Published
 from heirmark.grids.recipes import Scale
 from heirmark.methods import METHODS, T2S, DeepTracer, FeatureSharing, MEADefender, Method, Unrelated, Vanilla
 from heirmark.methods.deeptracer import ADAM
+from heirmark.triggers import OutOfDistribution, Tiles
 from heirmark.work.altering import Alteration
 from heirmark.work.trials import Trial
-from heirmark.triggers import OutOfDistribution, Tiles
 
 BASELINES = ("badnets", "composite", "abstract", "content", "noise", "unrelated", "ewe", "margin")
 """The watermarks that the paper compares with, in its order, MEA-Defender aside."""

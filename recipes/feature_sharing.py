@@ -28,16 +28,16 @@ from common import (
 )
 from heirmark.attacks import FinePruning
 from heirmark.grids import Marking, Published
+from heirmark.grids.fitting import quick_attacks
 from heirmark.grids.grid import Block
 from heirmark.grids.recipes import Scale
-from heirmark.querying.blackbox import Api
 from heirmark.methods import EWE, FeatureSharing, Method, Vanilla
+from heirmark.profiles import Profile
+from heirmark.querying.blackbox import Api
+from heirmark.triggers import Entangled, OutOfDistribution, Patch
 from heirmark.work.altering import Alteration
 from heirmark.work.answering import ADVERSARY
-from heirmark.grids.fitting import quick_attacks
-from heirmark.profiles import Profile
 from heirmark.work.trials import Trial
-from heirmark.triggers import Entangled, OutOfDistribution, Patch
 
 NOTE = (
     "cpu scale: MNIST, nearly half of its training images for the owner and as many for the thief, a NaiveNet with padding and "

@@ -49,16 +49,16 @@ from heirmark.attacks import (
 from heirmark.attacks.removal.preprocessing import DEVIATIONS
 from heirmark.attacks.removal.pruning import RATES
 from heirmark.grids import Marking, Published
+from heirmark.grids.fitting import quick_attacks
 from heirmark.grids.recipes import Scale
 from heirmark.methods import Composite, MEADefender, Method
 from heirmark.methods.mea_defender import ADAM
 from heirmark.models import Architecture
-from heirmark.work.altering import Alteration
-from heirmark.grids.fitting import quick_attacks
-from heirmark.work.stealing import Theft
-from heirmark.work.trials import Probe, Trial
 from heirmark.triggers import AutoencoderBlend, CropPaste, Mix, PixelBlend, Stripes
 from heirmark.triggers.combiners import AnyCombiner
+from heirmark.work.altering import Alteration
+from heirmark.work.stealing import Theft
+from heirmark.work.trials import Probe, Trial
 
 UNNAMED = "attack not named"
 """Tables 2, 4, 5 and 8 share a victim and copies that are not those of Table 1, and do not say how these were stolen; nor does

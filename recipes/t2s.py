@@ -31,15 +31,15 @@ from common import (
 )
 from heirmark.attacks import DistillTo
 from heirmark.grids import Marking, Published
+from heirmark.grids.fitting import quick_attacks
 from heirmark.grids.recipes import Scale
 from heirmark.methods import METHODS, T2S, Method
 from heirmark.models import Architecture
-from heirmark.work.altering import Alteration
-from heirmark.grids.fitting import quick_attacks
-from heirmark.work.trials import Trial
 from heirmark.rehearsal.settings import Balanced, Paper
 from heirmark.training.fitting import Recipe
 from heirmark.triggers import AnyTrigger, Feature, Mix, OutOfDistribution, Tiles
+from heirmark.work.altering import Alteration
+from heirmark.work.trials import Trial
 
 BASELINES = ("content", "ewe", "ssw-p", "ssw-s")
 """The watermarks that the paper compares with, in its order."""

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 from heirmark.grids import Block, Grid, Marking, Published, Workload
 from heirmark.methods import Unmarked, Vanilla
-from heirmark.work.trials import Trial
 from heirmark.results.probes import Exposed, Screened
 from heirmark.results.rows import Brief, Row
+from heirmark.work.trials import Trial
 
 SEEDS = (0, 1, 2)
 VANILLA = Vanilla()

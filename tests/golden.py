@@ -46,15 +46,15 @@ def grid_figures(folder: Path) -> dict[str, Any]:
     from heirmark.grids import Block, Grid, Marking, Published, Workload
     from heirmark.grids.bench import run_bench
     from heirmark.grids.settings import Contexts
-    from heirmark.querying.blackbox import Api
     from heirmark.methods import T2S, Unmarked, Vanilla
-    from heirmark.work.altering import Alteration
-    from heirmark.work.stealing import Theft
-    from heirmark.work.trials import Probe, Trial
+    from heirmark.querying.blackbox import Api
     from heirmark.rehearsal.settings import Balanced, Rehearsal
     from heirmark.runtime import Runtime
     from heirmark.training.fitting import Recipe
     from heirmark.triggers import Mix
+    from heirmark.work.altering import Alteration
+    from heirmark.work.stealing import Theft
+    from heirmark.work.trials import Probe, Trial
 
     net, recipe = "naivenet:width=4,hidden=16,batch_norm=true", Recipe(epochs=2, batch_size=32, learning_rate=0.05)
     common = {"model": net, "trigger": Mix(), "key_size": 40, "pretraining": recipe}
@@ -120,20 +120,20 @@ def audit_figures(folder: Path) -> dict[str, Any]:
     """Rows of an audit, an attack and what it does to the twin in one."""
     import own_code
     from heirmark.attacks import FineTuning, Knockoff, MixProbing, Pruning, Quantisation
+    from heirmark.configuration import to_json
     from heirmark.grids.audit import run_audit
     from heirmark.grids.programme import Programme
     from heirmark.grids.settings import Contexts
-    from heirmark.configuration import to_json
-    from heirmark.methods import Vanilla
-    from heirmark.work.altering import Alteration
     from heirmark.jobs.embed import embed_job
     from heirmark.jobs.folder import Data, ModelFolder, Origin
-    from heirmark.work.stealing import Theft
-    from heirmark.work.trials import Probe, Trial
     from heirmark.jobs.means import Work
+    from heirmark.methods import Vanilla
     from heirmark.runtime import Runtime
     from heirmark.training.fitting import Recipe
     from heirmark.triggers import Mix
+    from heirmark.work.altering import Alteration
+    from heirmark.work.stealing import Theft
+    from heirmark.work.trials import Probe, Trial
 
     net, recipe = "naivenet:width=4,hidden=16,batch_norm=true", Recipe(epochs=4, batch_size=32, learning_rate=0.05)
     method = Vanilla(model=net, trigger=Mix(), triggers=40, key_size=60, trigger_batch=8, pretraining=recipe)

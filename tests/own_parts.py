@@ -13,16 +13,16 @@ from torch import nn
 
 import own_code
 from heirmark.attacks.base import Extraction, Inspected, Inspection, Removal, Screen, Screening
-from heirmark.querying.blackbox import BlackBox
 from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import new_model
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, Net, architecture
 from heirmark.models.layers import BuiltIn, Door
+from heirmark.querying.blackbox import BlackBox
 from heirmark.runtime import Runtime
-from heirmark.training.samples import Samples
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Mixed, Recipe, fit
+from heirmark.training.samples import Samples
 from heirmark.triggers.base import Secret, Trigger, TriggerSet, pick
 
 

@@ -10,17 +10,17 @@ from torch import Tensor
 
 import own_code
 from heirmark.attacks import DFME, Distillation, Knockoff
-from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.methods import Unmarked
+from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.querying.oracle import Known, ModuleOracle
+from heirmark.runtime import Runtime
 from heirmark.stages import Store
+from heirmark.tasks.space import decode
+from heirmark.training.fitting import Recipe
 from heirmark.work.answering import read_answers
 from heirmark.work.context import Context
 from heirmark.work.embedding import train_stage
 from heirmark.work.stealing import Theft, steal_stage
-from heirmark.runtime import Runtime
-from heirmark.tasks.space import decode
-from heirmark.training.fitting import Recipe
 
 NET = "naivenet:width=4,hidden=16,batch_norm=true"
 RECIPE = Recipe(epochs=1, batch_size=32, learning_rate=0.05)

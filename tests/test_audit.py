@@ -33,28 +33,23 @@ from heirmark.attacks import (
 from heirmark.attacks.base import Sizes
 from heirmark.attacks.composites import KINDS as COMPOSITES
 from heirmark.attacks.detection.composite_screen import least_held_out
+from heirmark.errors import BadArtifact, BadConfig, BadData, ShapeMismatch
 from heirmark.grids.audit import AuditResult, run_audit
+from heirmark.grids.fitting import fitted, fitting, paper_attacks, quick_attack, quick_attacks
 from heirmark.grids.programme import CHAIN, GUESSES, PROFILES, QUICK_POOL, Programme, select
 from heirmark.grids.settings import Contexts
-from heirmark.errors import BadArtifact, BadConfig, BadData, ShapeMismatch
+from heirmark.jobs.attack import inspect_job, remove_job, screen_job
+from heirmark.jobs.embed import embed_job
+from heirmark.jobs.folder import Data, ModelFolder, Origin
+from heirmark.jobs.inspect import inspect_folder
+from heirmark.jobs.means import Work
+from heirmark.jobs.opening import Named, open_suspect
+from heirmark.jobs.verify import verify_job
 from heirmark.keys.making import make_key
 from heirmark.methods import T2S, Vanilla
 from heirmark.models import Net
 from heirmark.models.storage import load_model
-from heirmark.stages import Event
-from heirmark.work.altering import Alteration
-from heirmark.jobs.attack import inspect_job, remove_job, screen_job
-from heirmark.grids.fitting import fitted, fitting, paper_attacks, quick_attack, quick_attacks
-from heirmark.jobs.embed import embed_job
-from heirmark.jobs.folder import Data, ModelFolder, Origin
-from heirmark.jobs.inspect import inspect_folder
-from heirmark.work.judging import read_key
-from heirmark.jobs.opening import Named, open_suspect
 from heirmark.profiles import QUICK as DEMO
-from heirmark.work.stealing import Theft
-from heirmark.work.trials import Probe, Trial
-from heirmark.jobs.verify import verify_job
-from heirmark.jobs.means import Work
 from heirmark.rehearsal.settings import Balanced, Rehearsal
 from heirmark.report.story import survives, tell_audit, usable
 from heirmark.report.terminal import attack_table, probe_table
@@ -62,6 +57,7 @@ from heirmark.results.probes import Exposed, Screened
 from heirmark.results.rows import Brief, Row, row_from_json, row_to_json
 from heirmark.results.summary import Summary, summarise
 from heirmark.runtime import Runtime
+from heirmark.stages import Event
 from heirmark.tasks.space import decode
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe
@@ -79,6 +75,10 @@ from heirmark.triggers import (
     Tiles,
 )
 from heirmark.verification import Verdict
+from heirmark.work.altering import Alteration
+from heirmark.work.judging import read_key
+from heirmark.work.stealing import Theft
+from heirmark.work.trials import Probe, Trial
 
 NET = "naivenet:width=4,hidden=16,batch_norm=true"
 RECIPE = Recipe(epochs=4, batch_size=32, learning_rate=0.05)

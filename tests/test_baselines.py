@@ -13,9 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from heirmark.querying.asking import predict
 from heirmark.errors import BadConfig, BadData
-from heirmark.training.joint import Extra, Outputs, Phase, fit_jointly
+from heirmark.loading import with_foreign
 from heirmark.methods import (
     EWE,
     METHODS,
@@ -37,13 +36,14 @@ from heirmark.methods.nets import train_from_scratch
 from heirmark.methods.shadows import Shadows, fusion_loss, refine, select
 from heirmark.models import build
 from heirmark.models.inner import hidden_layers, listening
-from heirmark.loading import with_foreign
 from heirmark.profiles import QUICK
+from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime
-from heirmark.training.samples import Samples
 from heirmark.tasks.space import decode, shuffle
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe
+from heirmark.training.joint import Extra, Outputs, Phase, fit_jointly
+from heirmark.training.samples import Samples
 from heirmark.triggers import (
     AbstractImages,
     Entangled,

@@ -12,35 +12,35 @@ from typing import Any
 import pytest
 
 import own_code
-from heirmark.querying.asking import predict
 from heirmark.attacks import FineTuning, Knockoff, LocalOutliers, MixProbing, Pruning
+from heirmark.errors import BadConfig
 from heirmark.grids import Block, Grid, Marking, Published, Workload, select
 from heirmark.grids.bench import BenchResult, run_bench
+from heirmark.grids.executors.here import needed
 from heirmark.grids.plan import plan_grid
 from heirmark.grids.recipes import load_grid, recipes_in
-from heirmark.grids.executors.here import needed
 from heirmark.grids.settings import Contexts, Setting
-from heirmark.tasks.combining import REGIONS
-from heirmark.errors import BadConfig
+from heirmark.loading import splits_by_seed
 from heirmark.methods import T2S, MEADefender, Unmarked, Vanilla
 from heirmark.methods.mea_defender import mix_otherwise
 from heirmark.models.storage import load_model
-from heirmark.work.altering import Alteration
-from heirmark.work.judging import read_judged, read_key
-from heirmark.loading import splits_by_seed
-from heirmark.work.look_alikes import look_alikes, read_mixed
-from heirmark.stages.stage import Artifact, Stage
-from heirmark.work.stealing import Theft
-from heirmark.stages.store import Store
-from heirmark.work.trials import Probe, Trial
+from heirmark.querying.asking import predict
 from heirmark.results.rows import Row, row_to_json
 from heirmark.results.spreads import spread_of
 from heirmark.results.summary import summarise
 from heirmark.results.verdict import Verdict
 from heirmark.runtime import Runtime, derive_seed
+from heirmark.stages.stage import Artifact, Stage
+from heirmark.stages.store import Store
+from heirmark.tasks.combining import REGIONS
 from heirmark.tasks.task import Task
 from heirmark.training.fitting import Recipe
 from heirmark.triggers import CropPaste, Mix, Stripes, Tiles
+from heirmark.work.altering import Alteration
+from heirmark.work.judging import read_judged, read_key
+from heirmark.work.look_alikes import look_alikes, read_mixed
+from heirmark.work.stealing import Theft
+from heirmark.work.trials import Probe, Trial
 from own_code import images, make_net, make_task, make_wide_net
 
 NET = "naivenet:width=4,hidden=16,batch_norm=true"

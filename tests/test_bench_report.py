@@ -19,8 +19,10 @@ from rich.console import Console
 
 import bench_rows
 from heirmark.attacks import DFME, Knockoff, LocalOutliers, Transfer
-from heirmark.grids import Block, Grid, Marking, Published, Workload
-from heirmark.grids import tracking as logging
+from heirmark.commands import benching
+from heirmark.commands.executing import Spread, executor
+from heirmark.errors import BadConfig
+from heirmark.grids import Block, Grid, Marking, Published, Workload, tracking
 from heirmark.grids.bench import BenchResult, run_bench
 from heirmark.grids.pictures import clouds, histories, shifts
 from heirmark.grids.pictures.clouds import Cloud, Projection, project
@@ -30,14 +32,7 @@ from heirmark.grids.plan import plan_grid
 from heirmark.grids.recipes import load_grid
 from heirmark.grids.reporting import part_command, report_of
 from heirmark.grids.settings import Contexts
-from heirmark.commands import benching
-from heirmark.commands.executing import Spread, executor
-from heirmark.errors import BadConfig
 from heirmark.methods import FeatureSharing, Unmarked, Vanilla
-from heirmark.work.altering import Alteration
-from heirmark.work.stealing import Theft
-from heirmark.stages.store import Store
-from heirmark.work.trials import Probe, Trial
 from heirmark.report.charts import heat_map, rate_lines
 from heirmark.report.page import markdown, render
 from heirmark.report.section import Report
@@ -47,8 +42,12 @@ from heirmark.report.terminal import probe_table, verdict_table
 from heirmark.results.rows import Brief, Row, write_rows
 from heirmark.results.summary import summarise
 from heirmark.runtime import Runtime
+from heirmark.stages.store import Store
 from heirmark.training.fitting import Recipe
 from heirmark.triggers import Mix, Patch
+from heirmark.work.altering import Alteration
+from heirmark.work.stealing import Theft
+from heirmark.work.trials import Probe, Trial
 from pages import Page, words
 
 COMMAND = "heirmark bench recipes/table.py:table_1 --scale cpu"
@@ -427,11 +426,11 @@ TINY = Grid(
 
 
 @pytest.fixture(scope="module")
-def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[BenchResult, Path, list[logging.Run]]:
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[BenchResult, Path, list[tracking.Run]]:
     out = tmp_path_factory.mktemp("bench")
-    kept: list[logging.Run] = []
+    kept: list[tracking.Run] = []
 
-    def keep(experiment: str, runs: Sequence[logging.Run]) -> None:
+    def keep(experiment: str, runs: Sequence[tracking.Run]) -> None:
         assert experiment == "tiny"
         kept.extend(runs)
 
@@ -439,7 +438,7 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[BenchResult, Path, li
     return run_bench(TINY, out, contexts=contexts, command="test", trackers=(keep,)), out, kept
 
 
-def test_a_run_writes_page_and_tables(ran: tuple[BenchResult, Path, list[logging.Run]]) -> None:
+def test_a_run_writes_page_and_tables(ran: tuple[BenchResult, Path, list[tracking.Run]]) -> None:
     result, out, _ = ran
     assert result.page == out / "report.html"
     text = words(result.page.read_text(encoding="utf-8"))
@@ -449,7 +448,7 @@ def test_a_run_writes_page_and_tables(ran: tuple[BenchResult, Path, list[logging
 
 
 def test_pictures_are_of_the_three_models_and_all_kinds_of_samples(
-    ran: tuple[BenchResult, Path, list[logging.Run]],
+    ran: tuple[BenchResult, Path, list[tracking.Run]],
 ) -> None:
     (chapter,) = ran[0].report.chapters
     assert ran[0].report.notes == ()
@@ -502,7 +501,7 @@ def test_weight_shifts_are_a_picture_of_methods_that_keep_them(tmp_path: Path) -
 
 
 def test_a_picture_that_cannot_be_drawn_is_a_remark(
-    ran: tuple[BenchResult, Path, list[logging.Run]], monkeypatch: pytest.MonkeyPatch
+    ran: tuple[BenchResult, Path, list[tracking.Run]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
         raise BadConfig("no features")
@@ -515,7 +514,7 @@ def test_a_picture_that_cannot_be_drawn_is_a_remark(
         replace(TINY.blocks[0], pictures=("film",))
 
 
-def test_trackers_are_told_settings_figures_and_histories(ran: tuple[BenchResult, Path, list[logging.Run]]) -> None:
+def test_trackers_are_told_settings_figures_and_histories(ran: tuple[BenchResult, Path, list[tracking.Run]]) -> None:
     (run,) = ran[2]
     judged = {(row.trial or "itself", row.arm) for row in ran[0].rows if math.isfinite(row.wsr)}
     assert run.name == "shapes/joint/seed 0"
@@ -531,7 +530,7 @@ def test_trackers_are_told_settings_figures_and_histories(ran: tuple[BenchResult
     assert set(run.histories) == {"embedding"}
 
 
-RUN = logging.Run(
+RUN = tracking.Run(
     name="a/b/seed 0",
     settings={"seed": 0, "method": "T2S", "long": "x" * 300},
     figures={"itself/marked/wsr": 0.5},
@@ -544,7 +543,7 @@ def test_tensorboard_gets_scalars_and_hyperparameters(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    logging.tensorboard(tmp_path)("grid: 1", [RUN])
+    tracking.tensorboard(tmp_path)("grid: 1", [RUN])
     read = EventAccumulator(str(tmp_path / "grid_ 1" / "a" / "b" / "seed 0"))
     read.Reload()
     assert [(event.step, round(event.value, 3)) for event in read.Scalars("embedding/wsr")] == [(0, 0.1), (1, 0.9)]
@@ -575,7 +574,7 @@ def test_mlflow_gets_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     stub.log_metrics = lambda metrics: calls.append(("metrics", metrics))
     stub.log_metric = lambda name, value, step: calls.append(("metric", name, value, step))
     monkeypatch.setitem(sys.modules, "mlflow", stub)
-    logging.mlflow("file:here")("grid", [RUN])
+    tracking.mlflow("file:here")("grid", [RUN])
     assert calls == [
         ("uri", "file:here"),
         ("experiment", "grid"),
@@ -597,7 +596,7 @@ def test_mlflow_keeps_one_run_of_a_name(tmp_path: Path) -> None:
     other = replace(RUN, name="a/b/seed 1")
     later = replace(RUN, settings={"seed": 0}, figures={"itself/marked/wsr": 0.75})
     for runs in ([RUN, other], [later]):
-        logging.mlflow(uri)("grid", runs)
+        tracking.mlflow(uri)("grid", runs)
     known = client.search_runs(experiment_names=["grid"], output_format="list")
     assert sorted(run.info.run_name for run in known) == [RUN.name, other.name]
     found = {run.info.run_name: run.data for run in known}
@@ -609,9 +608,9 @@ def test_a_tracker_that_is_not_installed_is_said_at_once(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     monkeypatch.setitem(sys.modules, "mlflow", None)
     with pytest.raises(BadConfig, match=r"pip install 'heirmark\[tensorboard\]'"):
-        logging.tensorboard(Path("nowhere"))
+        tracking.tensorboard(Path("nowhere"))
     with pytest.raises(BadConfig, match=r"pip install 'heirmark\[mlflow\]'"):
-        logging.mlflow("nowhere")
+        tracking.mlflow("nowhere")
 
 
 RECIPES = '''
@@ -720,14 +719,14 @@ def test_a_grid_that_fails_and_a_tracker_that_is_not_told_end_with_1(
 
     from heirmark.cli import app
 
-    def lost(folder: Path) -> logging.Tracker:
+    def lost(folder: Path) -> tracking.Tracker:
         def track(experiment: str, runs: object) -> None:
             raise ConnectionError("nobody there")
 
         return track
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(logging, "tensorboard", lost)
+    monkeypatch.setattr(tracking, "tensorboard", lost)
     Path("other_recipes.py").write_text(RECIPES + FAILING)
     runner = CliRunner()
     words = ["--store", str(ran[1] / "stages"), "--device", "cpu", "--precision", "float32"]

@@ -4,8 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from heirmark.querying.blackbox import Api, BlackBox, QueryRecord
 from heirmark.errors import BadConfig, BudgetExhausted, ShapeMismatch
+from heirmark.querying.blackbox import Api, BlackBox, QueryRecord
 from heirmark.querying.oracle import ModelFault
 from heirmark.runtime import Runtime
 

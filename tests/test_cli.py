@@ -25,12 +25,12 @@ from typer.testing import CliRunner
 
 import heirmark.cli
 import own_code
-from heirmark.querying.blackbox import BlackBox
 from heirmark.errors import BadConfig, HeirmarkWarning
 from heirmark.files import atomic_write_tensors, read_tensors
+from heirmark.jobs.means import Work
 from heirmark.keys.key import Key
 from heirmark.methods import METHODS
-from heirmark.jobs.means import Work
+from heirmark.querying.blackbox import BlackBox
 from heirmark.verification import Calibration, Verdict
 from heirmark.version import __version__
 

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heirmark.tasks import combining
 from heirmark.attacks.composites import (
     KIND_OF,
     KINDS,
@@ -24,9 +23,10 @@ from heirmark.attacks.composites import (
     wrong_labels,
 )
 from heirmark.attacks.removal.overwriting import Overwriting
-from heirmark.tasks.combining import REGIONS
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.runtime import Runtime
+from heirmark.tasks import combining
+from heirmark.tasks.combining import REGIONS
 from heirmark.tasks.space import check_needs
 from heirmark.tasks.task import Split, Task
 from heirmark.triggers.combiners import Combine, CropPaste, PixelBlend, Stripes

@@ -12,22 +12,22 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import tapes
-from heirmark.training import cuda_graphs as graphs
-from heirmark.training.cuda_graphs import WORTH, recorded
-from heirmark.training.joint import Extra, Outputs, Phase, fit_jointly
-from heirmark.querying.layout import copied
 from heirmark.methods import EWE, Composite, DeepTracer, Margin, MEADefender, Watermark
 from heirmark.methods.base import Prepared, draw_training, settle
 from heirmark.methods.nets import new_model
 from heirmark.models import build
+from heirmark.querying.layout import copied
 from heirmark.rehearsal.loop import Monitor, rehearse
 from heirmark.rehearsal.passes import Memory
 from heirmark.rehearsal.settings import Balanced, Rehearsal, SimulatedThief
 from heirmark.runtime import Runtime
+from heirmark.tasks.task import Task
+from heirmark.training import cuda_graphs as graphs
+from heirmark.training.cuda_graphs import WORTH, recorded
+from heirmark.training.fitting import Mixed, Recipe, accuracy, fit
+from heirmark.training.joint import Extra, Outputs, Phase, fit_jointly
 from heirmark.training.samples import Samples
 from heirmark.training.steps import Figures, Step, backward
-from heirmark.tasks.task import Task
-from heirmark.training.fitting import Mixed, Recipe, accuracy, fit
 from heirmark.triggers import Mix, Patch
 
 NET = "naivenet:width=3,hidden=12,batch_norm=true"

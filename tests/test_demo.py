@@ -19,21 +19,21 @@ from typer.testing import CliRunner
 
 import heirmark.cli
 import own_code
+from heirmark import profiles
+from heirmark.errors import BadConfig, BadData, DataNotFound, HeirmarkError
+from heirmark.files import read_tensors
 from heirmark.grids.demo import DemoResult, demo_grid, run_demo
 from heirmark.grids.plan import plan_grid
 from heirmark.grids.settings import Contexts
-from heirmark.errors import BadConfig, BadData, DataNotFound, HeirmarkError
-from heirmark.files import read_tensors
 from heirmark.keys.key import Key
 from heirmark.methods import DeepTracer, Vanilla
 from heirmark.models.storage import load_model
-from heirmark import profiles
-from heirmark.work.judging import read_calibration
 from heirmark.profiles import FULL, QUICK, Profile
-from heirmark.stages.store import Event
 from heirmark.report.demo_story import folder_name, suspect_of
 from heirmark.results.verdict import Calibration
 from heirmark.runtime import Runtime
+from heirmark.stages.store import Event
+from heirmark.work.judging import read_calibration
 
 START = [
     "train the owner's clean model",

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from heirmark.querying.asking import predict
 from heirmark.attacks import ABS, CompositeScreen, LocalOutliers, MixProbing, NeuralCleanse
 from heirmark.attacks.composites import KINDS, combine
 from heirmark.attacks.detection.composite_screen import (
@@ -30,10 +29,11 @@ from heirmark.attacks.detection.reversing import squash, stamp, unsquash
 from heirmark.attacks.detection.stimulation import choose_layers, layers_of, stimulated, watching
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec, Net, build, specify
+from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime
-from heirmark.training.samples import Samples
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Mixed, Recipe, accuracy, fit
+from heirmark.training.samples import Samples
 
 TARGET = 2
 RECIPE = Recipe(epochs=8, batch_size=16, learning_rate=0.05)

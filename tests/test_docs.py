@@ -36,11 +36,11 @@ from documents import (
     spoken_of,
     text_of,
 )
+from heirmark.cli import app
+from heirmark.configuration import apply_settings
 from heirmark.grids import Grid
 from heirmark.grids.plan import plan_grid
 from heirmark.grids.settings import Contexts
-from heirmark.cli import app
-from heirmark.configuration import apply_settings
 from heirmark.runtime import Runtime
 from heirmark.tasks.task import Task
 

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from heirmark.querying.asking import predict
 from heirmark.attacks import DFME, JBDA, MAZE, ActiveThief, Distillation, Knockoff, KnockoffAdaptive
 from heirmark.attacks.extraction.active_thief import farthest, most_uncertain
 from heirmark.attacks.extraction.dfme import recovered_logits
@@ -30,9 +29,10 @@ from heirmark.attacks.extraction.knockoff_adaptive import (
     updated,
 )
 from heirmark.attacks.extraction.maze import ReplayMemory, divergence
-from heirmark.querying.blackbox import Answers, Api, BlackBox
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec, build
+from heirmark.querying.asking import predict
+from heirmark.querying.blackbox import Answers, Api, BlackBox
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe

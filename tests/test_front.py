@@ -14,8 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from heirmark.querying.asking import predict
-from heirmark.querying.blackbox import BlackBox
 from heirmark.errors import BadArtifact, BadConfig
 from heirmark.models import CUSTOM, HasFeatures, ModelSpec, Net, features_of
 from heirmark.models.front import (
@@ -31,6 +29,8 @@ from heirmark.models.front import (
     shrink,
 )
 from heirmark.models.storage import load_model, load_spec, save_model
+from heirmark.querying.asking import predict
+from heirmark.querying.blackbox import BlackBox
 from heirmark.runtime import Runtime
 
 OPTIONS = (("hidden", 7), ("width", 3))

@@ -38,7 +38,7 @@ UNRELATED = [
 ]
 USED = {
     "a model": (edit("models/simple.py", r"(hidden: int = )128", r"\g<1>129"), ALL),
-    "what trains": (edit("training.py", r"optimizer\.step\(\)", "optimizer.step(); total *= 1"), ALL),
+    "what trains": (edit("training/fitting.py", r"optimizer\.step\(\)", "optimizer.step(); total *= 1"), ALL),
     "a trigger": (edit("triggers/tiles.py", r"class Tiles\b.*:", r"\g<0>\n    novel = 1\n"), ALL - {"train"}),
     "a method": (edit("methods/t2s.py", r"(\n    rehearse: .*= )True", r"\g<1>(1 == 1)"), ALL - {"train"}),
     "a theft": (

@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
-from heirmark.training.joint import Extra, Outputs, Phase, check_sets, fit_jointly, mgda
 from heirmark.models import build
 from heirmark.runtime import Runtime
-from heirmark.training.samples import Samples
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Recipe, fit
+from heirmark.training.joint import Extra, Outputs, Phase, check_sets, fit_jointly, mgda
+from heirmark.training.samples import Samples
 
 RECIPE = Recipe(epochs=2, batch_size=8, learning_rate=0.05, weight_decay=0.0)
 

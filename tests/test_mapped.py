@@ -15,19 +15,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-import heirmark.training.batches
 import heirmark.tasks.mapped
+import heirmark.training.batches
 from heirmark.attacks import Knockoff
-from heirmark.training.batches import Batches, read_ahead
-from heirmark.querying.blackbox import BlackBox
 from heirmark.data import load_task
 from heirmark.data.folders import read_folder
 from heirmark.errors import BadConfig, BadData, DataNotFound
-from heirmark.tasks.mapped import PARTS, open_array
 from heirmark.models import ModelSpec, build
+from heirmark.querying.blackbox import BlackBox
 from heirmark.runtime import Runtime
+from heirmark.tasks.mapped import PARTS, open_array
 from heirmark.tasks.splitting import make_task
 from heirmark.tasks.task import Split, Task
+from heirmark.training.batches import Batches, read_ahead
 from heirmark.training.fitting import Recipe, fit
 
 RECIPE = Recipe(epochs=2, batch_size=16, learning_rate=0.05, augment="crop-flip")

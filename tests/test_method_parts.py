@@ -14,9 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from heirmark.querying.asking import predict
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
-from heirmark.training.joint import Outputs, Phase, mgda
 from heirmark.methods import (
     EWE,
     SSWP,
@@ -36,10 +34,12 @@ from heirmark.methods.mea_defender import combination_loss, mix_otherwise
 from heirmark.methods.nets import new_model, train_from_scratch
 from heirmark.models import build
 from heirmark.models.inner import layers_of
+from heirmark.querying.asking import predict
 from heirmark.rehearsal.settings import Rehearsal
 from heirmark.runtime import Runtime
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe
+from heirmark.training.joint import Outputs, Phase, mgda
 from heirmark.triggers import Feature, Mix, OutOfDistribution, Patch, RandomLabels, Tiles, TriggerSet
 from heirmark.triggers.combiners import PixelBlend
 

@@ -18,7 +18,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from heirmark.errors import BadArtifact, BadConfig, ShapeMismatch
-from heirmark.querying.layout import takes_stored
 from heirmark.models import (
     CUSTOM,
     MODELS,
@@ -33,6 +32,7 @@ from heirmark.models import (
 from heirmark.models.from_timm import TimmNet
 from heirmark.models.layers import Projection
 from heirmark.models.storage import load_model, load_spec, save_model
+from heirmark.querying.layout import takes_stored
 from heirmark.tasks.space import decode
 
 SHAPES = [(1, 28, 28), (3, 32, 32)]

@@ -30,9 +30,9 @@ from heirmark.models.storage import load_model, save_model
 from heirmark.models.vit import Attention, ViT
 from heirmark.rehearsal import Thief, choose_derivative, rehearsal_step, student_state
 from heirmark.runtime import Runtime, seeded
-from heirmark.training.samples import Samples
 from heirmark.tasks.task import Task
 from heirmark.training.fitting import Recipe, fit
+from heirmark.training.samples import Samples
 
 TIMM = [name for name in MODELS if issubclass(MODELS[name], TimmNet)]
 WIDE: dict[str, dict[str, Any]] = {

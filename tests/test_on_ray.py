@@ -24,27 +24,26 @@ from typer.testing import CliRunner
 import heirmark.cli
 import own_code  # before any process is told to wait for another, see there
 from heirmark.attacks import Knockoff, Pruning
-from heirmark.grids.executors import errands
-from heirmark.grids.executors import on_ray
+from heirmark.errors import BadConfig
 from heirmark.grids.audit import run_audit
 from heirmark.grids.bench import BenchResult, run_bench
 from heirmark.grids.demo import demo_grid, run_demo
+from heirmark.grids.executors import errands, on_ray
 from heirmark.grids.executors.errands import Errand, Outcome, Place, work
-from heirmark.grids.grid import Grid
 from heirmark.grids.executors.on_ray import run_on_ray
+from heirmark.grids.grid import Grid
 from heirmark.grids.plan import Plan, plan_grid
 from heirmark.grids.recipes import load_grid
 from heirmark.grids.settings import Contexts
-from heirmark.errors import BadConfig
-from heirmark.work.altering import Alteration, alter_stage
-from heirmark.work.answering import answer_stage
 from heirmark.jobs.embed import embed_job
 from heirmark.jobs.folder import ModelFolder
-from heirmark.stages.mirror import open_store
-from heirmark.work.stealing import Theft, steal_stage
-from heirmark.stages.store import Store
 from heirmark.results.rows import Row, row_to_json
 from heirmark.runtime import Runtime
+from heirmark.stages.mirror import open_store
+from heirmark.stages.store import Store
+from heirmark.work.altering import Alteration, alter_stage
+from heirmark.work.answering import answer_stage
+from heirmark.work.stealing import Theft, steal_stage
 
 CPU = Runtime(device="cpu", precision="float32")
 FILE = '''

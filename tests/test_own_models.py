@@ -15,33 +15,33 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from heirmark.querying.asking import batch_for, out_of_memory, outputs_of, predict
 from heirmark.attacks import ABS, NeuralCleanse, Pruning
-from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.errors import BadConfig, BadData, HeirmarkError, HeirmarkWarning
 from heirmark.files import read_bytes
+from heirmark.jobs.preflight import SMALL, preflight, small, small_task
 from heirmark.keys.key import Key
 from heirmark.keys.making import make_key
-from heirmark.querying.layout import are_probabilities, entry_of
 from heirmark.methods import METHODS, T2S, Content, FeatureSharing, Unmarked, Vanilla
 from heirmark.methods.base import settle
 from heirmark.models import CUSTOM, ModelSpec, Net
 from heirmark.models.front import Fronted
 from heirmark.models.storage import load_model, save_model
-from heirmark.querying.oracle import ModelFault
-from heirmark.stages import Store
-from heirmark.work.context import Context
-from heirmark.work.embedding import train_stage
-from heirmark.jobs.preflight import SMALL, preflight, small, small_task
 from heirmark.profiles import QUICK
+from heirmark.querying.asking import batch_for, out_of_memory, outputs_of, predict
+from heirmark.querying.blackbox import Api, BlackBox
+from heirmark.querying.layout import are_probabilities, entry_of
+from heirmark.querying.oracle import ModelFault
 from heirmark.rehearsal.passes import Memory
 from heirmark.rehearsal.settings import Balanced, Rehearsal
 from heirmark.runtime import Runtime
+from heirmark.stages import Store
 from heirmark.tasks.space import decode
 from heirmark.tasks.task import Task
 from heirmark.training.fitting import Recipe, accuracy, fit
 from heirmark.triggers import Patch, TextStamp, Tiles
 from heirmark.verification import Suspect, calibrate, verify
+from heirmark.work.context import Context
+from heirmark.work.embedding import train_stage
 
 SHAPE, CLASSES = (1, 16, 16), 6
 RECIPE = Recipe(epochs=2, batch_size=32, learning_rate=0.05)

@@ -14,14 +14,14 @@ from typer.testing import CliRunner
 
 import bench_rows
 from heirmark.attacks import LocalOutliers, NeuralCleanse
-from heirmark.grids import Grid, select
-from heirmark.grids.bench import join_bench
-from heirmark.grids.parts import LAYOUT, Part, read_part, unlike
 from heirmark.cli import app
 from heirmark.configuration import to_json
 from heirmark.errors import BadArtifact, BadConfig
-from heirmark.work.trials import Probe
+from heirmark.grids import Grid, select
+from heirmark.grids.bench import join_bench
+from heirmark.grids.parts import LAYOUT, Part, read_part, unlike
 from heirmark.results.rows import Row, row_from_json, row_to_json, write_rows
+from heirmark.work.trials import Probe
 
 NAMES = tuple(bench_rows.STRENGTH)
 

@@ -24,19 +24,14 @@ from heirmark.attacks import Distillation, Knockoff
 from heirmark.console import Bars, error_line, show
 from heirmark.data import load_task
 from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, ShapeMismatch
-from heirmark.methods import Unmarked, Vanilla
-from heirmark.models import ModelSpec, Net
-from heirmark.models.storage import load_spec, save_model
-from heirmark.stages import Event, Store
 from heirmark.jobs.attack import steal_job
-from heirmark.work.context import Context, exact
 from heirmark.jobs.embed import embed_job
-from heirmark.work.embedding import embed_stage
 from heirmark.jobs.exporting import check_free, export_folder
 from heirmark.jobs.folder import Data, ModelFolder, Origin
-from heirmark.work.marked_folder import read_history, read_pictures, read_training_triggers
 from heirmark.jobs.inspect import inspect_folder
-from heirmark.work.judging import calibrate_stage, read_judged, verify_stage
+from heirmark.jobs.means import Work
+from heirmark.jobs.opening import OPENERS, Named, open_suspect
+from heirmark.jobs.verify import verify_job
 from heirmark.loading import (
     check_architecture,
     check_factory,
@@ -46,16 +41,21 @@ from heirmark.loading import (
     named_architecture,
     user_factory,
 )
-from heirmark.jobs.opening import OPENERS, Named, open_suspect
-from heirmark.stages.provenance import made_here
-from heirmark.work.stealing import Theft, steal_stage
-from heirmark.jobs.verify import verify_job
-from heirmark.jobs.means import Work
+from heirmark.methods import Unmarked, Vanilla
+from heirmark.models import ModelSpec, Net
+from heirmark.models.storage import load_spec, save_model
 from heirmark.runtime import Runtime
+from heirmark.stages import Event, Store
+from heirmark.stages.provenance import made_here
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe
 from heirmark.triggers import Mix
 from heirmark.verification import Suspect
+from heirmark.work.context import Context, exact
+from heirmark.work.embedding import embed_stage
+from heirmark.work.judging import calibrate_stage, read_judged, verify_stage
+from heirmark.work.marked_folder import read_history, read_pictures, read_training_triggers
+from heirmark.work.stealing import Theft, steal_stage
 
 NET = "naivenet:width=4,hidden=16,batch_norm=true"
 RECIPE = Recipe(epochs=4, batch_size=32, learning_rate=0.05)

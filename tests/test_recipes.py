@@ -8,17 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from heirmark.grids import Grid
-from heirmark.grids import settings
+from heirmark import loading
+from heirmark.data import DATASETS, registry
+from heirmark.grids import Grid, settings
 from heirmark.grids.plan import plan_grid
 from heirmark.grids.recipes import SCALES, load_grid, recipes_in
 from heirmark.grids.settings import Contexts
-from heirmark.data import DATASETS, registry
 from heirmark.models import specify
-from heirmark import loading
-from heirmark.work.stealing import Theft
 from heirmark.runtime import Runtime
 from heirmark.tasks.task import Split
+from heirmark.work.stealing import Theft
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)

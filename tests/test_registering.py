@@ -13,23 +13,23 @@ from typer.testing import CliRunner
 import heirmark.cli
 import own_code
 from heirmark.attacks import EXTRACTIONS, INSPECTIONS, REMOVALS, SCREENINGS
-from heirmark.grids import Block, Grid, Marking, Workload
-from heirmark.grids.bench import run_bench
-from heirmark.grids.settings import Contexts
 from heirmark.configuration import apply_settings, describe_fields, from_json, to_json
 from heirmark.data import DATASETS
 from heirmark.data.registry import DataSet
+from heirmark.grids import Block, Grid, Marking, Workload
+from heirmark.grids.bench import run_bench
+from heirmark.grids.settings import Contexts
+from heirmark.jobs.preflight import preflight
 from heirmark.keys.key import Key
 from heirmark.methods import METHODS, T2S, Unmarked
 from heirmark.models import MODELS
-from heirmark.work.altering import Alteration
-from heirmark.stages.code_version import code_digests
-from heirmark.jobs.preflight import preflight
-from heirmark.work.stealing import Theft
-from heirmark.work.trials import Probe, Trial
 from heirmark.runtime import Runtime
+from heirmark.stages.code_version import code_digests
 from heirmark.training.fitting import Recipe
 from heirmark.triggers import TRIGGERS, Tiles
+from heirmark.work.altering import Alteration
+from heirmark.work.stealing import Theft
+from heirmark.work.trials import Probe, Trial
 from own_parts import Brightness, Halves, Inverted, Loud, Shrinking, Suspecting, read_shapes
 
 CPU = ["--device", "cpu", "--precision", "float32"]

@@ -14,21 +14,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from heirmark.querying.asking import predict
 from heirmark.attacks import Knockoff
-from heirmark.querying.blackbox import BlackBox
 from heirmark.configuration import apply_settings
 from heirmark.data import load_task
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.methods import T2S, Vanilla
 from heirmark.models import build
+from heirmark.querying.asking import predict
+from heirmark.querying.blackbox import BlackBox
 from heirmark.rehearsal import DistillationLoss, combine_balanced
 from heirmark.rehearsal.loop import Monitor, rehearse
 from heirmark.rehearsal.settings import Balanced, Paper, Rehearsal, SimulatedThief
 from heirmark.runtime import Runtime
-from heirmark.training.samples import Samples
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe, accuracy
+from heirmark.training.samples import Samples
 from heirmark.triggers import Tiles
 
 CLASSES, COUNT, TRIGGERS = 3, 12, 5

@@ -17,10 +17,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from heirmark.querying.asking import evaluating, predict
 from heirmark.errors import BadConfig
 from heirmark.float32 import whole_float32
 from heirmark.models import build
+from heirmark.querying.asking import evaluating, predict
 from heirmark.runtime import Runtime, derive_seed, no_progress, seeded
 from heirmark.tasks.space import decode
 from heirmark.tasks.task import Task

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
+from heirmark.errors import ShapeMismatch
 from heirmark.grids.pictures.histories import Course
 from heirmark.grids.pictures.histories import show as courses
-from heirmark.errors import ShapeMismatch
 from heirmark.report import sections
 from heirmark.report.page import markdown, render
 from heirmark.report.section import Chapter, Column, Entry, Line, Note, Report, Section, Sheet, Source, Table, Text

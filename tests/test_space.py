@@ -10,7 +10,18 @@ import pytest
 import torch
 
 from heirmark.errors import BadConfig
-from heirmark.tasks.space import Continuous, Images, check_needs, decode, encode, fault, join, numbers, row_digests, space_of
+from heirmark.tasks.space import (
+    Continuous,
+    Images,
+    check_needs,
+    decode,
+    encode,
+    fault,
+    join,
+    numbers,
+    row_digests,
+    space_of,
+)
 
 LEVELS = torch.arange(256, dtype=torch.uint8)[:, None]
 

@@ -17,16 +17,16 @@ from torch import Tensor, nn
 
 from heirmark.attacks import DistillTo
 from heirmark.attacks.extraction.learning import learn
-from heirmark.training.augmenting import augment
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
-from heirmark.querying.layout import channels_last
 from heirmark.models import Net, build, specify
+from heirmark.querying.layout import channels_last
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.training.samples import Samples, ShuffledIndex
 from heirmark.tasks.space import decode
-from heirmark.training.steps import backward
 from heirmark.tasks.task import Split, Task
+from heirmark.training.augmenting import augment
 from heirmark.training.fitting import Mixed, Recipe, accuracy, descend, fit
+from heirmark.training.samples import Samples, ShuffledIndex
+from heirmark.training.steps import backward
 
 
 def net(task: Task, seed: int = 0, name: str = "naivenet", **options: Any) -> nn.Module:

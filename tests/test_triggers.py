@@ -18,11 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from heirmark.querying.asking import predict
-from heirmark.tasks.combining import REGIONS
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.models import build
+from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime
+from heirmark.tasks.combining import REGIONS
 from heirmark.tasks.space import check_needs, decode
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe, fit

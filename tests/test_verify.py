@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.errors import BadArtifact, BadConfig, BadData, BudgetExhausted
 from heirmark.keys.making import make_key, nonce_from_seed
+from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.querying.oracle import ModelFault
 from heirmark.runtime import Runtime
 from heirmark.verification import FLAGS, OUTCOMES, Calibration, Suspect, Verdict, calibrate, verify

@@ -14,15 +14,15 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from heirmark.attacks.extraction.learning import learn
-from heirmark.training.joint import Extra, Outputs, Phase, fit_jointly, mgda
 from heirmark.models import build
 from heirmark.rehearsal.loop import Monitor, rehearse
 from heirmark.rehearsal.passes import Memory
 from heirmark.rehearsal.settings import Balanced, Rehearsal, SimulatedThief
 from heirmark.runtime import Runtime, to_device
-from heirmark.training.samples import Samples
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Mixed, Recipe, fit
+from heirmark.training.joint import Extra, Outputs, Phase, fit_jointly, mgda
+from heirmark.training.samples import Samples
 
 LOOKS = {
     "_local_scalar_dense",

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from scipy.stats import rankdata
 from torch import Tensor
 
-from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.keys.making import make_key
 from heirmark.jobs.verify import check_wilcoxon
+from heirmark.keys.making import make_key
+from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.verification import Suspect, verify_wilcoxon
 from heirmark.verification.wilcoxon import detection_rate, margin_p_value
 

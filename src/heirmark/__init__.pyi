@@ -1,6 +1,5 @@
 """The public names, each once: `__init__.py` reads here where they live, and imports them when they are used."""
 
-from heirmark.querying.asking import predict as predict
 from heirmark.attacks import ABS as ABS
 from heirmark.attacks import DFME as DFME
 from heirmark.attacks import EXTRACTIONS as EXTRACTIONS
@@ -29,15 +28,12 @@ from heirmark.attacks import Preprocessing as Preprocessing
 from heirmark.attacks import Pruning as Pruning
 from heirmark.attacks import Quantisation as Quantisation
 from heirmark.attacks import Transfer as Transfer
-from heirmark.querying.blackbox import Answers as Answers
-from heirmark.querying.blackbox import Api as Api
-from heirmark.querying.blackbox import BlackBox as BlackBox
 from heirmark.data import DATASETS as DATASETS
 from heirmark.data import load_images as load_images
 from heirmark.data import load_task as load_task
 from heirmark.errors import HeirmarkError as HeirmarkError
 from heirmark.errors import HeirmarkWarning as HeirmarkWarning
-from heirmark.training.joint import Phase as Phase
+from heirmark.jobs.preflight import preflight as preflight
 from heirmark.keys.key import Key as Key
 from heirmark.keys.making import make_key as make_key
 from heirmark.methods import EWE as EWE
@@ -66,7 +62,10 @@ from heirmark.models import Net as Net
 from heirmark.models import build as build
 from heirmark.models.storage import load_model as load_model
 from heirmark.models.storage import save_model as save_model
-from heirmark.jobs.preflight import preflight as preflight
+from heirmark.querying.asking import predict as predict
+from heirmark.querying.blackbox import Answers as Answers
+from heirmark.querying.blackbox import Api as Api
+from heirmark.querying.blackbox import BlackBox as BlackBox
 from heirmark.rehearsal import DistillationLoss as DistillationLoss
 from heirmark.rehearsal import rehearsal_step as rehearsal_step
 from heirmark.rehearsal.loop import rehearse as rehearse
@@ -75,13 +74,14 @@ from heirmark.rehearsal.settings import Paper as Paper
 from heirmark.rehearsal.settings import Rehearsal as Rehearsal
 from heirmark.rehearsal.settings import SimulatedThief as SimulatedThief
 from heirmark.runtime import Runtime as Runtime
-from heirmark.training.samples import Samples as Samples
 from heirmark.tasks.splitting import make_task as make_task
 from heirmark.tasks.task import Split as Split
 from heirmark.tasks.task import Task as Task
 from heirmark.training.fitting import Recipe as Recipe
 from heirmark.training.fitting import accuracy as accuracy
 from heirmark.training.fitting import fit as fit
+from heirmark.training.joint import Phase as Phase
+from heirmark.training.samples import Samples as Samples
 from heirmark.triggers import TRIGGERS as TRIGGERS
 from heirmark.triggers import AbstractImages as AbstractImages
 from heirmark.triggers import AutoencoderBlend as AutoencoderBlend

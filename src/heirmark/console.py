@@ -16,8 +16,8 @@ from rich.table import Column
 from heirmark.errors import printable
 
 if TYPE_CHECKING:
-    from heirmark.stages.store import Event
     from heirmark.runtime import Runtime
+    from heirmark.stages.store import Event
 
 
 def error_line(message: str) -> None:

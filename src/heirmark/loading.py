@@ -18,8 +18,8 @@ from torch import nn
 from heirmark.data import DATASETS, load_images, load_task
 from heirmark.data.registry import is_folder
 from heirmark.errors import BadConfig, BadData, HeirmarkError
-from heirmark.querying.layout import unwrapped
 from heirmark.models import MODELS, Architecture, Factory, ModelSpec, specify
+from heirmark.querying.layout import unwrapped
 from heirmark.querying.oracle import ModelFault, ModuleOracle
 from heirmark.runtime import Runtime, seeded
 from heirmark.tasks.task import Split, Task

@@ -37,8 +37,8 @@ class Runtime:
             float32 (``results/training.json``: AVX-512 BF16). By AVX-512 alone they train no faster.
         compile: whether models that train on one loss go through ``torch.compile``, which changes results by rounding alone. It
             seldom pays: on a GPU the steps of known layers are otherwise played as one recorded graph
-            (:mod:`heirmark.training.cuda_graphs`), twice as fast with ResNet-18 on an H200 (``results/training_gpu.json``), and the first
-            steps of every new model take up to a minute longer. The rehearsal and
+            (:mod:`heirmark.training.cuda_graphs`), twice as fast with ResNet-18 on an H200 (``results/training_gpu.json``), and
+            the first steps of every new model take up to a minute longer. The rehearsal and
             joint training, which differentiate one pass several times or forwards, are never compiled, nor are predictions.
         progress: callback that long work reports to; it takes no part in equality.
 

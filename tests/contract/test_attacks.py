@@ -26,7 +26,6 @@ from contracts import (
 )
 from torch import Tensor, nn
 
-from heirmark.querying.asking import predict
 from heirmark.attacks import (
     DFME,
     EXTRACTIONS,
@@ -37,10 +36,11 @@ from heirmark.attacks import (
     Knockoff,
     KnockoffAdaptive,
 )
-from heirmark.querying.blackbox import Answers, Api, BlackBox
 from heirmark.errors import BadConfig, BudgetExhausted
 from heirmark.models import Net
 from heirmark.models.storage import load_model, save_model
+from heirmark.querying.asking import predict
+from heirmark.querying.blackbox import Answers, Api, BlackBox
 from heirmark.runtime import Runtime
 from heirmark.tasks.task import Split, Task
 from victims import MODEL, RECIPE, Listener, agreement

@@ -27,7 +27,6 @@ from contracts import (
 )
 from torch import Tensor, nn
 
-from heirmark.querying.asking import predict
 from heirmark.attacks import (
     ABS,
     INSPECTIONS,
@@ -41,6 +40,7 @@ from heirmark.attacks import (
 from heirmark.attacks.composites import KINDS
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec, Net, specify
+from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime
 from heirmark.tasks.space import decode
 from heirmark.tasks.task import Split, Task

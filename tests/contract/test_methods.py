@@ -29,10 +29,8 @@ from contracts import (
 )
 from torch import Tensor, nn
 
-from heirmark.querying.asking import predict
 from heirmark.configuration import apply_settings
 from heirmark.errors import BadConfig
-from heirmark.training.joint import Phase
 from heirmark.keys.key import Key
 from heirmark.methods import (
     EWE,
@@ -56,10 +54,12 @@ from heirmark.methods import (
 )  # fmt: skip
 from heirmark.methods.nets import train_from_scratch
 from heirmark.models.storage import load_model, save_model
+from heirmark.querying.asking import predict
 from heirmark.rehearsal.settings import Balanced, Rehearsal, SimulatedThief
 from heirmark.runtime import Runtime
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Mixed, Recipe
+from heirmark.training.joint import Phase
 from heirmark.triggers import (
     AbstractImages,
     AnyTrigger,

@@ -34,7 +34,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from heirmark.querying.asking import predict
 from heirmark.attacks import REMOVALS
 from heirmark.attacks.composites import KINDS, compose
 from heirmark.attacks.removal.adaptive import AdaptiveUnlearning
@@ -55,6 +54,7 @@ from heirmark.methods.nets import train_from_scratch
 from heirmark.models import CUSTOM, ModelSpec, Net, build
 from heirmark.models.front import Fronted
 from heirmark.models.storage import load_model, save_model
+from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe, accuracy

@@ -9,10 +9,10 @@ from typing import Any, ClassVar, Protocol, Self
 
 from torch import Tensor
 
-from heirmark.querying.blackbox import AnswerKind, BlackBox
 from heirmark.configuration import checked
 from heirmark.errors import ShapeMismatch
 from heirmark.models import Architecture, Net, architecture, fresh_net
+from heirmark.querying.blackbox import AnswerKind, BlackBox
 from heirmark.runtime import Runtime, check_seed
 from heirmark.tasks.space import check_needs
 from heirmark.tasks.task import Split, Task

@@ -16,13 +16,13 @@ from typing import Annotated, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor
 
-from heirmark.tasks.combining import CORNERS, blend, mosaic, paste, paste_square, region, square_side, stripes
 from heirmark.configuration import distinct, not_empty
 from heirmark.errors import BadData
 from heirmark.runtime import derive_seed, generator_of
-from heirmark.training.samples import ShuffledIndex
+from heirmark.tasks.combining import CORNERS, blend, mosaic, paste, paste_square, region, square_side, stripes
 from heirmark.tasks.space import Continuous, Images
 from heirmark.tasks.task import Split
+from heirmark.training.samples import ShuffledIndex
 
 Kind: TypeAlias = Literal["tiles", "halves", "insets", "blend", "stripes", "patch"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

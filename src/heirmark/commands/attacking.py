@@ -126,11 +126,11 @@ def steal(
 ) -> int:
     """Attack a model through its answers alone, with the adversary's data; write the stolen model."""
     from heirmark.attacks import EXTRACTIONS
-    from heirmark.querying.blackbox import Api
-    from heirmark.work.answering import ADVERSARY
     from heirmark.jobs.attack import steal_job
     from heirmark.jobs.folder import ModelFolder
     from heirmark.loading import check_known, user_factory
+    from heirmark.querying.blackbox import Api
+    from heirmark.work.answering import ADVERSARY
     from heirmark.work.stealing import Theft
 
     check_known("attack", attack, EXTRACTIONS)
@@ -163,10 +163,10 @@ def remove(
 ) -> int:
     """Work on a model so that a mark in it may be lost, with the adversary's labelled data; write what is left."""
     from heirmark.attacks import REMOVALS
-    from heirmark.work.altering import Alteration
     from heirmark.jobs.attack import remove_job
     from heirmark.jobs.folder import ModelFolder
     from heirmark.loading import check_known, user_factory
+    from heirmark.work.altering import Alteration
 
     check_known("removal attack", attack, REMOVALS)
     folder = ModelFolder(victim, user_factory(model))

@@ -79,12 +79,11 @@ def bench(
     run: Training,
 ) -> int:
     """Run a recipe: tasks, watermarks, attacks and seeds; write rows and a report. What was finished is kept."""
-    from heirmark.grids import select
-    from heirmark.grids import tracking as logging
+    from heirmark.errors import BadConfig
+    from heirmark.grids import select, tracking
     from heirmark.grids.bench import run_bench
     from heirmark.grids.recipes import described, load_grid, names_file_only
     from heirmark.grids.settings import Contexts
-    from heirmark.errors import BadConfig
 
     if glance:
         return _glance(rows or [])
@@ -104,8 +103,8 @@ def bench(
     if rows:
         return _join(recipe, scale, rows, out, computing, run.as_json)
     # Before anything is computed, so that what is missing is said at once.
-    trackers = [logging.tensorboard(tensorboard)] if tensorboard else []
-    trackers += [logging.mlflow(mlflow)] if mlflow else []
+    trackers = [tracking.tensorboard(tensorboard)] if tensorboard else []
+    trackers += [tracking.mlflow(mlflow)] if mlflow else []
     grid = select(load_grid(recipe, scale), only or [], seeds or [], blocks=blocks or [], trials=trials or [])
     code = Path(recipe if recipe.endswith(".py") else recipe.rpartition(":")[0]).resolve().parent
     execute, facts, shared = executor(code, spread)
@@ -133,8 +132,8 @@ def bench(
 
 def _glance(folders: Sequence[Path]) -> int:
     """Print the rows of runs as matrices."""
-    from heirmark.grids.parts import ROWS
     from heirmark.errors import BadConfig
+    from heirmark.grids.parts import ROWS
     from heirmark.report.sections.glance import glance_markdown
     from heirmark.results.rows import read_rows
 
@@ -148,9 +147,9 @@ def _join(
     recipe: str, scale: str, folders: Sequence[Path], out: Path | None, computing: Sequence[str], as_json: bool
 ) -> int:
     """Put parts of a grid together."""
+    from heirmark.errors import BadConfig
     from heirmark.grids.bench import join_bench
     from heirmark.grids.recipes import load_grid
-    from heirmark.errors import BadConfig
 
     if computing:
         raise BadConfig(f"--rows puts together what was computed: leave out {', '.join(computing)}")

@@ -71,13 +71,13 @@ def embed(
 
     Exit code 0: the model is found with its own key; 4: all is written, but the mark can prove nothing as it is.
     """
-    from heirmark.methods import METHODS
     from heirmark.jobs.embed import embed_job
     from heirmark.jobs.folder import Data as Given
     from heirmark.jobs.folder import Origin
-    from heirmark.loading import check_known, load_named_task, with_foreign
-    from heirmark.profiles import QUICK
     from heirmark.jobs.worth import in_words
+    from heirmark.loading import check_known, load_named_task, with_foreign
+    from heirmark.methods import METHODS
+    from heirmark.profiles import QUICK
 
     check_known("method", method, METHODS)
     # A key drawn from seed 0 and public data is anybody's.
@@ -150,7 +150,6 @@ def verify(
 ) -> int:
     """Judge a suspect with a key, by queries alone. Exit code 0: MARKED; 3: not established; 1: INVALID."""
     from heirmark.jobs.folder import ModelFolder
-    from heirmark.loading import user_factory
     from heirmark.jobs.opening import Named, open_suspect
     from heirmark.jobs.verify import (
         check_wilcoxon,
@@ -159,6 +158,7 @@ def verify(
         verify_job,
         wilcoxon_job,
     )
+    from heirmark.loading import user_factory
 
     named = Named(
         name=suspect,
@@ -216,8 +216,8 @@ def fields(
     """List what --set can set of a method or an attack, with types, defaults and meaning."""
     from heirmark.attacks import EXTRACTIONS, INSPECTIONS, REMOVALS, SCREENINGS
     from heirmark.configuration import apply_settings, describe_fields
-    from heirmark.methods import METHODS
     from heirmark.loading import check_known
+    from heirmark.methods import METHODS
 
     strategies: dict[str, type] = {**METHODS, **EXTRACTIONS, **REMOVALS, **INSPECTIONS, **SCREENINGS}
     check_known("method or attack", name, strategies)

@@ -40,9 +40,9 @@ def demo(
     """Watermark, steal, prove: the main job on embedded data, in minutes on a CPU."""
     from rich.console import Console
 
+    from heirmark import profiles
     from heirmark.grids.demo import demo_grid, plain_rows, run_demo
     from heirmark.grids.settings import Contexts
-    from heirmark import profiles
     from heirmark.report.demo_story import suspect_of
     from heirmark.report.terminal import suspect_table
 

@@ -6,19 +6,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from heirmark.configuration import to_json
+from heirmark.errors import BadArtifact, BadConfig, BadData, ShapeMismatch
+from heirmark.files import atomic_write_bytes, atomic_write_json
+from heirmark.grids.executors.here import run_here
 from heirmark.grids.grid import Adopted, Block, Grid, Marking, Workload
 from heirmark.grids.plan import setting_of
 from heirmark.grids.programme import Programme
 from heirmark.grids.run import Executor, run_grid
-from heirmark.grids.executors.here import run_here
 from heirmark.grids.settings import Contexts
-from heirmark.configuration import to_json
-from heirmark.errors import BadArtifact, BadConfig, BadData, ShapeMismatch
-from heirmark.files import atomic_write_bytes, atomic_write_json
 from heirmark.jobs.folder import Data, ModelFolder
-from heirmark.work.judging import CALIBRATION
-from heirmark.loading import describe_model
 from heirmark.jobs.means import OnEvent
+from heirmark.loading import describe_model
 from heirmark.report.page import render
 from heirmark.report.section import Chapter, Report, Source
 from heirmark.report.sections import sections_of
@@ -26,6 +25,7 @@ from heirmark.report.story import USABLE, tell_audit
 from heirmark.results.rows import Row, row_to_json
 from heirmark.results.summary import summarise
 from heirmark.tasks.task import Task
+from heirmark.work.judging import CALIBRATION
 
 TWIN = "twin"
 ASIDE = (

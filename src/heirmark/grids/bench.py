@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
+from heirmark.configuration import to_json
+from heirmark.errors import BadConfig, told
+from heirmark.files import atomic_write_bytes, atomic_write_json
+from heirmark.grids.executors.here import run_here
 from heirmark.grids.grid import Grid
-from heirmark.grids.tracking import Tracker, runs_of
 from heirmark.grids.parts import BENCH, LAYOUT, PARTS, ROWS, join, read_part
 from heirmark.grids.pictures import Pictures, pictures_of
 from heirmark.grids.reporting import part_command, report_of
 from heirmark.grids.run import Executor, Run, check_writable, run_grid
-from heirmark.grids.executors.here import run_here
 from heirmark.grids.settings import Contexts
-from heirmark.configuration import to_json
-from heirmark.errors import BadConfig, told
-from heirmark.files import atomic_write_bytes, atomic_write_json
+from heirmark.grids.tracking import Tracker, runs_of
 from heirmark.jobs.means import OnEvent
 from heirmark.report.page import markdown, render
 from heirmark.report.section import Report

@@ -8,27 +8,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from heirmark.configuration import to_json
+from heirmark.errors import BadArtifact, HeirmarkError
+from heirmark.files import atomic_write_bytes, atomic_write_json
+from heirmark.grids.executors.here import run_here
 from heirmark.grids.grid import MARKED_ARM, Block, Grid, Marking, Workload
 from heirmark.grids.pictures.histories import Course
 from heirmark.grids.pictures.histories import show as courses
 from heirmark.grids.reporting import part_command, report_of
 from heirmark.grids.run import Executor, Run, run_grid
-from heirmark.grids.executors.here import run_here
 from heirmark.grids.settings import Contexts
-from heirmark.querying.blackbox import Api
-from heirmark.configuration import to_json
-from heirmark.errors import BadArtifact, HeirmarkError
-from heirmark.files import atomic_write_bytes, atomic_write_json
-from heirmark.keys.key import Key
-from heirmark.methods import METHODS
-from heirmark.work.marked_folder import read_history, read_pictures
-from heirmark.work.judging import CALIBRATION, read_key
-from heirmark.loading import check_known
-from heirmark.profiles import Profile
-from heirmark.stages.stage import Artifact, Stage, lineage
-from heirmark.work.stealing import Theft
-from heirmark.work.trials import Trial
 from heirmark.jobs.means import OnEvent
+from heirmark.keys.key import Key
+from heirmark.loading import check_known
+from heirmark.methods import METHODS
+from heirmark.profiles import Profile
+from heirmark.querying.blackbox import Api
 from heirmark.report.demo_story import CONTROL, LABEL, SOFT, T2S, VANILLA, folder_name, row_at, suspect_of, tell_story
 from heirmark.report.page import render
 from heirmark.report.section import Chapter, Report
@@ -36,7 +31,12 @@ from heirmark.report.sections.examples import Example, examples
 from heirmark.report.sections.suspects import headline, side_by_side, suspects
 from heirmark.results.rows import Row, row_to_json
 from heirmark.results.summary import summarise, summary_to_json
+from heirmark.stages.stage import Artifact, Stage, lineage
 from heirmark.tasks.task import Task
+from heirmark.work.judging import CALIBRATION, read_key
+from heirmark.work.marked_folder import read_history, read_pictures
+from heirmark.work.stealing import Theft
+from heirmark.work.trials import Trial
 
 KINDS = {"tiles": "2×2 tiles of four secret classes"}
 """Triggers, for people."""

@@ -10,9 +10,9 @@ from heirmark.configuration import checked, distinct, not_empty
 from heirmark.errors import BadConfig
 from heirmark.methods import Method, Unmarked
 from heirmark.models import Factory
-from heirmark.work.trials import Probe, Trial
 from heirmark.results.summary import Published
 from heirmark.verification.verify import LEAST_QUERIES
+from heirmark.work.trials import Probe, Trial
 
 PICTURES: Mapping[str, str] = {"history": "histories", "shift": "shifts", "pca": "clouds"}
 """Files in ``grids/pictures`` by what blocks ask for, in the order of the page; imported on use."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from heirmark.grids.grid import Grid, of_blocks
 from heirmark.configuration import to_json
 from heirmark.errors import BadArtifact, BadConfig
 from heirmark.files import MIB, read_json
-from heirmark.work.trials import Trial
+from heirmark.grids.grid import Grid, of_blocks
 from heirmark.results.rows import Row, read_rows
+from heirmark.work.trials import Trial
 
 ROWS, BENCH = "rows.jsonl", "bench.json"
 """Files of a run: one cell a line, and its settings."""

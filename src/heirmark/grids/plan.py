@@ -19,6 +19,8 @@ from heirmark.grids.grid import (
 )
 from heirmark.grids.settings import Contexts, Setting
 from heirmark.methods import Method, Unmarked
+from heirmark.runtime import derive_seed
+from heirmark.stages.stage import Stage, lineage
 from heirmark.work.adopting import adopt_stage
 from heirmark.work.altering import Alteration
 from heirmark.work.calibrating import calibrator_seed, stolen_calibrators
@@ -28,10 +30,8 @@ from heirmark.work.embedding import embed_stage, marked_stage, train_stage
 from heirmark.work.inspecting import inspect_stage
 from heirmark.work.judging import calibrate_stage, verify_stage
 from heirmark.work.look_alikes import look_alikes, mixed_stage
-from heirmark.stages.stage import Stage, lineage
 from heirmark.work.stealing import Theft
 from heirmark.work.trials import Probe, Trial, chain
-from heirmark.runtime import derive_seed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -9,16 +9,16 @@ from typing import Any
 from heirmark.attacks import EXTRACTIONS, INSPECTIONS, REMOVALS, SCREENINGS, Knockoff
 from heirmark.attacks.base import Removal, Sizes, brief_retraining
 from heirmark.attacks.composites import Kind
-from heirmark.querying.blackbox import AnswerKind, Api
 from heirmark.errors import BadConfig
+from heirmark.grids.fitting import fitted, paper_attacks, quick_attacks, unfit
 from heirmark.models import Architecture
+from heirmark.profiles import QUICK as DEMO
+from heirmark.querying.blackbox import AnswerKind, Api
+from heirmark.training.fitting import Recipe
 from heirmark.work.altering import Alteration
 from heirmark.work.answering import ADVERSARY
-from heirmark.grids.fitting import fitted, paper_attacks, quick_attacks, unfit
-from heirmark.profiles import QUICK as DEMO
 from heirmark.work.stealing import Theft
 from heirmark.work.trials import Probe, Trial
-from heirmark.training.fitting import Recipe
 
 EXTRACTION = "Extraction"
 REMOVAL = "Removal from the marked model"

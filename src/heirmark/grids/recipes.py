@@ -9,8 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from heirmark.grids.grid import Grid
 from heirmark.errors import BadConfig, HeirmarkError, told
+from heirmark.grids.grid import Grid
 
 Scale: TypeAlias = Literal["cpu", "paper"]
 SCALES: tuple[Scale, ...] = ("cpu", "paper")

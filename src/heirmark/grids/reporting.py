@@ -6,9 +6,7 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 
 from heirmark.grids.grid import Block, Grid
-from heirmark.work.answering import ADVERSARY
 from heirmark.loading import splits_by_seed
-from heirmark.work.stealing import Theft
 from heirmark.report.section import Chapter, Report, Section, Source
 from heirmark.report.sections import sections_of
 from heirmark.report.sections.verdicts import ASIDE
@@ -16,6 +14,8 @@ from heirmark.report.story import tell
 from heirmark.report.words import count
 from heirmark.results.rows import Row
 from heirmark.results.summary import Summary
+from heirmark.work.answering import ADVERSARY
+from heirmark.work.stealing import Theft
 
 
 def report_of(

@@ -6,13 +6,13 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from heirmark.grids.plan import Cell, Plan
 from heirmark.errors import BadArtifact, HeirmarkError, told
+from heirmark.grids.plan import Cell, Plan
+from heirmark.results.rows import Row
+from heirmark.stages.store import Store
 from heirmark.work.detecting import read_exposed, read_served
 from heirmark.work.judging import read_judged
 from heirmark.work.look_alikes import read_mixed
-from heirmark.stages.store import Store
-from heirmark.results.rows import Row
 
 
 def rows_of(plan: Plan, store: Store, failed: Mapping[str, str]) -> list[Row]:

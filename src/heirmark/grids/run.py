@@ -8,18 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
+from heirmark.configuration import to_json
+from heirmark.errors import BadConfig
+from heirmark.grids.executors.here import run_here
 from heirmark.grids.grid import Grid
 from heirmark.grids.plan import Plan, plan_grid
 from heirmark.grids.rows import rows_of
-from heirmark.grids.executors.here import run_here
 from heirmark.grids.settings import Contexts
-from heirmark.configuration import to_json
-from heirmark.errors import BadConfig
+from heirmark.jobs.means import OnEvent
+from heirmark.results.rows import Row
 from heirmark.stages.mirror import open_store
 from heirmark.stages.provenance import made_here
 from heirmark.stages.store import Store
-from heirmark.jobs.means import OnEvent
-from heirmark.results.rows import Row
 
 Executor: TypeAlias = Callable[[Plan, Store, Contexts], Mapping[str, str]]
 """Computes what is missing of a plan; returns why stages failed, by their names."""

@@ -7,11 +7,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from heirmark.data import load_images
-from heirmark.models import Factory
-from heirmark.work.context import Context
 from heirmark.loading import load_named_task, load_pool
+from heirmark.models import Factory
 from heirmark.runtime import Runtime
 from heirmark.tasks.task import Split, Task
+from heirmark.work.context import Context
 
 
 @dataclass(frozen=True, kw_only=True)

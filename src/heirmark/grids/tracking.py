@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from heirmark.grids.plan import Cell, Plan
 from heirmark.configuration import to_json
 from heirmark.errors import BadConfig, HeirmarkError
-from heirmark.work.marked_folder import read_history
+from heirmark.grids.plan import Cell, Plan
+from heirmark.results.rows import Row
 from heirmark.stages.stage import lineage
 from heirmark.stages.store import Store
-from heirmark.results.rows import Row
+from heirmark.work.marked_folder import read_history
 
 MINE = "heirmark.run"
 """Tag of MLflow by which a run is found again."""

@@ -12,18 +12,18 @@ from pathlib import Path
 from typing import Any
 
 from heirmark.attacks import Inspection, Screening
+from heirmark.jobs.exporting import check_free, export_folder
+from heirmark.jobs.folder import Data, ModelFolder
+from heirmark.jobs.means import Work
+from heirmark.loading import check_architecture
 from heirmark.models import architectures_of
 from heirmark.models.storage import ONNX
+from heirmark.stages.store import Store
 from heirmark.work.altering import Alteration, alter_stage
 from heirmark.work.context import Context
 from heirmark.work.detecting import expose_stage, read_exposed, read_served, screen_stage
-from heirmark.jobs.exporting import check_free, export_folder
-from heirmark.jobs.folder import Data, ModelFolder
 from heirmark.work.inspecting import inspect_stage, read_inspected
-from heirmark.loading import check_architecture
 from heirmark.work.stealing import Theft, steal_stage
-from heirmark.stages.store import Store
-from heirmark.jobs.means import Work
 
 
 def steal_job(theft: Theft, victim: ModelFolder, data: Data, out: Path, work: Work) -> dict[str, Any]:

@@ -6,23 +6,23 @@ from pathlib import Path
 from typing import Any
 
 from heirmark.attacks import Knockoff
-from heirmark.querying.blackbox import Api
 from heirmark.configuration import to_json
 from heirmark.errors import BadData
+from heirmark.jobs.exporting import check_free, export_folder
+from heirmark.jobs.folder import TWIN, Data
+from heirmark.jobs.means import Work
+from heirmark.jobs.preflight import preflight
+from heirmark.jobs.worth import facts_of, worth_of
 from heirmark.methods import Method, Unmarked
+from heirmark.querying.blackbox import Api
+from heirmark.stages.stage import lineage
+from heirmark.triggers import Entangled
+from heirmark.verification.verify import LEAST_QUERIES
 from heirmark.work.calibrating import calibrator_seed, stolen_calibrators
 from heirmark.work.context import Context
 from heirmark.work.embedding import embed_stage, train_stage
-from heirmark.jobs.exporting import check_free, export_folder
-from heirmark.jobs.folder import TWIN, Data
 from heirmark.work.judging import CALIBRATION, calibrate_stage, read_judged, verify_stage
-from heirmark.jobs.preflight import preflight
-from heirmark.stages.stage import lineage
 from heirmark.work.stealing import Theft
-from heirmark.jobs.means import Work
-from heirmark.jobs.worth import facts_of, worth_of
-from heirmark.triggers import Entangled
-from heirmark.verification.verify import LEAST_QUERIES
 
 
 def embed_job(method: Method, data: Data, out: Path, work: Work, *, calibrators: int = 5) -> dict[str, Any]:

@@ -13,11 +13,6 @@ from heirmark.data.registry import is_folder
 from heirmark.errors import BadArtifact, BadConfig, BadData, ShapeMismatch
 from heirmark.files import read_json
 from heirmark.keys.key import Key
-from heirmark.methods import Unmarked
-from heirmark.models import CUSTOM, Architecture, Factory, ModelSpec, Net
-from heirmark.models.storage import load_model, load_spec, missing_factory
-from heirmark.work.adopting import adopt_stage
-from heirmark.work.judging import CALIBRATION, read_calibration, read_key
 from heirmark.loading import (
     ForeignPart,
     check_factory,
@@ -27,13 +22,18 @@ from heirmark.loading import (
     splits_by_seed,
     with_images,
 )
+from heirmark.methods import Unmarked
+from heirmark.models import CUSTOM, Architecture, Factory, ModelSpec, Net
+from heirmark.models.storage import load_model, load_spec, missing_factory
 from heirmark.profiles import QUICK
-from heirmark.stages.stage import Stage
-from heirmark.work.victim import check_fit
 from heirmark.records import record_of
 from heirmark.results.verdict import Calibration
+from heirmark.stages.stage import Stage
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe
+from heirmark.work.adopting import adopt_stage
+from heirmark.work.judging import CALIBRATION, read_calibration, read_key
+from heirmark.work.victim import check_fit
 
 TASK = "task.json"
 TWIN = "twin.json"

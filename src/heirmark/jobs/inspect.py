@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from heirmark.errors import BadArtifact
-from heirmark.models import CUSTOM, Factory
-from heirmark.models.storage import load_spec, onnx_in
 from heirmark.jobs.folder import ModelFolder
 from heirmark.loading import describe_model
+from heirmark.models import CUSTOM, Factory
+from heirmark.models.storage import load_spec, onnx_in
 from heirmark.verification import Suspect
 
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from heirmark.stages.store import Event, Store
 from heirmark.runtime import Runtime
+from heirmark.stages.store import Event, Store
 
 OnEvent = Callable[[Event, str], None]
 """Told of what a store does, with the name of the stage for people."""

@@ -10,14 +10,14 @@ from pathlib import Path
 from torch import nn
 
 from heirmark.errors import BadArtifact, BadConfig
-from heirmark.models import Factory
-from heirmark.models.storage import onnx_in
-from heirmark.work.context import exact
 from heirmark.jobs.folder import ModelFolder
 from heirmark.loading import user_object
+from heirmark.models import Factory
+from heirmark.models.storage import onnx_in
 from heirmark.runtime import Runtime
 from heirmark.verification import Suspect
 from heirmark.verification.normalising import Normalisation
+from heirmark.work.context import exact
 
 _CODE = re.compile(r"[\w.]+:[\w.]+")
 

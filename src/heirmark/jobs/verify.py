@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from heirmark.querying.blackbox import BlackBox
 from heirmark.errors import BadConfig
-from heirmark.work.context import exact
 from heirmark.jobs.folder import ModelFolder
-from heirmark.work.judging import CALIBRATION, read_calibration
+from heirmark.querying.blackbox import BlackBox
 from heirmark.runtime import Runtime
 from heirmark.verification import Suspect, Verdict, verify
 from heirmark.verification.normalising import Normalisation, checked_normalisation
 from heirmark.verification.wilcoxon import WilcoxonResult, independent_triggers, verify_wilcoxon
+from heirmark.work.context import exact
+from heirmark.work.judging import CALIBRATION, read_calibration
 
 
 def parse_order(text: str) -> tuple[int, ...]:

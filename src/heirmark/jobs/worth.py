@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from heirmark.work.judging import Judged
 from heirmark.results.verdict import Verdict
 from heirmark.verification.statistics import binomial_p, least_hits
+from heirmark.work.judging import Judged
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,8 +21,8 @@ from torch import Tensor
 from heirmark.configuration import Constraint, checked, within
 from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, ShapeMismatch
 from heirmark.files import GIB, MIB, atomic_write_json, atomic_write_tensors, read_json, read_tensors
-from heirmark.training.samples import Reference
 from heirmark.tasks.space import fault, row_digests
+from heirmark.training.samples import Reference
 
 FORMAT: Final = "heirmark-key/2"
 OLD_FORMAT: Final = "heirmark-key/1"

@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from heirmark.configuration import above, at_least, checked
-from heirmark.training.joint import Extra, Outputs, Phase, check_sets, fit_phases
 from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import new_model
 from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.training.samples import Samples
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Recipe
+from heirmark.training.joint import Extra, Outputs, Phase, check_sets, fit_phases
+from heirmark.training.samples import Samples
 from heirmark.triggers import AnyTrigger, CropPaste, Mix, Secret
 from heirmark.triggers.combiners import Combine
 from heirmark.triggers.mix import MixSecret

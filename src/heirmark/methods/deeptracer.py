@@ -10,17 +10,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heirmark.querying.asking import predict
 from heirmark.configuration import above, at_least, below, checked
-from heirmark.training.joint import Extra, Outputs, Phase, check_sets, fit_phases
 from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.methods.nets import new_model
 from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
+from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.training.fitting import Recipe
+from heirmark.training.joint import Extra, Outputs, Phase, check_sets, fit_phases
 from heirmark.triggers import AnyTrigger, Tiles
 
 ADAM = Recipe(epochs=100, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="step")

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from heirmark.configuration import above, at_least, checked, not_empty
 from heirmark.errors import BadConfig, BadData
-from heirmark.training.joint import Extra, Outputs, Phase, check_sets, fit_jointly
 from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import start_from
 from heirmark.methods.scale import Scale
@@ -20,8 +19,9 @@ from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
 from heirmark.models.inner import hidden_layers, listening
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.training.samples import Samples
 from heirmark.training.fitting import Recipe
+from heirmark.training.joint import Extra, Outputs, Phase, check_sets, fit_jointly
+from heirmark.training.samples import Samples
 from heirmark.triggers import AbstractImages, AnyTrigger, Entangled, RandomLabels
 from heirmark.triggers.entangled import entanglement
 

@@ -8,12 +8,12 @@ from typing import Annotated, Literal
 import torch
 from torch import nn
 
-from heirmark.querying.asking import predict
 from heirmark.configuration import at_least, checked
 from heirmark.errors import BadData
 from heirmark.methods.base import Prepared, queries_of
 from heirmark.methods.nets import new_model
 from heirmark.models import Architecture, architecture
+from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.training.fitting import Recipe, fit
 from heirmark.triggers import TriggerSet

@@ -11,17 +11,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.querying.asking import evaluating
 from heirmark.configuration import above, at_least, at_most, below, checked
 from heirmark.errors import BadConfig
-from heirmark.training.joint import Extra, Outputs, Phase, fit_phases
 from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import new_model
 from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Watermark
+from heirmark.querying.asking import evaluating
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.tasks.space import clip
 from heirmark.training.fitting import Recipe
+from heirmark.training.joint import Extra, Outputs, Phase, fit_phases
 from heirmark.triggers import AnyTrigger, RandomLabels
 
 

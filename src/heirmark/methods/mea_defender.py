@@ -11,21 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heirmark.tasks.combining import REGIONS
 from heirmark.configuration import at_least, checked
 from heirmark.errors import BadConfig
-from heirmark.training.joint import Extra, Outputs, Phase, check_sets, fit_phases, mgda
 from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import new_model, start_from
 from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Watermark
-from heirmark.training.mgda import Normalisation
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.training.samples import Samples
+from heirmark.tasks.combining import REGIONS
 from heirmark.tasks.space import Continuous, Images
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe
+from heirmark.training.joint import Extra, Outputs, Phase, check_sets, fit_phases, mgda
+from heirmark.training.mgda import Normalisation
+from heirmark.training.samples import Samples
 from heirmark.triggers import AnyTrigger, AutoencoderBlend, CropPaste, Mix, PixelBlend, Secret, Stripes
 from heirmark.triggers.base import draw_groups
 from heirmark.triggers.combiners import AnyCombiner

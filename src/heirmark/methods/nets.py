@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from heirmark.errors import BadConfig
-from heirmark.querying.layout import copied
 from heirmark.models import Architecture, ModelSpec, Net, fresh_net, specify
+from heirmark.querying.layout import copied
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Mixed, Recipe, fit

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.querying.asking import evaluating, predict
 from heirmark.errors import BadData
+from heirmark.querying.asking import evaluating, predict
 from heirmark.runtime import Runtime
 from heirmark.tasks.space import decode, encode, shuffle
 from heirmark.triggers import TriggerSet

@@ -15,18 +15,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heirmark.querying.asking import predict
 from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig
-from heirmark.training.joint import Extra, Outputs, Phase, fit_jointly
 from heirmark.methods.base import Embedded, Prepared, check_candidates
 from heirmark.methods.nets import new_model, start_from
 from heirmark.methods.scale import Scale
 from heirmark.methods.shadows import Shadows, optimised, select
 from heirmark.methods.watermark import Watermark
+from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.tasks.space import Images
 from heirmark.training.fitting import Recipe, fit
+from heirmark.training.joint import Extra, Outputs, Phase, fit_jointly
 from heirmark.triggers import AbstractImages, AnyTrigger, OutOfDistribution, TriggerSet
 
 ADAM = Recipe(

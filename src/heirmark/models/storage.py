@@ -10,9 +10,9 @@ from torch import Tensor
 
 from heirmark.errors import BadArtifact, BadConfig, HeirmarkError, printable
 from heirmark.files import GIB, atomic_write_bytes, atomic_write_json, atomic_write_tensors, read_json, read_tensors
-from heirmark.querying.layout import in_channels_last
 from heirmark.models import CUSTOM, MODELS, Factory, ModelSpec, Net, name_of
 from heirmark.models.front import behind
+from heirmark.querying.layout import in_channels_last
 
 FORMAT = "heirmark-model-1"
 ONNX = "model.onnx"

@@ -58,7 +58,7 @@ def out_of_memory(error: BaseException) -> bool:
 
 
 def evaluating(model: nn.Module) -> AbstractContextManager[nn.Module]:
-    """Put a model in eval mode, and afterwards give every submodule back the mode it had; see :func:`heirmark.querying.layout.in_mode`."""
+    """Put a model in eval mode, and afterwards give every submodule back its own: :func:`heirmark.querying.layout.in_mode`."""
     return in_mode(model, training=False)
 
 

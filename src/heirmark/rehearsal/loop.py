@@ -10,9 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.querying.asking import evaluating, predict
-from heirmark.training.augmenting import augment
-from heirmark.training.batches import Batches
-from heirmark.training.cuda_graphs import overwrite, recorded, repeats
 from heirmark.querying.layout import copied_with_entry
 from heirmark.rehearsal.derivative import choose_derivative
 from heirmark.rehearsal.passes import PassMode, draws
@@ -20,10 +17,13 @@ from heirmark.rehearsal.settings import Rehearsal
 from heirmark.rehearsal.step import assign, rehearsal_step
 from heirmark.rehearsal.student import Student, Thief, simulate_theft, student_module, student_state
 from heirmark.runtime import Runtime, derive_seed, to_device
+from heirmark.tasks.task import Split
+from heirmark.training.augmenting import augment
+from heirmark.training.batches import Batches
+from heirmark.training.cuda_graphs import overwrite, recorded, repeats
+from heirmark.training.fitting import descend
 from heirmark.training.samples import Joining, Samples, check_answered
 from heirmark.training.steps import Figures, Step
-from heirmark.tasks.task import Split
-from heirmark.training.fitting import descend
 
 __all__ = ["Monitor", "rehearse"]
 

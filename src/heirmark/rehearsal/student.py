@@ -16,8 +16,8 @@ from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.querying.layout import copied
 from heirmark.rehearsal.losses import DistillationLoss, LogitLoss, student_slope
 from heirmark.rehearsal.passes import PassMode, Tensors, accumulate, chunks, copies, draws, gradients, leaves, run
-from heirmark.training.samples import Samples, check_answered
 from heirmark.tasks.space import join
+from heirmark.training.samples import Samples, check_answered
 
 Derivative: TypeAlias = Literal["forward", "difference", "central"]
 """``"forward"``: forward-mode differentiation, exact. ``"difference"``: one further forward pass, against the logits of

@@ -11,18 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.querying.asking import outputs_of
-from heirmark.training.augmenting import augment
-from heirmark.training.batches import Batches
 from heirmark.configuration import above, at_least, below, checked
-from heirmark.training.cuda_graphs import recorded
 from heirmark.errors import BadConfig, BadData
+from heirmark.querying.asking import outputs_of
 from heirmark.querying.layout import entering
 from heirmark.runtime import Runtime, generator_of, seeded, to_device
-from heirmark.training.samples import Joining, Samples, check_answered
 from heirmark.tasks.space import join
-from heirmark.training.steps import Gradients, Step, backward
 from heirmark.tasks.task import Split
+from heirmark.training.augmenting import augment
+from heirmark.training.batches import Batches
+from heirmark.training.cuda_graphs import recorded
+from heirmark.training.samples import Joining, Samples, check_answered
+from heirmark.training.steps import Gradients, Step, backward
 
 __all__ = ["Mixed", "Recipe", "accuracy", "descend", "fit", "make_optimizer"]
 

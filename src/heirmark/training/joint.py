@@ -9,17 +9,17 @@ from typing import Annotated
 import torch
 from torch import Tensor, nn
 
-from heirmark.training.augmenting import augment
-from heirmark.training.batches import Batches
 from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig
-from heirmark.training.mgda import Normalisation, mgda_weights
 from heirmark.runtime import Runtime
-from heirmark.training.samples import Joining, Samples, check_answered
 from heirmark.tasks.space import decode, join
-from heirmark.training.steps import Weights, backward
 from heirmark.tasks.task import Split
+from heirmark.training.augmenting import augment
+from heirmark.training.batches import Batches
 from heirmark.training.fitting import Recipe, descend
+from heirmark.training.mgda import Normalisation, mgda_weights
+from heirmark.training.samples import Joining, Samples, check_answered
+from heirmark.training.steps import Weights, backward
 
 __all__ = ["Extra", "JointLosses", "Outputs", "Phase", "check_sets", "fit_jointly", "fit_phases", "mgda"]
 

@@ -9,10 +9,10 @@ from typing import Annotated, ClassVar, TypeAlias
 import torch
 from torch import Tensor
 
-from heirmark.tasks.combining import Direction, Region, blend, paste, region, stripes
 from heirmark.configuration import above, at_least, below, checked, distinct, not_empty
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.runtime import Runtime
+from heirmark.tasks.combining import Direction, Region, blend, paste, region, stripes
 from heirmark.tasks.space import Images, decode, encode
 from heirmark.tasks.task import Split
 from heirmark.triggers.autoencoder import Autoencoder, fit_autoencoder

@@ -9,15 +9,15 @@ from typing import Annotated, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from heirmark.querying.asking import evaluating
 from heirmark.configuration import above, at_least, at_most, below, to_json
 from heirmark.errors import BadData
-from heirmark.querying.layout import copied
 from heirmark.models.inner import hidden_layers, listening
+from heirmark.querying.asking import evaluating
+from heirmark.querying.layout import copied
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.training.snnl import soft_nearest_neighbour_loss
 from heirmark.tasks.space import clip, decode, encode, shuffle
 from heirmark.tasks.task import Split, Task
+from heirmark.training.snnl import soft_nearest_neighbour_loss
 from heirmark.triggers.abstract import AbstractImages
 from heirmark.triggers.base import Secret, Trigger, TriggerSet
 from heirmark.triggers.out_of_distribution import OutOfDistribution

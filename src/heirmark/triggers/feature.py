@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.querying.asking import evaluating
 from heirmark.configuration import above, at_least, at_most
 from heirmark.errors import BadConfig
+from heirmark.querying.asking import evaluating
 from heirmark.runtime import Runtime, derive_seed, generator_of, to_device
 from heirmark.tasks.space import clip, decode, encode
 from heirmark.tasks.task import Task

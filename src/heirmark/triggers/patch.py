@@ -7,10 +7,10 @@ from typing import Annotated, ClassVar, Literal
 
 from torch import Tensor, nn
 
-from heirmark.tasks.combining import Corner, paste_square, square_side
 from heirmark.configuration import at_least
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed
+from heirmark.tasks.combining import Corner, paste_square, square_side
 from heirmark.tasks.space import Images
 from heirmark.tasks.task import Task
 from heirmark.triggers.marked import MarkedSecret, Marking, choose_pair

@@ -9,13 +9,13 @@ import torch
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
-from heirmark.querying.asking import batch_for, evaluating, in_batches, predict
-from heirmark.tasks.combining import TILES as SOURCES
-from heirmark.tasks.combining import mosaic
 from heirmark.configuration import at_least, checked, distinct
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.models import features_of
+from heirmark.querying.asking import batch_for, evaluating, in_batches, predict
 from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.tasks.combining import TILES as SOURCES
+from heirmark.tasks.combining import mosaic
 from heirmark.tasks.space import Images
 from heirmark.tasks.task import Split, Task
 from heirmark.triggers.base import Secret, Trigger, TriggerSet, check_apart, check_label, draw_groups

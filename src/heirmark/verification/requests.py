@@ -11,8 +11,8 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from heirmark.querying.asking import floats_for, in_batches
 from heirmark.configuration import at_least, below, checked, within
+from heirmark.querying.asking import floats_for, in_batches
 from heirmark.querying.oracle import ModelFault, call_model
 from heirmark.verification.answers import labels_from
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.errors import BadConfig, BudgetExhausted, HeirmarkError, told
 from heirmark.files import GIB
 from heirmark.models import Net
+from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.querying.oracle import REMEDY, ModelFault
 from heirmark.runtime import Runtime
 from heirmark.verification.normalising import Normalisation, given_normalised

@@ -14,9 +14,9 @@ import torch
 from scipy import stats
 from torch import Tensor
 
-from heirmark.querying.blackbox import BlackBox
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.keys.key import Key
+from heirmark.querying.blackbox import BlackBox
 from heirmark.runtime import check_seed
 
 Floats = npt.NDArray[np.float64]

@@ -13,9 +13,9 @@ from typing import Any, Literal
 from heirmark.errors import BadArtifact
 from heirmark.models import Factory, code_of
 from heirmark.models.storage import load_spec
-from heirmark.work.context import context_of
 from heirmark.stages.records import sha256
 from heirmark.stages.stage import Job, Stage
+from heirmark.work.context import context_of
 
 LARGEST = 1 << 33
 """Files larger than this, in bytes, are not adopted."""

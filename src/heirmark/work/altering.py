@@ -9,8 +9,8 @@ from typing import Any
 from heirmark.attacks.base import Removal
 from heirmark.errors import BadConfig
 from heirmark.models.storage import save_model
-from heirmark.work.context import Context, context_of
 from heirmark.stages.stage import Job, Stage
+from heirmark.work.context import Context, context_of
 from heirmark.work.victim import attack_stage, load_victim
 
 

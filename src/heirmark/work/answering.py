@@ -8,13 +8,13 @@ from typing import Any
 
 from torch import Tensor
 
-from heirmark.querying.asking import predict
 from heirmark.errors import BadConfig
 from heirmark.files import atomic_write_tensors, read_tensors
-from heirmark.work.context import Context, context_of, exact
+from heirmark.querying.asking import predict
 from heirmark.stages.stage import Job, Stage
-from heirmark.work.victim import attack_stage, load_victim
 from heirmark.tasks.task import Split
+from heirmark.work.context import Context, context_of, exact
+from heirmark.work.victim import attack_stage, load_victim
 
 ADVERSARY = "adversary"
 LOGITS = "logits.safetensors"

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from heirmark.work.context import Context
+from heirmark.runtime import derive_seed
 from heirmark.stages.stage import Stage
+from heirmark.work.context import Context
 from heirmark.work.stealing import Theft
 from heirmark.work.trials import chain
-from heirmark.runtime import derive_seed
 
 
 def calibrator_seed(seed: int, index: int) -> int:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from heirmark.models import Factory
-from heirmark.stages.stage import Job, Stage
 from heirmark.runtime import Runtime
+from heirmark.stages.stage import Job, Stage
 from heirmark.tasks.task import Split, Task
 
 

@@ -10,23 +10,23 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from heirmark.querying.asking import predict
 from heirmark.attacks.base import Inspected, Screen, Screening
 from heirmark.files import atomic_write_json
 from heirmark.keys.key import Key
-from heirmark.work.context import Context, context_of, exact
-from heirmark.work.inspecting import read_inspected
-from heirmark.work.judging import calibration_of, read_key, share
-from heirmark.stages.stage import Job, Stage
-from heirmark.work.victim import VICTIM, attack_stage, load_victim
+from heirmark.querying.asking import predict
 from heirmark.records import plain, read_record
 from heirmark.results.probes import Exposed, Screened
 from heirmark.results.verdict import Verdict
 from heirmark.runtime import Runtime, generator_of
+from heirmark.stages.stage import Job, Stage
 from heirmark.tasks.space import decode
 from heirmark.tasks.task import Split
 from heirmark.verification.suspects import Suspect
 from heirmark.verification.verify import verify
+from heirmark.work.context import Context, context_of, exact
+from heirmark.work.inspecting import read_inspected
+from heirmark.work.judging import calibration_of, read_key, share
+from heirmark.work.victim import VICTIM, attack_stage, load_victim
 
 TRUTH = "truth.json"
 

@@ -8,9 +8,9 @@ from typing import Any
 from heirmark.methods import Method, Unmarked
 from heirmark.methods.nets import net_of
 from heirmark.models.storage import load_model, save_model
+from heirmark.stages.stage import Job, Stage
 from heirmark.work.context import Context, context_of
 from heirmark.work.marked_folder import save_marked
-from heirmark.stages.stage import Job, Stage
 
 
 def embed_stage(

@@ -9,8 +9,8 @@ from typing import Any
 
 from heirmark.attacks.base import Inspected, Inspection, Reversed
 from heirmark.files import atomic_write_json, atomic_write_tensors, read_json, read_tensors
-from heirmark.work.context import Context, context_of
 from heirmark.stages.stage import Job, Stage
+from heirmark.work.context import Context, context_of
 from heirmark.work.victim import attack_stage, load_victim
 
 INSPECTED = "inspected.json"

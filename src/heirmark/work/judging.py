@@ -13,13 +13,13 @@ from heirmark.errors import BadArtifact
 from heirmark.files import atomic_write_bytes, atomic_write_json, read_bytes
 from heirmark.keys.key import Key
 from heirmark.models.storage import load_model, onnx_in
-from heirmark.work.context import Context, context_of, exact
-from heirmark.work.marked_folder import read_training_triggers
-from heirmark.stages.stage import Job, Stage
 from heirmark.records import plain, read_record
 from heirmark.results.verdict import Calibration, Verdict
+from heirmark.stages.stage import Job, Stage
 from heirmark.verification.suspects import Suspect
 from heirmark.verification.verify import calibrate, verify
+from heirmark.work.context import Context, context_of, exact
+from heirmark.work.marked_folder import read_training_triggers
 
 CALIBRATION = "calibration.json"
 JUDGED = "judged.json"

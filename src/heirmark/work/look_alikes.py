@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from heirmark.tasks.combining import REGIONS
 from heirmark.files import atomic_write_json, read_json
 from heirmark.methods import T2S, MEADefender, Method
 from heirmark.methods.mea_defender import Way, mix_otherwise
-from heirmark.work.context import Context, context_of, exact
-from heirmark.work.judging import load_suspect, read_key, share
 from heirmark.stages.stage import Job, Stage
+from heirmark.tasks.combining import REGIONS
 from heirmark.triggers import Mix
 from heirmark.triggers.combiners import AnyCombiner
+from heirmark.work.context import Context, context_of, exact
+from heirmark.work.judging import load_suspect, read_key, share
 
 MIXED = "mixed.json"
 

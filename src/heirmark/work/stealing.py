@@ -7,14 +7,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from heirmark.attacks.base import Extraction
-from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.configuration import checked
 from heirmark.errors import BadConfig
 from heirmark.models.storage import save_model
+from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.querying.oracle import Known, ModuleOracle, Oracle
+from heirmark.stages.stage import Job, Stage
 from heirmark.work.answering import ADVERSARY, answer_stage, pool_digest, pool_of, read_answers
 from heirmark.work.context import Context, context_of, exact
-from heirmark.stages.stage import Job, Stage
 from heirmark.work.victim import attack_stage, load_victim
 
 ANSWERS = "answers"

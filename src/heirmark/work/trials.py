@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from heirmark.attacks import SCREENINGS
+from heirmark.runtime import derive_seed
+from heirmark.stages.stage import Stage
 from heirmark.work.altering import Alteration, alter_stage
 from heirmark.work.context import Context
-from heirmark.stages.stage import Stage
 from heirmark.work.stealing import Theft, steal_stage
-from heirmark.runtime import derive_seed
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,10 @@ from typing import Any
 from heirmark.errors import ShapeMismatch
 from heirmark.models import ModelSpec, Net
 from heirmark.models.storage import load_model
-from heirmark.work.context import Context, context_of
 from heirmark.stages.stage import Job, Stage
 from heirmark.tasks.space import check_needs
 from heirmark.tasks.task import Task
+from heirmark.work.context import Context, context_of
 
 VICTIM = "victim"
 

@@ -10,13 +10,13 @@ from typing import Annotated, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from heirmark.querying.asking import evaluating
 from heirmark.attacks.base import Inspected, Inspection, Reversed
 from heirmark.attacks.detection.reversing import measured, squash, stamp
 from heirmark.attacks.detection.stimulation import Layer, choose_layers, layers_of, stimulated, watching
 from heirmark.configuration import above, at_least, at_most, not_empty
 from heirmark.errors import BadData
 from heirmark.models import Net
+from heirmark.querying.asking import evaluating
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.tasks.space import Images, decode
 from heirmark.tasks.task import Split

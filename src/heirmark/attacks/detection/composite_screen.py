@@ -13,14 +13,14 @@ from typing import Annotated, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from heirmark.querying.asking import predict
 from heirmark.attacks.base import Screen, Screening, Sizes, brief_retraining
 from heirmark.attacks.composites import KIND_OF, KINDS, LAYOUTS, SOURCES, Kinds, combine, space_for
-from heirmark.tasks.combining import CORNERS
 from heirmark.configuration import above, at_least, below
 from heirmark.errors import BadData
 from heirmark.models import Architecture, Net, architecture, fresh_net
+from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.tasks.combining import CORNERS
 from heirmark.tasks.space import encode
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Recipe, fit

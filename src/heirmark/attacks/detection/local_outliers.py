@@ -12,11 +12,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from heirmark.querying.asking import outputs_of, predict
 from heirmark.attacks.base import Attempt, Screen, Screening, Sizes
 from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import Net, features_of
+from heirmark.querying.asking import outputs_of, predict
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.tasks.space import decode
 from heirmark.tasks.task import Split

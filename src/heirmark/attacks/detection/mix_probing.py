@@ -10,13 +10,13 @@ from typing import Annotated, ClassVar, Literal, TypeAlias, get_args
 import torch
 from torch import Tensor, nn
 
-from heirmark.querying.asking import predict
 from heirmark.attacks.base import Inspected, Inspection, Sizes
 from heirmark.attacks.composites import KIND_OF, SOURCES, combine, pick_each, space_for
 from heirmark.attacks.detection.outliers import anomaly_index
 from heirmark.configuration import above, at_least, not_empty, within
 from heirmark.errors import BadData
 from heirmark.models import Net
+from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.tasks.space import decode
 from heirmark.tasks.task import Split

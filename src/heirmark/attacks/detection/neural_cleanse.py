@@ -11,18 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.querying.asking import evaluating
 from heirmark.attacks.base import Inspected, Inspection, Sizes
 from heirmark.attacks.detection.outliers import anomaly_index
 from heirmark.attacks.detection.reversing import measured, squash, stamp, unsquash
 from heirmark.configuration import above, at_least, at_most, checked, distinct
 from heirmark.errors import BadConfig, BadData
 from heirmark.models import Net
+from heirmark.querying.asking import evaluating
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.training.samples import ShuffledIndex
 from heirmark.tasks.space import Images, decode
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Recipe
+from heirmark.training.samples import ShuffledIndex
 
 BETAS = (0.5, 0.9)
 """Of Adam, as in the authors' public code."""

@@ -8,9 +8,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from heirmark.querying.asking import predict
 from heirmark.attacks.base import Reversed
 from heirmark.errors import BadData
+from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime, generator_of
 from heirmark.tasks.space import decode
 from heirmark.tasks.task import Split

@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from heirmark.querying.asking import evaluating
 from heirmark.errors import BadConfig
 from heirmark.models.layers import CONVOLUTIONS
+from heirmark.querying.asking import evaluating
 from heirmark.runtime import Runtime
 
 TINY = 1e-6

@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.querying.asking import predict
 from heirmark.attacks.base import Sizes
 from heirmark.attacks.extraction.learning import OfPool, learn, targets_of
-from heirmark.querying.blackbox import AnswerKind, BlackBox
 from heirmark.configuration import above, at_least, at_most, checked, within
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture, Net, architecture
+from heirmark.querying.asking import predict
+from heirmark.querying.blackbox import AnswerKind, BlackBox
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Recipe

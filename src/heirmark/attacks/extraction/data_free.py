@@ -19,10 +19,10 @@ from heirmark.attacks.extraction.generating import (
     pixels,
     sphere,
 )
-from heirmark.querying.blackbox import Answers, BlackBox
 from heirmark.configuration import above, at_least, below, checked
 from heirmark.errors import BadConfig
 from heirmark.models import Net
+from heirmark.querying.blackbox import Answers, BlackBox
 from heirmark.runtime import Runtime, derive_seed, generator_of, seeded
 from heirmark.tasks.space import Images
 from heirmark.tasks.task import Split

@@ -12,8 +12,8 @@ from torch import Tensor
 from heirmark.attacks.extraction.data_free import DataFree, Game
 from heirmark.attacks.extraction.generating import check_finite
 from heirmark.attacks.extraction.learning import targets_of, train_step
-from heirmark.querying.blackbox import Answers
 from heirmark.configuration import above, within
+from heirmark.querying.blackbox import Answers
 from heirmark.training.fitting import Recipe
 
 _FLOOR = 1e-7  # what float32 still tells from zero beside a one

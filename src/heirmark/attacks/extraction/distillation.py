@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from heirmark.attacks.extraction.learning import OfPool, learn, targets_of
-from heirmark.querying.blackbox import AnswerKind, BlackBox
 from heirmark.configuration import at_least, below, within
 from heirmark.errors import BadConfig
 from heirmark.models import Net
+from heirmark.querying.blackbox import AnswerKind, BlackBox
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Recipe

@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.querying.asking import evaluating
-from heirmark.querying.blackbox import Answers, BlackBox
 from heirmark.errors import BadData
 from heirmark.float32 import whole_float32
+from heirmark.querying.asking import evaluating
+from heirmark.querying.blackbox import Answers, BlackBox
 from heirmark.querying.layout import channels_last
 from heirmark.runtime import Runtime
 

@@ -10,13 +10,13 @@ from typing import Annotated, ClassVar, Literal, Self
 import torch
 from torch import Tensor, nn
 
-from heirmark.querying.asking import batch_for, evaluating
 from heirmark.attacks.base import Extraction, Sizes
 from heirmark.attacks.extraction.learning import targets_of
-from heirmark.querying.blackbox import BlackBox
 from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture, Net, architecture
+from heirmark.querying.asking import batch_for, evaluating
+from heirmark.querying.blackbox import BlackBox
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.tasks.space import clip
 from heirmark.tasks.task import Split

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from heirmark.attacks.extraction.learning import OfPool, targets_of
-from heirmark.querying.blackbox import AnswerKind, BlackBox
 from heirmark.models import Net
+from heirmark.querying.blackbox import AnswerKind, BlackBox
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Recipe

@@ -9,18 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.querying.asking import predict
 from heirmark.attacks.extraction.generating import check_finite
 from heirmark.attacks.extraction.knockoff import KNOCKOFF_RECIPE
 from heirmark.attacks.extraction.learning import OfPool, probabilities_of, targets_of, train_step
-from heirmark.training.augmenting import augment
-from heirmark.querying.blackbox import AnswerKind, BlackBox
 from heirmark.configuration import above, at_least
 from heirmark.errors import BadConfig
 from heirmark.models import Net
+from heirmark.querying.asking import predict
+from heirmark.querying.blackbox import AnswerKind, BlackBox
 from heirmark.runtime import Runtime, derive_seed, generator_of, seeded
 from heirmark.tasks.space import decode
 from heirmark.tasks.task import Split
+from heirmark.training.augmenting import augment
 from heirmark.training.fitting import Recipe, make_optimizer
 
 ONLINE_RECIPE = Recipe(

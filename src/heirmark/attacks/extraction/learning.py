@@ -11,16 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.attacks.base import Extraction
-from heirmark.training.augmenting import augment
-from heirmark.training.batches import Batches
-from heirmark.querying.blackbox import Answers
 from heirmark.configuration import at_least
 from heirmark.errors import BadConfig
 from heirmark.models import Net
+from heirmark.querying.blackbox import Answers
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.training.steps import backward
 from heirmark.tasks.task import Split
+from heirmark.training.augmenting import augment
+from heirmark.training.batches import Batches
 from heirmark.training.fitting import Recipe, descend, fit
+from heirmark.training.steps import backward
 
 
 def targets_of(answers: Answers) -> Tensor:

@@ -13,12 +13,12 @@ from torch import Tensor
 from heirmark.attacks.extraction.data_free import DataFree, Game
 from heirmark.attacks.extraction.generating import check_finite
 from heirmark.attacks.extraction.learning import probabilities_of, train_step
-from heirmark.querying.blackbox import Answers
 from heirmark.configuration import at_least
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture, architecture
-from heirmark.training.samples import ShuffledIndex
+from heirmark.querying.blackbox import Answers
 from heirmark.training.fitting import Recipe
+from heirmark.training.samples import ShuffledIndex
 
 
 def divergence(logits: Tensor, truth: Tensor) -> Tensor:

@@ -13,12 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heirmark.querying.asking import predict
 from heirmark.attacks.base import brief_retraining
 from heirmark.attacks.composites import KINDS, Composites, Kinds, compose_all, fitting, space_for
 from heirmark.attacks.removal.parts import RETRAINING, Tuning, reinitialise, tune
 from heirmark.configuration import at_least
 from heirmark.models import CUSTOM, Net
+from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Recipe

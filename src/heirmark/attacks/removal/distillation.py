@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heirmark.querying.asking import predict
 from heirmark.attacks.base import Removal, brief_retraining
 from heirmark.attacks.extraction.distillation import DISTILLATION_RECIPE
 from heirmark.attacks.extraction.learning import learn
 from heirmark.configuration import within
-from heirmark.querying.layout import entering
 from heirmark.models import Architecture, Net, architecture, fresh_net
+from heirmark.querying.asking import predict
+from heirmark.querying.layout import entering
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Recipe

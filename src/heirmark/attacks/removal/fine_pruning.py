@@ -8,14 +8,14 @@ from typing import Annotated, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from heirmark.querying.asking import predict
 from heirmark.attacks.base import brief_tuning
 from heirmark.attacks.removal.parts import TUNING, Tuning, drawn
 from heirmark.configuration import at_least, below, within
 from heirmark.errors import BadConfig
-from heirmark.querying.layout import copied
 from heirmark.models import Net
 from heirmark.models.layers import CONVOLUTIONS
+from heirmark.querying.asking import predict
+from heirmark.querying.layout import copied
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Recipe, accuracy

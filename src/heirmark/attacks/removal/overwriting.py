@@ -13,9 +13,9 @@ from heirmark.attacks.removal.parts import Tuning
 from heirmark.configuration import at_least
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.training.samples import Samples
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Mixed
+from heirmark.training.samples import Samples
 
 
 @dataclass(frozen=True, kw_only=True)

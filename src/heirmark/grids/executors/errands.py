@@ -16,14 +16,14 @@ from typing import Any
 
 import torch
 
-from heirmark.grids.settings import Contexts, Setting
 from heirmark.errors import BadConfig, told
-from heirmark.work.answering import pool_digest
-from heirmark.work.context import Context
+from heirmark.grids.settings import Contexts, Setting
+from heirmark.runtime import Runtime
 from heirmark.stages.mirror import open_store
 from heirmark.stages.stage import Stage
 from heirmark.stages.store import Event, Store
-from heirmark.runtime import Runtime
+from heirmark.work.answering import pool_digest
+from heirmark.work.context import Context
 
 KEPT = 2
 """Settings whose data a worker keeps: where one seed ends, stages of the next come in between."""

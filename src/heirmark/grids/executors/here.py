@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from heirmark.errors import HeirmarkError, told
 from heirmark.grids.plan import Plan
 from heirmark.grids.settings import Contexts
-from heirmark.errors import HeirmarkError, told
 from heirmark.stages.stage import Stage
 from heirmark.stages.store import Event, Store
 

@@ -18,16 +18,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from heirmark.grids.executors.errands import Errand, Outcome, Place, work_packed
-from heirmark.grids.plan import Plan
-from heirmark.grids.executors.here import needed
-from heirmark.grids.settings import Contexts
 from heirmark.data import data_root
 from heirmark.errors import BadConfig, told
 from heirmark.files import MIB
+from heirmark.grids.executors.errands import Errand, Outcome, Place, work_packed
+from heirmark.grids.executors.here import needed
+from heirmark.grids.plan import Plan
+from heirmark.grids.settings import Contexts
+from heirmark.runtime import Runtime
 from heirmark.stages.stage import Stage
 from heirmark.stages.store import Event, Store
-from heirmark.runtime import Runtime
 
 LOCAL = "local"
 RETRIES = 3

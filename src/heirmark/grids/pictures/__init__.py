@@ -11,13 +11,13 @@ from dataclasses import dataclass, field
 from importlib import import_module
 from typing import Any
 
+from heirmark.errors import told
 from heirmark.grids.grid import PICTURES
 from heirmark.grids.plan import Plan
 from heirmark.grids.reporting import where
 from heirmark.grids.settings import Contexts
-from heirmark.errors import told
-from heirmark.stages.store import Store
 from heirmark.report.section import Section
+from heirmark.stages.store import Store
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

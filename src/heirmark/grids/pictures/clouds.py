@@ -11,20 +11,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from heirmark.querying.asking import batch_for, evaluating, in_batches
 from heirmark.grids.grid import CONTROL_ARM, MARKED_ARM, Block
 from heirmark.grids.plan import Cell, setting_of
 from heirmark.grids.settings import Contexts
 from heirmark.keys.key import Key
 from heirmark.models import features_of
 from heirmark.models.storage import load_model
-from heirmark.work.context import Context, exact
-from heirmark.work.judging import read_key
-from heirmark.stages.stage import Stage
-from heirmark.work.stealing import Theft
-from heirmark.stages.store import Store
+from heirmark.querying.asking import batch_for, evaluating, in_batches
 from heirmark.report.section import Figure, Panels, Section
 from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.stages.stage import Stage
+from heirmark.stages.store import Store
+from heirmark.work.context import Context, exact
+from heirmark.work.judging import read_key
+from heirmark.work.stealing import Theft
 
 POINTS = 100
 """Samples of a group that are drawn; three models' worth of more would make the page heavy."""

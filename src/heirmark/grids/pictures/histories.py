@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from heirmark.grids.grid import Block
 from heirmark.grids.plan import Cell
 from heirmark.grids.settings import Contexts
-from heirmark.work.marked_folder import read_history
-from heirmark.stages.store import Store
 from heirmark.report.section import Column, Entry, Figure, Line, Panels, Section, Table
 from heirmark.report.words import number, percent
 from heirmark.results.spreads import spread_of
+from heirmark.stages.store import Store
+from heirmark.work.marked_folder import read_history
 
 WHOSE = (("target", "marked model"), ("student", "simulated thief"), ("thief", "real thief"))
 MEASURES = (("wsr", "Watermark success rate", "WSR"), ("accuracy", "Clean accuracy", "ACC"))

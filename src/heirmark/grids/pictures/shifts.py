@@ -12,9 +12,9 @@ from heirmark.grids.plan import Cell, setting_of
 from heirmark.grids.settings import Contexts
 from heirmark.models.inner import layers_of
 from heirmark.models.storage import load_model
-from heirmark.stages.store import Store
 from heirmark.report.section import Figure, Panels, Section, Sheet
 from heirmark.report.words import percent
+from heirmark.stages.store import Store
 
 SHIFT = "weight shift of "
 """What a history calls the shift of a layer's weights; the layer's name follows."""
