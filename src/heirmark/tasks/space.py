@@ -2,8 +2,8 @@
 
 Images, and other numbers in [0, 1], are stored as uint8 or as floats; every net takes both (:mod:`heirmark.querying.layout`).
 A task has a :class:`Space`, and triggers, methods and attacks say by ``needs`` which kind of space they work on:
-:func:`check_needs` is asked once, where one of them starts. Inputs of another kind, such as waves or tokens, are a class beside :class:`Continuous`, with
-bounds or a decoding of its own.
+:func:`check_needs` is asked once, where one of them starts. Inputs of another kind, such as waves or tokens, are a class beside
+:class:`Continuous`, with bounds or a decoding of its own.
 """
 
 from __future__ import annotations
