@@ -226,7 +226,7 @@ def check_factory(factory: Factory, spec: ModelSpec) -> None:
     except (Exception, SystemExit) as error:  # it runs whatever the user wrote
         raise BadConfig(f"the model factory {name} failed ({_told(error)}): {remedy}") from error
     if not isinstance(model, nn.Module) or model is another:
-        made = "the same module twice" if model is another else type(model).__name__
+        made = "the same module twice" if isinstance(model, nn.Module) else type(model).__name__
         raise BadConfig(f"the model factory {name} returned {made}: {remedy}")
     oracle = ModuleOracle(unwrapped(model), spec.classes, Runtime(device="cpu", precision="float32"))
     try:

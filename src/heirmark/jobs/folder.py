@@ -155,6 +155,7 @@ class ModelFolder:
             raise BadConfig(
                 f"{self.path} does not say how to train its unmarked twin (no {TWIN}): name one with --twin"
             )
+        _ = self.spec  # a twin of one's own architecture wants the factory too, and this asks for it by its option
         known: dict[str, Any] = {"Unmarked": Unmarked}
         if self.factory is not None:
             known[qualified_name(self.factory)] = self.factory
