@@ -18,14 +18,15 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)\s]+)(?=\))")
 SECTIONS = {
-    "Data": ("task", "samples", "data", "space"),
-    "Methods": ("methods", "key"),
+    "Data": ("tasks", "training.samples", "data"),
+    "Methods": ("methods", "keys"),
     "Triggers": ("triggers",),
-    "Models and training": ("models", "training", "joint", "runtime", "asking"),
+    "Models and training": ("models", "training", "runtime", "querying.asking"),
     "Rehearsal": ("rehearsal",),
-    "Attacks": ("blackbox", "attacks"),
-    "Verification": ("verification",),
+    "Attacks": ("querying", "attacks"),
+    "Verification": ("verification", "results"),
 }
+"""Rooms of the package, or modules of them, by title."""
 
 
 def on_files(files: Files, config: Any) -> Files:
@@ -58,7 +59,9 @@ def reference() -> str:
         value = getattr(heirmark, name)
         home = getattr(value, "__module__", "")
         if callable(value) and home.startswith("heirmark."):
-            rooms[titles.get(home.split(".")[1], "More")].append(f"{home}.{value.__qualname__}")
+            room, _, inside = home.removeprefix("heirmark.").partition(".")
+            title = titles.get(f"{room}.{inside}") or titles.get(room, "More")
+            rooms[title].append(f"{home}.{value.__qualname__}")
     lines = [
         "# Python interface",
         "",

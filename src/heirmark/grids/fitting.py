@@ -73,7 +73,7 @@ def fitting(before: Any, after: Any, sizes: Sizes) -> str:
         after: the same, fitted.
         sizes: to what.
 
-    Example:
+    Examples:
         >>> few, jbda = Sizes(images=100, classes=10), EXTRACTIONS["jbda"]()
         >>> fitting(jbda, jbda.fitted(few), few)
         'seeds=100 instead of 150, as the adversary has 100 images of 10 classes'

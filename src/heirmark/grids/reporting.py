@@ -67,7 +67,7 @@ def part_command(command: str, marking: str, seed: int) -> str:
 
     ``--only`` takes parts of names, so markings whose names hold this one are run as well; an empty name leaves it out.
 
-    Example:
+    Examples:
         >>> part_command("heirmark bench a.py:table --scale cpu --seed 0 --seed 1 --only x", "T2S, Mix", 1)
         "heirmark bench a.py:table --scale cpu --only 'T2S, Mix' --seed 1"
     """

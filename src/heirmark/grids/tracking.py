@@ -123,7 +123,7 @@ def mlflow(uri: str) -> Tracker:
 def flat(settings: Any, prefix: str = "") -> dict[str, str | int | float | bool]:
     """Nested settings with dotted names; None and lists become text.
 
-    Example:
+    Examples:
         >>> flat({"type": "T2S", "rehearsal": {"rho": 2.0, "sizes": [3, 5]}, "key_filter": None})
         {'type': 'T2S', 'rehearsal.rho': 2.0, 'rehearsal.sizes': '[3, 5]', 'key_filter': 'none'}
     """

@@ -21,7 +21,7 @@ def parse_order(text: str) -> tuple[int, ...]:
     Raises:
         BadConfig: for anything else.
 
-    Example:
+    Examples:
         >>> parse_order("2, 0,-")
         (2, 0, -1)
     """
@@ -40,7 +40,7 @@ def parse_normalisation(text: str) -> Normalisation:
     Raises:
         BadConfig: for anything else.
 
-    Example:
+    Examples:
         >>> parse_normalisation("0.5,0.25")
         ((0.5,), (0.25,))
     """

@@ -24,7 +24,7 @@ MANY_HOSTS = 0.2
 def percent(rate: float | None) -> str:
     """A rate 0..1 as a percentage with one decimal, or a dash when there is none.
 
-    Example:
+    Examples:
         >>> percent(0.9124), percent(float("nan"))
         ('91.2%', '–')
     """
@@ -34,7 +34,7 @@ def percent(rate: float | None) -> str:
 def spread_text(rate: Spread) -> str:
     """A rate 0..1 over seeds in percent, with the standard deviation where there is one.
 
-    Example:
+    Examples:
         >>> from heirmark.results.spreads import spread_of
         >>> spread_text(spread_of([0.9, 0.92])), spread_text(spread_of([0.9])), spread_text(spread_of([]))
         ('91.0 ± 1.4%', '90.0%', '–')
@@ -49,7 +49,7 @@ def spread_text(rate: Spread) -> str:
 def points(difference: float) -> str:
     """A difference of two rates in percentage points, signed.
 
-    Example:
+    Examples:
         >>> points(-0.0042), points(0.01), points(0.0001)
         ('−0.4', '+1.0', '±0.0')
     """
@@ -62,7 +62,7 @@ def points(difference: float) -> str:
 def p_text(p_value: float) -> str:
     """A p-value at a precision that is worth reading.
 
-    Example:
+    Examples:
         >>> [p_text(p) for p in (1.0, 0.27, 0.0098, 4e-4, 3.1e-41, 0.0, float("nan"))]
         ['1.00', '0.27', '0.0098', '4e-4', '3e-41', '< 1e-300', '–']
     """
@@ -79,7 +79,7 @@ def p_text(p_value: float) -> str:
 def number(value: float | None) -> str:
     """A count or an epoch: thousands set apart by a narrow space, no trailing zeros; a dash when there is none.
 
-    Example:
+    Examples:
         >>> number(1234567.0), number(0.5), number(None)
         ('1\u202f234\u202f567', '0.5', '–')
     """
@@ -98,7 +98,7 @@ def seconds(value: float) -> str:
 def printed(rate: float) -> str:
     """A rate as papers print it: rounding 99.95 % to 100 % would be no quotation.
 
-    Example:
+    Examples:
         >>> printed(0.9995)
         '99.95%'
     """
@@ -108,7 +108,7 @@ def printed(rate: float) -> str:
 def paper_text(paper: Published) -> str:
     """A paper's figures in a line.
 
-    Example:
+    Examples:
         >>> paper_text(Published(source="T2S, Table I", marking="T2S", accuracy=0.82, wsr=0.976))
         'T2S, Table I: ACC 82.00%, WSR 97.60%'
     """
@@ -126,7 +126,7 @@ def trial_name(trial: str) -> str:
 def count(many: int, what: str) -> str:
     """How many of something.
 
-    Example:
+    Examples:
         >>> count(1, "seed"), count(3, "seed")
         ('1 seed', '3 seeds')
     """
@@ -177,7 +177,7 @@ def remarks(row: Summary) -> list[str]:
 def markdown_text(text: str) -> str:
     r"""Untrusted text as Markdown shows it.
 
-    Example:
+    Examples:
         >>> print(markdown_text("a|b *c* <i>"))
         a\|b \*c\* \<i\>
     """

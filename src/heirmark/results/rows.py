@@ -159,7 +159,7 @@ class Row:
 def row_to_json(row: Row) -> dict[str, Any]:
     """A row as JSON values; what says nothing is left out.
 
-    Example:
+    Examples:
         >>> row_to_json(Row(block="a", marking="b", arm="marked", seed=0, accuracy=0.5))
         {'block': 'a', 'marking': 'b', 'arm': 'marked', 'seed': 0, 'accuracy': 0.5, 'asked': 0}
     """
@@ -176,7 +176,7 @@ def row_from_json(values: object, source: str) -> Row:
     Raises:
         BadArtifact: when these are not the fields of a row, or not of their kinds.
 
-    Example:
+    Examples:
         >>> row = Row(block="a", marking="b", arm="marked", seed=0, accuracy=0.5, curve=("rate", 0.9))
         >>> str(row_from_json(row_to_json(row), "a row")) == str(row)
         True

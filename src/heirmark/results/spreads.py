@@ -28,7 +28,7 @@ class Spread:
 def spread_of(values: Iterable[float]) -> Spread:
     """Mean, standard deviation and extremes of what is no NaN.
 
-    Example:
+    Examples:
         >>> spread_of([0.25, 0.5, 0.75, float("nan")])
         Spread(mean=0.5, spread=0.25, lowest=0.25, highest=0.75)
     """

@@ -67,7 +67,7 @@ class Recipe:
     def rate(self, step: int, steps: int, steps_per_epoch: int) -> float:
         """Learning rate of a 0-based step of so many in the whole training.
 
-        Example:
+        Examples:
             >>> [round(Recipe(learning_rate=1.0).rate(step, 4, 1), 2) for step in range(4)]
             [1.0, 0.85, 0.5, 0.15]
         """

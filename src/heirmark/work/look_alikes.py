@@ -38,7 +38,7 @@ class MixedOtherwise:
 def look_alikes(method: Method) -> MixedOtherwise | None:
     """What passes for the watermark of a method but is none; None where it is no mix of two classes.
 
-    Example:
+    Examples:
         >>> look_alikes(MEADefender()).ways == REGIONS
         True
     """

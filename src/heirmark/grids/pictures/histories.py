@@ -51,7 +51,7 @@ def history_of(cells: Sequence[Cell], store: Store) -> tuple[Mapping[str, float]
 def mean_history(histories: Sequence[Sequence[Mapping[str, float]]]) -> tuple[Mapping[str, float], ...]:
     """Histories of several seeds as one: the mean of every field at every epoch, of the seeds that have it.
 
-    Example:
+    Examples:
         >>> mean_history([[{"epoch": 0.0, "wsr": 0.25}], [{"epoch": 0.0, "wsr": 0.75}]])
         ({'epoch': 0.0, 'wsr': 0.5},)
     """

@@ -106,7 +106,7 @@ def _axis(rows: Sequence[Summary], along: str, axis: str, title: str, where: str
 def family(marking: str) -> str:
     """The line of a curve that a marking belongs to: its name up to the last comma.
 
-    Example:
+    Examples:
         >>> family("T2S, Mix, λ = 50")
         'T2S, Mix'
     """
