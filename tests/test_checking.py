@@ -138,6 +138,7 @@ def test_a_field_takes_what_its_annotation_says_and_nothing_else(name: str, valu
         ({"rate": 0}, "Recipe.rate: expected float > 0, not 0"),
         ({"rate": math.nan}, "Recipe.rate: expected float > 0, not nan"),
         ({"decay": math.inf}, "Recipe.decay: expected float, not inf"),
+        ({"decay": 10**400}, f"Recipe.decay: expected float, not 1{'0' * 199}"),
         ({"momentum": 1.0}, "Recipe.momentum: expected float >= 0 and < 1, not 1.0"),
         ({"share": -0.5}, "Recipe.share: expected float from 0 to 1, not -0.5"),
         ({"epochs": True}, "Recipe.epochs: expected int >= 0 and <= 9, not True"),

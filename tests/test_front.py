@@ -297,6 +297,7 @@ def test_only_images_have_a_front() -> None:
         [[["noise"], 0.1]],
         [["noise", -1]],
         [["noise", 1e308]],
+        [["noise", 10**400]],
         [["noise", True]],
         [["__class__", 1]],
         [["bits", 4, 4]],

@@ -41,6 +41,11 @@ def test_split_brings_types_to_the_two_it_stores() -> None:
     assert len(split) == 4
 
 
+def test_what_rounds_to_float32_within_the_range_is_taken() -> None:
+    edges = torch.tensor([[-1e-60, 1 + 1e-9]], dtype=torch.float64)
+    assert Split(inputs=edges, labels=torch.tensor([0])).inputs.tolist() == [[0.0, 1.0]]
+
+
 def test_floats_divides_bytes_by_255() -> None:
     split = Split(inputs=torch.tensor([[0, 255], [51, 102]], dtype=torch.uint8), labels=torch.tensor([0, 1]))
     assert split.floats().dtype == torch.float32

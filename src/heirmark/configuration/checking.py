@@ -94,7 +94,7 @@ def _has_type(kind: Any, value: object) -> bool:
     if get_origin(kind) is Literal:
         return any(value == choice and type(value) is type(choice) for choice in get_args(kind))
     if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and _is_finite(value)
     if kind in EXAMPLES:
         return isinstance(value, kind) and (kind is not int or not isinstance(value, bool))
     owner = get_origin(kind) or kind
@@ -102,3 +102,10 @@ def _has_type(kind: Any, value: object) -> bool:
         return True
     closed = isinstance(owner, type) and not is_open(owner)  # else a protocol, which no plain value keeps
     return (closed and isinstance(value, owner)) or not isinstance(value, _PLAIN)
+
+
+def _is_finite(value: float) -> bool:
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # an integer that no float holds
+        return False

@@ -127,7 +127,7 @@ def fault(stored: Tensor) -> str | None:
         return f"are {stored.dtype}: convert them to uint8 (0..255) or float32 in [0, 1]"
     if not stored.numel():
         return None
-    low, high = (float(edge) for edge in stored.detach().aminmax())
+    low, high = (float(edge.float()) for edge in stored.detach().aminmax())  # in float32, as nets will be given them
     if low >= 0 and high <= 1:  # false for NaN
         return None
     wrong = ~((stored >= 0) & (stored <= 1)).reshape(len(stored), -1).all(1)

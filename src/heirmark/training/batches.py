@@ -18,8 +18,13 @@ SHARE = 0.5
 
 
 def fits(inputs: Tensor, device: torch.device) -> bool:
-    """Whether inputs may lie on a device as a whole. On a CPU they always may: mapped files are read as they are looked at."""
-    return device.type != "cuda" or inputs.nbytes <= SHARE * torch.cuda.mem_get_info(device)[0]
+    """Whether inputs may lie on a device as a whole. On a CPU they always may: mapped files are read as they are looked at.
+
+    Those that are on a GPU already stay where they are.
+    """
+    if device.type != "cuda" or inputs.device.type == "cuda":
+        return True
+    return inputs.nbytes <= SHARE * torch.cuda.mem_get_info(device)[0]
 
 
 class Batches:
