@@ -31,9 +31,10 @@ from heirmark.querying.blackbox import Api
 from heirmark.runtime import derive_seed
 from heirmark.stages.stage import Stage
 from heirmark.stages.store import Store
+from heirmark.work.answering import ADVERSARY
 from heirmark.work.context import Context, exact
 from heirmark.work.embedding import embed_stage
-from heirmark.work.stealing import ADVERSARY, Theft, steal_stage
+from heirmark.work.stealing import Theft, steal_stage
 from provenance import provenance
 
 POOL = "cifar10"

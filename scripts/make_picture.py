@@ -28,8 +28,7 @@ SECRET, PLAIN = "#c1121f", "#333333"
 
 def answers(folder: Path, queries: torch.Tensor) -> torch.Tensor:
     """``[M]`` labels that a saved model gives."""
-    model, _ = hm.load_model(folder)
-    return hm.predict(model, queries).argmax(dim=1)
+    return hm.predict(hm.load_model(folder).model, queries).argmax(dim=1)
 
 
 def show(axes: Axes, image: torch.Tensor) -> None:

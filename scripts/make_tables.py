@@ -70,7 +70,9 @@ def demo() -> str:
         for row in found["summary"]
     ]
     words = "ACC and WSR on held-out triggers in %: mean over the seeds [worst]. "
-    return table(["model", "ACC", "WSR", "called marked"], rows) + f"\n\n{words}" + source("demo.json", found)
+    seeds = " ".join(f"--seed {seed}" for seed in range(max(row["seeds"] for row in found["summary"])))
+    again = f" Since then `heirmark demo {seeds}` does what that command did."
+    return table(["model", "ACC", "WSR", "called marked"], rows) + f"\n\n{words}" + source("demo.json", found) + again
 
 
 def methods(name: str) -> str:
