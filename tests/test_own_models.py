@@ -29,7 +29,7 @@ from heirmark.models.storage import load_model, save_model
 from heirmark.profiles import QUICK
 from heirmark.querying.asking import batch_for, out_of_memory, outputs_of, predict
 from heirmark.querying.blackbox import Api, BlackBox
-from heirmark.querying.layout import are_probabilities, entry_of
+from heirmark.querying.layout import are_probabilities, copied_with_entry, entry_of
 from heirmark.querying.oracle import ModelFault
 from heirmark.rehearsal.passes import Memory
 from heirmark.rehearsal.settings import Balanced, Rehearsal
@@ -284,6 +284,17 @@ def test_the_first_weights_of_lazy_layers_come_from_the_seed(unchanged_globals: 
         one, same, other = (SPEC.build(seed=seed, factory=lazy).state_dict() for seed in (1, 1, 2))
     assert all(torch.equal(one[name], same[name]) for name in one)
     assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_no_model_writes_into_its_callers_inputs_though_nobody_looked_whether_it_does(cpu: Runtime) -> None:
+    class Centred(nn.Linear):
+        def forward(self, inputs: Tensor) -> Tensor:
+            return super().forward(inputs.sub_(0.5))
+
+    inputs = torch.rand(5, 9)
+    before = inputs.clone()
+    predict(copied_with_entry(Centred(9, 3)), inputs, runtime=cpu)
+    assert torch.equal(inputs, before)
 
 
 # ---------------------------------------------------------------- probabilities in place of logits

@@ -43,11 +43,11 @@ class Entry:
 
     Attributes:
         contiguous: lay them out as torch does by default.
-        copies: hand over a copy.
+        copies: never hand over the caller's own memory; nobody needs that of a model that is known not to write into its inputs.
     """
 
     contiguous: bool = False
-    copies: bool = False
+    copies: bool = True
 
     def __call__(self, module: nn.Module, given: tuple[Any, ...]) -> tuple[Any, ...]:
         """Prepare the positional arguments, of which the first is the batch."""
@@ -55,8 +55,8 @@ class Entry:
 
     def pass_on(self, inputs: Tensor) -> Tensor:
         """The batch ``[N, ...]`` as the model takes it."""
-        inputs = numbers(inputs).contiguous() if self.contiguous else enter(inputs)
-        return inputs.clone() if self.copies else inputs
+        given = numbers(inputs).contiguous() if self.contiguous else enter(inputs)
+        return given.clone() if self.copies and given is inputs else given
 
 
 def entry_of(model: nn.Module) -> Entry | None:
