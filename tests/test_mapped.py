@@ -149,6 +149,24 @@ def test_files_that_hold_something_else_are_refused(array: np.ndarray, words: st
         Split.from_file(path, torch.zeros(len(array), dtype=torch.long))
 
 
+@pytest.mark.parametrize("header", [b"(5, 3)", b"(9**9*", b"(((((("])
+def test_a_damaged_header_is_told(header: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "inputs.npy"
+    np.save(path, np.zeros((5, 3), np.uint8))
+    path.write_bytes(path.read_bytes().replace(b"(5, 3)", header)[:-1])
+    with pytest.raises(BadData, match="cannot be mapped"):
+        open_array(path)
+
+
+def test_an_archive_of_arrays_is_no_array(tmp_path: Path) -> None:
+    path = tmp_path / "inputs.npz"
+    np.savez(path, np.zeros((5, 3), np.uint8))
+    for content in (path.read_bytes(), path.read_bytes()[:60]):
+        path.write_bytes(content)
+        with pytest.raises(BadData, match="cannot be mapped"):
+            open_array(path)
+
+
 @given(content=st.binary(max_size=300) | st.binary(max_size=200).map(b"\x93NUMPY\x01\x00".__add__))
 def test_no_bytes_end_in_anything_but_an_error_of_ours(
     content: bytes, tmp_path_factory: pytest.TempPathFactory

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from heirmark.errors import BadData, DataNotFound, told
 from heirmark.files import atomic_write_bytes
-from heirmark.tasks.mapped import write_array
+from heirmark.tasks.mapped import UNREADABLE, write_array
 from heirmark.tasks.task import Split
 
 PACKED = "packed"
@@ -43,8 +43,9 @@ def read_folder(folder: Path) -> tuple[Split, Split, tuple[str, ...]]:
 def _read_part(folder: Path) -> Split:
     path = folder / "labels.npy"
     try:
-        labels = torch.from_numpy(np.load(path, allow_pickle=False))
-    except (OSError, ValueError, TypeError, EOFError, SyntaxError, MemoryError) as error:
+        with path.open("rb") as file:
+            labels = torch.from_numpy(np.lib.format.read_array(file, allow_pickle=False))
+    except UNREADABLE as error:
         raise BadData(f"{path} cannot be read ({told(error)}): save integer labels [N] with numpy.save") from error
     return Split.from_file(folder / "inputs.npy", labels)
 

@@ -6,6 +6,7 @@ import hashlib
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import torch
@@ -20,6 +21,8 @@ PARTS = "parts"
 """Folder beside a mapped array where such files lie. It may be deleted at any time when nobody works with them."""
 _CHUNK = 8 * MIB
 _DTYPES = (np.uint8, np.float32)
+UNREADABLE = (OSError, ValueError, TypeError, EOFError, OverflowError, SyntaxError, TokenError, MemoryError)
+"""What ``numpy.lib.format`` raises of a file that is damaged or something else."""
 
 
 def open_array(path: Path) -> Tensor:
@@ -32,11 +35,10 @@ def open_array(path: Path) -> Tensor:
         BadData: when it is missing, truncated, or anything else.
     """
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError, OverflowError, SyntaxError, MemoryError) as error:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except UNREADABLE as error:
         raise BadData(f"{path} cannot be mapped ({told(error)}): save it anew with numpy.save") from error
-    fits = isinstance(array, np.memmap) and array.dtype in _DTYPES and array.ndim >= 2 and array.size
-    if not fits or not array.flags.c_contiguous:
+    if not (array.dtype in _DTYPES and array.ndim >= 2 and array.size and array.flags.c_contiguous):
         raise BadData(
             f"{path} is an array of {array.dtype} {list(array.shape)}: save inputs [N, ...] as uint8 or as float32 in [0, 1], "
             "in C order"
