@@ -641,6 +641,13 @@ def test_steal_runs_no_code_that_only_the_folder_names(stage: Path, here: Path, 
     refused(run("steal", copy, *RECIPE, "--out", "x"), 2, "come from code or a folder", "say --data ./theirs")
 
 
+@pytest.mark.parametrize(("file", "word"), [("task.json", "--data"), ("twin.json", "--twin")])
+def test_what_a_folder_says_of_data_and_twin_may_be_foreign(here: Path, copy: Path, file: str, word: str) -> None:
+    for text in ("[1]", '{"data": 7}', '{"type": "Other"}'):
+        (copy / file).write_text(text)
+        refused(run("audit", copy, "--data", "own_code:make_task", "--out", "x"), 1, file, "remove it", word)
+
+
 def test_data_are_taken_from_a_folder_of_arrays(stage: Path, here: Path) -> None:
     import own_code
 
@@ -855,6 +862,8 @@ def test_onnx_suspect_is_judged_as_the_model_it_is(here: Path) -> None:
     assert (file.code, file.json) == (module.code, module.json)
     (here / "cut.onnx").write_bytes((here / "mine.onnx").read_bytes()[:-100])
     refused(run("verify", "cut.onnx", "--key", "mine"), 1, "cut.onnx")
+    asked = run("verify", "mine.onnx", "--key", "mine", "--wilcoxon", "0.3")
+    refused(asked, 2, "--wilcoxon needs probabilities", "nothing says whether an ONNX file gives them")
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", bytes(range(256)) * 16, b"\x08\x07\x12\x04test"])

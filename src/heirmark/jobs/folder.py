@@ -135,12 +135,16 @@ class ModelFolder:
             return None
         record = read_json(path, max_bytes=1 << 20)
         try:
+            if not isinstance(record, Mapping):
+                raise BadArtifact("it is no object of JSON")
             values = {part.name: record.get(part.name) for part in fields(Origin)}
             # Before it was said, foreign images were training images: of those a thief's pool may hold none.
             values["foreign_part"] = record.get("foreign_part", "train")
             return record_of(Origin, values, str(path))
-        except (BadArtifact, AttributeError) as error:
-            raise BadArtifact(f"{path} is foreign or damaged ({error}): name the data yourself with --data") from error
+        except BadArtifact as error:
+            raise BadArtifact(
+                f"{path} is foreign or damaged ({error}): remove it, and name the data with --data"
+            ) from error
 
     @cached_property
     def twin(self) -> Unmarked:
@@ -162,9 +166,11 @@ class ModelFolder:
         try:
             twin = from_json(known, read_json(path, max_bytes=1 << 20))
         except BadConfig as error:
-            raise BadArtifact(f"{path} is foreign or damaged ({error}): name an unmarked model with --twin") from error
+            raise BadArtifact(
+                f"{path} is foreign or damaged ({error}): remove it, and audit with an unmarked model that --twin names"
+            ) from error
         if not isinstance(twin, Unmarked):
-            raise BadArtifact(f"{path} describes no unmarked model: name one with --twin")
+            raise BadArtifact(f"{path} describes no unmarked model: remove it, and audit with one that --twin names")
         return twin
 
     @property
