@@ -226,3 +226,15 @@ def test_no_field_of_a_method_or_an_attack_takes_what_is_no_number(name: str) ->
                     continue
             taken.add(f"{type(config).__name__}.{row.name}")
     assert not taken
+
+
+def test_annotations_that_cannot_be_read_are_told() -> None:
+    from collections.abc import Sized as OnlyHere
+
+    @dataclass(frozen=True)
+    @checked
+    class Part:
+        items: OnlyHere = ()
+
+    with pytest.raises(BadConfig, match=r"the fields of Part cannot be read .*OnlyHere.*: import"):
+        Part()

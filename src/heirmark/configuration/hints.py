@@ -22,8 +22,17 @@ EXAMPLES = {bool: "true", int: "3", float: "0.1", str: "text", type(None): "none
 
 @functools.cache
 def hints_of(kind: type) -> dict[str, Any]:
-    """Types of a dataclass's fields, by name, with the constraints that stand beside them."""
-    return get_type_hints(kind, include_extras=True)
+    """Types of a dataclass's fields, by name, with the constraints that stand beside them.
+
+    Raises:
+        BadConfig: when an annotation names what its module does not have.
+    """
+    try:
+        return get_type_hints(kind, include_extras=True)
+    except NameError as error:
+        raise BadConfig(
+            f"the fields of {kind.__name__} cannot be read ({error}): import what their annotations name at the top of its module"
+        ) from error
 
 
 def fields_of(kind: Any) -> list[dataclasses.Field[Any]]:
