@@ -401,7 +401,7 @@ def test_get_computes_once_and_records(store: Store, events: list[Event]) -> Non
     assert (artifact.folder / "deep" / "total.txt").read_text() == "9"
     assert artifact.summary == {"total": 9, "seed": 0}
     assert artifact.folder == store.root / stages["top"].name
-    assert artifact.identity == stages["top"].identity
+    assert artifact.record["identity"] == stages["top"].identity
     assert artifact.record == json.loads((artifact.folder / "record.json").read_text())
     assert artifact.record["config"] == {"type": "Sum", "add": 1, "rate": 0.5}
     assert artifact.record["inputs"] == {"a": stages["left"].identity, "b": stages["right"].identity}
