@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import own_code
+from heirmark import loading
 from heirmark.attacks import FineTuning, Knockoff, LocalOutliers, MixProbing, Pruning
 from heirmark.errors import BadConfig
 from heirmark.grids import Block, Grid, Marking, Published, Workload, select
@@ -403,6 +404,19 @@ def test_foreign_images_that_a_task_brings_itself_stay_with_it(monkeypatch: pyte
     contexts = Contexts(CPU)
     assert contexts(setting).task.foreign is None
     assert contexts(replace(setting, shows_foreign=True)).task.foreign is task.foreign
+
+
+@pytest.mark.parametrize(("part", "count"), [("test", 3), ("train", 5)])
+def test_foreign_images_are_of_the_part_that_the_model_had(
+    part: str, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = (images(5, seed=9), images(3, seed=8), ("a", "b"))
+    monkeypatch.setattr(loading, "load_images", lambda *_, **__: made)
+    load = Workload(data="own_code:make_task", foreign="mnist", foreign_part=part)  # type: ignore[arg-type]
+    setting = Setting(data=load.data, split_seed=0, foreign=load.foreign, foreign_part=load.foreign_part)
+    shown = Contexts(CPU)(replace(setting, shows_foreign=True)).task.foreign
+    assert shown is not None
+    assert len(shown) == count
 
 
 @pytest.mark.parametrize("error", [BadConfig("the store cannot be read"), OSError(5, "the store cannot be read")])

@@ -72,6 +72,7 @@ def audit_grid(
             split_seed=data.origin.split_seed,
             pools=tuple(data.pools),
             foreign=data.origin.foreign,
+            foreign_part=data.origin.foreign_part,
         ),
         markings=(Marking(name=marked.key.method, method=_adopted(marked)),),
         trials=programme.trials,

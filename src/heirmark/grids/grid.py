@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, TypeAlias
 
 from heirmark.configuration import checked, distinct, not_empty
 from heirmark.errors import BadConfig
+from heirmark.loading import ForeignPart
 from heirmark.methods import Method, Unmarked
 from heirmark.models import Factory
 from heirmark.results.summary import Published
@@ -33,12 +34,14 @@ class Workload:
         pools: data sets whose images thieves ask about; ``"owner"`` is the owner's own split, as some papers query.
         foreign: data set whose test images the owner has besides, for methods and key filters that take such; none of them is
             in a pool.
+        foreign_part: which of its images, if not these: models of before had training images.
     """
 
     data: str
     split_seed: int | None = None
     pools: tuple[str, ...] = ()
     foreign: str | None = None
+    foreign_part: ForeignPart = "test"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -136,6 +136,7 @@ def setting_of(block: Block, seed: int) -> Setting:
         split_seed=seed if load.split_seed is None else load.split_seed,
         pools=load.pools,
         foreign=load.foreign if asked else None,
+        foreign_part=load.foreign_part,
         factories=block.factories,
     )
 

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from heirmark.data import load_images
-from heirmark.loading import load_named_task, load_pool
+from heirmark.loading import ForeignPart, load_named_task, load_pool, with_images
 from heirmark.models import Factory
 from heirmark.runtime import Runtime
 from heirmark.tasks.task import Split, Task
@@ -22,7 +21,8 @@ class Setting:
         data: as ``--data`` takes them.
         split_seed: of who got which example, which need not be that of what runs on it.
         pools: names of data sets that thieves ask about.
-        foreign: data set whose test images no pool holds.
+        foreign: data set of whose images, the ones of ``foreign_part``, no pool holds any.
+        foreign_part: ``"test"``, or ``"train"`` where a model of before had those.
         shows_foreign: whether the task brings these images along.
         factories: the user's own, of models that stages load.
     """
@@ -31,6 +31,7 @@ class Setting:
     split_seed: int
     pools: tuple[str, ...] = ()
     foreign: str | None = None
+    foreign_part: ForeignPart = "test"
     shows_foreign: bool = False
     factories: tuple[Factory, ...] = ()
 
@@ -63,8 +64,9 @@ class Contexts:
         if plain not in self._loaded:
             self._loaded = {}  # data of another seed are not asked for again: stages are run seed by seed
             task = load_named_task(plain.data, split_seed=plain.split_seed, root=self.root)
-            foreign = task.foreign if plain.foreign is None else load_images(plain.foreign, root=self.root)[1]
-            known = replace(task, foreign=foreign)  # so that no pool holds any of them
+            known = task  # with its foreign images, so that no pool holds any of them
+            if plain.foreign is not None:
+                known = with_images(task, plain.foreign, part=plain.foreign_part, root=self.root)
             pools = {
                 name: task.owner if name == "owner" else load_pool(name, known, root=self.root) for name in plain.pools
             }

@@ -69,6 +69,8 @@ def load_spec(folder: Path) -> ModelSpec:
         raise BadArtifact(f"{folder} holds no model (no model.json): give a folder that heirmark embed or steal wrote")
     record = read_json(path, max_bytes=1 << 20)
     try:
+        if not isinstance(record, dict):
+            raise ValueError("no mapping")
         if record["format"] != FORMAT:
             raise ValueError(f"format {record['format']!r}")
         return ModelSpec(
