@@ -10,7 +10,7 @@ import torch
 
 from heirmark import loading
 from heirmark.data import DATASETS, registry
-from heirmark.grids import Grid, settings
+from heirmark.grids import Grid
 from heirmark.grids.plan import plan_grid
 from heirmark.grids.recipes import SCALES, load_grid, recipes_in
 from heirmark.grids.settings import Contexts
@@ -75,7 +75,7 @@ def test_every_recipe_can_be_planned(file: str, name: str, monkeypatch: pytest.M
     def images(name: str, root: Path | None = None) -> tuple[Split, Split, tuple[str, ...]]:
         return stand_in(name)
 
-    for module in (registry, settings, loading):
+    for module in (registry, loading):
         monkeypatch.setattr(module, "load_images", images)
     contexts = Contexts(Runtime(device="cpu", precision="float32"))
     grid = replace(grid_of(file, name, "cpu"), seeds=(0,))
