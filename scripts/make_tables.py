@@ -13,7 +13,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from heirmark.report.sections.glance import glance_markdown
+from heirmark.report.sections.glance import SIGNS, glance_markdown
+from heirmark.report.words import markdown_lines
 from heirmark.results.rows import read_rows
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -30,9 +31,8 @@ VARIANTS = {
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    """A Markdown table, of cells that are Markdown already."""
+    return "\n".join(markdown_lines([head, ["---"] * len(head), *rows]))
 
 
 def read(name: str) -> dict[str, Any]:
@@ -49,8 +49,8 @@ def source(name: str, facts: Mapping[str, Any], more: str = "") -> str:
 
 
 def mark(marked: int, seeds: int) -> str:
-    """How many seeds are called marked, as a sign: all, some, none."""
-    return "●" if marked == seeds else "◐" if marked else "○"
+    """How many seeds are called marked, by the signs of a report."""
+    return SIGNS["all" if marked == seeds else "some" if marked else "none"]
 
 
 def percent(value: float) -> str:
@@ -72,7 +72,7 @@ def demo() -> str:
     words = "ACC and WSR on held-out triggers in %: mean over the seeds [worst]. "
     seeds = " ".join(f"--seed {seed}" for seed in range(max(row["seeds"] for row in found["summary"])))
     again = f" Since then `heirmark demo {seeds}` does what that command did."
-    return table(["model", "ACC", "WSR", "called marked"], rows) + f"\n\n{words}" + source("demo.json", found) + again
+    return table(["model", "ACC", "WSR", "called marked"], rows) + f"\n{words}" + source("demo.json", found) + again
 
 
 def methods(name: str) -> str:
@@ -89,7 +89,7 @@ def methods(name: str) -> str:
             lines.append([f"… {paper}", *(printed_cell(printed.get(column)) for column in columns)])
     return (
         table(["method", *columns], lines)
-        + "\n\n● all seeds called marked, ◐ some, ○ none; mean WSR [worst seed], ACC; in %. "
+        + "\n● all seeds called marked, ◐ some, ○ none; mean WSR [worst seed], ACC; in %. "
         + source(name, found)
     )
 
@@ -132,7 +132,7 @@ def hypergradient() -> str:
     facts = found["provenance"]
     return (
         table([*head, "memory / plain step", "relative error"], rows)
-        + f"\n\nBatch {facts['batch']} with {facts['triggers']} triggers. "
+        + f"\nBatch {facts['batch']} with {facts['triggers']} triggers. "
         + source("hypergradient.json", facts)
     )
 
