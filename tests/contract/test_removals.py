@@ -49,6 +49,7 @@ from heirmark.attacks.removal.pruning import Pruning
 from heirmark.attacks.removal.quantisation import Quantisation, quantise
 from heirmark.attacks.removal.transfer import Transfer, quarter_turns
 from heirmark.attacks.removal.weights import weights_of
+from heirmark.attacks.removal.wrk import WRK, away_loss
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.methods.nets import train_from_scratch
 from heirmark.models import CUSTOM, ModelSpec, Net, build
@@ -98,6 +99,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "halves": Overwriting(triggers=40, per_batch=8, recipe=RECIPE),
         "patch": Overwriting(kind="patch", triggers=40, per_batch=8, recipe=RECIPE),
     },
+    "wrk": {"few": WRK(recipe=RECIPE)},
     "adaptive": {
         "shared": AdaptiveUnlearning(composites=150, recipe=RECIPE),
         "own-model": AdaptiveUnlearning(
@@ -219,6 +221,8 @@ def test_an_attack_has_no_way_to_be_given_a_key(name: str) -> None:
         (lambda: MislabelledMixes(per_batch=0), "MislabelledMixes.per_batch: expected int >= 1, not 0"),
         (lambda: Overwriting(kind="frame"), r"Overwriting.kind: expected tiles\|halves.*, not 'frame'"),
         (lambda: Overwriting(triggers=0), "Overwriting.triggers: expected int >= 1, not 0"),
+        (lambda: WRK(share=0.0), "WRK.share: expected float > 0 and <= 1, not 0.0"),
+        (lambda: WRK(step=1.5), "WRK.step: expected float > 0 and <= 1, not 1.5"),
         (lambda: AdaptiveUnlearning(kinds=()), r"\(at least one\).*, not \(\)"),
         (lambda: AdaptiveUnlearning(answer="zero"), r"AdaptiveUnlearning.answer: expected shared\|own-model, not 'zero'"),
         (lambda: AdaptiveUnlearning(composites=0), r"AdaptiveUnlearning.composites: expected none\|int >= 1, not 0"),
@@ -329,7 +333,7 @@ def test_any_module_will_do_where_no_head_is_needed(config: Any, tiny_task: Task
     """And one whose parameters require no gradient, which stays as it is."""
     model = Headless().eval().requires_grad_(False)
     spec = ModelSpec(name=CUSTOM, input_shape=(1, 16, 16), classes=6)
-    needs_head = isinstance(config, Transfer) or (isinstance(config, FineTuning) and config.kind != "ftal")
+    needs_head = isinstance(config, Transfer | WRK) or (isinstance(config, FineTuning) and config.kind != "ftal")
     small = tiny_task.adversary.subset(torch.arange(64))
     if needs_head:
         with pytest.raises(BadConfig, match=r"Headless has no layer called .head"):
@@ -874,6 +878,47 @@ def test_kinds_that_the_classes_do_not_suffice_for_are_left_out(classes: int, ti
         MislabelledMixes(kinds=("halves", "blend", "stripes"), recipe=still)
     )
     assert run(Overwriting(recipe=still))
+
+
+# ---------------------------------------------------------------- WRK
+
+
+def test_the_penalty_is_an_inner_product() -> None:
+    logits, labels = torch.tensor([[1.0, 0.0]]), torch.tensor([0])
+    weights, before = [torch.tensor([[1.0, 2.0]]), torch.ones(1, 1)], [torch.tensor([[3.0, -1.0]]), torch.ones(1, 1)]
+    got = away_loss(logits, labels, weights=weights, before=before, strength=0.5)
+    assert float(got) == pytest.approx(float(F.cross_entropy(logits, labels)) + 0.5 * (3 - 2 + 1))
+
+
+def test_perturbed_images_move_to_another_class_and_get_wrong_labels(
+    held: nn.Module, spec: ModelSpec, tiny_task: Task, cpu: Runtime
+) -> None:
+    attack, data = WRK(share=0.5, step=0.1), tiny_task.adversary
+    made = attack.perturbed(Net(model=held, spec=spec), data, seed=SEED, runtime=cpu)
+    assert (len(made), made.inputs.dtype) == (round(len(data) / 2), data.inputs.dtype)
+    moves = (made.floats()[:, None] - data.floats()[None]).abs().flatten(2).amax(2)
+    nearest, source = moves.min(1)
+    assert nearest.max() <= 0.1 + 1 / 255
+    assert (made.labels != data.labels[source]).all()
+    assert made.labels.bincount(minlength=6).min() > 0
+    said = predict(held, made.inputs, runtime=cpu).argmax(1)
+    plain = predict(held, data.inputs[source], runtime=cpu).argmax(1)
+    assert (said == plain).double().mean() < 0.9
+
+
+def test_boundaries_are_reshaped_and_the_last_layer_turns_away(
+    held: nn.Module, spec: ModelSpec, tiny_task: Task, cpu: Runtime
+) -> None:
+    attack = WRK(share=0.5, recipe=dataclasses.replace(RECIPE, epochs=8))
+    net, data = Net(model=held, spec=spec), tiny_task.adversary
+    result, freely = (
+        one(net, data, seed=SEED, runtime=cpu).model for one in (attack, dataclasses.replace(attack, away=0.0))
+    )
+    assert accuracy(result, tiny_task.test, runtime=cpu) > 0.8
+    made = attack.perturbed(net, data, seed=SEED, runtime=cpu)
+    assert accuracy(result, made, runtime=cpu) > 0.35 > 0.25 > accuracy(held, made, runtime=cpu)
+    old, new, free = (one.head.weight.flatten() for one in (held, result, freely))  # type: ignore[operator, union-attr]
+    assert F.cosine_similarity(new, old, dim=0) < F.cosine_similarity(free, old, dim=0)
 
 
 # ---------------------------------------------------------------- preprocessing

@@ -34,3 +34,4 @@ from heirmark.attacks.removal.preprocessing import Preprocessing as Preprocessin
 from heirmark.attacks.removal.pruning import Pruning as Pruning
 from heirmark.attacks.removal.quantisation import Quantisation as Quantisation
 from heirmark.attacks.removal.transfer import Transfer as Transfer
+from heirmark.attacks.removal.wrk import WRK as WRK

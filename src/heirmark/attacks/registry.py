@@ -33,6 +33,7 @@ REMOVALS: Registry[type[Removal]] = Registry(
         "transfer": "transfer:Transfer",
         "mislabelled-mixes": "mislabelled_mixes:MislabelledMixes",
         "overwriting": "overwriting:Overwriting",
+        "wrk": "wrk:WRK",
         "adaptive": "adaptive:AdaptiveUnlearning",
         "pruning": "pruning:Pruning",
         "quantisation": "quantisation:Quantisation",
