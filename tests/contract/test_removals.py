@@ -41,6 +41,7 @@ from heirmark.attacks.removal.distillation import DistillTo, distillation_loss
 from heirmark.attacks.removal.fine_pruning import FinePruning, last_convolution, mean_activation
 from heirmark.attacks.removal.fine_tuning import FineTuning
 from heirmark.attacks.removal.int8 import Int8, OnnxModel, to_onnx
+from heirmark.attacks.removal.mark_erase import MarkErase, leaning, without
 from heirmark.attacks.removal.mislabelled_mixes import MislabelledMixes
 from heirmark.attacks.removal.overwriting import Overwriting
 from heirmark.attacks.removal.parts import fresh_head, reinitialise
@@ -100,6 +101,10 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "patch": Overwriting(kind="patch", triggers=40, per_batch=8, recipe=RECIPE),
     },
     "wrk": {"few": WRK(recipe=RECIPE)},
+    "mark-erase": {
+        "all": MarkErase(recipe=dataclasses.replace(RECIPE, epochs=4)),
+        "some": MarkErase(perturbed=50, excess=1.0, recipe=dataclasses.replace(RECIPE, epochs=6)),
+    },
     "adaptive": {
         "shared": AdaptiveUnlearning(composites=150, recipe=RECIPE),
         "own-model": AdaptiveUnlearning(
@@ -223,6 +228,8 @@ def test_an_attack_has_no_way_to_be_given_a_key(name: str) -> None:
         (lambda: Overwriting(triggers=0), "Overwriting.triggers: expected int >= 1, not 0"),
         (lambda: WRK(share=0.0), "WRK.share: expected float > 0 and <= 1, not 0.0"),
         (lambda: WRK(step=1.5), "WRK.step: expected float > 0 and <= 1, not 1.5"),
+        (lambda: MarkErase(noise=0.0), "MarkErase.noise: expected float > 0 and <= 1, not 0.0"),
+        (lambda: MarkErase(excess=0.5), "MarkErase.excess: expected float >= 1, not 0.5"),
         (lambda: AdaptiveUnlearning(kinds=()), r"\(at least one\).*, not \(\)"),
         (lambda: AdaptiveUnlearning(answer="zero"), r"AdaptiveUnlearning.answer: expected shared\|own-model, not 'zero'"),
         (lambda: AdaptiveUnlearning(composites=0), r"AdaptiveUnlearning.composites: expected none\|int >= 1, not 0"),
@@ -919,6 +926,58 @@ def test_boundaries_are_reshaped_and_the_last_layer_turns_away(
     assert accuracy(result, made, runtime=cpu) > 0.35 > 0.25 > accuracy(held, made, runtime=cpu)
     old, new, free = (one.head.weight.flatten() for one in (held, result, freely))  # type: ignore[operator, union-attr]
     assert F.cosine_similarity(new, old, dim=0) < F.cosine_similarity(free, old, dim=0)
+
+
+# ---------------------------------------------------------------- MarkErase
+
+
+@given(st.integers(2, 5), st.integers(1, 30), st.integers(0, 2**16))
+def test_only_wrong_answers_are_struck(classes: int, count: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    answers = torch.rand(count, classes, generator=generator).softmax(1)
+    labels = torch.randint(classes, (count,), generator=generator)
+    suspects = leaning(answers, labels, excess=1.0)
+    wrong = [int(said) for said, label in zip(answers.argmax(1), labels, strict=True) if said != label]
+    assert suspects.tolist() == [wrong.count(label) * classes > len(wrong) for label in range(classes)]
+    assert not leaning(answers, labels, excess=float(classes)).any()
+    left = without(answers, labels, suspects)
+    assert torch.allclose(left.sum(1), torch.ones(count))
+    for row, label, before in zip(left, labels, answers, strict=True):
+        struck = [c for c in range(classes) if suspects[c] and c != label]
+        assert not row[struck].any()
+        kept = [c for c in range(classes) if c not in struck]
+        assert torch.allclose(row[kept], before[kept] / before[kept].sum())
+    assert torch.equal(without(torch.eye(2), torch.tensor([1, 1]), torch.tensor([True, False])), torch.eye(2)[[1, 1]])
+
+
+class Leaning(nn.Module):
+    """A model that calls whatever is noisy class 5: what MarkErase is for."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        rough = (inputs[..., 1:] - inputs[..., :-1]).abs().mean((1, 2, 3))
+        logits: Tensor = self.model(inputs)
+        return logits + 9 * (rough > 0.25)[:, None] * F.one_hot(torch.tensor(5), 6)
+
+
+def test_what_a_model_leans_to_is_not_distilled(
+    held: nn.Module, spec: ModelSpec, tiny_task: Task, cpu: Runtime
+) -> None:
+    attack = MarkErase(noise=0.6, recipe=dataclasses.replace(RECIPE, epochs=6))
+    net = Net(model=Leaning(held), spec=dataclasses.replace(spec, name=CUSTOM, options=()))
+    strange = Split(inputs=attack.noisy(tiny_task.test.inputs, seed=77), labels=tiny_task.test.labels)
+    others = strange.subset(strange.labels != 5)
+    # The fresh nets inside those that lean: one learned what was selected, the other, which suspects nothing, all.
+    erased, copied = (
+        one(net, tiny_task.adversary, seed=SEED, runtime=cpu).model.model
+        for one in (attack, dataclasses.replace(attack, excess=6.0))
+    )
+    assert hits(erased, others.inputs, 5, cpu) < 0.1  # type: ignore[arg-type]
+    assert min(hits(model, others.inputs, 5, cpu) for model in (net.model, copied)) > 0.3  # type: ignore[arg-type]
+    assert accuracy(erased, tiny_task.test, runtime=cpu) > 0.8  # type: ignore[arg-type]
 
 
 # ---------------------------------------------------------------- preprocessing

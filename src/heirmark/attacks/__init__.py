@@ -28,6 +28,7 @@ from heirmark.attacks.removal.distillation import DistillTo as DistillTo
 from heirmark.attacks.removal.fine_pruning import FinePruning as FinePruning
 from heirmark.attacks.removal.fine_tuning import FineTuning as FineTuning
 from heirmark.attacks.removal.int8 import Int8 as Int8
+from heirmark.attacks.removal.mark_erase import MarkErase as MarkErase
 from heirmark.attacks.removal.mislabelled_mixes import MislabelledMixes as MislabelledMixes
 from heirmark.attacks.removal.overwriting import Overwriting as Overwriting
 from heirmark.attacks.removal.preprocessing import Preprocessing as Preprocessing

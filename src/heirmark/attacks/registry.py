@@ -34,6 +34,7 @@ REMOVALS: Registry[type[Removal]] = Registry(
         "mislabelled-mixes": "mislabelled_mixes:MislabelledMixes",
         "overwriting": "overwriting:Overwriting",
         "wrk": "wrk:WRK",
+        "mark-erase": "mark_erase:MarkErase",
         "adaptive": "adaptive:AdaptiveUnlearning",
         "pruning": "pruning:Pruning",
         "quantisation": "quantisation:Quantisation",

@@ -15,9 +15,9 @@ from torch import Tensor
 
 from heirmark.attacks.base import brief_retraining
 from heirmark.attacks.composites import KINDS, Composites, Kinds, compose_all, fitting, space_for
-from heirmark.attacks.removal.parts import RETRAINING, Tuning, reinitialise, tune
+from heirmark.attacks.removal.parts import RETRAINING, Tuning, fresh_like, tune
 from heirmark.configuration import at_least
-from heirmark.models import CUSTOM, Net
+from heirmark.models import Net
 from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.tasks.task import Split
@@ -84,12 +84,7 @@ class AdaptiveUnlearning(Tuning):
 
     def _own_answers(self, held: Net, data: Split, made: Composites, seed: int, runtime: Runtime) -> Tensor:
         """What a clean model of the thief's says to the composites: ``[M, C]`` probabilities."""
-        start = derive_seed(seed, "own model")
-        if held.spec.name == CUSTOM:  # its factory is not at hand
-            own = held.working_copy()
-            reinitialise(own, seed=start)
-        else:
-            own = held.spec.build(seed=start)
+        own = fresh_like(held, seed=derive_seed(seed, "own model")).model
         tune(
             own,
             data.inputs,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from heirmark.attacks.base import Removal, brief_retraining
 from heirmark.errors import BadConfig
-from heirmark.models import Net
+from heirmark.models import CUSTOM, Net
 from heirmark.runtime import Runtime, derive_seed, generator_of, seeded
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Mixed, Recipe, fit
@@ -72,6 +72,19 @@ def reinitialise(module: nn.Module, *, seed: int) -> None:
             elif next(part.parameters(recurse=False), None) is not None:
                 raise BadConfig(f"{type(part).__name__} has no reset_parameters(), which a fresh start needs: add it")
     module.to(device)
+
+
+def fresh_like(held: Net, *, seed: int) -> Net:
+    """A model of the same architecture as another, with fresh weights.
+
+    Raises:
+        BadConfig: when it is a user's own, and a part of it does not know how its weights start.
+    """
+    if held.spec.name != CUSTOM:
+        return replace(held, model=held.spec.build(seed=seed))
+    model = held.working_copy()  # its factory is not at hand
+    reinitialise(model, seed=seed)
+    return replace(held, model=model)
 
 
 def fresh_head(head: nn.Module, classes: int, *, seed: int) -> nn.Module:
