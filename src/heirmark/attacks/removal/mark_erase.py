@@ -103,9 +103,10 @@ class MarkErase(Tuning):
         plain = without(plain, labels, suspects)
         caught = suspects[strange.argmax(1)]
         strange = torch.where(caught[:, None], plain[chosen], without(strange, labels[chosen], suspects))
-        student = fresh_like(copy, seed=derive_seed(seed, "student"))
+        # All answers are known by now, so the student takes the place of what was held.
+        copy.model.load_state_dict(fresh_like(copy, seed=derive_seed(seed, "student")).model.state_dict())
         tune(
-            student.model,
+            copy.model,
             join([data.inputs, noisy.to(data.inputs.device)]),
             torch.cat([plain, strange]),
             recipe=self.recipe,
@@ -113,7 +114,7 @@ class MarkErase(Tuning):
             runtime=runtime,
             description="distilling selectively",
         )
-        return student
+        return copy
 
     def noisy(self, inputs: Tensor, *, seed: int) -> Tensor:
         """Inputs ``[M, ...]``, on the CPU, with noise, as they are stored."""
