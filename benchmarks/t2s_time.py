@@ -2,6 +2,7 @@
 
     python benchmarks/t2s_time.py --out results/t2s_time.json
     python benchmarks/t2s_time.py --data synthetic --out t2s_time.json
+    python benchmarks/t2s_time.py --protocol paper --batch 64 --rehearsal-precision runtime --parts-only --loop 200
     python benchmarks/t2s_time.py --data synthetic --images 2000 --model resnet18:width=4 --epochs-scale 0.025 --device cpu
 
 End to end: a clean ResNet-18, a watermarked one (40 epochs each), the rehearsal (3 epochs) and the key, from a task in memory
@@ -10,8 +11,10 @@ counts as its own, and what comes after the last one is ``rest``. Reading the da
 patterns of CIFAR-10's shape and number, where its files are not at hand: it takes the same time and says nothing of accuracy.
 ``--epochs-scale`` shortens all phases alike, at least to one epoch each.
 
-By parts: medians over steps on one batch, the device waited for after every part. ``backward`` is the rest of the whole step: the
-teacher's cotangents and its backward pass. ``plain step`` is a step of SGD on the same batch in the same precision.
+By parts: medians over steps on one batch, the device waited for after every part, and nothing recorded. ``backward`` is the rest
+of the whole step: the teacher's cotangents and its backward pass. ``plain step`` is a step of SGD on the same batch in the same
+precision. ``--loop`` times steps as they are taken in earnest, recorded on a GPU: a rehearsal's beside those of training the same
+net on the same images, in batches of one size and in one precision.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from heirmark.data import load_task
 from heirmark.files import atomic_write_json
 from heirmark.methods import T2S
 from heirmark.methods.nets import new_model
+from heirmark.querying.layout import copied
 from heirmark.rehearsal import (
     PassMode,
     Thief,
@@ -44,12 +48,13 @@ from heirmark.rehearsal import (
     student_state,
     transfer_loss,
 )
+from heirmark.rehearsal.loop import Monitor, rehearse
 from heirmark.rehearsal.passes import copies, leaves, run
 from heirmark.runtime import Runtime
-from heirmark.tasks.splitting import make_task
-from heirmark.tasks.task import Split, Task
+from heirmark.tasks.splitting import SHARES, make_task
+from heirmark.tasks.task import Protocol, Split, Task
 from heirmark.training.augmenting import augment
-from heirmark.training.fitting import make_optimizer
+from heirmark.training.fitting import Recipe, fit, make_optimizer
 from heirmark.training.samples import Samples
 from provenance import provenance
 from training import finish, timed
@@ -58,7 +63,14 @@ GOAL = 240.0
 """Seconds end to end on one H200."""
 
 
-def synthetic(images: int, *, owner: float, shape: tuple[int, int, int] = (3, 32, 32), classes: int = 10) -> Task:
+def synthetic(
+    images: int,
+    *,
+    owner: float,
+    shape: tuple[int, int, int] = (3, 32, 32),
+    classes: int = 10,
+    protocol: Protocol = "disjoint",
+) -> Task:
     """A task of noisy patterns, one a class, cut up as a named data set is.
 
     Args:
@@ -66,6 +78,7 @@ def synthetic(images: int, *, owner: float, shape: tuple[int, int, int] = (3, 32
         owner: proportion of the owner.
         shape: of an image.
         classes: number of them.
+        protocol: what thieves have.
     """
     generator = torch.Generator().manual_seed(0)
     patterns = torch.randint(64, 192, (classes, *shape), generator=generator)
@@ -76,8 +89,8 @@ def synthetic(images: int, *, owner: float, shape: tuple[int, int, int] = (3, 32
         return Split(inputs=(patterns[labels] + noise).clamp(0, 255).to(torch.uint8), labels=labels)
 
     names = tuple(f"class {number}" for number in range(classes))
-    parts = {"owner": owner, "adversary": 0.9 - owner, "calibration": 0.1}
-    return make_task("synthetic", names, split(images), split(images // 5), seed=0, **parts)
+    parts = {"owner": owner, **({"adversary": 0.9 - owner, "calibration": 0.1} if protocol == "disjoint" else {})}
+    return make_task("synthetic", names, split(images), split(images // 5), seed=0, protocol=protocol, **parts)
 
 
 class Phases:
@@ -192,16 +205,53 @@ def by_parts(method: T2S, task: Task, runtime: Runtime, rounds: int) -> dict[str
     }
 
 
+def in_the_loop(method: T2S, task: Task, runtime: Runtime, steps: int) -> dict[str, Any]:
+    """Milliseconds of a step of rehearsal and of training as the loops take them: what a second epoch adds to a first."""
+    config, device = method.rehearsal, runtime.torch_device
+    exact = replace(runtime, precision="float32") if config.precision == "float32" else runtime
+    batch = min(config.recipe.batch_size, len(task.owner))
+    data = task.owner.subset(torch.arange(batch * steps) % len(task.owner))
+    mark = Samples(inputs=data.inputs[: config.trigger_batch], targets=data.labels[: config.trigger_batch])
+    monitor = Monitor(clean=data.subset(torch.arange(batch)), triggers=mark)
+    model, student = (new_model(task, method.model, seed=seed).to(device) for seed in range(2))
+
+    def rehearsal(recipe: Recipe) -> None:
+        wanted = replace(config, recipe=recipe)
+        rehearse(model, student, data, mark, config=wanted, seed=0, monitor=monitor, runtime=runtime)
+
+    def training(recipe: Recipe) -> None:
+        fit(copied(model), data.inputs, data.labels, recipe=recipe, seed=0, runtime=exact)
+
+    def milliseconds(work: Callable[[Recipe], None]) -> float:
+        # Slow enough for what has learned nothing to stay finite.
+        recipes = [replace(config.recipe, epochs=epochs, learning_rate=1e-6) for epochs in (1, 2)]
+        once, twice = (timed(lambda recipe=recipe: (work(recipe), finish(device))) for recipe in recipes)
+        return 1000 * (twice - once) / steps
+
+    found = {work.__name__: milliseconds(work) for work in (rehearsal, training)}
+    return {
+        "milliseconds": {name: round(value, 3) for name, value in found.items()},
+        "rehearsal_in_steps_of_training": round(found["rehearsal"] / found["training"], 2),
+        "precision": "bfloat16" if exact.uses_bfloat16 else "float32",
+        "batch": [batch, config.trigger_batch],
+        "steps": steps,
+    }
+
+
 def main() -> None:
     """Run, and write what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="cifar10", help="data set by name, or synthetic")
     parser.add_argument("--data-root", type=Path)
     parser.add_argument("--images", type=int, default=50000, help="of the synthetic training split")
-    parser.add_argument("--owner", type=float, default=0.45, help="the owner's share of the training split")
+    parser.add_argument("--owner", type=float, help="the owner's share of the training split; default: the protocol's")
+    parser.add_argument(
+        "--protocol", choices=tuple(SHARES), default="disjoint", help="paper: thieves have owner's images"
+    )
     parser.add_argument("--model", default=T2S().model)
     parser.add_argument("--epochs-scale", type=float, default=1.0)
     parser.add_argument("--triggers", type=int, default=T2S().triggers, help="that train, and in the key")
+    parser.add_argument("--batch", type=int, default=T2S().rehearsal.recipe.batch_size, help="of a rehearsal")
     parser.add_argument("--rehearsal-precision", choices=("float32", "runtime"), default=T2S().rehearsal.precision)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
@@ -211,18 +261,25 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=20, help="steps that are timed by parts; 0 leaves that out")
     parser.add_argument("--parts-only", action="store_true")
+    parser.add_argument("--loop", type=int, default=0, help="steps that are timed in the loop; 0 leaves that out")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     runtime = Runtime(device=options.device, precision=options.precision, compile=options.compile)
     torch.backends.cudnn.benchmark = options.autotune
-    rehearsal = replace(T2S().rehearsal, precision=options.rehearsal_precision)
+    rehearsal = T2S().rehearsal
+    recipe = replace(rehearsal.recipe, batch_size=options.batch)
+    rehearsal = replace(rehearsal, precision=options.rehearsal_precision, recipe=recipe)
     method = T2S(model=options.model, triggers=options.triggers, key_size=options.triggers, rehearsal=rehearsal)
     method = shortened(method, options.epochs_scale)
     if options.data == "synthetic":
-        task = synthetic(options.images, owner=options.owner)
+        task = synthetic(
+            options.images, owner=options.owner or SHARES[options.protocol]["owner"], protocol=options.protocol
+        )
     else:
-        shares = {"owner": options.owner, "adversary": 0.9 - options.owner, "calibration": 0.1}
-        task = load_task(options.data, root=options.data_root, **shares)
+        rest = None if options.owner is None or options.protocol == "paper" else 0.9 - options.owner
+        task = load_task(
+            options.data, root=options.data_root, protocol=options.protocol, owner=options.owner, adversary=rest
+        )
     result: dict[str, Any] = {
         **provenance(runtime),
         "task": task.describe(),
@@ -235,6 +292,9 @@ def main() -> None:
     if options.rounds:
         result["step"] = by_parts(method, task, runtime, options.rounds)
         print(result["step"], flush=True)
+    if options.loop:
+        result["loop"] = in_the_loop(method, task, runtime, options.loop)
+        print(result["loop"], flush=True)
     if not options.parts_only:
         result |= end_to_end(method, task, runtime)
         print(

@@ -14,6 +14,7 @@ from heirmark.methods import EWE, Method, Unmarked
 from heirmark.models import Architecture
 from heirmark.profiles import QUICK, Profile
 from heirmark.querying.blackbox import Api
+from heirmark.tasks.task import Protocol
 from heirmark.training.fitting import Recipe
 from heirmark.triggers import AnyTrigger, Entangled, OutOfDistribution
 from heirmark.work.altering import Alteration
@@ -55,6 +56,7 @@ class Bench:
         knockoff, jbda, dfme: thieves.
         pool: what Knockoff asks about unless said otherwise: the adversary's images, or ``"owner"`` for those the victim learned
             from, as some papers have it.
+        protocol: ``"paper"`` where the owner has nearly all training images, and thieves the same ones.
     """
 
     data: str
@@ -66,6 +68,7 @@ class Bench:
     jbda: JBDA
     dfme: DFME
     pool: str = ADVERSARY
+    protocol: Protocol = "disjoint"
 
 
 def quick(profile: Profile = QUICK) -> Bench:
@@ -83,7 +86,9 @@ def quick(profile: Profile = QUICK) -> Bench:
     )
 
 
-def paper(data: str, model: Architecture, recipe: Recipe, pool: str = ADVERSARY) -> Bench:
+def paper(
+    data: str, model: Architecture, recipe: Recipe, pool: str = ADVERSARY, protocol: Protocol = "disjoint"
+) -> Bench:
     """The papers' thieves, with the victim's architecture and as many queries as there are images in the pool."""
     return Bench(
         data=data,
@@ -95,6 +100,7 @@ def paper(data: str, model: Architecture, recipe: Recipe, pool: str = ADVERSARY)
         jbda=JBDA(model=model),
         dfme=DFME(model=model),
         pool=pool,
+        protocol=protocol,
     )
 
 
@@ -134,6 +140,7 @@ def block(
             data=bench.data,
             pools=tuple(dict.fromkeys((*(() if bench.pool == ADVERSARY else (bench.pool,)), *pools))),
             foreign=foreign,
+            protocol=bench.protocol,
         ),
         markings=tuple(markings),
         trials=tuple(trials),

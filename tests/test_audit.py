@@ -34,7 +34,7 @@ from heirmark.attacks.base import Sizes
 from heirmark.attacks.composites import KINDS as COMPOSITES
 from heirmark.attacks.detection.composite_screen import least_held_out
 from heirmark.errors import BadArtifact, BadConfig, BadData, ShapeMismatch
-from heirmark.grids.audit import AuditResult, run_audit
+from heirmark.grids.audit import AuditResult, notes_on, run_audit
 from heirmark.grids.fitting import fitted, fitting, paper_attacks, quick_attack, quick_attacks
 from heirmark.grids.programme import CHAIN, GUESSES, PROFILES, QUICK_POOL, Programme, select
 from heirmark.grids.settings import Contexts
@@ -765,3 +765,10 @@ def test_an_audit_of_a_task_of_two_classes_and_few_images_runs_through(tmp_path:
     page = (tmp_path / "out/audit.html").read_text()
     assert all(f"Left out: {name}, since" in page for name in left_out)
     assert len(whole.left_out) == 5
+
+
+def test_the_report_says_whose_images_the_thief_has(task: Task) -> None:
+    lent = replace(task, adversary=task.owner, protocol="paper")
+    fresh, shown = (" ".join(notes_on(each, None)) for each in (task, lent))
+    assert "of which the owner trained on nothing" in fresh
+    assert "the very images that the owner trained on" in shown

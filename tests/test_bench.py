@@ -18,7 +18,7 @@ from heirmark.errors import BadConfig
 from heirmark.grids import Block, Grid, Marking, Published, Workload, select
 from heirmark.grids.bench import BenchResult, run_bench
 from heirmark.grids.executors.here import needed
-from heirmark.grids.plan import plan_grid
+from heirmark.grids.plan import plan_grid, setting_of
 from heirmark.grids.recipes import load_grid, recipes_in
 from heirmark.grids.settings import Contexts, Setting
 from heirmark.loading import splits_by_seed
@@ -270,6 +270,14 @@ def test_contexts_are_loaded_once() -> None:
     contexts = Contexts(CPU)
     setting = Setting(data="own_code:make_task", split_seed=0)
     assert contexts(setting) is contexts(setting)
+
+
+def test_a_block_may_be_by_the_papers_protocol() -> None:
+    block = GRID.blocks[0]
+    asked = replace(block, workload=Workload(data="fashion-mini", protocol="paper"))
+    task = Contexts(CPU)(setting_of(asked, 0)).task
+    assert (task.protocol, len(task.owner), len(task.calibration)) == ("paper", 19000, 1000)
+    assert setting_of(block, 0).protocol == "disjoint"
 
 
 def test_select() -> None:

@@ -133,6 +133,14 @@ def test_the_time_of_a_rehearsal_step_is_told_by_parts(short_t2s: T2S, cpu: Runt
     assert {"theft", "transfer", "derivative", "whole step", "plain step", "backward"} <= set(found["milliseconds"])
 
 
+def test_a_rehearsal_is_timed_as_the_loop_takes_it(short_t2s: T2S, cpu: Runtime) -> None:
+    task = t2s_time.synthetic(400, owner=0.45, shape=(1, 16, 16), classes=4, protocol="paper")
+    assert task.adversary is task.owner
+    found = t2s_time.in_the_loop(short_t2s, task, cpu, steps=2)
+    assert (found["precision"], found["batch"], found["steps"]) == ("float32", [32, 8], 2)
+    assert set(found["milliseconds"]) == {"rehearsal", "training"}
+
+
 def test_phases_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 1.0, 2.0, 5.0, 9.0])
     monkeypatch.setattr(t2s_time.time, "perf_counter", lambda: next(clock))

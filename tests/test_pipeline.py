@@ -8,7 +8,7 @@ import math
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -452,6 +452,23 @@ def test_broken_code_is_told_with_its_line(
         with pytest.raises(BadConfig, match=words):
             load("broken_code:make")
         sys.modules.pop("broken_code", None)
+
+
+def test_a_model_of_the_papers_protocol_has_thieves_with_the_owners_images(tmp_path: Path) -> None:
+    task = load_named_task("fashion-mini", split_seed=2, root=None, protocol="paper")
+    origin = Origin(data="fashion-mini", split_seed=2, digest=task.digest(), protocol="paper")
+    (tmp_path / "task.json").write_text(json.dumps(asdict(origin)))
+    own = ModelFolder(tmp_path).data()
+    assert own.task.digest() == task.digest()
+    assert (own.task.protocol, own.origin.protocol) == ("paper", "paper")
+    assert ModelFolder(tmp_path).data("own_code:make_task").origin.protocol == "disjoint"
+
+
+def test_who_splits_himself_is_asked_for_no_protocol() -> None:
+    with pytest.raises(BadConfig, match="splits its data itself"):
+        load_named_task("own_code:make_task", split_seed=0, root=None, protocol="paper")
+    with pytest.raises(BadConfig, match="unknown protocol 'papers': did you mean 'paper'"):
+        load_named_task("fashion-mini", split_seed=0, root=None, protocol="papers")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -227,6 +227,19 @@ def test_a_shared_input_is_found_whatever_its_label(role: str) -> None:
         four(**{role: Split(inputs=leak.inputs, labels=2 - leak.labels)})
 
 
+def test_by_the_papers_protocol_the_thief_has_owners_examples_and_nobody_else_has() -> None:
+    whole = four(adversary=four().owner, protocol="paper")
+    assert whole.describe().endswith("test 6; the adversary's are the owner's")
+    four(adversary=four().owner.subset(torch.arange(3)), protocol="paper")
+    with pytest.raises(BadData, match="6 of the adversary's inputs are none of the owner's"):
+        four(protocol="paper")
+    with pytest.raises(BadData, match="owner and adversary share 6 inputs"):
+        four(adversary=four().owner)
+    for role in ("calibration", "test"):
+        with pytest.raises(BadData, match=f"owner and {role} share 1 inputs"):
+            four(adversary=four().owner, protocol="paper", **{role: distinct(6, start=5)})
+
+
 @pytest.mark.parametrize(
     ("changed", "words"),
     [
@@ -329,6 +342,17 @@ def test_proportions_may_leave_a_rest_and_parts_are_not_sorted_by_class() -> Non
     assert task.owner.labels.tolist() != sorted(task.owner.labels.tolist())
 
 
+def test_the_papers_owner_has_all_but_what_keys_are_made_of() -> None:
+    train, test = distinct(300), distinct(30, start=1000)
+    task = make_task("toy", CLASSES, train, test, seed=0, protocol="paper")
+    assert (len(task.owner), len(task.adversary), len(task.calibration)) == (285, 285, 15)
+    assert task.adversary is task.owner
+    assert task.calibration.labels.bincount().tolist() == [5, 5, 5]
+    assert task.digest() == make_task("toy", CLASSES, train, test, seed=0, protocol="paper").digest()
+    fewer = make_task("toy", CLASSES, train, test, seed=0, protocol="paper", owner=0.2, calibration=0.1)
+    assert (len(fewer.owner), len(fewer.calibration)) == (60, 30)
+
+
 def test_float_inputs_are_split_like_bytes() -> None:
     train, test = distinct(100), distinct(10, start=1000)
     of_bytes = make_task("toy", CLASSES, train, test, seed=3)
@@ -346,6 +370,9 @@ def test_float_inputs_are_split_like_bytes() -> None:
         {"owner": 0.6},
         {"calibration": float("nan")},
         {"owner": float("inf")},
+        {"owner": 0.96, "protocol": "paper"},
+        {"adversary": 0.1, "protocol": "paper"},
+        {"protocol": "papers"},
         {"seed": -1},
         {"seed": 2**63},
     ],

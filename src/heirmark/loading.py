@@ -22,7 +22,8 @@ from heirmark.models import MODELS, Architecture, Factory, ModelSpec, specify
 from heirmark.querying.layout import unwrapped
 from heirmark.querying.oracle import ModelFault, ModuleOracle
 from heirmark.runtime import Runtime, seeded
-from heirmark.tasks.task import Split, Task
+from heirmark.tasks.splitting import SHARES
+from heirmark.tasks.task import Protocol, Split, Task
 from heirmark.triggers import Trigger
 from heirmark.triggers.out_of_distribution import fit_shape
 
@@ -65,19 +66,20 @@ def user_object(path: str) -> Any:
     return found
 
 
-def load_named_task(data: str, *, split_seed: int, root: Path | None) -> Task:
+def load_named_task(data: str, *, split_seed: int, root: Path | None, protocol: Protocol = "disjoint") -> Task:
     """The task of a data set by name, of a folder, or that a user's function ``package.module:function`` returns.
 
-    The function is called with the split seed if it takes a ``seed``, whatever its default.
+    The function is called with the split seed if it takes a ``seed``, whatever its default. It does its own splitting.
 
     Raises:
-        BadConfig: for an unknown name, or a function that cannot be called or returns no task.
+        BadConfig: for an unknown name or protocol, or a function that cannot be called, returns no task, or is asked for a
+            protocol.
     """
-    if is_folder(data):
-        return load_task(data, seed=split_seed, root=root)
-    if ":" not in data:
-        check_known("data set", data, DATASETS)
-        return load_task(data, seed=split_seed, root=root)
+    check_known("protocol", protocol, SHARES)
+    if ":" not in data or is_folder(data):
+        if not is_folder(data):
+            check_known("data set", data, DATASETS)
+        return load_task(data, seed=split_seed, root=root, protocol=protocol)
     function = user_object(data)
     try:
         task = function(seed=split_seed) if _takes_seed(function) else function()
@@ -89,6 +91,8 @@ def load_named_task(data: str, *, split_seed: int, root: Path | None) -> Task:
         ) from error
     if not isinstance(task, Task):
         raise BadConfig(f"{data!r} returned {type(task).__name__}: return a heirmark.Task")
+    if protocol == "paper" != task.protocol:
+        raise BadConfig(f'{data!r} splits its data itself: let it return a Task with protocol="paper", or ask for none')
     return task
 
 

@@ -106,6 +106,13 @@ SplitSeed = Annotated[
         "--split-seed", help="Seed of who gets which example, also for a --data function that takes seed.", min=0
     ),
 ]
+Protocol = Annotated[
+    str,
+    typer.Option(
+        "--protocol",
+        help="disjoint: thieves have images that the owner has not; paper: the owner's own, and the owner nearly all.",
+    ),
+]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, cuda:0 ...")]
 Settings = Annotated[
     list[str] | None,

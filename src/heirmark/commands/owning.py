@@ -21,6 +21,7 @@ from heirmark.commands.options import (
     Kept,
     Model,
     Out,
+    Protocol,
     Quick,
     Run,
     Settings,
@@ -64,6 +65,7 @@ def embed(
         str | None,
         typer.Option("--foreign", help="Another data set, for triggers and simulated thieves that take its images."),
     ] = None,
+    protocol: Protocol = "disjoint",
     *,
     run: Kept,
 ) -> int:
@@ -93,11 +95,11 @@ def embed(
                 error_line(f"drawing with --seed {drawn}: give it again to resume, and keep it as secret as the key")
             bars.event(event, label)
 
-        task = load_named_task(data, split_seed=split_seed, root=run.data_root)
+        task = load_named_task(data, split_seed=split_seed, root=run.data_root, protocol=protocol)  # type: ignore[arg-type]
         task, brought = with_foreign(task, config.trigger, root=run.data_root, name=foreign)
         summary = embed_job(
             config,
-            Given(task=task, origin=Origin(data=data, split_seed=split_seed, foreign=brought)),
+            Given(task=task, origin=Origin(data=data, split_seed=split_seed, foreign=brought, protocol=task.protocol)),
             out,
             run.work(bars, drawn if seed is None else seed, tell),
             calibrators=calibrators,

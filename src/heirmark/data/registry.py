@@ -16,7 +16,7 @@ from heirmark.data.svhn import CLASSES as SVHN_CLASSES
 from heirmark.data.svhn import read_svhn
 from heirmark.errors import BadConfig
 from heirmark.tasks.splitting import make_task
-from heirmark.tasks.task import Split, Task
+from heirmark.tasks.task import Protocol, Split, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,9 +81,10 @@ def load_task(
     seed: int = 0,
     root: Path | str | None = None,
     foreign: str | None = None,
-    owner: float = 0.45,
-    adversary: float = 0.45,
-    calibration: float = 0.10,
+    protocol: Protocol = "disjoint",
+    owner: float | None = None,
+    adversary: float | None = None,
+    calibration: float | None = None,
 ) -> Task:
     """Make the task of a named data set.
 
@@ -92,12 +93,14 @@ def load_task(
         seed: chooses which examples go to whom.
         root: folder of data sets; default: environment variable ``HEIRMARK_DATA``, else ``./data``.
         foreign: data set whose test images go with the task, for triggers made of such; thieves ask about training images.
-        owner: proportion of the training examples of the owner.
+        protocol: ``"disjoint"`` gives the thief fresh examples, ``"paper"`` the owner's own, as most papers have it.
+        owner: proportion of the training examples of the owner; see :func:`heirmark.make_task`.
         adversary: the same of the adversary.
         calibration: the same for calibration.
 
     Returns:
-        A task with disjoint owner, adversary, calibration and test splits.
+        A task with disjoint owner, adversary, calibration and test splits; by the papers' protocol the adversary's is the
+        owner's.
 
     Raises:
         BadConfig: for an unknown name, or proportions or a seed out of range.
@@ -109,5 +112,6 @@ def load_task(
     """
     train, test, classes = load_images(name, root=root)
     name = Path(name).expanduser().resolve().name if is_folder(name) else name
-    task = make_task(name, classes, train, test, seed=seed, owner=owner, adversary=adversary, calibration=calibration)
+    shares = {"owner": owner, "adversary": adversary, "calibration": calibration}
+    task = make_task(name, classes, train, test, seed=seed, protocol=protocol, **shares)
     return task if foreign is None else replace(task, foreign=load_images(foreign, root=root)[1])

@@ -73,6 +73,7 @@ def audit_grid(
             pools=tuple(data.pools),
             foreign=data.origin.foreign,
             foreign_part=data.origin.foreign_part,
+            protocol=data.origin.protocol,
         ),
         markings=(Marking(name=marked.key.method, method=_adopted(marked)),),
         trials=programme.trials,
@@ -82,7 +83,7 @@ def audit_grid(
     return Grid(
         name="audit",
         title=f"What becomes of the {marked.key.method} mark",
-        note=" ".join((*notes_on(None if twin is None else twin.path), *programme.left_out)),
+        note=" ".join((*notes_on(data.task, None if twin is None else twin.path), *programme.left_out)),
         blocks=(block,),
         seeds=(seed,),
     )
@@ -154,7 +155,7 @@ def run_audit(
         title=grid.title,
         summary=tell_audit(victim, attacks),
         chapters=(Chapter(aside=ASIDE, sections=sections_of(source), rows=rows),),
-        notes=(*notes_on(None if twin is None else twin.path), *programme.left_out),
+        notes=(*notes_on(task, None if twin is None else twin.path), *programme.left_out),
         provenance={**run.provenance, **told},
     )
     page = out / f"{name}.html"
@@ -197,12 +198,16 @@ def check_whole(marked: ModelFolder, twin: ModelFolder | None, task: Task) -> No
             ) from error
 
 
-def notes_on(twin: Path | None) -> tuple[str, ...]:
+def notes_on(task: Task, twin: Path | None) -> tuple[str, ...]:
     """What a reader of the report should know.
 
     Args:
+        task: that thieves have their part of.
         twin: folder of an unmarked model that was brought; None where one was trained.
     """
+    has = "the adversary's split of the data, of which the owner trained on nothing"
+    if task.protocol == "paper":
+        has = "the very images that the owner trained on, as by the papers' protocol"
     which = (
         "The twin is the same net trained on the same data without a mark, with another seed than the models that chose the "
         "key's classes, filtered it or calibrate its test."
@@ -210,9 +215,8 @@ def notes_on(twin: Path | None) -> tuple[str, ...]:
         else f"The twin is the unmarked model in {twin}; how like the marked one it was made, nothing here says."
     )
     return (
-        "The thief has the adversary's split of the data, of which the owner trained on nothing, and for removal and "
-        "detection its true labels too. No attack is given the key, and what it does to the marked model and to the twin "
-        "has the same seed.",
+        f"The thief has {has}, and for removal and detection its true labels too. No attack is given the "
+        "key, and what it does to the marked model and to the twin has the same seed.",
         f"WSR is measured on held-out triggers, or for a key of random labels on those that trained. {which}",
         "A mark that survives these attacks may fall to others, or to the same ones with more work.",
     )

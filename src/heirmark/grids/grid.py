@@ -12,6 +12,7 @@ from heirmark.loading import ForeignPart
 from heirmark.methods import Method, Unmarked
 from heirmark.models import Factory
 from heirmark.results.summary import Published
+from heirmark.tasks.task import Protocol
 from heirmark.verification.verify import LEAST_QUERIES
 from heirmark.work.trials import Probe, Trial
 
@@ -35,6 +36,7 @@ class Workload:
         foreign: data set whose test images the owner has besides, for methods and key filters that take such; none of them is
             in a pool.
         foreign_part: which of its images, if not these: models of before had training images.
+        protocol: ``"paper"`` gives thieves the owner's own examples, and the owner nearly all of the training set.
     """
 
     data: str
@@ -42,6 +44,7 @@ class Workload:
     pools: tuple[str, ...] = ()
     foreign: str | None = None
     foreign_part: ForeignPart = "test"
+    protocol: Protocol = "disjoint"
 
 
 @dataclass(frozen=True, kw_only=True)

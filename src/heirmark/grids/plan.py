@@ -137,6 +137,7 @@ def setting_of(block: Block, seed: int) -> Setting:
         pools=load.pools,
         foreign=load.foreign if asked else None,
         foreign_part=load.foreign_part,
+        protocol=load.protocol,
         factories=block.factories,
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from heirmark.loading import ForeignPart, load_named_task, load_pool, with_images
 from heirmark.models import Factory
 from heirmark.runtime import Runtime
-from heirmark.tasks.task import Split, Task
+from heirmark.tasks.task import Protocol, Split, Task
 from heirmark.work.context import Context
 
 
@@ -23,6 +23,7 @@ class Setting:
         pools: names of data sets that thieves ask about.
         foreign: data set of whose images, the ones of ``foreign_part``, no pool holds any.
         foreign_part: ``"test"``, or ``"train"`` where a model of before had those.
+        protocol: what a thief has.
         shows_foreign: whether the task brings these images along.
         factories: the user's own, of models that stages load.
     """
@@ -32,6 +33,7 @@ class Setting:
     pools: tuple[str, ...] = ()
     foreign: str | None = None
     foreign_part: ForeignPart = "test"
+    protocol: Protocol = "disjoint"
     shows_foreign: bool = False
     factories: tuple[Factory, ...] = ()
 
@@ -63,7 +65,7 @@ class Contexts:
         plain = replace(setting, shows_foreign=False)
         if plain not in self._loaded:
             self._loaded = {}  # data of another seed are not asked for again: stages are run seed by seed
-            task = load_named_task(plain.data, split_seed=plain.split_seed, root=self.root)
+            task = load_named_task(plain.data, split_seed=plain.split_seed, root=self.root, protocol=plain.protocol)
             known = task  # with its foreign images, so that no pool holds any of them
             if plain.foreign is not None:
                 known = with_images(task, plain.foreign, part=plain.foreign_part, root=self.root)

@@ -29,7 +29,7 @@ from heirmark.profiles import QUICK
 from heirmark.records import record_of
 from heirmark.results.verdict import Calibration
 from heirmark.stages.stage import Stage
-from heirmark.tasks.task import Split, Task
+from heirmark.tasks.task import Protocol, Split, Task
 from heirmark.training.fitting import Recipe
 from heirmark.work.adopting import adopt_stage
 from heirmark.work.judging import CALIBRATION, read_calibration, read_key
@@ -50,6 +50,7 @@ class Origin:
         digest: of the task; empty before it is known.
         foreign: data set that brought the task's foreign images, of which the key may be made; None when none did.
         foreign_part: which of its images.
+        protocol: what a thief has; that of a function is its own affair.
     """
 
     data: str
@@ -57,6 +58,7 @@ class Origin:
     digest: str = ""
     foreign: str | None = None
     foreign_part: ForeignPart = "test"
+    protocol: Protocol = "disjoint"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -279,7 +281,8 @@ class ModelFolder:
                 f"with split seed {seed} the thief would hold images of the owner, who split {name} with "
                 f"{known.split_seed}: leave --split-seed out, or take other data"
             )
-        task = load_named_task(name, split_seed=seed, root=root)
+        protocol: Protocol = known.protocol if known is not None and name == known.data else "disjoint"
+        task = load_named_task(name, split_seed=seed, root=root, protocol=protocol)
         if known is not None and name == known.data and task.digest() != known.digest:
             remedy = "restore the data"
             if ":" in name and splits_by_seed(name):
@@ -288,7 +291,7 @@ class ModelFolder:
                 f"{name} is no longer what {self.path} was made with, so the thief could hold the owner's images: "
                 f"{remedy}, or take others with --data"
             )
-        origin = replace(known or Origin(data=name), data=name, split_seed=seed, digest="")
+        origin = replace(known or Origin(data=name), data=name, split_seed=seed, digest="", protocol=task.protocol)
         if pool is None:
             return Data(task=task, origin=origin)
         whole = task

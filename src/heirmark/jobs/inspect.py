@@ -50,4 +50,5 @@ def inspect_folder(path: Path, *, secrets: bool = False, factory: Factory | None
         )
     if folder.origin is not None:
         facts["data"], facts["split_seed"] = folder.origin.data, folder.origin.split_seed
+        facts["protocol"] = folder.origin.protocol
     return facts

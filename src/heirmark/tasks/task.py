@@ -2,7 +2,8 @@
 
 The owner trains on ``owner``; a thief has only ``adversary``; ``calibration`` is for whoever fits a null distribution;
 ``test`` selects nothing and only measures. No example stands in two of them, which is asserted on the content of the
-examples and not on their indices.
+examples and not on their indices. The papers' protocol departs from that in one thing: their thief asks about the very images
+that the owner trained on, so there, and nowhere else, the adversary's examples are the owner's.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -25,6 +26,8 @@ from heirmark.tasks.mapped import gathered, open_array
 from heirmark.tasks.space import Continuous, decode, fault, row_digests, space_of
 
 ROLES = ("owner", "adversary", "calibration", "test")
+Protocol: TypeAlias = Literal["disjoint", "paper"]
+"""What a thief has: ``"disjoint"``, fresh examples of the owner's kind; ``"paper"``, as most papers measure, the owner's own."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -151,7 +154,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Task:
-    """Four splits of one classification problem, pairwise disjoint by content.
+    """Four splits of one classification problem, pairwise disjoint by content; under the papers' protocol three.
 
     Attributes:
         name: for reports.
@@ -162,9 +165,12 @@ class Task:
         test: what only measures.
         foreign: images of another data set in the shape they came in, for triggers that are made of such; not a split of
             this task, so neither :attr:`splits` nor :meth:`digest` cover it.
+        protocol: ``"paper"`` says that the adversary's examples are the owner's, all of them or some. What verifies and what
+            measures stays apart from both.
 
     Raises:
-        BadData: if splits differ in shape or type, a label has no class, or two splits, or one and ``foreign``, share an example.
+        BadData: if splits differ in shape or type, a label has no class, or two splits, or one and ``foreign``, share an example;
+            or under the papers' protocol if the adversary has an example that the owner has not.
     """
 
     name: str
@@ -174,6 +180,7 @@ class Task:
     calibration: Split
     test: Split
     foreign: Split | None = None
+    protocol: Protocol = "disjoint"
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -193,7 +200,13 @@ class Task:
                     raise BadData(
                         f"task {self.name!r}: {shared} foreign images stand in {role}: take them from another data set"
                     )
-        for (one, first), (other, second) in combinations(self.splits.items(), 2):
+        apart = dict(self.splits)
+        if self.protocol == "paper" and (own := len(apart.pop("adversary").digests() - self.owner.digests())):
+            raise BadData(
+                f"task {self.name!r}: {own} of the adversary's inputs are none of the owner's, and by the papers' protocol all "
+                'are: give both the same split, or leave protocol="paper" out'
+            )
+        for (one, first), (other, second) in combinations(apart.items(), 2):
             if shared := len(first.digests() & second.digests()):
                 raise BadData(
                     f"task {self.name!r}: {one} and {other} share {shared} inputs: remove them from one of the two, "
@@ -237,6 +250,7 @@ class Task:
     def describe(self) -> str:
         """One line for people: classes, shape and sizes of the splits."""
         sizes = ", ".join(f"{role} {len(split):,}" for role, split in self.splits.items())
+        sizes += "; the adversary's are the owner's" if self.protocol == "paper" else ""
         return f"{self.name}: {self.num_classes} classes, {self.space.kind} {_kind(self.owner)}; {sizes}"
 
 
