@@ -249,6 +249,19 @@ def test_a_recorded_training_is_the_same_training(
     assert all(torch.equal(state[key], value) for key, value in expected.items())
 
 
+def test_a_rehearsal_by_the_papers_update_is_recorded_in_bfloat16(taped: list[str], tiny_task: Task) -> None:
+    task = replace(tiny_task, owner=tiny_task.owner.subset(torch.arange(24)))
+    model, student = (new_model(task, "resnet18:width=2", seed=seed) for seed in range(2))
+    mark = extra(task, 0).samples
+    config = Rehearsal(recipe=Recipe(epochs=1, batch_size=8, learning_rate=1e-3), trigger_batch=5, precision="runtime")
+    _, history = rehearse(
+        model, student, task.owner, mark, config=config, seed=0, monitor=Monitor(clean=task.calibration, triggers=mark),
+        runtime=Runtime(device="cpu", precision="bfloat16"),
+    )  # fmt: skip
+    assert taped == ["recorded"]
+    assert history[-1]["exact"] == 1.0
+
+
 def test_a_trained_model_keeps_no_gradients(tiny_task: Task, cpu: Runtime) -> None:
     model = build(
         "naivenet", input_shape=tiny_task.input_shape, classes=len(tiny_task.classes), seed=0, width=4, hidden=16

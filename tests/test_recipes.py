@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +18,10 @@ from heirmark.grids import Grid
 from heirmark.grids.plan import plan_grid
 from heirmark.grids.recipes import SCALES, load_grid, recipes_in
 from heirmark.grids.settings import Contexts
+from heirmark.methods import METHODS, T2S
 from heirmark.models import specify
+from heirmark.rehearsal.settings import Paper
+from heirmark.results.rows import read_rows
 from heirmark.runtime import Runtime
 from heirmark.tasks.task import Split
 from heirmark.work.stealing import Theft
@@ -102,6 +109,67 @@ def test_what_papers_print_has_a_cell(file: str, name: str) -> None:
     assert [item for item in shown if (item.block, item.marking, item.trial) not in cells] == []
     for item in shown:
         assert all(figure is None or 0 <= figure <= 1 for figure in (item.accuracy, item.wsr))
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_t2s_where_its_paper_has_it(scale: str) -> None:
+    (block,) = grid_of("t2s.py", "tables_1_2", scale).blocks
+    method = {marking.name: marking.method for marking in block.markings}["t2s"]
+    assert isinstance(method, T2S)
+    assert (block.workload.protocol, block.workload.pools) == ("paper", ()), "the adversary's images are the owner's"
+    assert (method.rehearsal.recipe.batch_size, method.rehearsal.update) == (64, Paper(utility_weight=50.0))
+    thieves = [step.attack.recipe for trial in block.trials for step in trial.steps if isinstance(step, Theft)]
+    assert {recipe.augment for recipe in (method.pretraining, method.rehearsal.recipe, *thieves)} == {"flip"}
+    named = {marking.name for marking in block.markings}
+    assert named == {"joint training", "t2s", *({"robust"} & set(METHODS))}
+
+
+TINY = """
+from heirmark.grids import Block, Grid, Marking, Workload
+from heirmark.methods import T2S, Unmarked
+from heirmark.rehearsal.settings import Rehearsal
+from heirmark.training.fitting import Recipe
+from heirmark.triggers import Tiles
+
+FEW = {"model": "naivenet:width=4,hidden=16", "trigger": Tiles(), "key_size": 20}
+FEW["pretraining"] = Recipe(epochs=1, batch_size=64, learning_rate=0.01)
+
+
+def tiny(scale):
+    rehearsal = Rehearsal(recipe=Recipe(epochs=1, batch_size=64, learning_rate=1e-4), trigger_batch=8)
+    method = T2S(**FEW, triggers=20, rehearsal=rehearsal)
+    block = Block(
+        name="tiny",
+        workload=Workload(data="own_code:make_task"),
+        markings=(Marking(name="t2s", method=method),),
+        unmarked=Unmarked(**FEW),
+        calibrators=(Unmarked(**FEW),),
+    )
+    return Grid(name="tiny", title="Tiny", blocks=(block,))
+"""
+
+
+@pytest.mark.slow
+def test_the_script_for_a_gpu_goes_on_where_it_was(tmp_path: Path) -> None:
+    (tmp_path / "tiny.py").write_text(TINY)
+    environment = {
+        **os.environ,
+        "RECIPE": f"{tmp_path / 'tiny.py'}:tiny",
+        "STEP": "--images 400 --model resnet18:width=2 --rounds 1 --loop 1",
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PYTHONPATH": os.pathsep.join([*filter(None, [os.environ.get("PYTHONPATH")]), str(Path(__file__).parent)]),
+    }
+    command = ["scripts/t2s_gpu.sh", str(tmp_path / "out"), "3", "--device", "cpu", "--precision", "float32"]
+    made: list[set[Path]] = []
+    for _ in range(2):
+        subprocess.run(command, check=True, cwd=RECIPES.parent, env=environment, capture_output=True, text=True)
+        made.append(set((tmp_path / "out" / "stages").glob("*/*/record.json")))
+    rows = read_rows(tmp_path / "out" / "seed-3-t2s" / "rows.jsonl")
+    assert {(row.marking, row.seed, row.error) for row in rows} == {("t2s", 3, "")}
+    assert len(made[0]) > 4
+    assert made[0] == made[1], "nothing was computed twice"
+    step = json.loads((tmp_path / "out" / "step.json").read_text())
+    assert step["loop"]["batch"] == [64, 64]
 
 
 def test_recipes_say_what_they_are() -> None:
