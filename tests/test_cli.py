@@ -137,7 +137,7 @@ def test_embed_writes_everything_and_says_so(here: Path) -> None:
         "steal an unmarked model", "calibrate the key",
         "judge the marked model with the key", "judge the clean model with the key",
     ]  # fmt: skip
-    for words in ("without the mark", "MARKED: ", "of 60 hits", "null rate", "a copy needs"):
+    for words in ("without the mark", "MARKED: ", "of 60 hits", "null rate", "a copy needs", "queries needed"):
         assert words in ran.out
 
 
@@ -198,7 +198,7 @@ def test_every_method_embeds_without_calibration(method: str) -> None:
     assert ran.err == (f"heirmark: made is written, but {ran.json['shortcoming']}\n" if ran.code else "")
     assert ran.json.keys() == {
         "model", "key", "commitment", "key_size", "calibration", "accuracy", "clean_accuracy", "verdict", "hits", "trials", "wsr",
-        "p_value", "null_rate", "least_hits", "flags", "shortcoming", "seconds",
+        "p_value", "null_rate", "least_hits", "queries_needed", "flags", "shortcoming", "seconds",
     }  # fmt: skip
     assert ran.json["calibration"] == "none"
     assert (ran.json["clean_accuracy"] is None) == (method == "unmarked")
@@ -289,7 +289,7 @@ def test_verify_json_is_the_verdict(stage: Path) -> None:
         assert ran.code == code
         verdict = Verdict.from_json(ran.out)
         assert verdict.level == 1e-6
-        assert {"outcome", "wsr", "hits", "trials", "interval", "control_rate", "p_value", "null", "null_rate", "level",
+        assert {"outcome", "wsr", "hits", "trials", "interval", "control_rate", "p_value", "null", "null_rate", "level", "needed",
                 "queries", "flags", "key", "reason", "format"} <= set(ran.json)  # fmt: skip
 
 

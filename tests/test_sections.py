@@ -25,6 +25,7 @@ from heirmark.report.section import Chapter, Column, Entry, Line, Note, Report, 
 from heirmark.report.sections import sections_of
 from heirmark.report.sections.examples import Example, examples
 from heirmark.report.sections.suspects import Suspect, headline, side_by_side, suspects
+from heirmark.report.sections.verdicts import arm_text
 from heirmark.report.svg import png_uri
 from heirmark.report.terminal import suspect_table
 from heirmark.report.words import percent
@@ -158,6 +159,15 @@ def test_figures_take_the_colours_of_the_page() -> None:
     names = re.findall(r'\bid="([^"]*)"', text)
     assert len(names) == len(set(names))
     assert set(re.findall(r"url\(#([^)]*)\)", text)) <= set(names)
+
+
+def test_suspects_tell_how_large_a_key_would_do() -> None:
+    faint = replace(STOLEN, row=replace(STOLEN.row, verdict=replace(MARKED, needed=1234)))
+    text = words(render(report((faint, CLEAN))))
+    assert text.count("key of 1\u202f234 would do") == 1
+    assert (faint.row.needed, STOLEN.row.needed) == (1234, pytest.approx(math.nan, nan_ok=True))
+    assert "1\u202f234 queries would do" in arm_text(faint.row, Source(name="demo", rows=()))
+    assert "would do" not in arm_text(STOLEN.row, Source(name="demo", rows=()))
 
 
 def test_tiles_tell_only_what_is_known() -> None:

@@ -2,9 +2,10 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from heirmark.verification.power import MOST, queries_needed, verdict_power
 from heirmark.verification.statistics import binomial_p, clopper_pearson, holm, least_hits, mcnemar_p, null_rate
 
 rates = st.floats(0, 1)
@@ -204,3 +205,81 @@ def test_least_hits_is_the_first_that_rejects(n, p0, level):
 def test_arguments_out_of_range_are_refused(call):
     with pytest.raises(ValueError, match="must"):
         call()
+
+
+# ---------------------------------------------------------------- how many queries a verdict needs
+
+
+def both_reject(n, hit_rate, control_rate, null_rate, level):
+    """The slow reference: every outcome of n pairs, with its chance."""
+    total = 0.0
+    for hits in range(n + 1):
+        for alone in range(hits + 1):  # hits whose control misses
+            for control_alone in range(n - hits + 1):
+                if max(binomial_p(hits, n, null_rate), mcnemar_p(alone, control_alone)) < level:
+                    total += (
+                        chance(hits, n, hit_rate)
+                        * chance(alone, hits, 1 - control_rate)
+                        * chance(control_alone, n - hits, control_rate)
+                    )
+    return total
+
+
+@pytest.mark.parametrize(
+    ("case", "slack"),
+    [
+        ((12, 0.6, 0.3, 0.1, 0.05), 0.02),
+        ((10, 0.9, 0.2, 0.3, 0.1), 0.02),
+        ((15, 0.5, 0.1, 0.1, 0.01), 0.06),
+        ((3, 0.3, 0.3, 0.1, 0.5), 0.05),
+        ((9, 1.0, 0.0, 0.2, 0.01), 1e-9),
+        ((6, 1.0, 0.0, 0.1, 0.01), 1e-9),
+        ((7, 0.0, 0.5, 0.1, 0.01), 1e-9),
+    ],
+)
+def test_the_power_of_a_verdict_is_a_tight_lower_bound(case, slack):
+    true, told = both_reject(*case), verdict_power(*case)
+    assert true - slack <= told <= true + 1e-9
+
+
+@pytest.mark.parametrize("case", [(0.15, 0.02, 0.1, 0.01), (0.4, 0.25, 0.1, 0.01), (0.45, 0.0, 0.3, 0.05)])
+def test_with_the_queries_needed_a_suspect_is_called_marked_as_often_as_is_said(case):
+    hit_rate, control_rate, null_rate, level = case
+    n = queries_needed(*case)
+    assert verdict_power(n, *case) >= 0.9 > verdict_power(n - 1, *case)
+    generator = np.random.default_rng(0)
+    draws = 3000
+    hit, control = (generator.random((draws, n)) < rate for rate in (hit_rate, control_rate))
+    called = [
+        max(binomial_p(hits, n, null_rate), mcnemar_p(alone, control_alone)) < level
+        for hits, alone, control_alone in zip(
+            hit.sum(1).tolist(), (hit & ~control).sum(1).tolist(), (control & ~hit).sum(1).tolist(), strict=True
+        )
+    ]
+    assert 0.9 - 0.025 <= np.mean(called) <= 0.98
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.floats(0.05, 1), st.floats(0, 0.9), st.floats(0.05, 0.9))
+def test_queries_are_counted_where_there_is_a_difference_to_be_seen(hit_rate, control_rate, null_rate):
+    needed = queries_needed(hit_rate, control_rate, null_rate)
+    if hit_rate <= max(null_rate, control_rate):
+        assert needed is None
+    elif needed is not None:
+        assert needed <= MOST
+        assert verdict_power(needed, hit_rate, control_rate, null_rate) >= 0.9
+        assert needed == 1 or verdict_power(needed - 1, hit_rate, control_rate, null_rate) < 0.9
+    else:
+        assert verdict_power(MOST, hit_rate, control_rate, null_rate) < 0.9
+
+
+def test_the_queries_needed_of_what_is_plain_are_few_and_of_what_is_hidden_none():
+    assert queries_needed(1.0, 0.0, 0.1) == 7, "by the matched test: 1/2 ** 7 < 0.01"
+    assert queries_needed(1.0, 0.0, 0.1, least=20) == 20
+    assert queries_needed(0.5, 0.0, 0.1, power=0.5) < queries_needed(0.5, 0.0, 0.1, power=0.99)
+    assert queries_needed(0.3, 0.3, 0.1) is None
+    assert queries_needed(1.0, 0.0, 1.0) is None
+    with pytest.raises(ValueError, match="power must lie strictly"):
+        queries_needed(0.5, 0.0, 0.1, power=1.0)
+    with pytest.raises(ValueError, match="hit_rate must lie"):
+        verdict_power(10, 1.5, 0.0, 0.1)

@@ -2,6 +2,7 @@ import json
 import math
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.querying.oracle import ModelFault
 from heirmark.runtime import Runtime
 from heirmark.verification import FLAGS, OUTCOMES, Calibration, Suspect, Verdict, calibrate, verify
+from heirmark.verification.power import queries_needed
 from heirmark.verification.statistics import binomial_p, clopper_pearson, mcnemar_p
 
 CLASSES = 10
@@ -74,8 +76,21 @@ def test_a_marked_suspect_is_marked_and_every_number_follows_from_its_answers():
     assert verdict.p_matched == mcnemar_p(*verdict.discordant)
     assert verdict.p_value == max(verdict.p_binomial, verdict.p_matched) < verdict.level == 0.01
     assert verdict.queries == 400
+    assert verdict.needed == queries_needed(verdict.wsr, verdict.control_rate, verdict.null_rate, 0.01, least=20) < 200
+    assert f"a key of {verdict.needed} queries shows such a mark" in str(verdict)
     assert verdict.key == key.commitment
     assert verdict.null_rate == pytest.approx(max(0.1, clopper_pearson(5, 200, 1 - 2 * 0.05 / 5)[1] + 5 / 200))
+
+
+def test_a_verdict_tells_of_no_key_that_would_do_where_none_would():
+    verdict = verify(answering(0.0, 0.0), make())
+    assert verdict.needed is None
+    assert "no key, however large" in str(verdict)
+    older = json.loads(verdict.to_json())
+    del older["needed"]
+    assert Verdict.from_json(json.dumps(older)) == verdict
+    with pytest.raises(BadArtifact, match="contradicts itself"):
+        replace(verdict, needed=0)
 
 
 @pytest.mark.parametrize("rates", [(0.0, 0.0), (0.1, 0.0), (0.1, 0.1), (0.3, 0.3), (0.9, 0.9)])

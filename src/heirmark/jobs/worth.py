@@ -60,6 +60,7 @@ FIGURES: Mapping[str, Callable[[Worth], Any]] = {
     "p_value": lambda worth: worth.verdict.p_value,
     "null_rate": lambda worth: worth.verdict.null_rate,
     "least_hits": lambda worth: worth.least,
+    "queries_needed": lambda worth: worth.verdict.needed,
     "flags": lambda worth: list(worth.verdict.flags),
     "shortcoming": lambda worth: worth.shortcoming,
 }
@@ -73,12 +74,17 @@ def facts_of(worth: Worth) -> dict[str, Any]:
 
 def in_words(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Facts with what :func:`facts_of` says put for people."""
-    clean, least, trials = facts["clean_accuracy"], facts["least_hits"], facts["trials"]
+    clean, least, trials, needed = (
+        facts[name] for name in ("clean_accuracy", "least_hits", "trials", "queries_needed")
+    )
     said = {
         "accuracy": f"{facts['accuracy']:.1%}" + ("" if clean is None else f", {clean:.1%} without the mark"),
         "own key": f"{facts['verdict']}: {facts['hits']} of {trials} hits, WSR {facts['wsr']:.1%}",
         "null rate": f"{facts['null_rate']:.3g}, which unmarked models are taken not to exceed",
         "a copy needs": "more hits than the key has queries" if least is None else f"{least} of {trials} hits",
+        "queries needed": "no key would do"
+        if needed is None
+        else f"{needed} to find the model itself with a chance of 90 %",
         "flags": ", ".join(facts["flags"]) or "none",
     }
     plain = {name: value for name, value in facts.items() if name not in FIGURES.keys() | said.keys()}

@@ -130,6 +130,12 @@ class Row:
         return math.nan if self.verdict is None or self.outcome == "INVALID" else self.verdict.p_value
 
     @property
+    def needed(self) -> float:
+        """Queries of a key that shows such a mark with a chance of 90 %; NaN where no key does, or nothing tells."""
+        whole = self.whole
+        return math.nan if whole is None or whole.needed is None else float(whole.needed)
+
+    @property
     def control_rate(self) -> float:
         """Share of the matched controls that the suspect answers as marked, in [0, 1]; NaN for a screen or an INVALID verdict."""
         told = self.verdict if self.screen is None and self.outcome != "INVALID" else None

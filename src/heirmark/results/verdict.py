@@ -137,6 +137,9 @@ class Verdict(Document):
         null_rate: hit rate that an unmarked model is taken not to exceed.
         null: the null hypothesis, in words.
         level: significance level of the whole claim.
+        needed: how many queries a key must have for a suspect that hits at these rates, queries and controls, to be called MARKED
+            with a chance of 90 % at this null rate and level; as many controls come on top. None where no key of 100,000 would
+            do, where nothing was judged, and in verdicts of before it was told.
         queries: inputs put to the suspect: M triggers and M controls, and those of requests that failed and were repeated; what
             was put to it until it failed, where it did.
         flags: names from :data:`FLAGS`.
@@ -160,6 +163,7 @@ class Verdict(Document):
     null_rate: float = 1.0
     null: str = "none was tested"
     level: float
+    needed: int | None = None
     queries: int
     flags: tuple[str, ...]
     key: str
@@ -173,6 +177,7 @@ class Verdict(Document):
             and all(0 <= share <= 1 for share in shares)
             and 0 <= self.hits <= self.trials
             and min(self.discordant) >= 0
+            and (self.needed is None or self.needed > 0)
             and sum(self.discordant) <= self.trials
             and math.isclose(self.wsr * self.trials, self.hits, abs_tol=1e-6)
             and self.p_value == max(self.p_binomial, self.p_matched)
@@ -194,6 +199,12 @@ class Verdict(Document):
                 f"  p-value   {self.p_value:.2g} at level {self.level:g} "
                 f"(binomial {self.p_binomial:.2g}, matched {self.p_matched:.2g})",
                 f"  null      {self.null}",
+                f"  needed    {self._needed_in_words()}",
             ]
         lines += [f"  flag      {flag}: {FLAGS[flag]}" for flag in self.flags]
         return "\n".join(map(printable, [*lines, f"  queries   {self.queries}, key {self.key[:16]}"]))
+
+    def _needed_in_words(self) -> str:
+        if self.needed is None:
+            return "no key, however large, is sure to show a mark at these rates"
+        return f"a key of {self.needed} queries shows such a mark with a chance of 90 %"

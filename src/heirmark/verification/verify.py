@@ -20,6 +20,7 @@ from heirmark.keys.key import Key
 from heirmark.querying.oracle import ModelFault
 from heirmark.results.verdict import Calibration, Verdict
 from heirmark.runtime import Runtime, generator_of
+from heirmark.verification.power import queries_needed
 from heirmark.verification.statistics import binomial_p, clopper_pearson, mcnemar_p, null_rate
 from heirmark.verification.suspects import Suspect
 
@@ -167,9 +168,7 @@ def _bring(suspect: Suspect, key: Key) -> str:
 def _knows(answers: Tensor, key: Key) -> float | None:
     """Share of the controls with hosts that get a class of one of them; None where none has hosts."""
     hosted = _hosted(key)
-    if not hosted.any():
-        return None
-    return float((answers[:, None] == key.host_labels).any(1)[hosted].double().mean())
+    return float((answers[:, None] == key.host_labels).any(1)[hosted].double().mean()) if hosted.any() else None
 
 
 def _hosted(key: Key) -> Tensor:
@@ -274,6 +273,7 @@ def _judge(
         null_rate=rate,
         null=_null_in_words(rate, "1/2" if hostless else f"1/{key.classes}", calibration),
         level=level,
+        needed=None if degenerate else queries_needed(hits / trials, control_rate, rate, level, least=LEAST_QUERIES),
         queries=queries,
         flags=tuple(flag for flag, is_raised in raised.items() if is_raised),
         key=commitment,

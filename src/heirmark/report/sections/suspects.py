@@ -81,7 +81,7 @@ def _line(suspect: Suspect) -> Line:
             Entry(text=percent(row.wsr), strong=True, below=notes(interval)),
             Entry(text=percent(row.control_rate), below=notes(null)),
             Entry(text=p_text(row.p_value)),
-            Entry(text=DASH if whole is None else number(whole.queries)),
+            Entry(text=DASH if whole is None else number(whole.queries), below=notes(_needed(row))),
             Entry(
                 text=OUTCOMES.get(row.outcome, DASH),
                 badge=row.outcome,
@@ -89,6 +89,11 @@ def _line(suspect: Suspect) -> Line:
             ),
         )
     return Line(name=suspect.name, setting=suspect.setting, cells=cells)
+
+
+def _needed(row: Row) -> str:
+    """How large a key would do."""
+    return f"key of {number(round(row.needed))} would do" if math.isfinite(row.needed) else ""
 
 
 def side_by_side(found: Sequence[Suspect], clean_accuracy: float = math.nan, where: str = "b0") -> Iterator[Section]:

@@ -162,6 +162,7 @@ def arm_text(row: Row, source: Source) -> str:
         told.append(f"on triggers that trained {percent(row.training_wsr)}")
     if whole is not None:
         told.append(f"null rate {percent(whole.null_rate)}")
+        told += [f"{number(whole.needed)} queries would do"] if whole.needed is not None else []
     said = f": {OUTCOMES[row.outcome]}" if row.outcome else ""
     flags = f"; flags: {', '.join(row.whole.flags)}" if row.whole is not None and row.whole.flags else ""
     return f"{', '.join(told)}, p-value {p_text(row.p_value)}{said}{flags}"
