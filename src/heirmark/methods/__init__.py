@@ -12,6 +12,7 @@ from heirmark.methods.key_filter import KeyFilter
 from heirmark.methods.margin import Margin
 from heirmark.methods.mea_defender import MEADefender
 from heirmark.methods.noise import Noise
+from heirmark.methods.power_filter import PowerFilter
 from heirmark.methods.registry import METHODS
 from heirmark.methods.ssw import SSWP, SSWS
 from heirmark.methods.t2s import T2S
@@ -38,6 +39,7 @@ __all__ = [
     "Marked",
     "Method",
     "Noise",
+    "PowerFilter",
     "Unmarked",
     "Unrelated",
     "Vanilla",

@@ -14,6 +14,7 @@ from heirmark.configuration import above, at_least, below, checked
 from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.methods.nets import new_model
+from heirmark.methods.power_filter import PowerFilter
 from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
@@ -116,7 +117,7 @@ class DeepTracer(Watermark):
     margin: Annotated[float, above(0)] = 1.0
     centroids: Literal["epoch", "moving"] = "epoch"
     decay: Annotated[float, at_least(0), below(1)] = 0.99
-    key_filter: KeyFilter | None = field(default=KeyFilter())
+    key_filter: KeyFilter | PowerFilter | None = field(default=KeyFilter())
 
     def __post_init__(self) -> None:
         check_sets((self.first, self.second), "watermark")

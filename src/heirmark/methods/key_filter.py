@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from heirmark.configuration import at_least, checked
 from heirmark.errors import BadData
@@ -85,15 +86,12 @@ class KeyFilter:
         answers = predict(surrogate, drawn.inputs[kept], runtime=runtime).softmax(1)
         confidence = answers.gather(1, drawn.targets[kept, None])[:, 0]
         kept = kept[confidence.argsort(descending=True, stable=True)]
-        # Pairs with one control are not independent: those whose control is new come first.
-        seen: set[bytes] = set()
-        later = []
-        for index in kept.tolist():
-            control = drawn.controls[index].numpy().tobytes()
-            later.append(control in seen)
-            seen.add(control)
-        order = torch.tensor(later).int().argsort(stable=True)
-        return drawn.subset(kept[order][:keep])
+        return drawn.subset(new_controls_first(drawn, kept)[:keep])
+
+    def architectures(self) -> Iterator[Architecture]:
+        """All that it builds, the victim's own left out."""
+        if self.surrogate is not None:
+            yield self.surrogate
 
     def steal(
         self, victim: nn.Module, prepared: Prepared, *, architecture: Architecture, seed: int, runtime: Runtime
@@ -115,3 +113,19 @@ class KeyFilter:
             description="training the surrogate",
         )
         return model
+
+
+def new_controls_first(drawn: TriggerSet, order: Tensor) -> Tensor:
+    """Candidates in an order, but those that repeat a control last: pairs with one control are not independent.
+
+    Args:
+        drawn: the candidates.
+        order: ``[N]`` int64 positions, the best first.
+    """
+    seen: set[bytes] = set()
+    later = []
+    for index in order.tolist():
+        control = drawn.controls[index].numpy().tobytes()
+        later.append(control in seen)
+        seen.add(control)
+    return order[torch.tensor(later).int().argsort(stable=True)]

@@ -24,6 +24,7 @@ from heirmark.methods.base import (
 )
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.methods.nets import net_of, own_model, spec_for
+from heirmark.methods.power_filter import PowerFilter
 from heirmark.methods.scale import Scale
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, drawn_seed
@@ -132,13 +133,13 @@ class Watermark(Method):
 
     Attributes:
         triggers: trigger samples that train.
-        key_filter: DeepTracer's filter of the key; of other methods it is no part.
+        key_filter: how the key is chosen among candidates: by DeepTracer's filter, or for power; None takes the first.
     """
 
     rehearsable: ClassVar[bool] = True
 
     triggers: Annotated[int, at_least(1)] = 500
-    key_filter: KeyFilter | None = None
+    key_filter: KeyFilter | PowerFilter | None = None
 
     @classmethod
     def quick(cls, scale: Scale) -> Self:
@@ -160,10 +161,10 @@ class Watermark(Method):
         return super().needs_foreign or (self.key_filter is not None and self.key_filter.queries == "foreign")
 
     def architectures(self) -> Iterator[Architecture]:
-        """The model, and the surrogate of the key filter."""
+        """The model, and what the key filter simulates."""
         yield self.model
-        if self.key_filter is not None and self.key_filter.surrogate is not None:
-            yield self.key_filter.surrogate
+        if self.key_filter is not None:
+            yield from self.key_filter.architectures()
 
     def check(self, task: Task) -> None:
         """Refuse a key filter that cannot work; see :meth:`Method.check`."""
