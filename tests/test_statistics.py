@@ -281,5 +281,7 @@ def test_the_queries_needed_of_what_is_plain_are_few_and_of_what_is_hidden_none(
     assert queries_needed(1.0, 0.0, 1.0) is None
     with pytest.raises(ValueError, match="power must lie strictly"):
         queries_needed(0.5, 0.0, 0.1, power=1.0)
+    with pytest.raises(ValueError, match="power must lie strictly"):
+        queries_needed(0.5, 0.0, 0.1, 0.5, power=0.4)
     with pytest.raises(ValueError, match="hit_rate must lie"):
         verdict_power(10, 1.5, 0.0, 0.1)

@@ -85,7 +85,7 @@ def test_a_marked_suspect_is_marked_and_every_number_follows_from_its_answers():
 def test_a_verdict_tells_of_no_key_that_would_do_where_none_would():
     verdict = verify(answering(0.0, 0.0), make())
     assert verdict.needed is None
-    assert "no key, however large" in str(verdict)
+    assert "no key of up to 10,000 queries" in str(verdict)
     older = json.loads(verdict.to_json())
     del older["needed"]
     assert Verdict.from_json(json.dumps(older)) == verdict

@@ -138,7 +138,7 @@ class Verdict(Document):
         null: the null hypothesis, in words.
         level: significance level of the whole claim.
         needed: how many queries a key must have for a suspect that hits at these rates, queries and controls, to be called MARKED
-            with a chance of 90 % at this null rate and level; as many controls come on top. None where no key of 100,000 would
+            with a chance of 90 % at this null rate and level; as many controls come on top. None where no key of 10,000 would
             do, where nothing was judged, and in verdicts of before it was told.
         queries: inputs put to the suspect: M triggers and M controls, and those of requests that failed and were repeated; what
             was put to it until it failed, where it did.
@@ -206,5 +206,5 @@ class Verdict(Document):
 
     def _needed_in_words(self) -> str:
         if self.needed is None:
-            return "no key, however large, is sure to show a mark at these rates"
+            return "no key of up to 10,000 queries shows a mark at these rates with a chance of 90 %"
         return f"a key of {self.needed} queries shows such a mark with a chance of 90 %"

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from scipy.stats import binom
 
-from heirmark.verification.statistics import least_hits
-
 POWER = 0.9
 """Chance of MARKED at which queries are counted, unless another is asked for."""
-MOST = 100_000
+MOST = 10_000
 """Queries beyond which no key is thought of."""
 _TAIL = 1e-9
 """Of a distribution that is left out at either end of a sum."""
@@ -47,18 +47,7 @@ def verdict_power(n: int, hit_rate: float, control_rate: float, null_rate: float
     for name, rate in (("hit_rate", hit_rate), ("control_rate", control_rate), ("null_rate", null_rate)):
         if not 0 <= rate <= 1:
             raise ValueError(f"{name} must lie in [0, 1], not {rate}")
-    least = least_hits(n, null_rate, level)
-    if least is None:
-        return 0.0
-    for_trigger = hit_rate * (1 - control_rate)
-    discordant = for_trigger + control_rate * (1 - hit_rate)
-    if discordant == 0:
-        return 0.0
-    pairs = np.arange(binom.ppf(_TAIL, n, discordant), binom.ppf(1 - _TAIL, n, discordant) + 1)
-    enough = binom.isf(level, pairs, 0.5) + 1
-    enough += binom.sf(enough - 1, pairs, 0.5) >= level  # at a p-value of the level itself nothing is rejected
-    matched = binom.pmf(pairs, n, discordant) @ binom.sf(enough - 1, pairs, for_trigger / discordant)
-    return min(1.0, float(binom.sf(least - 1, n, hit_rate) * matched))
+    return _both(n, hit_rate, control_rate, null_rate, level, 0.0)
 
 
 def queries_needed(
@@ -79,7 +68,7 @@ def queries_needed(
         control_rate: of the suspect, on the controls; see :func:`verdict_power`.
         null_rate: granted to unmarked models.
         level: of the verdict.
-        power: the chance, strictly between 0 and 1.
+        power: the chance, strictly between the level and 1.
         least: the smallest key that is used at all.
 
     Returns:
@@ -97,18 +86,38 @@ def queries_needed(
         >>> queries_needed(0.1, 0.02, 0.1) is None
         True
     """
-    if not 0 < power < 1:
-        raise ValueError(f"power must lie strictly between 0 and 1, not {power}")
+    if not level < power < 1:
+        raise ValueError(f"power must lie strictly between the level, {level}, and 1, not {power}")
+    if hit_rate <= max(null_rate, control_rate):
+        return None  # a test rejects no more often than at its level then
 
     def found(n: int) -> bool:
-        return verdict_power(n, hit_rate, control_rate, null_rate, level) >= power
+        return _both(n, hit_rate, control_rate, null_rate, level, power) >= power
 
-    low, high = 0, least
+    if not found(MOST):
+        return None
+    low, high = least - 1, least
     while not found(high):
-        if high >= MOST or hit_rate <= max(null_rate, control_rate):
-            return None
         low, high = high, min(MOST, 2 * high)
-    while low >= least and high - low > 1:
+    while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if found(middle) else (middle, high)
     return high
+
+
+def _both(n: int, hit_rate: float, control_rate: float, null_rate: float, level: float, enough: float) -> float:
+    """See :func:`verdict_power`; where the first test alone has not the power that is enough, that of the first."""
+    first = float(binom.sf(_least(n, null_rate, level) - 1, n, hit_rate))
+    for_trigger = hit_rate * (1 - control_rate)
+    discordant = for_trigger + control_rate * (1 - hit_rate)
+    if first < enough or discordant == 0:
+        return first if discordant else 0.0
+    pairs = np.arange(binom.ppf(_TAIL, n, discordant), binom.ppf(1 - _TAIL, n, discordant) + 1)
+    matched = binom.sf(_least(pairs, 0.5, level) - 1, pairs, for_trigger / discordant)
+    return min(1.0, first * float(binom.pmf(pairs, n, discordant) @ matched))
+
+
+def _least(n: Any, rate: float, level: float) -> Any:
+    """Of a number of trials, or of each of several, the hits from which on a test rejects; more than the trials where none do."""
+    hits = binom.isf(level, n, rate) + 1
+    return hits + (binom.sf(hits - 1, n, rate) >= level)  # at a p-value of the level itself nothing is rejected
