@@ -379,7 +379,7 @@ def test_models_of_the_users_own_can_be_marked_stolen_and_judged(tmp_path: Path)
     )
     result = run(tmp_path, Grid(name="own", title="Own", blocks=(block,), seeds=(0,)))
     assert [row.error for row in result.rows] == [""] * 4
-    assert "Features in two dimensions" in [section.title for section in result.report.chapters[0].sections]
+    assert "Features in two dimensions" in [section.title for section in result.report.chapters[-1].sections]
     thief = replace(THEFT, attack=Knockoff(model=make_wide_net, recipe=RECIPE))
     wide = replace(block, trials=(Trial(name="Knockoff", group="Extraction", steps=(thief,)),), pictures=())
     assert wide.factories == (make_net, make_wide_net)

@@ -77,7 +77,7 @@ def print_report(report: Report) -> None:
     from heirmark.report.terminal import probe_table, verdict_table
 
     console = Console()
-    for chapter in report.chapters:
+    for chapter in (chapter for chapter in report.chapters if chapter.rows):
         console.print(verdict_table(chapter.name, chapter.rows))
         probes = probe_table(chapter.rows)
         if probes is not None:

@@ -9,6 +9,7 @@ from heirmark.grids.grid import Block, Grid
 from heirmark.loading import splits_by_seed
 from heirmark.report.section import Chapter, Report, Section, Source
 from heirmark.report.sections import sections_of
+from heirmark.report.sections.catches import TITLE, WORDS, caught
 from heirmark.report.sections.verdicts import ASIDE
 from heirmark.report.story import tell
 from heirmark.report.words import count
@@ -32,7 +33,8 @@ def report_of(
 
     ``pictures`` are further sections by block, ``notes`` remarks on the rows, ``incidents`` remarks on the run that made them.
     """
-    chapters = []
+    over = tuple(caught(Source(name=grid.title, rows=tuple(summary))))
+    chapters = [Chapter(name=TITLE, aside=WORDS, sections=over)] if over else []
     for number, block in enumerate(grid.blocks):
         rows = tuple(figures for figures in summary if figures.block == block.name)
         source = Source(name=block.name, rows=rows, command=made_by, where=where(number))
