@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from heirmark.report.sections.catches import catches_markdown
 from heirmark.report.sections.glance import SIGNS, glance_markdown
 from heirmark.report.words import markdown_lines
 from heirmark.results.rows import read_rows
@@ -144,9 +145,17 @@ def bench(folder: str) -> str:
     return f"{told}\n[The tables]({where}/tables.md), [the rows]({where}/rows.jsonl)."
 
 
+def caught(folder: str) -> str:
+    """Who is caught in a recorded grid, and what that costs."""
+    told = catches_markdown(read_rows(RESULTS / "bench" / folder / "rows.jsonl"))
+    return f"{told}\n[The rows](LINK/bench/{folder}/rows.jsonl)."
+
+
+FOLDERS = [path.name for path in sorted((RESULTS / "bench").iterdir())]
 TABLES: dict[str, Callable[[], str]] = {
     "demo": demo,
-    **{f"bench-{path.name}": partial(bench, path.name) for path in sorted((RESULTS / "bench").iterdir())},
+    **{f"bench-{name}": partial(bench, name) for name in FOLDERS},
+    **{f"catches-{name}": partial(caught, name) for name in FOLDERS},
     "methods": lambda: methods("methods.json"),
     "methods-vgg": lambda: methods("methods-vgg.json"),
     "thieves": lambda: methods("thieves.json"),

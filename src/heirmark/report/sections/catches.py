@@ -69,7 +69,7 @@ def by_mark(rows: Sequence[Row]) -> tuple[Line, ...]:
 def by_pair(rows: Sequence[Row]) -> dict[str, tuple[list[str], tuple[Line, ...]]]:
     """By watermark, its victims, and for every thief a line with a cell a victim; empty where there is one victim only."""
     made = {}
-    if len({row.block for row in rows}) > 1:
+    if several(rows):
         for mark, mine in by(lambda row: row.marking, rows).items():
             found = pairs(mine)
             victims, thieves = (list(dict.fromkeys(place[side] for place in found)) for side in (0, 1))
@@ -87,12 +87,17 @@ def weakest(rows: Sequence[Row]) -> list[str]:
     """The thefts of victims of which the smallest share is caught, in words; none where every usable copy is."""
     missed = [(place, pair) for place, pair in pairs(rows).items() if pair.caught < len(pair.usable)]
     worst = sorted(missed, key=lambda item: (item[1].rate, item[1].wsr.mean))
-    several = len({row.block for row in rows}) > 1
+    named = several(rows)
     told = [
-        f"{trial}{f', of {block}' if several else ''}: {pair.caught} of {len(pair.usable)}"
+        f"{trial}{f', of {block}' if named else ''}: {pair.caught} of {len(pair.usable)}"
         for (block, trial), pair in worst[:FEW]
     ]
     return [*told, f"and {len(worst) - FEW} more"] if len(worst) > FEW else told
+
+
+def several(rows: Sequence[Row]) -> bool:
+    """Whether there is more than one victim, so that they are named."""
+    return len({row.block for row in rows}) > 1
 
 
 def _line(mark: str, found: Catches, rows: Sequence[Row]) -> Line:
@@ -103,7 +108,10 @@ def _line(mark: str, found: Catches, rows: Sequence[Row]) -> Line:
         cells=(
             Entry(text=percent(found.rate) if found.usable else NONE, strong=True, below=notes(*_counts(found))),
             Entry(text=f"{found.alarms} of {found.verdicts}", below=_accused(found)),
-            Entry(text=f"{points(cost.change.mean)} points" if cost.worst else DASH, below=notes(_loss(cost))),
+            Entry(
+                text=f"{points(cost.change.mean)} points" if cost.worst else DASH,
+                below=notes(_loss(cost, several(rows))),
+            ),
             Entry(text=percent(found.wsr.mean), below=notes(lowest)),
             Entry(below=notes(*weak)) if weak else Entry(text=DASH),
         ),
@@ -126,11 +134,12 @@ def _accused(found: Catches) -> tuple[Note, ...]:
     return notes(*dict.fromkeys(f"{row.trial}, of {row.block}" for row in alarms), wrong=True)
 
 
-def _loss(cost: Cost) -> str:
+def _loss(cost: Cost, named: bool) -> str:
     """What the victim and seed lost that lost most; empty when there is no choice."""
     if cost.worst is None or math.isnan(cost.change.spread):
         return ""
-    return f"worst {points(cost.change.lowest)}: {cost.worst.block}, seed {cost.worst.seed}"
+    whose = f"{cost.worst.block}, " if named else ""
+    return f"worst {points(cost.change.lowest)}: {whose}seed {cost.worst.seed}"
 
 
 def _cell(pair: Catches | None) -> Entry:
