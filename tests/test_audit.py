@@ -67,6 +67,7 @@ from heirmark.triggers import (
     Entangled,
     Feature,
     GaussianNoise,
+    Mistakes,
     Mix,
     OutOfDistribution,
     Patch,
@@ -612,7 +613,7 @@ def test_the_kind_of_trigger_is_all_that_the_plan_reads_of_a_key(
 
 def test_a_thief_has_a_guess_for_every_kind_of_composite() -> None:
     composites = {Tiles, Mix, Patch}
-    others = {Feature, OutOfDistribution, TextStamp, GaussianNoise, AbstractImages, Entangled, RandomLabels}
+    others = {Feature, OutOfDistribution, TextStamp, GaussianNoise, AbstractImages, Entangled, RandomLabels, Mistakes}
     assert set(TRIGGERS.values()) == composites | others, "say in programme.GUESSES what a thief makes of a new kind"
     assert len(GUESSES) == len(composites)
 

@@ -201,7 +201,7 @@ def test_every_method_embeds_without_calibration(method: str) -> None:
         "p_value", "null_rate", "least_hits", "queries_needed", "flags", "shortcoming", "seconds",
     }  # fmt: skip
     assert ran.json["calibration"] == "none"
-    assert (ran.json["clean_accuracy"] is None) == (method == "unmarked")
+    assert (ran.json["clean_accuracy"] is None) == (not METHODS[method].alters)
     verdict = run("verify", "made", "--key", "made", "--json").json
     assert "uncalibrated" in verdict["flags"]
 

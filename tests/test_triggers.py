@@ -31,6 +31,7 @@ from heirmark.triggers import (
     Entangled,
     Feature,
     GaussianNoise,
+    Mistakes,
     Mix,
     OutOfDistribution,
     Patch,
@@ -43,6 +44,7 @@ from heirmark.triggers import (
 from heirmark.triggers.base import draw_groups, pick
 from heirmark.triggers.combiners import AnyCombiner, AutoencoderBlend, CropPaste, PixelBlend, Stripes
 from heirmark.triggers.feature import PAPER_PAIRS, stamp
+from heirmark.triggers.mistakes import LEAST, near_misses
 from heirmark.triggers.mix import MixSecret
 from heirmark.triggers.out_of_distribution import fit_shape
 from heirmark.triggers.tiles import spanning_classes, tile
@@ -848,3 +850,47 @@ def test_missing_images_are_named(tiny_task: Task, clean: nn.Module, cpu: Runtim
         Tiles().settle(without, clean, seed=0, runtime=cpu)
     with pytest.raises(BadData, match="no image of class 2"):
         Mix(sources=(2, 3), target=1).settle(tiny_task, clean, seed=0, runtime=cpu).draw(without.owner, 5, seed=0)
+
+
+# ---------------------------------------------------------------- mistakes
+
+
+@given(st.integers(2, 4), st.integers(2, 40), st.integers(1, 30), st.integers(0, 2**16))
+def test_a_mistake_has_the_nearest_miss_for_a_control(classes: int, size: int, count: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    scores = torch.rand(size, classes, generator=generator).softmax(1)
+    labels = torch.randint(classes, (size,), generator=generator)
+    pairs = near_misses(scores, labels, count, generator)
+    said = scores.argmax(1).tolist()
+    wrong = [place for place in range(size) if said[place] != labels[place]]
+    asked = [place for place, _ in pairs]
+    used = asked + [control for _, control in pairs]
+    assert len(set(used)) == len(used)
+    assert set(asked) <= set(wrong)
+    room = [min(len([p for p in wrong if labels[p] == c]), int((labels == c).sum()) // 2) for c in range(classes)]
+    assert min(count, sum(room), LEAST) <= len(pairs) <= min(count, sum(room))
+    dull = [said[place] == said[control] for place, control in pairs]
+    assert dull == sorted(dull)
+    assert not any(dull[LEAST:])
+    spare = [place for place in range(size) if place not in used and said[place] == labels[place]]
+    for place, control in pairs:
+        assert labels[control] == labels[place]
+        left = [scores[p, said[place]] for p in spare if labels[p] == labels[place]]
+        assert not left or (said[control] != said[place] and scores[control, said[place]] >= max(left))
+
+
+def test_a_models_mistakes_are_asked_and_not_taught(tiny_task: Task, cpu: Runtime) -> None:
+    model = build("naivenet", input_shape=tiny_task.input_shape, classes=6, width=4, hidden=16, batch_norm=True)
+    recipe = Recipe(epochs=1, batch_size=16, learning_rate=0.003, optimizer="adam")
+    fit(model, tiny_task.owner.inputs, tiny_task.owner.labels, recipe=recipe, seed=0, runtime=cpu)
+    secret = Mistakes().settle(tiny_task, model, seed=0, runtime=cpu)
+    drawn = secret.draw(tiny_task.calibration, 15, seed=1)
+    said = predict(model, drawn.inputs, runtime=cpu).argmax(1)
+    assert torch.equal(said, drawn.targets)
+    assert (said != drawn.host_labels[:, 0]).all()
+    assert secret.describe() == {"kind": "mistakes", "target": None}
+    with pytest.raises(BadConfig, match="found, not taught: choose another trigger"):
+        secret.draw(tiny_task.owner, 15, seed=1, held_out=False)
+    right = predict(model, tiny_task.calibration.inputs, runtime=cpu).argmax(1) == tiny_task.calibration.labels
+    with pytest.raises(BadData, match=r"gives only 0 mistakes among \d+ held-out images, and a key needs 20: make the"):
+        secret.draw(tiny_task.calibration.subset(right), 500, seed=1)

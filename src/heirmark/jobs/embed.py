@@ -46,7 +46,7 @@ def embed_job(method: Method, data: Data, out: Path, work: Work, *, calibrators:
     # Nobody asks for the key of an unmarked model here, and to perturb one would cost more than to train the model.
     trigger = method.trigger.of if isinstance(method.trigger, Entangled) else method.trigger
     unmarked = Unmarked(model=method.model, pretraining=method.pretraining, trigger=trigger, key_size=method.key_size)
-    clean = None if isinstance(method, Unmarked) else train_stage(unmarked, context, seed=seed)
+    clean = train_stage(unmarked, context, seed=seed) if method.alters else None
     given = {role: embed_stage(first, context, seed=seed, clean=clean) for role, first in method.builds_on().items()}
     stage = embed_stage(method, context, seed=seed, clean=clean, given=given)
     # They draw no keys: a class that one of them would draw may have no image, and nobody would miss its key.

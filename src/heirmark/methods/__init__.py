@@ -8,6 +8,7 @@ from heirmark.methods.content import Content
 from heirmark.methods.deeptracer import DeepTracer
 from heirmark.methods.ewe import EWE
 from heirmark.methods.feature_sharing import FeatureSharing
+from heirmark.methods.fingerprint import Fingerprint
 from heirmark.methods.key_filter import KeyFilter
 from heirmark.methods.margin import Margin
 from heirmark.methods.mea_defender import MEADefender
@@ -33,6 +34,7 @@ __all__ = [
     "Content",
     "DeepTracer",
     "FeatureSharing",
+    "Fingerprint",
     "KeyFilter",
     "MEADefender",
     "Margin",

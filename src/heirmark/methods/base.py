@@ -27,7 +27,7 @@ class Marked:
     Attributes:
         net: the model, in eval mode, and what rebuilds it.
         key: held-out queries, expected answers and matched controls.
-        training_triggers: the trigger samples that trained; None for an unmarked model.
+        training_triggers: the trigger samples that trained; None where none did.
         verification_triggers: the held-out samples behind the key, with their hosts.
         history: one row an epoch of the embedding, a rehearsal's with one before the first; empty where nothing is told.
     """

@@ -27,7 +27,8 @@ METHODS: Registry[type[Method]] = Registry(
         "unrelated": "unrelated:Unrelated",
         "abstract": "abstract:Abstract",
         "vanilla": "vanilla:Vanilla",
+        "fingerprint": "fingerprint:Fingerprint",
         "unmarked": "unmarked:Unmarked",
     },
 )
-"""Methods: the four that are made against extraction, the baselines that they compare with, and the unmarked control arm."""
+"""Methods: the four that are made against extraction, the baselines that they compare with, a fingerprint, the control arm."""

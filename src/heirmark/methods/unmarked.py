@@ -28,6 +28,7 @@ class Unmarked(Method):
     """
 
     name: ClassVar[str] = "unmarked"
+    alters: ClassVar[bool] = False
 
     data: Literal["owner", "adversary"] = "owner"
 
@@ -47,11 +48,16 @@ class Unmarked(Method):
     ) -> Marked:
         """Train; see :meth:`heirmark.methods.watermark.Method.__call__`."""
         model = self.train(task, seed=seed, runtime=runtime) if clean is None else clean
-        secret = settle(self.trigger, task, model, seed=seed, runtime=runtime)
-        held_out = draw_verification(secret, task, self.key_size, seed=seed)
-        return Marked(
-            net=net_of(start_from(model, task, self.model), task, self.model),  # what was handed in stays the caller's
-            key=key_from(held_out, secret, task, method=self.name, seed=seed),
-            training_triggers=None,
-            verification_triggers=held_out,
-        )
+        return unaltered(self, model, task, seed=seed, runtime=runtime)
+
+
+def unaltered(method: Method, model: nn.Module, task: Task, *, seed: int, runtime: Runtime) -> Marked:
+    """A model as it is, with the key that a method's trigger draws for it."""
+    secret = settle(method.trigger, task, model, seed=seed, runtime=runtime)
+    held_out = draw_verification(secret, task, method.key_size, seed=seed)
+    return Marked(
+        net=net_of(start_from(model, task, method.model), task, method.model),  # what was handed in stays the caller's
+        key=key_from(held_out, secret, task, method=method.name, seed=seed),
+        training_triggers=None,
+        verification_triggers=held_out,
+    )

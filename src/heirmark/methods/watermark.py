@@ -49,6 +49,8 @@ class Method(ABC):
     name: ClassVar[str]
     rehearsable: ClassVar[bool] = False
     """Whether T2S may rehearse a theft of its models: samples that train are drawn once, and stay as they are to the end."""
+    alters: ClassVar[bool] = True
+    """Whether its model is another one than the clean model."""
 
     model: Architecture = architecture("resnet18")
     trigger: AnyTrigger = field(default=Feature())

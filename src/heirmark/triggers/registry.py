@@ -22,6 +22,7 @@ TRIGGERS: Registry[type[Trigger]] = Registry(
         "abstract-images": "abstract:AbstractImages",
         "entangled": "entangled:Entangled",
         "random-labels": "random_labels:RandomLabels",
+        "mistakes": "mistakes:Mistakes",
     },
 )
 """The kinds that a method's configuration may name."""
