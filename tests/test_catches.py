@@ -21,6 +21,7 @@ from heirmark.report.sections.catches import NONE, by_mark, by_pair, catches_mar
 from heirmark.results.catches import USABLE, catches, costs, pairs
 from heirmark.results.rows import Brief, Row
 from heirmark.results.summary import summarise
+from heirmark.results.verdict import Verdict
 from pages import Page, words
 
 MARKED, FREE, INVALID = (
@@ -97,6 +98,21 @@ def test_alarms_are_of_verdicts_that_say_something() -> None:
     assert len(found.copies) == 1
     # One of no use to anybody is accused all the same.
     assert catches([*VICTIM, row("a"), control("a", 0.1, MARKED)]).alarms == 1
+
+
+def test_queries_are_those_of_copies_that_are_caught() -> None:
+    def of(trial: str, needed: int | None, hits: int = 90, accuracy: float = 0.8) -> Row:
+        said = Verdict(
+            outcome="MARKED" if hits > 50 else "NOT_ESTABLISHED", wsr=hits / 100, hits=hits, trials=100,
+            p_value=1e-9 if hits > 50 else 1.0, p_binomial=1e-9 if hits > 50 else 1.0, p_matched=1e-9, level=0.01,
+            queries=200, flags=(), key="ab" * 32, needed=needed,
+        )  # fmt: skip
+        return replace(row(trial, accuracy), verdict=said)
+
+    rows = [*VICTIM, of("a", 40), of("b", 21), of("c", 24), of("d", 900, hits=10), of("e", 5, accuracy=0.1), row("f")]
+    assert catches(rows).needed == (21.0, 24.0, 40.0)
+    assert "| 24, most 40 |" in catches_markdown(rows)
+    assert catches([*VICTIM, row("f")]).needed == ()
 
 
 def test_a_mark_costs_what_it_takes_of_the_accuracy_before_any_theft() -> None:
@@ -181,7 +197,7 @@ def test_whatever_rows_say_tables_are_rectangular(rows: list[Row]) -> None:
     assert bool(heads) == bool(mine)
     for _, (victims, thieves) in by_pair(rows).items():
         assert all(len(line.cells) == len(victims) for line in thieves)
-    assert heads.count(7) >= (2 + len(mine) if mine else 0)
+    assert heads.count(8) >= (2 + len(mine) if mine else 0)
 
 
 def test_the_weakest_are_named_and_so_is_how_many_more_there_are() -> None:
@@ -231,7 +247,7 @@ def test_documents_have_a_line_a_watermark_and_a_matrix_for_each() -> None:
     rows, _ = of_two_blocks()
     lines = catches_markdown(rows).splitlines()
     heads = [line for line in lines if line.startswith("| Watermark")]
-    assert heads == ["| Watermark | Caught | False alarms | Accuracy | WSR | Weakest |"]
+    assert heads == ["| Watermark | Caught | False alarms | Accuracy | WSR | Queries | Weakest |"]
     assert r"| T2S | NaiveNet | ViT \| small |" in lines
     assert sum(line.startswith("| transfer |") for line in lines) == len(bench_rows.STRENGTH)
     one = catches_markdown([row for row in rows if row.block == "NaiveNet"])

@@ -75,6 +75,12 @@ class Catches:
         return spread_of(copy.row.wsr for copy in self.usable)
 
     @cached_property
+    def needed(self) -> tuple[float, ...]:
+        """Queries that a key needs to catch them, of the usable copies that are caught, in rising order, where rows tell."""
+        told = (copy.row.needed for copy in self.usable if copy.caught)
+        return tuple(sorted(queries for queries in told if math.isfinite(queries)))
+
+    @cached_property
     def verdicts(self) -> int:
         """How many verdicts on copies of unmarked models say something; one that is INVALID cannot accuse anybody."""
         return sum(copy.row.outcome in ("MARKED", "NOT_ESTABLISHED") for copy in self.controls)

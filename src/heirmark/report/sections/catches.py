@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterator, Sequence
 
 from heirmark.report.section import Column, Entry, Line, Note, Section, Sheet, Source, Table, Text, notes
 from heirmark.report.sections.glance import SIGNS
-from heirmark.report.words import DASH, markdown_table, percent, points
+from heirmark.report.words import DASH, markdown_table, number, percent, points
 from heirmark.results.catches import USABLE, Catches, Cost, by, catches, costs, pairs
 from heirmark.results.rows import Row
 
 TITLE = "Copies caught"
-COLUMNS = ("Watermark", "Caught", "False alarms", "Accuracy", "WSR", "Weakest")
+COLUMNS = ("Watermark", "Caught", "False alarms", "Accuracy", "WSR", "Queries", "Weakest")
 NONE = "none usable"
 FEW = 3
 """So many pairs are named."""
 WORDS = (
     f"Caught: the share of the usable copies, those with {USABLE:.0%} of their victim’s accuracy, that is called marked. "
     "False alarms: copies of unmarked models, by the same thefts, that are called marked. Accuracy: of the marked models, less "
-    "that of unmarked ones. WSR: of the usable copies."
+    "that of unmarked ones. WSR: of the usable copies. Queries: that a key needs to catch such a copy nine times in ten, the "
+    "median of the copies that are caught."
 )
 SIGNED = (
     (SIGNS["all"], "every usable copy is caught"),
@@ -113,6 +115,7 @@ def _line(mark: str, found: Catches, rows: Sequence[Row]) -> Line:
                 below=notes(_loss(cost, several(rows))),
             ),
             Entry(text=percent(found.wsr.mean), below=notes(lowest)),
+            _queries(found.needed),
             Entry(below=notes(*weak)) if weak else Entry(text=DASH),
         ),
     )
@@ -140,6 +143,14 @@ def _loss(cost: Cost, named: bool) -> str:
         return ""
     whose = f"{cost.worst.block}, " if named else ""
     return f"worst {points(cost.change.lowest)}: {whose}seed {cost.worst.seed}"
+
+
+def _queries(needed: Sequence[float]) -> Entry:
+    """The median, and the most."""
+    if not needed:
+        return Entry(text=DASH)
+    most = notes(f"most {number(needed[-1])}" if len(needed) > 1 else "")
+    return Entry(text=number(math.ceil(statistics.median(needed))), below=most)
 
 
 def _cell(pair: Catches | None) -> Entry:
