@@ -13,18 +13,23 @@ import torch
 
 from heirmark.attacks import EXTRACTIONS
 from heirmark.errors import BadConfig
-from heirmark.methods import T2S
+from heirmark.methods import T2S, PowerFilter
+from heirmark.methods.base import key_from
+from heirmark.methods.nets import new_model
 from heirmark.profiles import STUDY
 from heirmark.rehearsal.settings import Rehearsal
 from heirmark.runtime import Runtime
+from heirmark.tasks.task import Task
 from heirmark.training.fitting import Recipe
 from heirmark.triggers import Feature
+from heirmark.triggers.tiles import TilesSecret
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import attacks
 import extractions
 import foreign_null
+import key_power
 import t2s_time
 import training
 
@@ -63,6 +68,19 @@ def test_false_alarms_of_keys_without_hosts() -> None:
     assert found["false_alarms"] == pytest.approx(1 / 60, abs=0.004), "of the three keys one"
     assert found["keys_above_the_level"] == pytest.approx(1 / 3, abs=1e-3)
     assert foreign_null.needed((0, 0, 0, 0, 0), 0.5) == 277
+
+
+def test_a_key_is_chosen_of_the_secret_of_a_plain_one(tiny_task: Task, cpu: Runtime) -> None:
+    short = replace(RECIPE, epochs=1)
+    secret = TilesSecret(sources=(0, 1, 2, 3), target=5)
+    plain = key_from(secret.draw(tiny_task.calibration, 30, seed=0), secret, tiny_task, method="t2s", seed=0)
+    chooser = PowerFilter(candidates=90, thieves=(NET,), answers=("label",), unmarked=1, recipe=short)
+    marked = new_model(tiny_task, NET, seed=0).eval()
+    chosen = key_power.chosen_key(plain, marked, tiny_task, chooser, seed=1, runtime=cpu)
+    assert len(chosen) == len(plain)
+    assert (chosen.kind, chosen.trigger, chosen.method) == (plain.kind, plain.trigger, "t2s")
+    assert chosen.disjoint_from(plain.queries)
+    assert chosen.expected.unique().tolist() == [5]
 
 
 def test_the_rivals_time_is_told_in_ratios_of_medians() -> None:
