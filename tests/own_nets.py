@@ -84,3 +84,24 @@ class Ended(Modern):
             return F.linear(inner, self.weights).softmax(1)
         assert self.end == "distance"
         return -torch.cdist(inner, self.weights)
+
+
+class Tuned(nn.Module):
+    """A head that is tuned over frozen layers, of which BatchNorm would go on learning in train mode."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.trunk = nn.Sequential(nn.Conv2d(spec.input_shape[0], 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU())
+        self.mixer = nn.Sequential(
+            nn.Conv2d(8, 16, 3, stride=2), nn.BatchNorm2d(16), nn.GELU(), nn.AdaptiveAvgPool2d(3)
+        )
+        self.classifier = nn.Linear(144, spec.classes)
+        self.trunk.requires_grad_(False)
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        logits: Tensor = self.classifier(self.mixer(self.trunk(inputs * 4 - 2)).flatten(1))
+        return logits
+
+
+def tuned(spec: ModelSpec) -> nn.Module:
+    return Tuned(spec)

@@ -33,6 +33,7 @@ from heirmark.data import load_images as load_images
 from heirmark.data import load_task as load_task
 from heirmark.errors import HeirmarkError as HeirmarkError
 from heirmark.errors import HeirmarkWarning as HeirmarkWarning
+from heirmark.jobs.marking import mark as mark
 from heirmark.jobs.preflight import preflight as preflight
 from heirmark.keys.key import Key as Key
 from heirmark.keys.making import make_key as make_key
@@ -76,6 +77,7 @@ from heirmark.rehearsal.settings import Rehearsal as Rehearsal
 from heirmark.rehearsal.settings import SimulatedThief as SimulatedThief
 from heirmark.runtime import Runtime as Runtime
 from heirmark.tasks.splitting import make_task as make_task
+from heirmark.tasks.splitting import own_task as own_task
 from heirmark.tasks.task import Split as Split
 from heirmark.tasks.task import Task as Task
 from heirmark.training.fitting import Recipe as Recipe

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets as secrets_module
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -41,11 +41,21 @@ if TYPE_CHECKING:
 @guarded
 def embed(
     out: Out,
-    method: Annotated[str, typer.Option("--method", help="A method, by name; a wrong name lists them.")] = "t2s",
+    method: Annotated[
+        str | None, typer.Option("--method", help="A method, by name; a wrong name lists them. Default: t2s.")
+    ] = None,
     data: Data = "fashion-mini",
     quick: Quick = False,
     model: Model = None,
     settings: Settings = None,
+    start: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            help="Mark the model you have: its folder, or its weights (.safetensors) with --model. It is never trained from "
+            "scratch; t2s alone then starts from the clean model.",
+        ),
+    ] = None,
     calibrators: Annotated[
         int,
         typer.Option(
@@ -69,18 +79,22 @@ def embed(
     *,
     run: Kept,
 ) -> int:
-    """Train a model with a watermark; write the model, its secret key and a calibration of the test.
+    """Train a model with a watermark, or mark one that is there; write the model, its secret key and a calibration of the test.
 
     Exit code 0: the model is found with its own key; 4: all is written, but the mark can prove nothing as it is.
     """
     from heirmark.jobs.embed import embed_job
     from heirmark.jobs.folder import Data as Given
     from heirmark.jobs.folder import Origin
+    from heirmark.jobs.starting import check_starts, open_start
     from heirmark.jobs.worth import in_words
     from heirmark.loading import check_known, load_named_task, with_foreign
     from heirmark.methods import METHODS
     from heirmark.profiles import QUICK
 
+    if method is None and start is not None:
+        settings = ["initial=clean", *(settings or [])]
+    method = method or "t2s"
     check_known("method", method, METHODS)
     # A key drawn from seed 0 and public data is anybody's.
     drawn = secrets_module.randbits(63)
@@ -96,6 +110,12 @@ def embed(
             bars.event(event, label)
 
         task = load_named_task(data, split_seed=split_seed, root=run.data_root, protocol=protocol)  # type: ignore[arg-type]
+        opened = None
+        if start is not None:
+            check_starts(config)
+            named = model is not None or any(each.partition("=")[0].strip() == "model" for each in settings or [])
+            opened = open_start(start, config.model if named else None, task, runtime=run.runtime(bars))
+            config = replace(config, model=opened.architecture)
         task, brought = with_foreign(task, config.trigger, root=run.data_root, name=foreign)
         summary = embed_job(
             config,
@@ -103,6 +123,7 @@ def embed(
             out,
             run.work(bars, drawn if seed is None else seed, tell),
             calibrators=calibrators,
+            start=opened,
         )
     print_facts(summary if run.as_json else in_words(summary), run.as_json)
     if not summary["shortcoming"]:

@@ -12,10 +12,11 @@ from heirmark.jobs.exporting import check_free, export_folder
 from heirmark.jobs.folder import TWIN, Data
 from heirmark.jobs.means import Work
 from heirmark.jobs.preflight import preflight
+from heirmark.jobs.starting import Start, check_starts
 from heirmark.jobs.worth import facts_of, worth_of
 from heirmark.methods import Method, Unmarked
 from heirmark.querying.blackbox import Api
-from heirmark.stages.stage import lineage
+from heirmark.stages.stage import Stage, lineage
 from heirmark.triggers import Entangled
 from heirmark.verification.verify import LEAST_QUERIES
 from heirmark.work.calibrating import calibrator_seed, stolen_calibrators
@@ -25,28 +26,42 @@ from heirmark.work.judging import CALIBRATION, calibrate_stage, read_judged, ver
 from heirmark.work.stealing import Theft
 
 
-def embed_job(method: Method, data: Data, out: Path, work: Work, *, calibrators: int = 5) -> dict[str, Any]:
+def embed_job(
+    method: Method, data: Data, out: Path, work: Work, *, calibrators: int = 5, start: Start | None = None
+) -> dict[str, Any]:
     """Embed, calibrate, judge the model with its own key, and write one folder with all of it.
 
     The folder is written though the mark be of no use as it is: what was trained for hours is not thrown away.
 
     ``out`` gets ``model.*``, ``key/``, ``calibration.json``, ``task.json``, ``twin.json``, ``history.json`` and the pictures. So
-    many unmarked models as ``calibrators`` says calibrate the key; a copy of one, stolen label-only, joins them.
+    many unmarked models as ``calibrators`` says calibrate the key; a copy of one, stolen label-only, joins them. With ``start``
+    the model that it holds is marked, whose architecture the method has; the others are trained by its recipe all the same.
 
     Returns:
         Facts to show; ``shortcoming`` says why the mark is of no use, if it is of none.
 
     Raises:
-        BadConfig: when ``out`` is not free, the model does not fit the task, or the key could never be judged.
+        BadConfig: when ``out`` is not free, the model does not fit the task, the method trains its own in place of that of
+            ``start``, or the key could never be judged.
         BadData: when the data give too few triggers for a key.
     """
     check_free(out)
+    if start is not None:
+        check_starts(method)
     task, seed, runtime = data.task, work.seed, work.runtime
-    context = Context(task=task, runtime=runtime, factories=() if isinstance(method.model, str) else (method.model,))
+    context = Context(
+        task=task,
+        runtime=runtime,
+        factories=() if isinstance(method.model, str) else (method.model,),
+        folders=() if start is None else (start.path,),
+    )
     # Nobody asks for the key of an unmarked model here, and to perturb one would cost more than to train the model.
     trigger = method.trigger.of if isinstance(method.trigger, Entangled) else method.trigger
     unmarked = Unmarked(model=method.model, pretraining=method.pretraining, trigger=trigger, key_size=method.key_size)
-    clean = train_stage(unmarked, context, seed=seed) if method.alters else None
+    if start is not None:
+        clean: Stage | None = start.stage
+    else:
+        clean = train_stage(unmarked, context, seed=seed) if method.alters else None
     given = {role: embed_stage(first, context, seed=seed, clean=clean) for role, first in method.builds_on().items()}
     stage = embed_stage(method, context, seed=seed, clean=clean, given=given)
     # They draw no keys: a class that one of them would draw may have no image, and nobody would miss its key.
@@ -67,7 +82,7 @@ def embed_job(method: Method, data: Data, out: Path, work: Work, *, calibrators:
         **{verdict.name: f"judge {name} with the key" for name, verdict in judged.items()},
     }
     if clean is not None:
-        labels[clean.name] = "train the clean model"
+        labels[clean.name] = "train the clean model" if start is None else "take the clean model"
     labels |= {first.name: f"embed the {role} model to start from" for role, first in given.items()}
     if calibration is not None:
         labels[calibration.name] = "calibrate the key"

@@ -92,10 +92,21 @@ def in_words(facts: Mapping[str, Any]) -> dict[str, Any]:
     return {**plain, **said, "seconds": seconds}
 
 
+def has_learned(accuracy: float, chance: float, examples: int) -> bool:
+    """Whether a model is right more often than its answers in random order would be, at 1 %.
+
+    Args:
+        accuracy: in [0, 1].
+        chance: accuracy of these answers in random order.
+        examples: on which both are measured.
+    """
+    return binomial_p(round(accuracy * examples), examples, min(1.0, chance)) < 0.01
+
+
 def _unlearned(judged: Judged, examples: int) -> str:
     """Whether a model has learned nothing of its task: it is right no more often than its answers in random order, at 1 %."""
     chance = min(1.0, judged.ignorant_accuracy)
-    if binomial_p(round(judged.accuracy * examples), examples, chance) < 0.01:
+    if has_learned(judged.accuracy, chance, examples):
         return ""
     return (
         f"nothing shows that the model has learned its task (accuracy {judged.accuracy:.1%} on {examples} test examples, and "

@@ -37,6 +37,7 @@ class Abstract(Watermark):
     """
 
     name: ClassVar[str] = "abstract"
+    from_clean: ClassVar[bool | tuple[str, str]] = ("start", "pretrained")
 
     trigger: AnyTrigger = field(default=RandomLabels(of=AbstractImages()))
     triggers: Annotated[int, at_least(1)] = 100

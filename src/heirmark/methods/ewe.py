@@ -57,6 +57,7 @@ class EWE(Watermark):
     """
 
     name: ClassVar[str] = "ewe"
+    from_clean: ClassVar[bool | tuple[str, str]] = True
 
     model: Architecture = architecture("naivenet")
     trigger: AnyTrigger = field(default=Entangled())

@@ -72,6 +72,7 @@ class FeatureSharing(Watermark):
     """
 
     name: ClassVar[str] = "feature-sharing"
+    from_clean: ClassVar[bool | tuple[str, str]] = True
 
     model: Architecture = architecture("naivenet:padded=true")
     trigger: AnyTrigger = field(default=Patch())
@@ -101,7 +102,13 @@ class FeatureSharing(Watermark):
                 + ", ".join(name for name, _ in layers)
             )
         frozen = modules_before(model, layers[count][1][0])
-        kept = [p for _, modules in layers[:count] for module in modules for p in module.parameters(recurse=False)]
+        kept = [
+            p
+            for _, modules in layers[:count]
+            for module in modules
+            for p in module.parameters(recurse=False)
+            if p.requires_grad
+        ]
         for parameter in kept:
             parameter.requires_grad_(False)
         drawn = prepared.training

@@ -146,6 +146,7 @@ class MEADefender(Watermark):
     """
 
     name: ClassVar[str] = "mea-defender"
+    from_clean: ClassVar[bool | tuple[str, str]] = ("start", "clean")
 
     model: Architecture = architecture("vgg-like")
     trigger: AnyTrigger = field(default=Mix())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Any
+
 from torch import nn
 
 from heirmark.errors import BadConfig
@@ -73,7 +76,7 @@ def own_model(
 
 
 def start_from(model: nn.Module, task: Task, architecture: Architecture) -> nn.Module:
-    """A copy of a model, to be marked.
+    """A copy of a model, to be marked. Layers that it freezes stay as they are, running statistics and all; see :class:`Held`.
 
     Args:
         model: stays as it is.
@@ -89,4 +92,56 @@ def start_from(model: nn.Module, task: Task, architecture: Architecture) -> nn.M
             f"the model to start from is not of the architecture {spec_for(task, architecture).name!r} with the options that "
             "the method has: give one that is, or set model"
         )
-    return copied(model)
+    copy = copied(model)
+    if parts := frozen_parts(copy):
+        copy.register_forward_pre_hook(Held(parts=parts))
+    return copy
+
+
+def unfrozen(model: nn.Module) -> nn.Module:
+    """A model all of whose weights may be trained, as a thief trains them: itself, or a copy where it freezes some."""
+    if all(weight.requires_grad for weight in model.parameters()):
+        return model
+    return copied(model).requires_grad_(True)
+
+
+def frozen_parts(model: nn.Module) -> tuple[str, ...]:
+    """Names of the modules of which no weight requires a gradient, the outermost alone; none that has no weight at all.
+
+    Examples:
+        >>> net = nn.Sequential(nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)), nn.ReLU(), nn.Linear(2, 2))
+        >>> _ = net[0].requires_grad_(False)
+        >>> frozen_parts(net)
+        ('0',)
+    """
+    found: list[str] = []
+    for name, module in model.named_modules():
+        flags = [weight.requires_grad for weight in module.parameters()]
+        inside = any(name.startswith(f"{outer}.") or not outer for outer in found)
+        if flags and not any(flags) and not inside:
+            found.append(name)
+    return tuple(found)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """Runs frozen parts of a model in eval mode whatever its own, as a forward pre-hook: else BatchNorm would go on learning.
+
+    Attributes:
+        parts: names of modules.
+    """
+
+    parts: tuple[str, ...]
+
+    def __call__(self, module: nn.Module, given: tuple[Any, ...]) -> None:
+        """Put the parts in eval mode."""
+        for name in self.parts:
+            module.get_submodule(name).eval()
+
+
+def released(model: nn.Module) -> nn.Module:
+    """The model without the hook that held its frozen parts while it was marked."""
+    for number, hook in list(model._forward_pre_hooks.items()):
+        if isinstance(hook, Held):
+            del model._forward_pre_hooks[number]
+    return model

@@ -57,8 +57,6 @@ class ShadowWatermark(Watermark):
 
     needs: ClassVar = Images
 
-    pretrained: ClassVar[bool]
-    """Whether it starts from the clean model."""
     rehearsable: ClassVar[bool] = False
 
     trigger: AnyTrigger = field(default=OutOfDistribution(source=9))
@@ -83,7 +81,7 @@ class ShadowWatermark(Watermark):
     @classmethod
     def quick(cls, scale: Scale) -> Self:
         """By Adam on abstract images, where another data set would be needed; pixels go further, since shadows learn less."""
-        epochs = scale.joint_epochs[0] if cls.pretrained else sum(scale.joint_epochs)
+        epochs = scale.joint_epochs[0] if cls.from_clean else sum(scale.joint_epochs)
         return cls(
             model=scale.model,
             trigger=AbstractImages(),
@@ -111,7 +109,7 @@ class ShadowWatermark(Watermark):
         permutation = torch.randperm(task.space.places, generator=generator)
         host, positive = (
             start_from(prepared.clean, task, self.model)
-            if self.pretrained
+            if self.from_clean
             else new_model(task, self.model, seed=derive_seed(seed, "ssw", name, "init"))
             for name in ("host", "positive")
         )
@@ -184,7 +182,7 @@ class SSWP(ShadowWatermark):
     """
 
     name: ClassVar[str] = "ssw-p"
-    pretrained: ClassVar[bool] = True
+    from_clean: ClassVar[bool | tuple[str, str]] = True
 
     training: Recipe = field(default=replace(ADAM, epochs=1))
     refinements: Annotated[int, at_least(0)] = 1
@@ -196,4 +194,3 @@ class SSWS(ShadowWatermark):
     """SSW-S: 40 epochs from scratch, the triggers optimised after each of the last two; all else is as in :class:`SSWP`."""
 
     name: ClassVar[str] = "ssw-s"
-    pretrained: ClassVar[bool] = False

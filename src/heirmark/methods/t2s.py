@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 from heirmark.configuration import OneOf, at_least, checked
 from heirmark.errors import BadConfig
 from heirmark.methods.base import Embedded, Prepared, check_queries, queries_of
-from heirmark.methods.nets import new_model, start_from, train_from_scratch
+from heirmark.methods.nets import new_model, start_from, train_from_scratch, unfrozen
 from heirmark.methods.registry import METHODS
 from heirmark.methods.scale import Scale
 from heirmark.methods.vanilla import Vanilla
@@ -52,6 +52,7 @@ class T2S(Watermark):
 
     name: ClassVar[str] = "t2s"
     rehearsable: ClassVar[bool] = False
+    from_clean: ClassVar[bool | tuple[str, str]] = ("initial", "clean")
 
     trigger_batch: Annotated[int, at_least(1)] = 64
     initial: Literal["watermarked", "clean", "scratch"] = "watermarked"
@@ -129,7 +130,9 @@ class T2S(Watermark):
         if not self.rehearse:
             return Embedded(model=start.eval())
         queries = None if self.queries == "owner" else queries_of(prepared, self.queries)
-        student = new_model(task, self.model, seed=derive_seed(seed, "student")) if self.initial == "scratch" else clean
+        student = unfrozen(clean)
+        if self.initial == "scratch":
+            student = new_model(task, self.model, seed=derive_seed(seed, "student"))
         others = [
             train_from_scratch(task, thief, self.pretraining, seed=derive_seed(seed, "thief", number), runtime=runtime)
             for number, thief in enumerate(self.thieves)

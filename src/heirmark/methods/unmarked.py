@@ -9,7 +9,7 @@ from typing import ClassVar, Literal, Self
 from torch import nn
 
 from heirmark.methods.base import Marked, draw_verification, key_from, settle
-from heirmark.methods.nets import net_of, start_from, train_from_scratch
+from heirmark.methods.nets import net_of, released, start_from, train_from_scratch
 from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Method
 from heirmark.runtime import Runtime
@@ -55,8 +55,9 @@ def unaltered(method: Method, model: nn.Module, task: Task, *, seed: int, runtim
     """A model as it is, with the key that a method's trigger draws for it."""
     secret = settle(method.trigger, task, model, seed=seed, runtime=runtime)
     held_out = draw_verification(secret, task, method.key_size, seed=seed)
+    own = released(start_from(model, task, method.model))  # what was handed in stays the caller's
     return Marked(
-        net=net_of(start_from(model, task, method.model), task, method.model),  # what was handed in stays the caller's
+        net=net_of(own, task, method.model),
         key=key_from(held_out, secret, task, method=method.name, seed=seed),
         training_triggers=None,
         verification_triggers=held_out,

@@ -23,7 +23,7 @@ from heirmark.methods.base import (
     settle,
 )
 from heirmark.methods.key_filter import KeyFilter
-from heirmark.methods.nets import net_of, own_model, spec_for
+from heirmark.methods.nets import net_of, own_model, released, spec_for
 from heirmark.methods.power_filter import PowerFilter
 from heirmark.methods.scale import Scale
 from heirmark.models import Architecture, architecture
@@ -51,6 +51,8 @@ class Method(ABC):
     """Whether T2S may rehearse a theft of its models: samples that train are drawn once, and stay as they are to the end."""
     alters: ClassVar[bool] = True
     """Whether its model is another one than the clean model."""
+    from_clean: ClassVar[bool | tuple[str, str]] = False
+    """Whether the model that it marks starts as the clean one: always, never, or where a field has a value."""
 
     model: Architecture = architecture("resnet18")
     trigger: AnyTrigger = field(default=Feature())
@@ -102,6 +104,12 @@ class Method(ABC):
     def builds_on(self) -> Mapping[str, Method]:
         """Methods whose models it starts from beside the clean one, by the names by which these may be handed in."""
         return {}
+
+    @property
+    def starts_from_clean(self) -> bool:
+        """Whether the model that it marks starts as the clean one, so that an owner's trained weights can be marked."""
+        wanted = self.from_clean or not self.alters
+        return wanted if isinstance(wanted, bool) else getattr(self, wanted[0]) == wanted[1]
 
     @property
     def needs_foreign(self) -> bool:
@@ -203,7 +211,7 @@ class Watermark(Method):
             )
         chosen = chosen.first(self.key_size)
         return Marked(
-            net=net_of(made.model, task, self.model),
+            net=net_of(released(made.model), task, self.model),
             key=key_from(chosen, secret, task, method=self.name, seed=seed, trained=trained),
             training_triggers=trained,
             verification_triggers=chosen,

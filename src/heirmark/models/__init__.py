@@ -7,11 +7,12 @@ A name may carry options: ``"naivenet:width=16,batch_norm=true"``. A user's own 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Annotated, Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from heirmark.configuration import Constraint, checked, not_empty, within
@@ -133,11 +134,14 @@ class Net:
         model: maps stored inputs ``[B, ...]`` to logits ``[B, C]``; in eval mode.
         spec: what rebuilds it; of what ``onnx`` holds, the shapes at both ends.
         onnx: the model as an ONNX file, where it is one that PyTorch does not run (real int8); then this is what is kept.
+        stored: types of numbers in which weights lie on disk, by name, where they are not the model's own: of a half-precision
+            model, which computes in float32 here and is saved as it came.
     """
 
     model: nn.Module
     spec: ModelSpec
     onnx: bytes | None = None
+    stored: Mapping[str, torch.dtype] = field(default_factory=dict)
 
     def working_copy(self) -> nn.Module:
         """A copy to work on; of a user's model in the layout that it takes, see :func:`heirmark.querying.layout.fitted`."""
@@ -225,11 +229,21 @@ def build(name: str, *, input_shape: tuple[int, ...], classes: int, seed: int = 
 def fresh_net(architecture: Architecture, *, input_shape: tuple[int, ...], classes: int, seed: int) -> Net:
     """A model that has learned nothing yet, whose mode is torch's; the global generators are untouched.
 
+    Layers that a user's factory freezes stay frozen if it brings their weights. Where it draws them at random, they are there to
+    be loaded, and what is to learn from nothing learns them, too.
+
     Raises:
         BadConfig: see :func:`specify`.
     """
-    spec = specify(architecture, input_shape=input_shape, classes=classes)
-    return Net(model=spec.build(seed=seed, factory=factory_of(architecture)), spec=spec)
+    spec, factory = specify(architecture, input_shape=input_shape, classes=classes), factory_of(architecture)
+    model = spec.build(seed=seed, factory=factory)
+    frozen = {name: weight for name, weight in model.named_parameters() if not weight.requires_grad}
+    if frozen:
+        others = dict(spec.build(seed=seed + 1 if seed == 0 else seed - 1, factory=factory).named_parameters())
+        if not all(torch.equal(weight, others[name]) for name, weight in frozen.items()):
+            for weight in frozen.values():
+                weight.requires_grad_(True)
+    return Net(model=model, spec=spec)
 
 
 def name_of(factory: Factory) -> str:

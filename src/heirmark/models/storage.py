@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from heirmark.errors import BadArtifact, BadConfig, HeirmarkError, printable
+from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, printable
 from heirmark.files import GIB, atomic_write_bytes, atomic_write_json, atomic_write_tensors, read_json, read_tensors
 from heirmark.models import CUSTOM, MODELS, Factory, ModelSpec, Net, name_of
 from heirmark.models.front import behind
@@ -33,7 +34,11 @@ def save_model(net: Net, folder: Path) -> None:
     if net.onnx is not None:
         atomic_write_bytes(folder / ONNX, net.onnx)
         return
-    atomic_write_tensors(folder / "model.safetensors", net.model.state_dict())
+    weights = net.model.state_dict()
+    atomic_write_tensors(
+        folder / "model.safetensors",
+        {name: each.to(net.stored.get(name, each.dtype)) for name, each in weights.items()},
+    )
     record: dict[str, object] = {
         "format": FORMAT,
         "name": spec.name,
@@ -97,38 +102,105 @@ def load_model(folder: Path, *, factories: Sequence[Factory] = ()) -> Net:
         BadArtifact: when files are missing, truncated, foreign, or the weights do not fit the description.
         BadConfig: when a custom model is loaded without its factory.
     """
-    spec = load_spec(folder)
+    spec, factory = load_spec(folder), None
     if spec.name == CUSTOM:
         known = [factory for factory in factories if len(factories) == 1 or name_of(factory) == spec.factory]
         if not known:
             raise BadConfig(missing_factory(folder, spec, "--model"))
-        model = spec.build(seed=0, factory=known[0])
+        factory = known[0]
+    return load_weights(
+        folder / "model.safetensors",
+        spec,
+        factory=factory,
+        whose=str(folder),
+        misfit="its model.json at {}: the folder mixes two models",
+    )
+
+
+def load_weights(
+    path: Path,
+    spec: ModelSpec,
+    *,
+    factory: Factory | None = None,
+    whose: str | None = None,
+    misfit: str = "the architecture at {}: name with --model the one that they were trained in",
+) -> Net:
+    """Read the weights of a model whose specification is known, in eval mode.
+
+    Args:
+        path: of safetensors; ``module.`` and ``_orig_mod.``, which wrappers put before all names, are left out.
+        spec: what builds the model.
+        factory: the user's own, of a custom model; layers that it freezes are frozen.
+        whose: what holds the weights, for errors; the path.
+        misfit: what is said of the name at which the weights do not fit.
+
+    Raises:
+        BadArtifact: when the file is missing, truncated or foreign, or its weights do not fit the model or are not finite.
+    """
+    whose = whose or str(path)
+    if factory is not None:
+        model = spec.build(seed=0, factory=factory)
     else:
         # On the meta device nothing is allocated, so a description of a monstrous model costs nothing before it is refused.
         try:
             with torch.device("meta"):
                 model = behind(MODELS[spec.name](spec.input_shape, spec.classes, **dict(spec.options)), spec.front)
         except (ValueError, RuntimeError) as error:
-            raise BadArtifact(f"{folder / 'model.json'} describes a model that cannot be built: {error}") from error
+            raise BadArtifact(f"{whose} is of a model that cannot be built: {error}") from error
     wanted = model.state_dict()
     # A model that is described as larger than the usual bound may be, up to a hard one.
     room = min(sum(tensor.numel() * 8 + 4096 for tensor in wanted.values()), LARGEST)
-    weights = read_tensors(folder / "model.safetensors", max_bytes=max(GIB, room))
+    weights = read_tensors(path, max_bytes=max(GIB, room))
+    if wanted.keys() != weights.keys():
+        weights = _unwrapped(weights)
+    stored = {}
     for name in sorted(wanted.keys() | weights.keys()):
         if name not in wanted or name not in weights or not _fits(weights[name], wanted[name]):
-            raise BadArtifact(
-                f"the weights in {folder} do not fit its model.json at {name!r}: the folder mixes two models"
-            )
+            raise BadArtifact(f"the weights in {whose} do not fit {misfit.format(repr(name))}")
+        if weights[name].dtype != wanted[name].dtype:
+            stored[name] = weights[name].dtype
     for name, tensor in weights.items():
         # Looked at after the conversion: what float64 holds may be infinite in float32.
         weights[name] = tensor.to(wanted[name].dtype)
         if not bool(torch.isfinite(weights[name]).all()):
-            raise BadArtifact(f"the weights in {folder} are not finite at {name!r}: the model is damaged")
-    model.load_state_dict(weights, assign=spec.name != CUSTOM)
-    if spec.name != CUSTOM:
+            raise BadArtifact(
+                f"the weights in {whose} are not finite at {name!r}: the model is damaged, so take an earlier one"
+            )
+    model.load_state_dict(weights, assign=factory is None)
+    if factory is None:
         model = in_channels_last(model)
         model.requires_grad_(True)  # tensors that were assigned came without
-    return Net(model=model.eval(), spec=spec)
+    return Net(model=model.eval(), spec=spec, stored=stored)
+
+
+@torch.no_grad()
+def rounded(net: Net, stored: Mapping[str, torch.dtype]) -> Net:
+    """A net whose weights are, in place, what types of numbers on disk can hold, and that is saved in these.
+
+    Args:
+        net: whose model computes in float32.
+        stored: types by the names of weights.
+
+    Raises:
+        BadData: when a weight is too large for its type.
+    """
+    for name, weight in net.model.state_dict().items():
+        if name in stored:
+            weight.copy_(weight.to(stored[name]))
+            if not bool(torch.isfinite(weight).all()):
+                kind = str(stored[name]).removeprefix("torch.")
+                raise BadData(
+                    f"marked weights at {name!r} are too large for {kind}: start from bfloat16 or float32 weights"
+                )
+    return replace(net, stored=dict(stored))
+
+
+def _unwrapped(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Weights as a module names them itself, without what DataParallel and torch.compile put before."""
+    for wrapper in ("module.", "_orig_mod."):
+        if weights and all(name.startswith(wrapper) for name in weights):
+            weights = {name.removeprefix(wrapper): weight for name, weight in weights.items()}
+    return weights
 
 
 def missing_factory(folder: Path, spec: ModelSpec, option: str) -> str:

@@ -61,15 +61,7 @@ def make_task(
     check_labels(name, "training", train, len(classes))
     kept = distinct_of(train, test.digests())
     kept = kept[torch.randperm(len(kept), generator=generator)]
-    labels = train.labels.cpu()[kept]
-    # rank of each example within its class, in the shuffled order
-    by_class = labels.argsort(stable=True)
-    counts = labels.bincount()
-    rank = torch.empty_like(by_class)
-    rank[by_class] = torch.arange(len(kept)) - (counts.cumsum(0) - counts)[labels[by_class]]
-    # per-class end of each part; an example belongs to the first part whose end lies beyond its rank
-    ends = (counts[:, None] * proportions.cumsum(0)[None]).add(1e-9).round().long()
-    part = (rank[:, None] >= ends[labels]).sum(1)
+    part = _parts(train.labels.cpu()[kept], proportions)
     parts = {}
     for number, role in enumerate(shares):
         index = kept[part == number]
@@ -94,6 +86,67 @@ def _shares(protocol: Protocol, **given: float | None) -> dict[str, float]:
             f"not {', '.join(map(str, wanted.values()))}"
         )
     return wanted
+
+
+def own_task(
+    data: Split,
+    *,
+    held_out: Split | None = None,
+    classes: int | tuple[str, ...] | None = None,
+    seed: int = 0,
+    name: str = "own",
+) -> Task:
+    """A task of an owner's who has a trained model and its data: most of them for the marking, and the rest left out of it.
+
+    An eighth of them is the adversary's, so that a theft can be tried with it. The examples that are held out are calibration and
+    test in equal parts. Without any, a fifth of the data is held out from the marking. A model that has learned all of the data
+    has learned these, too: its accuracy on such a test split is too high, with the mark and without.
+
+    Args:
+        data: examples, of which exact copies and those that stand in ``held_out`` are dropped.
+        held_out: examples that the model has not learned from.
+        classes: how many, or their names; None goes by the labels.
+        seed: of who gets which example.
+        name: of the task.
+
+    Raises:
+        BadData: if a part would be empty.
+    """
+    if classes is None:
+        classes = max(int(split.labels.max()) for split in (data, held_out) if split is not None) + 1
+    names = classes if isinstance(classes, tuple) else tuple(map(str, range(classes)))
+    generator = generator_of(seed)
+
+    def halved(split: Split, first: float) -> tuple[Split, Split]:
+        kept = distinct_of(split, set())
+        kept = kept[torch.randperm(len(kept), generator=generator)]
+        part = _parts(split.labels.cpu()[kept], torch.tensor([first, 1 - first], dtype=torch.float64))
+        if not 0 < int(part.sum()) < len(part):
+            raise BadData(f"task {name!r}: {len(kept)} different examples are too few to share out: give more")
+        return split.subset(kept[part == 0]), split.subset(kept[part == 1])
+
+    if held_out is None:
+        data, held_out = halved(data, 0.8)
+    calibration, test = halved(held_out, 0.5)
+    owner, adversary = halved(data.subset(distinct_of(data, held_out.digests())), 7 / 8)
+    return Task(name=name, classes=names, owner=owner, adversary=adversary, calibration=calibration, test=test)
+
+
+def _parts(labels: Tensor, proportions: Tensor) -> Tensor:
+    """The number of the part that each of shuffled examples goes to, class by class, ``[N]``.
+
+    Args:
+        labels: ``[N]``.
+        proportions: of the parts, float64; what they leave is the part after the last.
+    """
+    # rank of each example within its class, in the shuffled order
+    by_class = labels.argsort(stable=True)
+    counts = labels.bincount()
+    rank = torch.empty_like(by_class)
+    rank[by_class] = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels[by_class]]
+    # per-class end of each part; an example belongs to the first part whose end lies beyond its rank
+    ends = (counts[:, None] * proportions.cumsum(0)[None]).add(1e-9).round().long()
+    return (rank[:, None] >= ends[labels]).sum(1)
 
 
 def distinct_of(split: Split, banned: set[bytes]) -> Tensor:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from heirmark.errors import BadArtifact
-from heirmark.models import Factory, code_of
-from heirmark.models.storage import load_spec
+from heirmark.models import CUSTOM, Factory, ModelSpec, code_of
+from heirmark.models.storage import load_spec, load_weights, save_model
 from heirmark.stages.records import sha256
 from heirmark.stages.stage import Job, Stage
 from heirmark.work.context import context_of
@@ -51,6 +51,26 @@ def adopt_stage(folder: Path, part: Literal["model", "key"], *, factory: Factory
             raise BadArtifact(f"{path} has more than {LARGEST} bytes: name another folder")
     files = {name: sha256(folder / name) for name in sorted(names)}
     return Stage(kind="adopt", run=run_adopt, config={"files": files, "code": code})
+
+
+def weights_stage(path: Path, spec: ModelSpec, *, factory: Factory | None = None) -> Stage:
+    """A model in the store of a file of weights alone; its identity is their content, and what the weights are of.
+
+    The context that the stage is computed with names the file among its ``folders``.
+    """
+    code: list[Any] = list(code_of(spec.name)) or ([] if factory is None else [factory])
+    return Stage(kind="take", run=run_take, config={"weights": sha256(path), "spec": spec, "code": code})
+
+
+def run_take(job: Job) -> Mapping[str, Any]:
+    """Read the weights from that file of the context's that is what it was, and write a model."""
+    context, spec = context_of(job), job.config["spec"]
+    for path in context.folders:
+        if path.is_file() and sha256(path) == job.config["weights"]:
+            factory = next(iter(context.factories), None) if spec.name == CUSTOM else None
+            save_model(load_weights(path, spec, factory=factory), job.folder)
+            return {}
+    raise BadArtifact("a file of weights is gone, or was changed: run the same command again")
 
 
 def run_adopt(job: Job) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ class Context:
         runtime: device, precision, progress.
         factories: the user's own, of models that stages load. They are in no identity: a custom model comes of a stage whose
             configuration has its factory, or was adopted with it.
-        folders: of the user's, which stages adopt; see :func:`heirmark.work.adopting.adopt_stage`.
+        folders: of the user's, or files of weights, which stages adopt; see :mod:`heirmark.work.adopting`.
         pools: images of other data sets by name, in the task's shape, that thieves may ask about; a theft that asks one names
             its digest as external.
     """

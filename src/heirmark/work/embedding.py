@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from heirmark.methods import Method, Unmarked
 from heirmark.methods.nets import net_of
-from heirmark.models.storage import load_model, save_model
+from heirmark.models.storage import load_model, rounded, save_model
 from heirmark.stages.stage import Job, Stage
 from heirmark.work.context import Context, context_of
 from heirmark.work.marked_folder import save_marked
@@ -40,10 +41,16 @@ def marked_stage(method: Method, owner: Callable[[Method], Context], *, seed: in
 
 
 def run_embed(job: Job) -> Mapping[str, Any]:
-    """Run a method and write what it returns; see :func:`heirmark.work.marked_folder.save_marked`."""
+    """Run a method and write what it returns; see :func:`heirmark.work.marked_folder.save_marked`.
+
+    Where the clean model lies in half precision, so does the marked one: what is judged is rounded to it.
+    """
     context = context_of(job)
-    given = {name: load_model(found.folder, factories=context.factories).model for name, found in job.inputs.items()}
-    marked = job.config(context.task, seed=job.seed, runtime=context.runtime, **given)
+    given = {name: load_model(found.folder, factories=context.factories) for name, found in job.inputs.items()}
+    models = {name: net.model for name, net in given.items()}
+    marked = job.config(context.task, seed=job.seed, runtime=context.runtime, **models)
+    if "clean" in given:
+        marked = replace(marked, net=rounded(marked.net, given["clean"].stored))
     save_marked(marked, job.folder)
     return {"commitment": marked.key.commitment, "key_size": len(marked.key)}
 
