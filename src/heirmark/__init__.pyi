@@ -8,6 +8,7 @@ from heirmark.attacks import JBDA as JBDA
 from heirmark.attacks import MAZE as MAZE
 from heirmark.attacks import REMOVALS as REMOVALS
 from heirmark.attacks import SCREENINGS as SCREENINGS
+from heirmark.attacks import WRK as WRK
 from heirmark.attacks import ActiveThief as ActiveThief
 from heirmark.attacks import AdaptiveUnlearning as AdaptiveUnlearning
 from heirmark.attacks import CompositeScreen as CompositeScreen
@@ -20,6 +21,7 @@ from heirmark.attacks import Int8 as Int8
 from heirmark.attacks import Knockoff as Knockoff
 from heirmark.attacks import KnockoffAdaptive as KnockoffAdaptive
 from heirmark.attacks import LocalOutliers as LocalOutliers
+from heirmark.attacks import MarkErase as MarkErase
 from heirmark.attacks import MislabelledMixes as MislabelledMixes
 from heirmark.attacks import MixProbing as MixProbing
 from heirmark.attacks import NeuralCleanse as NeuralCleanse
@@ -48,6 +50,7 @@ from heirmark.methods import Composite as Composite
 from heirmark.methods import Content as Content
 from heirmark.methods import DeepTracer as DeepTracer
 from heirmark.methods import FeatureSharing as FeatureSharing
+from heirmark.methods import Fingerprint as Fingerprint
 from heirmark.methods import KeyFilter as KeyFilter
 from heirmark.methods import Margin as Margin
 from heirmark.methods import Marked as Marked
@@ -92,6 +95,7 @@ from heirmark.triggers import CropPaste as CropPaste
 from heirmark.triggers import Entangled as Entangled
 from heirmark.triggers import Feature as Feature
 from heirmark.triggers import GaussianNoise as GaussianNoise
+from heirmark.triggers import Mistakes as Mistakes
 from heirmark.triggers import Mix as Mix
 from heirmark.triggers import OutOfDistribution as OutOfDistribution
 from heirmark.triggers import Patch as Patch
