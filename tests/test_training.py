@@ -375,9 +375,10 @@ def candidates(image: Tensor, kind: str) -> dict[bytes, tuple[bool, int, int]]:
     """Every picture that an image may become, by plain loops over pixels."""
     height, width = image.shape[1:]
     found = {}
-    for flipped in (False, True):
-        for top in range(9) if kind == "crop-flip" else [4]:
-            for left in range(9) if kind == "crop-flip" else [4]:
+    offsets = {"flip": [4], "crop-flip": range(9), "shift": range(2, 7)}[kind]
+    for flipped in (False,) if kind == "shift" else (False, True):
+        for top in offsets:
+            for left in offsets:
                 out = torch.zeros_like(image)
                 for y in range(height):
                     for x in range(width):
@@ -388,7 +389,7 @@ def candidates(image: Tensor, kind: str) -> dict[bytes, tuple[bool, int, int]]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["flip", "crop-flip"])
+@pytest.mark.parametrize("kind", ["flip", "crop-flip", "shift"])
 def test_each_image_becomes_one_of_its_own_variants(kind: str) -> None:
     images = torch.rand(12, 2, 5, 7, generator=torch.Generator().manual_seed(0))
     out = augment(images.clone(), kind, torch.Generator().manual_seed(1))
@@ -399,7 +400,7 @@ def test_each_image_becomes_one_of_its_own_variants(kind: str) -> None:
     assert len(set(choices)) > 1, "images of one batch must be changed independently"
 
 
-@pytest.mark.parametrize(("kind", "variants"), [("flip", 2), ("crop-flip", 162)])
+@pytest.mark.parametrize(("kind", "variants"), [("flip", 2), ("crop-flip", 162), ("shift", 25)])
 def test_all_variants_are_equally_likely(kind: str, variants: int) -> None:
     image = torch.rand(1, 5, 6, generator=torch.Generator().manual_seed(0)) + 0.1  # larger than the padding
     known = candidates(image, kind)
@@ -417,7 +418,7 @@ def test_all_variants_are_equally_likely(kind: str, variants: int) -> None:
 def test_augmentation_keeps_shape_and_range_and_its_seed(n: int, c: int, h: int, w: int, seed: int) -> None:
     images = torch.rand(n, c, h, w, generator=torch.Generator().manual_seed(seed))
     before = images.clone()
-    for kind in ("none", "flip", "crop-flip"):
+    for kind in ("none", "flip", "crop-flip", "shift"):
         out = [augment(images, kind, torch.Generator().manual_seed(seed)) for _ in range(2)]
         assert torch.equal(*out)
         assert out[0].shape == images.shape
@@ -517,7 +518,7 @@ def test_a_loss_that_is_no_number_stops_the_training(tiny_task: Task, cpu: Runti
         ({"step_factor": 0.0}, "step_factor"),
         ({"optimizer": "lion"}, r"optimizer: expected sgd\|adam, not 'lion'"),
         ({"schedule": "linear"}, r"schedule: expected cosine\|step\|constant, not 'linear'"),
-        ({"augment": "mixup"}, r"augment: expected none\|flip\|crop-flip, not 'mixup'"),
+        ({"augment": "mixup"}, r"augment: expected none\|flip\|crop-flip\|shift, not 'mixup'"),
         ({"nesterov": True, "momentum": 0.0}, "nesterov needs a momentum"),
     ],
 )

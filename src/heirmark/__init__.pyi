@@ -57,6 +57,7 @@ from heirmark.methods import Marked as Marked
 from heirmark.methods import MEADefender as MEADefender
 from heirmark.methods import Noise as Noise
 from heirmark.methods import PowerFilter as PowerFilter
+from heirmark.methods import Robust as Robust
 from heirmark.methods import Unmarked as Unmarked
 from heirmark.methods import Unrelated as Unrelated
 from heirmark.methods import Vanilla as Vanilla

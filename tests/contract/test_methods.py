@@ -49,14 +49,17 @@ from heirmark.methods import (
     Marked,
     MEADefender,
     Noise,
+    Robust,
     Unmarked,
     Unrelated,
     Vanilla,
+    Watermark,
 )  # fmt: skip
 from heirmark.methods.nets import train_from_scratch
 from heirmark.models.storage import load_model, save_model
 from heirmark.querying.asking import predict
 from heirmark.rehearsal.settings import Balanced, Rehearsal, SimulatedThief
+from heirmark.rehearsal.within_budget import WithinBudget
 from heirmark.runtime import Runtime
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Mixed, Recipe
@@ -118,6 +121,20 @@ MEA: dict[str, Any] = {
     "first": Phase(recipe=dataclasses.replace(ADAM, epochs=3), extras={"watermark": 2}),
     "second": Phase(recipe=dataclasses.replace(ADAM, epochs=2), extras={"watermark": 4, "evasion": 2}, share=0.8),
 }
+TINY = "naivenet:width=4,hidden=16,batch_norm=true"
+ROBUST: dict[str, Any] = {
+    **COMMON,
+    "key_size": 25,
+    "triggers": 60,
+    "thieves": (TINY,),
+    "judges": ("naivenet:width=3,hidden=8",),
+    "feature_recipe": COMMON["pretraining"],
+    "rehearsal": WithinBudget(
+        recipe=dataclasses.replace(WithinBudget().recipe, epochs=4, batch_size=16, learning_rate=0.01),
+        rho=1.0,
+        accuracy_budget=0.1,
+    ),
+}
 COUPLED: dict[str, Any] = {
     **COMMON,
     "triggers": 60,
@@ -173,6 +190,11 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "from-scratch": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearsal=BALANCED, initial="scratch"),
         "without-rehearsal": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearse=False),
         "without-rehearsal-from-clean": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearse=False, initial="clean"),
+    },
+    "robust": {
+        "provable": Robust(**ROBUST, trigger=PROVABLE),
+        "tiles": Robust(**ROBUST, trigger=TRIGGERS["tiles"]),
+        "random-labels": Robust(**ROBUST, trigger=RandomLabels(of=TextStamp())),
     },
     "mea-defender": {
         "provable": MEADefender(**MEA, trigger=PROVABLE, weighting="fixed", weights=(1.0, 0.1, 1.0, 0.5)),
@@ -524,10 +546,12 @@ class Untouchable:
 def test_the_calibration_split_does_not_train(
     case: tuple[str, str], config: Any, runs: Callable[..., Marked], tiny_task: Task, cpu: Runtime
 ) -> None:
-    """Whatever the images behind the key are, the model is the same."""
-    shuffled = copy.copy(tiny_task)
-    other = Split(inputs=tiny_task.calibration.inputs.flip(3), labels=tiny_task.calibration.labels)
-    object.__setattr__(shuffled, "calibration", other)
+    """Whatever the images behind the key are, the model is the same; robust chooses by the others of the split."""
+    shuffled, calibration = copy.copy(tiny_task), tiny_task.calibration
+    hosts = config.hosts(tiny_task, seed=SEED) if isinstance(config, Watermark) else calibration
+    behind = torch.tensor([row in hosts.digests() for row in calibration.row_digests])
+    flipped = torch.where(behind[:, None, None, None], calibration.inputs.flip(3), calibration.inputs)
+    object.__setattr__(shuffled, "calibration", Split(inputs=flipped, labels=calibration.labels))
     result = config(shuffled, seed=SEED, runtime=cpu)
     assert digest(result)["weights"] == digest(runs(*case))["weights"]
     assert result.key.trigger == runs(*case).key.trigger, "the secret is settled without the calibration split"

@@ -79,6 +79,23 @@ def _apply(kind: Any, base: Any, texts: Mapping[str, str], path: str) -> Any:
     return dataclasses.replace(base, **changes)
 
 
+def words_of(text: str) -> list[str]:
+    """The items of a list; what looks like a further option of the item before it belongs to that one.
+
+    Examples:
+        >>> words_of("resnet18, vgg-like:width=16,dropout=0.1,alexnet")
+        ['resnet18', 'vgg-like:width=16,dropout=0.1', 'alexnet']
+    """
+    words: list[str] = []
+    for word in text.split(",") if text else []:
+        name, option, _ = word.partition("=")
+        if words and option and ":" not in name and ":" in words[-1]:
+            words[-1] += f",{word.strip()}"
+        else:
+            words.append(word.strip())
+    return words
+
+
 def read_text(hint: Any, text: str, where: str, current: object = None) -> Any:
     """A value of a type from its text.
 
@@ -98,7 +115,7 @@ def read_text(hint: Any, text: str, where: str, current: object = None) -> Any:
                 if as_text(literal) == text:
                     return literal
         elif origin is tuple:
-            words = [word.strip() for word in text.split(",")] if text else []
+            words = words_of(text)
             parts = parts_of(member, len(words))
             if parts is not None and not any(get_origin(m) is tuple for part in parts for m in members_of(part)):
                 with contextlib.suppress(BadConfig):  # what is said below names the whole type

@@ -15,6 +15,7 @@ from heirmark.methods.mea_defender import MEADefender
 from heirmark.methods.noise import Noise
 from heirmark.methods.power_filter import PowerFilter
 from heirmark.methods.registry import METHODS
+from heirmark.methods.robust import Robust
 from heirmark.methods.ssw import SSWP, SSWS
 from heirmark.methods.t2s import T2S
 from heirmark.methods.unmarked import Unmarked
@@ -42,6 +43,7 @@ __all__ = [
     "Method",
     "Noise",
     "PowerFilter",
+    "Robust",
     "Unmarked",
     "Unrelated",
     "Vanilla",

@@ -72,14 +72,15 @@ def draw_training(secret: Secret, task: Task, count: int, *, seed: int) -> Trigg
     return secret.draw(task.owner, count, seed=derive_seed(seed, "triggers", "training"), held_out=False)
 
 
-def draw_verification(secret: Secret, task: Task, count: int, *, seed: int) -> TriggerSet:
-    """Trigger samples that verify, from the calibration split, on which nothing trains.
+def draw_verification(secret: Secret, task: Task, count: int, *, seed: int, hosts: Split | None = None) -> TriggerSet:
+    """Trigger samples that verify, from the calibration split or the part of it that ``hosts`` is, on which nothing trains.
 
     Of a memorised secret they are the first of the samples that :func:`draw_training` gives.
     """
     if secret.memorised:
         return draw_training(secret, task, count, seed=seed)
-    return secret.draw(task.calibration, count, seed=derive_seed(seed, "triggers", "verification"))
+    hosts = task.calibration if hosts is None else hosts
+    return secret.draw(hosts, count, seed=derive_seed(seed, "triggers", "verification"))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

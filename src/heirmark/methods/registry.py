@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 METHODS: Registry[type[Method]] = Registry(
     "heirmark.methods",
     {
+        "robust": "robust:Robust",
         "t2s": "t2s:T2S",
         "mea-defender": "mea_defender:MEADefender",
         "deeptracer": "deeptracer:DeepTracer",
@@ -31,4 +32,4 @@ METHODS: Registry[type[Method]] = Registry(
         "unmarked": "unmarked:Unmarked",
     },
 )
-"""Methods: the four that are made against extraction, the baselines that they compare with, a fingerprint, the control arm."""
+"""Methods: heirmark's own, the four papers', the baselines that these compare with, a fingerprint, the unmarked control arm."""

@@ -29,7 +29,7 @@ from heirmark.methods.scale import Scale
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, drawn_seed
 from heirmark.tasks.space import check_needs
-from heirmark.tasks.task import Task
+from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe
 from heirmark.triggers import AnyTrigger, Feature
 
@@ -160,6 +160,10 @@ class Watermark(Method):
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """The heart of the method: mark a model."""
 
+    def hosts(self, task: Task, *, seed: int) -> Split:
+        """The images of which the key is made, on which nothing trains and by which nothing is chosen."""
+        return task.calibration
+
     @property
     def held_out(self) -> int:
         """How many samples are drawn to make the key of."""
@@ -196,7 +200,7 @@ class Watermark(Method):
         if secret.memorised:
             chosen = trained if self.key_filter is None else trained.first(self.key_filter.candidates)
         else:
-            chosen = draw_verification(secret, task, self.held_out, seed=seed)
+            chosen = draw_verification(secret, task, self.held_out, seed=seed, hosts=self.hosts(task, seed=seed))
         if made.finish is not None:
             chosen = made.finish(chosen)
         if self.key_filter is not None:

@@ -86,6 +86,15 @@ def teacher_cotangent(loss: LogitLoss, teacher_logits: Tensor, student_logits: T
     return torch.zeros_like(teacher) if result is None else result
 
 
+def classification_slope(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy with labels ``[N]``, a scalar, and its gradient for the logits ``[N, C]``, both without a graph."""
+    leaf = logits.detach().requires_grad_()
+    with torch.enable_grad(), torch.autocast(leaf.device.type, enabled=False):
+        value = F.cross_entropy(leaf, labels)
+        (slope,) = torch.autograd.grad(value, leaf)
+    return value.detach(), slope
+
+
 def _logit_graph(loss: LogitLoss, teacher_logits: Tensor, student_logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Scalar loss, its gradient for the student's logits with a graph back to the teacher's, and the latter's leaf."""
     teacher = teacher_logits.detach().requires_grad_()

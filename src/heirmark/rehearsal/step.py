@@ -6,12 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.rehearsal.derivative import choose_derivative, directional_derivative
-from heirmark.rehearsal.losses import teacher_cotangent
+from heirmark.rehearsal.losses import classification_slope, teacher_cotangent
 from heirmark.rehearsal.passes import Memory, PassMode, Tensors, accumulate, chunks, copies, gradients, leaves, run
 from heirmark.rehearsal.student import Derivative, Thief, simulate_theft, transfer_loss
 from heirmark.runtime import derive_seed
@@ -125,13 +124,13 @@ def rehearsal_step(
     transfer.gradient.clear()  # as large as the student, and done with
     cotangent = -thief.rate * teacher_cotangent(thief.loss, answers.logits, theft.logits, u)
     if asked is None:
-        loss, slope = _utility(answers.logits, utility.targets)
+        loss, slope = classification_slope(answers.logits, utility.targets)
         found = answers.back(wanted, [a * cotangent + b * slope for a, b in weights])
     else:
         (hypergradient,) = answers.back(wanted, [cotangent])
         other = mode if mode.seed is None else replace(mode, seed=derive_seed(mode.seed, "utility"))
         answers = answers_to(utility.inputs, other, buffers)
-        loss, slope = _utility(answers.logits, utility.targets)
+        loss, slope = classification_slope(answers.logits, utility.targets)
         (gradient,) = answers.back(wanted, [slope])
         found = [{name: _sum(g, gradient[name], a, b) for name, g in hypergradient.items()} for a, b in weights]
     return RehearsalStep(
@@ -204,15 +203,6 @@ def _sum(one: Tensor, other: Tensor, a: float, b: float) -> Tensor:
         return other if b == 1 else b * other
     first = one if a == 1 else a * one
     return torch.add(first, other, alpha=b) if b else first
-
-
-def _utility(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy and its gradient for the teacher's logits."""
-    leaf = logits.detach().requires_grad_()
-    with torch.enable_grad(), torch.autocast(leaf.device.type, enabled=False):
-        value = F.cross_entropy(leaf, labels)
-        (cotangent,) = torch.autograd.grad(value, leaf)
-    return value.detach(), cotangent
 
 
 def check_classes(what: str, answers: Tensor, classes: int) -> None:

@@ -11,7 +11,7 @@ from heirmark.runtime import to_device
 
 
 def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
-    """Augment a batch ``[B, C, H, W]``, uint8 or float, where it lies: ``"none"``, ``"flip"`` or ``"crop-flip"``.
+    """Augment a batch ``[B, C, H, W]``, uint8 or float, where it lies; the kinds are those of a ``Recipe``.
 
     The generator is on the CPU.
 
@@ -23,13 +23,15 @@ def augment(images: Tensor, kind: str, generator: torch.Generator) -> Tensor:
     if images.ndim != 4:
         raise BadConfig(f"augmentation {kind!r} is for images [N, C, H, W]: set augment=none")
     count, _, height, width = images.shape
-    flipped = to_device(torch.rand(count, generator=generator) < 0.5, images.device)
-    images = torch.where(flipped[:, None, None, None], images.flip(3), images)
+    if kind != "shift":
+        flipped = to_device(torch.rand(count, generator=generator) < 0.5, images.device)
+        images = torch.where(flipped[:, None, None, None], images.flip(3), images)
     if kind == "flip":
         return images
-    top, left = to_device(torch.randint(9, (2, count), generator=generator), images.device)
+    most = 2 if kind == "shift" else 4
+    top, left = to_device(torch.randint(2 * most + 1, (2, count), generator=generator), images.device)
     rows = top[:, None] + torch.arange(height, device=images.device)
     columns = left[:, None] + torch.arange(width, device=images.device)
     index = torch.arange(count, device=images.device)[:, None, None]
-    padded = F.pad(images, (4, 4, 4, 4)).permute(0, 2, 3, 1)
+    padded = F.pad(images, (most, most, most, most)).permute(0, 2, 3, 1)
     return padded[index, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)

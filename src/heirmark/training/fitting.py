@@ -44,7 +44,8 @@ class Recipe:
         step_epochs: of the step schedule.
         step_factor: of the step schedule.
         warmup: share of all steps over which the rate rises linearly from zero; zero is the paper's, some lets few epochs do.
-        augment: ``"none"``, ``"flip"`` (left-right) or ``"crop-flip"`` (4 pixels of zero padding too).
+        augment: ``"none"``, ``"flip"`` (left-right), ``"crop-flip"`` (4 pixels of zero padding too), or ``"shift"``
+            (2 pixels of zero padding and no flip, for images of which a mirror image is another thing).
     """
 
     epochs: Annotated[int, at_least(0)] = 40
@@ -58,7 +59,7 @@ class Recipe:
     step_epochs: Annotated[int, at_least(1)] = 10
     step_factor: Annotated[float, above(0)] = 0.5
     warmup: Annotated[float, at_least(0), below(1)] = 0.0
-    augment: Literal["none", "flip", "crop-flip"] = "none"
+    augment: Literal["none", "flip", "crop-flip", "shift"] = "none"
 
     def __post_init__(self) -> None:
         if self.nesterov and self.momentum == 0:

@@ -1,0 +1,179 @@
+"""heirmark's own: a mark that copies of any architecture inherit, within an accuracy budget, and without tuning by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Annotated, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+
+from heirmark.configuration import at_least, checked
+from heirmark.errors import BadConfig, ShapeMismatch
+from heirmark.methods.base import Embedded, Prepared
+from heirmark.methods.nets import spec_for, start_from, train_from_scratch
+from heirmark.methods.scale import Scale
+from heirmark.methods.watermark import Watermark
+from heirmark.models import Architecture, architecture
+from heirmark.models.probing import decision_inputs
+from heirmark.querying.asking import predict
+from heirmark.rehearsal.closed_form import Audience, ClosedFormThief
+from heirmark.rehearsal.judges import Judges
+from heirmark.rehearsal.within_budget import WithinBudget, rehearse_within_budget
+from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.tasks.task import Split, Task
+from heirmark.training.fitting import Recipe
+from heirmark.triggers import AnyTrigger, Tiles
+
+ASKED = 5000
+"""Images that the judges' thieves ask: they are asked anew after every epoch."""
+LEAST = 20
+"""Fewer images than this can neither watch nor host a key."""
+
+
+@dataclass(frozen=True, kw_only=True)
+@checked
+class Robust(Watermark):
+    """Tune a trained model so that thieves in closed form, in the feature spaces of several families of nets, inherit the mark.
+
+    It starts from the owner's clean model, which it never trains from scratch where one is given. An audience of thieves
+    (:mod:`heirmark.rehearsal.closed_form`) hears its answers to the owner's images: one for each net and stage of training, and
+    one in the features of the clean model itself. Their trigger loss pulls at these answers; half of the calibration split, of
+    which no key is drawn, watches what that costs and judges the outcome with nets that did not pull
+    (:mod:`heirmark.rehearsal.within_budget`).
+
+    Attributes:
+        model: architecture of the target.
+        trigger: kind of trigger; any kind whose samples stay as they are does.
+        triggers: trigger samples that train.
+        key_size: held-out trigger samples in the key.
+        pretraining: of the clean model, where none is given.
+        thieves: families of nets in whose features thieves finish; those that cannot be built for the data are left out.
+        feature_recipe: of the training of these nets.
+        early: epochs of a second net of each family, with other features than one that has finished; 0 for none.
+        judges: families of nets that judge; they never pull, and are trained for the ``early`` epochs (one at least).
+        rehearsal: the tuning, with its accuracy budget.
+    """
+
+    name: ClassVar[str] = "robust"
+
+    trigger: AnyTrigger = field(default=Tiles())
+    triggers: Annotated[int, at_least(1)] = 1000
+    thieves: tuple[Architecture, ...] = architecture(
+        ("naivenet:batch_norm=true", "vgg-like:width=16", "resnet18:width=8")
+    )
+    feature_recipe: Recipe = field(default=Recipe(epochs=8, batch_size=128, nesterov=True, warmup=0.15))
+    early: Annotated[int, at_least(0)] = 1
+    judges: tuple[Architecture, ...] = architecture(("wrn-16-4:factor=1",))
+    rehearsal: WithinBudget = field(default=WithinBudget())
+
+    def __post_init__(self) -> None:
+        if not self.thieves or not self.judges:
+            raise BadConfig("robust needs thieves that pull and judges that do not: name a family at least for each")
+
+    @classmethod
+    def quick(cls, scale: Scale) -> Self:
+        """The defaults but for model, training and sizes."""
+        return replace(super().quick(scale), feature_recipe=scale.recipe)
+
+    def architectures(self) -> Iterator[Architecture]:
+        """The target alone: of the other nets those are built that can be."""
+        yield self.model
+
+    def check(self, task: Task) -> None:
+        """Refuse data of which nothing can be set aside, or for which no net of the audience can be built."""
+        super().check(task)
+        if len(task.calibration) < 2 * LEAST:
+            raise BadConfig(
+                f"of a calibration split of {len(task.calibration)} images no half can watch the accuracy: give at least "
+                f"{2 * LEAST} images, or use --method t2s"
+            )
+        for what, families in (("thieves", self.thieves), ("judges", self.judges)):
+            if not buildable(task, families):
+                raise BadConfig(
+                    f"none of the {what} {', '.join(map(str, families))} takes inputs of shape {task.input_shape}: name "
+                    "architectures that do"
+                )
+
+    def hosts(self, task: Task, *, seed: int) -> Split:
+        """The half of the calibration split of which the key is made: the other half has chosen the model."""
+        return halves(task.calibration, seed=seed)[0]
+
+    def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
+        """Train the audience, and tune; see :meth:`heirmark.methods.watermark.Watermark.embed`."""
+        task, data, training = prepared.task, prepared.data, prepared.training
+        watch = halves(task.calibration, seed=seed)[1]
+        shown = (
+            training
+            if prepared.secret.memorised
+            else prepared.secret.draw(watch, self.key_size, seed=derive_seed(seed, "triggers", "judges"))
+        )
+        pulling = [prepared.clean]
+        for number, net in enumerate(buildable(task, self.thieves)):
+            for epochs in filter(None, (self.early, self.feature_recipe.epochs)):
+                pulling.append(
+                    self._net(prepared, net, epochs, seed=derive_seed(seed, "thief", number), runtime=runtime)
+                )
+        judging = [
+            self._net(prepared, net, max(1, self.early), seed=derive_seed(seed, "judge", number), runtime=runtime)
+            for number, net in enumerate(buildable(task, self.judges))
+        ]
+        classes, closing = len(task.classes), self.rehearsal.closing
+
+        def thief_in(net: nn.Module, queries: Tensor, triggers: Tensor) -> ClosedFormThief:
+            features, seen = (decision_inputs(net, inputs, runtime=runtime) for inputs in (queries, triggers))
+            device = runtime.torch_device
+            return ClosedFormThief(features.to(device), seen.to(device), classes=classes, ridge=closing.ridge)
+
+        thieves = [thief_in(net, data.inputs, training.inputs) for net in pulling]
+        order = torch.randperm(len(data), generator=generator_of(derive_seed(seed, "judges", "queries")))
+        asked = data.inputs[order[:ASKED]]
+
+        def audience(target: nn.Module) -> Audience:
+            answers = predict(target, data.inputs, runtime=runtime).softmax(1).to(runtime.torch_device)
+            return Audience(thieves, training.targets.to(runtime.torch_device), answers, closing)
+
+        model, history = rehearse_within_budget(
+            start_from(prepared.clean, task, self.model),
+            audience,
+            data,
+            training,
+            config=self.rehearsal,
+            judges=Judges(
+                watch=watch,
+                thieves=[thief_in(net, asked, shown.inputs) for net in judging],
+                queries=asked,
+                triggers=shown,
+                sharpness=closing.sharpness,
+            ),
+            seed=derive_seed(seed, "rehearsal"),
+            runtime=runtime,
+        )
+        return Embedded(model=model, history=history)
+
+    def _net(self, prepared: Prepared, net: Architecture, epochs: int, *, seed: int, runtime: Runtime) -> nn.Module:
+        """A clean net of the audience."""
+        recipe = replace(self.feature_recipe, epochs=epochs)
+        return train_from_scratch(
+            prepared.task, net, recipe, seed=derive_seed(seed, epochs), runtime=runtime, data=prepared.data
+        )
+
+
+def halves(calibration: Split, *, seed: int) -> tuple[Split, Split]:
+    """The calibration split in two: one hosts the key, the other watches and judges while the model is tuned."""
+    order = torch.randperm(len(calibration), generator=generator_of(derive_seed(seed, "watch")))
+    middle = (len(order) + 1) // 2
+    return calibration.subset(order[:middle]), calibration.subset(order[middle:])
+
+
+def buildable(task: Task, families: tuple[Architecture, ...]) -> list[Architecture]:
+    """Those that can be built for the task's inputs."""
+    found = []
+    for net in families:
+        try:
+            spec_for(task, net)
+        except (ShapeMismatch, BadConfig):
+            continue
+        found.append(net)
+    return found
