@@ -41,7 +41,11 @@ from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from heirmark.models import build
+from heirmark.models.probing import decision_inputs
 from heirmark.rehearsal import Memory, RehearsalStep, Student, Thief, assign, norm, rehearsal_step, student_state
+from heirmark.rehearsal.asking import APART
+from heirmark.rehearsal.closed_form import Audience, ClosedFormThief, Closing
+from heirmark.rehearsal.closed_form_step import closed_form_step
 from heirmark.runtime import Runtime
 from heirmark.training.samples import Samples
 from provenance import provenance as common
@@ -52,11 +56,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "forward_one_graph": {"derivative": "forward", "one_graph": True},
     "difference_one_graph": {"derivative": "difference", "one_graph": True},
 }
+CLOSED = ("closed_form", "closed_form_apart")
 DEFAULT = "forward"
 RIVALS = ("double_backward", "plain_step")
 NETS = ("resnet18-16", "resnet18-64", "vit-small")
 ALPHA, WEIGHT, CLASSES, SEED = 0.05, 50.0, 10, 0
 ROUNDS, WARM_STEPS, ERROR_DRAWS = 3, 20, 3
+QUERIES = 1024
+"""That thieves in closed form have asked; a step's cost does not depend on it."""
 
 
 class Attention(nn.Module):
@@ -162,17 +169,35 @@ def rehearsed(
     )
 
 
+def listening(skeleton: nn.Module, batch: tuple[Tensor, ...], device: str) -> Audience:
+    """Thieves in closed form, in the features of a net and in these at half the size, who have heard even answers."""
+    queries, _ = make_batch(QUERIES, device, 5)
+    runtime = Runtime(device=device, precision="float32")
+    asked, shown = (decision_inputs(skeleton, inputs, runtime=runtime).to(device) for inputs in (queries, batch[2]))
+    halves = [(asked, shown), (asked[:, ::2], shown[:, ::2])]
+    thieves = [ClosedFormThief(a.clone(), b, classes=CLASSES, ridge=0.01) for a, b in halves]
+    return Audience(thieves, batch[3], torch.full((QUERIES, CLASSES), 1 / CLASSES, device=device), Closing())
+
+
 def make_step(net: str, variant: str, batch_size: int, device: str) -> Callable[[], None]:
     """A function that does one whole step, optimiser included, each time it is called."""
     teacher, skeleton = (make_net(net, seed).to(device, memory_format=torch.channels_last).train() for seed in (1, 2))
     state = student_state(skeleton)
     batch = (*make_batch(batch_size, device, 3), *make_batch(batch_size // 4, device, 4))
     optimiser = torch.optim.SGD(teacher.parameters(), 1e-4, momentum=0.9)
+    audience = listening(skeleton, batch, device) if variant in CLOSED else None
+    chosen, rows = (torch.arange(count, device=device) for count in (batch_size, batch_size // 4))
+    weights = [(1.0, WEIGHT)] if variant == "closed_form" else APART
 
     def step() -> None:
         nonlocal state
         if variant == "plain_step":
             F.cross_entropy(teacher(batch[0]), batch[1]).backward()
+        elif audience is not None:
+            utility = Samples(inputs=batch[0], targets=batch[1])
+            outcome = closed_form_step(teacher, audience, utility=utility, chosen=chosen, rows=rows, weights=weights)
+            assign(teacher, gradients=outcome.gradients[0], buffers=outcome.teacher_buffers)
+            del outcome
         elif variant == "double_backward":
             found, state = double_backward(teacher, skeleton, state, batch, (1.0, WEIGHT))
             assign(teacher, gradients=found, buffers={})
@@ -284,7 +309,7 @@ def child(job: dict[str, Any]) -> None:
 
 
 def measure_net(net: str, args: argparse.Namespace) -> dict[str, Any]:
-    names = [*VARIANTS, *RIVALS]
+    names = [*VARIANTS, *CLOSED, *RIVALS]
     place = {"net": net, "device": args.device}
     seconds: dict[str, list[float]] = {name: [] for name in names}
     rounds = min(ROUNDS, args.repeats)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadData, ShapeMismatch
 from heirmark.rehearsal.closed_form import Audience, ClosedFormThief, Closing, sharpness_for
+from heirmark.rehearsal.closed_form_step import closed_form_step
+from heirmark.training.samples import Samples
 
 
 def plain_units(features: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,6 +93,36 @@ def test_its_gradient_is_exact() -> None:
     (slope,) = torch.autograd.grad(loss, leaf)
     torch.testing.assert_close(pull.loss.double(), loss.detach(), rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(pull.slope.double(), slope, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("asks", ["the utility's images", "others"])
+def test_a_step_gives_the_gradients_of_both_losses(asks: str) -> None:
+    features, shown, logits, targets = drawn(8)
+    generator = torch.Generator().manual_seed(2)
+    teacher = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 3)).double()
+    images, labels = torch.randn(5, 4, generator=generator, dtype=torch.float64), torch.tensor([0, 1, 2, 0, 1])
+    asked = None if asks == "the utility's images" else torch.randn(5, 4, generator=generator, dtype=torch.float64)
+    chosen, rows = torch.tensor([3, 9, 12, 20, 33]), torch.tensor([0, 1, 4])
+    thief = ClosedFormThief(features.clone(), shown, classes=3, ridge=0.01)
+    audience = Audience([thief], targets, logits.softmax(1), Closing())
+    step = closed_form_step(
+        teacher, audience, utility=Samples(inputs=images, targets=labels), chosen=chosen, rows=rows, asked=asked,
+        weights=[(1.0, 0.0), (0.0, 1.0), (2.0, 3.0)],
+    )  # fmt: skip
+
+    answers = logits.double().softmax(1).index_copy(0, chosen, teacher(images if asked is None else asked).softmax(1))
+    said = sharpness_for(3, 8.0) * (plain_functional(features, shown, 0.01) @ answers)[rows]
+    names, parameters = zip(*teacher.named_parameters(), strict=True)
+    wanted = [
+        dict(zip(names, torch.autograd.grad(loss, parameters), strict=True))
+        for loss in (F.cross_entropy(said, targets[rows]), F.cross_entropy(teacher(images), labels))
+    ]
+    for name in names:
+        found = [gradients[name] for gradients in step.gradients]
+        torch.testing.assert_close(found[0], wanted[0][name], rtol=1e-3, atol=1e-6)
+        torch.testing.assert_close(found[1], wanted[1][name])
+        torch.testing.assert_close(found[2], 2 * found[0] + 3 * found[1])
+    torch.testing.assert_close(audience.answers[chosen].double(), answers[chosen].detach(), rtol=1e-5, atol=1e-6)
 
 
 def test_running_sums_follow_the_answers() -> None:

@@ -15,9 +15,10 @@ from heirmark.errors import BadConfig, BadData
 from heirmark.methods import Robust
 from heirmark.rehearsal import combine_balanced
 from heirmark.rehearsal.balance import Balance
+from heirmark.rehearsal.budget_settings import WithinBudget
 from heirmark.rehearsal.closed_form import Audience, ClosedFormThief, Closing
 from heirmark.rehearsal.judges import Judges, accuracy_loss
-from heirmark.rehearsal.within_budget import WithinBudget, frozen_parts, rehearse_within_budget
+from heirmark.rehearsal.within_budget import frozen_parts, rehearse_within_budget
 from heirmark.runtime import Runtime
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe, fit

@@ -58,8 +58,9 @@ from heirmark.methods import (
 from heirmark.methods.nets import train_from_scratch
 from heirmark.models.storage import load_model, save_model
 from heirmark.querying.asking import predict
+from heirmark.rehearsal.budget_settings import WithinBudget
+from heirmark.rehearsal.closed_form import Closing
 from heirmark.rehearsal.settings import Balanced, Rehearsal, SimulatedThief
-from heirmark.rehearsal.within_budget import WithinBudget
 from heirmark.runtime import Runtime
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Mixed, Recipe
@@ -186,6 +187,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "on-abstract": T2S(**MARKING, trigger=TRIGGERS["patch"], rehearsal=BALANCED, watermark=Abstract(**BY_HEART)),
         "on-composite": T2S(**MARKING, trigger=PROVABLE, rehearsal=BALANCED, watermark=Composite(**COMPOSED)),
         "random-labels": T2S(**MARKING, trigger=RandomLabels(of=TextStamp()), rehearsal=BALANCED),
+        "with-closed-form": T2S(
+            **MARKING, trigger=PROVABLE, rehearsal=dataclasses.replace(BALANCED, closed_form=Closing())
+        ),
         "from-clean": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearsal=BALANCED, initial="clean"),
         "from-scratch": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearsal=BALANCED, initial="scratch"),
         "without-rehearsal": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearse=False),

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Annotated, ClassVar, Self
+from functools import partial
+from typing import Annotated, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from heirmark.configuration import at_least, checked
 from heirmark.errors import BadConfig, ShapeMismatch
+from heirmark.methods.audience import audience_of, thief_in
 from heirmark.methods.base import Embedded, Prepared
 from heirmark.methods.nets import spec_for, start_from, train_from_scratch
-from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
-from heirmark.models.probing import decision_inputs
-from heirmark.querying.asking import predict
-from heirmark.rehearsal.closed_form import Audience, ClosedFormThief
+from heirmark.rehearsal.budget_settings import WithinBudget
 from heirmark.rehearsal.judges import Judges
-from heirmark.rehearsal.within_budget import WithinBudget, rehearse_within_budget
+from heirmark.rehearsal.within_budget import rehearse_within_budget
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe
@@ -63,7 +62,7 @@ class Robust(Watermark):
     thieves: tuple[Architecture, ...] = architecture(
         ("naivenet:batch_norm=true", "vgg-like:width=16", "resnet18:width=8")
     )
-    feature_recipe: Recipe = field(default=Recipe(epochs=8, batch_size=128, nesterov=True, warmup=0.15))
+    feature_recipe: Recipe = field(default=Recipe(epochs=4, batch_size=128, nesterov=True, warmup=0.15))
     early: Annotated[int, at_least(0)] = 1
     judges: tuple[Architecture, ...] = architecture(("wrn-16-4:factor=1",))
     rehearsal: WithinBudget = field(default=WithinBudget())
@@ -71,11 +70,6 @@ class Robust(Watermark):
     def __post_init__(self) -> None:
         if not self.thieves or not self.judges:
             raise BadConfig("robust needs thieves that pull and judges that do not: name a family at least for each")
-
-    @classmethod
-    def quick(cls, scale: Scale) -> Self:
-        """The defaults but for model, training and sizes."""
-        return replace(super().quick(scale), feature_recipe=scale.recipe)
 
     def architectures(self) -> Iterator[Architecture]:
         """The target alone: of the other nets those are built that can be."""
@@ -119,30 +113,21 @@ class Robust(Watermark):
             self._net(prepared, net, max(1, self.early), seed=derive_seed(seed, "judge", number), runtime=runtime)
             for number, net in enumerate(buildable(task, self.judges))
         ]
-        classes, closing = len(task.classes), self.rehearsal.closing
-
-        def thief_in(net: nn.Module, queries: Tensor, triggers: Tensor) -> ClosedFormThief:
-            features, seen = (decision_inputs(net, inputs, runtime=runtime) for inputs in (queries, triggers))
-            device = runtime.torch_device
-            return ClosedFormThief(features.to(device), seen.to(device), classes=classes, ridge=closing.ridge)
-
-        thieves = [thief_in(net, data.inputs, training.inputs) for net in pulling]
+        closing = self.rehearsal.closing
+        finishing = partial(thief_in, classes=len(task.classes), ridge=closing.ridge, runtime=runtime)
+        thieves = [finishing(net, data.inputs, training.inputs) for net in pulling]
         order = torch.randperm(len(data), generator=generator_of(derive_seed(seed, "judges", "queries")))
         asked = data.inputs[order[:ASKED]]
 
-        def audience(target: nn.Module) -> Audience:
-            answers = predict(target, data.inputs, runtime=runtime).softmax(1).to(runtime.torch_device)
-            return Audience(thieves, training.targets.to(runtime.torch_device), answers, closing)
-
         model, history = rehearse_within_budget(
             start_from(prepared.clean, task, self.model),
-            audience,
+            lambda target: audience_of(target, thieves, data.inputs, training, closing=closing, runtime=runtime),
             data,
             training,
             config=self.rehearsal,
             judges=Judges(
                 watch=watch,
-                thieves=[thief_in(net, asked, shown.inputs) for net in judging],
+                thieves=[finishing(net, asked, shown.inputs) for net in judging],
                 queries=asked,
                 triggers=shown,
                 sharpness=closing.sharpness,

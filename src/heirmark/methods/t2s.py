@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias
 
 from heirmark.configuration import OneOf, at_least, checked
 from heirmark.errors import BadConfig
+from heirmark.methods.audience import audience_of, thief_in
 from heirmark.methods.base import Embedded, Prepared, check_queries, queries_of
 from heirmark.methods.nets import new_model, start_from, train_from_scratch, unfrozen
 from heirmark.methods.registry import METHODS
@@ -137,6 +139,12 @@ class T2S(Watermark):
             train_from_scratch(task, thief, self.pretraining, seed=derive_seed(seed, "thief", number), runtime=runtime)
             for number, thief in enumerate(self.thieves)
         ]
+        audience = None
+        if self.rehearsal.closed_form is not None:
+            closing, asked = self.rehearsal.closed_form, prepared.data.inputs if queries is None else queries
+            finishing = partial(thief_in, classes=task.num_classes, ridge=closing.ridge, runtime=runtime)
+            thieves = [finishing(net, asked, prepared.training.inputs) for net in (student, *others)]
+            audience = audience_of(start, thieves, asked, prepared.training, closing=closing, runtime=runtime)
         seen = prepared.watched(self.key_size, seed=seed)
         model, history = rehearse(
             start,
@@ -148,5 +156,6 @@ class T2S(Watermark):
             runtime=runtime,
             monitor=Monitor(clean=task.calibration, triggers=seen),
             queries=queries,
+            audience=audience,
         )
         return Embedded(model=model, history=history)

@@ -17,8 +17,8 @@ SOFTEST, FIRMEST = 0.25, 2.5
 class Balance:
     """How much the mark counts beside the utility. Measured now and then; the budget steers it from epoch to epoch."""
 
-    def __init__(self, *, rho: float, enough: float, measured: int) -> None:
-        self.rho, self.start, self.enough, self.measured = rho, rho, enough, measured
+    def __init__(self, *, rho: float, enough: float, measured: int, fading: float = 1.0) -> None:
+        self.rho, self.start, self.enough, self.measured, self.fading = rho, rho, enough, measured, fading
         self.number, self.ratio, self.angle = 0, 0.0, 0.0
 
     def combine(
@@ -42,5 +42,5 @@ class Balance:
     def steer(self, loss: float, budget: float) -> None:
         """Less where more accuracy is lost than the budget, more where less is."""
         room = (budget - loss) / max(budget, 1e-3)
-        moved = self.rho * math.exp(0.3 * max(-2.0, min(1.0, room)))
+        moved = self.rho * self.fading * math.exp(0.3 * max(-2.0, min(1.0, room)))
         self.rho = max(SOFTEST * self.start, min(FIRMEST * self.start, moved))

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from heirmark.querying.asking import evaluating, predict
 from heirmark.querying.layout import copied_with_entry
+from heirmark.rehearsal.closed_form import Audience
+from heirmark.rehearsal.closed_form_step import closed_form_step
 from heirmark.rehearsal.derivative import choose_derivative
 from heirmark.rehearsal.passes import PassMode, draws
 from heirmark.rehearsal.settings import Rehearsal
 from heirmark.rehearsal.step import assign, rehearsal_step
 from heirmark.rehearsal.student import Student, Thief, simulate_theft, student_module, student_state
-from heirmark.runtime import Runtime, derive_seed, to_device
+from heirmark.runtime import Runtime, derive_seed, generator_of, to_device
 from heirmark.tasks.task import Split
 from heirmark.training.augmenting import augment
 from heirmark.training.batches import Batches
@@ -63,6 +65,7 @@ def rehearse(
     seed: int,
     monitor: Monitor,
     queries: Tensor | None = None,
+    audience: Audience | None = None,
     runtime: Runtime | None = None,
 ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
     """Fine-tune a target so that thieves of it inherit the trigger.
@@ -78,6 +81,8 @@ def rehearse(
         monitor: what the history is measured on.
         queries: ``[Q, ...]`` what the simulated thieves ask; None lets them ask the owner's images, batch by batch the same
             ones that the utility is taken on, as in the paper.
+        audience: thieves in closed form, who take one turn together after the others; they ask ``queries``, or all of ``data``,
+            about the triggers of ``mark``.
         runtime: device, precision, progress.
 
     Returns:
@@ -99,26 +104,35 @@ def rehearse(
     pool = Batches(batches.inputs if queries is None else queries, device)
     batch = min(recipe.batch_size, len(data))
     thieves = _thieves(students, config, data.inputs[:2].to(device), seed=seed, runtime=exact)
-    steps = recipe.epochs * (len(data) // batch) // len(thieves)
-    turns = [_Turn(model, thief, config, foreign=foreign, seed=seed, steps=steps, runtime=exact) for thief in thieves]
+    count_of = len(thieves) + (audience is not None)
+    steps = recipe.epochs * (len(data) // batch) // count_of
+    turns: list[_Turn | _ClosedTurn] = [
+        _Turn(model, thief, config, foreign=foreign, seed=seed, steps=steps, runtime=exact) for thief in thieves
+    ]
+    if audience is not None:
+        turns.append(_ClosedTurn(model, audience, config, foreign=foreign, seed=seed, runtime=exact))
     all_exact = float(all(thief.derivative == "forward" for thief in thieves))
 
     def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        def elsewhere() -> Tensor:
+        def elsewhere() -> tuple[Tensor, Tensor]:
             rows = to_device(torch.randint(len(pool), (batch,), generator=generator), device)
-            return augment(pool[rows], recipe.augment, generator)
+            return augment(pool[rows], recipe.augment, generator), rows
 
         shown = triggers.draw(generator)
-        early = [elsewhere() for _ in range(config.thief.steps - 1)]
+        early = [elsewhere()[0] for _ in range(config.thief.steps - 1)]
         clean = augment(batches[chosen], recipe.augment, generator)
-        last = [elsewhere()] if foreign else []
-        return clean, labels[chosen], shown.inputs, shown.targets, *early, *last
+        asked, rows = elsewhere() if foreign else (clean, chosen)
+        return clean, labels[chosen], shown.inputs, shown.targets, *early, *([asked] if foreign else []), rows
 
     numbers = count()
+    # Some figures are of some turns alone, and the means of an epoch are over all its steps.
+    told = {"watermark_loss": len(thieves), "distillation_loss": len(thieves), "closed_form_loss": 1}
+    weights = {name: len(turns) / share for name, share in told.items()}
 
     def take_turns(*tensors: Tensor) -> Figures:
         number = next(numbers)
-        return {**turns[number % len(turns)].take(number, tensors), "exact": all_exact}
+        found = turns[number % len(turns)].take(number, tensors)
+        return {**{name: value * weights.get(name, 1.0) for name, value in found.items()}, "exact": all_exact}
 
     def watched(*_: int) -> dict[str, float]:
         return monitor.row(model, student_module(thieves[0].skeleton, thieves[0].student), runtime)
@@ -189,11 +203,14 @@ class _Turn:
         self.gradients = recorded(model, step, runtime=runtime, steps=steps)
 
     def take(self, number: int, tensors: tuple[Tensor, ...]) -> Figures:
-        """The step of this 0-based number; leaves the target's direction in its gradients, and its statistics updated."""
+        """The step of this 0-based number; leaves the target's direction in its gradients, and its statistics updated.
+
+        Of a batch's tensors the last, where what is asked stands among the queries, is not needed.
+        """
         if self.first and self.own % self.config.thief.reset_every == 0:
             overwrite(_tensors(self.thief.student), self.first)
         self.number, self.own = number, self.own + 1
-        return self.gradients(*tensors)
+        return self.gradients(*tensors[:-1])
 
     def _mode(self, *purpose: str | int) -> PassMode:
         """A mode for one part of a step."""
@@ -228,6 +245,36 @@ class _Turn:
         with torch.no_grad(), evaluating(self.model), self.runtime.autocast():
             answers = self.model(inputs).float()
         return simulate_theft(thief, answers, inputs, mode=mode, micro_batch=self.config.memory.micro_batch).thief
+
+
+class _ClosedTurn:
+    """The turn of thieves in closed form, who have nothing to do before it."""
+
+    def __init__(
+        self, model: nn.Module, audience: Audience, config: Rehearsal, *, foreign: bool, seed: int, runtime: Runtime
+    ) -> None:
+        self.model, self.audience, self.config, self.foreign = model, audience, config, foreign
+        self.seed, self.runtime = seed, runtime
+
+    def take(self, number: int, tensors: tuple[Tensor, ...]) -> Figures:
+        """As a :class:`_Turn` does; what other turns made the target answer in the meantime, these thieves have not heard."""
+        images, labels, *others, chosen = tensors
+        generator = generator_of(derive_seed(self.seed, "closed form", number))
+        rows = torch.randint(len(self.audience.targets), (self.config.trigger_batch,), generator=generator)
+        self.model.zero_grad(set_to_none=True)
+        step = closed_form_step(
+            self.model,
+            self.audience,
+            utility=Samples(inputs=images, targets=labels),
+            chosen=chosen,
+            rows=to_device(rows, images.device),
+            asked=others[-1] if self.foreign else None,
+            weights=self.config.update.weights,
+            mode=PassMode(seed=derive_seed(self.seed, "step", number), runtime=self.runtime),
+            memory=self.config.memory,
+        )
+        assign(self.model, gradients=self.config.update.direction(step), buffers=step.teacher_buffers)
+        return {"closed_form_loss": step.watermark_loss, "utility_loss": step.utility_loss}
 
 
 def _tensors(student: Student) -> list[Tensor]:

@@ -8,10 +8,11 @@ from typing import Annotated, Literal
 from torch import Tensor
 
 from heirmark.configuration import above, at_least, checked
+from heirmark.rehearsal.asking import APART, Outcome
+from heirmark.rehearsal.closed_form import Closing
 from heirmark.rehearsal.combine import combine_balanced, norm
 from heirmark.rehearsal.losses import DistillationLoss
 from heirmark.rehearsal.passes import Memory
-from heirmark.rehearsal.step import APART, RehearsalStep
 from heirmark.rehearsal.student import Derivative, TriggerMode
 from heirmark.training.fitting import Recipe
 
@@ -32,7 +33,7 @@ class Paper:
         """What is asked of :func:`heirmark.rehearsal.rehearsal_step`."""
         return ((1.0, self.utility_weight),)
 
-    def direction(self, step: RehearsalStep) -> dict[str, Tensor]:
+    def direction(self, step: Outcome) -> dict[str, Tensor]:
         """What the target descends along, by parameter name."""
         return step.gradients[0]
 
@@ -61,7 +62,7 @@ class Balanced:
         """What is asked of :func:`heirmark.rehearsal.rehearsal_step`."""
         return APART
 
-    def direction(self, step: RehearsalStep) -> dict[str, Tensor]:
+    def direction(self, step: Outcome) -> dict[str, Tensor]:
         """What the target descends along, by parameter name."""
         hypergradient, utility_gradient = step.gradients
         length = norm(utility_gradient.values())
@@ -110,6 +111,8 @@ class Rehearsal:
         trigger_batch: trigger samples a step (inferred).
         update: ``paper`` (eq. 9) or ``balanced``.
         thief: that is simulated.
+        closed_form: with it, thieves in closed form (:mod:`heirmark.rehearsal.closed_form`) join the pool, one in the features of
+            every thief's clean net, and take their turns together; None, as in the paper, leaves them out.
         precision: ``"float32"``, or ``"runtime"`` for the runtime's own.
         memory: how to need less, for big models.
     """
@@ -118,5 +121,6 @@ class Rehearsal:
     trigger_batch: Annotated[int, at_least(1)] = 64
     update: Paper | Balanced = field(default=Paper())
     thief: SimulatedThief = field(default=SimulatedThief())
+    closed_form: Closing | None = None
     precision: Literal["float32", "runtime"] = "float32"
     memory: Memory = field(default=Memory())

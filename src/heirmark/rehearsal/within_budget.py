@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Annotated
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from heirmark.configuration import at_least, at_most, below, checked
-from heirmark.errors import BadConfig, BadData
+from heirmark.errors import BadData
 from heirmark.querying.layout import copied_with_entry
 from heirmark.rehearsal.balance import Balance
-from heirmark.rehearsal.closed_form import Audience, Closing
+from heirmark.rehearsal.budget_settings import WithinBudget
+from heirmark.rehearsal.closed_form import Audience
 from heirmark.rehearsal.judges import Judges
 from heirmark.rehearsal.losses import classification_slope
 from heirmark.runtime import Runtime, derive_seed
@@ -22,65 +21,14 @@ from heirmark.tasks.space import join
 from heirmark.tasks.task import Split
 from heirmark.training.augmenting import augment
 from heirmark.training.batches import Batches
-from heirmark.training.fitting import Recipe, descend
+from heirmark.training.fitting import descend
 from heirmark.training.samples import Joining, Samples, ShuffledIndex, check_answered
 from heirmark.training.steps import Figures, Step
 
-__all__ = ["WithinBudget", "rehearse_within_budget"]
-
 COLLAPSE = 0.05
 """Accuracy lost, beyond the budget, at which a rehearsal is rolled back rather than steered."""
-
-
-@dataclass(frozen=True, kw_only=True)
-@checked
-class WithinBudget:
-    """How the target is tuned.
-
-    Adam's steps do not depend on the length of a gradient, so that no net needs a learning rate of its own. What is watched and
-    returned is the running average of the weights: it is as accurate in the middle of a training at a constant rate as another
-    at the end of a schedule, so that it can be judged at any time.
-
-    Attributes:
-        recipe: of the target; the weight decay of what it was trained with is not known, and none is needed for so few steps.
-            Images are augmented, for a target that knows its images by heart answers others in another way, and a thief asks
-            others; what it answers counts for the image itself.
-        accuracy_budget: accuracy that the mark may cost, in [0, 1), on the images that watch.
-        rho: length of the mark's gradient over that of the utility's, at the start; steered by the budget from there.
-        enough: trigger loss of the thieves below which ρ shrinks in proportion to it; 0 never shrinks it.
-        trigger_batch: trigger samples that the target itself learns with each batch.
-        pulling: trigger samples that thieves are asked in a step.
-        measured: steps after which the two gradients are measured against each other again. A step that measures makes two
-            backward passes, the others one.
-        averaging: share of the running average that stays in a step.
-        closing: how thieves finish.
-        attempts: how often a collapse is rolled back, each time with half the step and half of ρ.
-    """
-
-    recipe: Recipe = field(
-        default=Recipe(
-            epochs=5,
-            batch_size=128,
-            optimizer="adam",
-            learning_rate=1e-3,
-            weight_decay=0.0,
-            schedule="constant",
-            augment="shift",
-        )
-    )
-    accuracy_budget: Annotated[float, at_least(0), below(1)] = 0.005
-    rho: Annotated[float, at_least(0)] = 0.4
-    enough: Annotated[float, at_least(0)] = 0.5
-    trigger_batch: Annotated[int, at_least(1)] = 16
-    pulling: Annotated[int, at_least(1)] = 256
-    measured: Annotated[int, at_least(1)] = 8
-    averaging: Annotated[float, at_least(0), below(1)] = 0.98
-    closing: Closing = field(default=Closing())
-    attempts: Annotated[int, at_least(1), at_most(10)] = 3
-
-    def __post_init__(self) -> None:
-        if self.recipe.epochs < 1:
-            raise BadConfig("a rehearsal within a budget judges its target after each epoch: give one epoch at least")
+RETREATS = (0.75, 0.5, 0.25)
+"""Shares of the way that are tried in the end where nothing kept the budget."""
 
 
 def rehearse_within_budget(
@@ -96,7 +44,7 @@ def rehearse_within_budget(
 ) -> tuple[nn.Module, tuple[Mapping[str, float], ...]]:
     """Fine-tune a target so that thieves inherit its mark, at no more than a set loss of accuracy.
 
-    After every epoch the running average of the weights is judged: the accuracy that it lost, as far as the images that watch can
+    After every epoch a candidate is judged: the accuracy that it lost, as far as the images that watch can
     tell (:func:`heirmark.rehearsal.judges.accuracy_loss`), steers ρ, and of all that keep the budget the one
     is returned whose mark the judges, thieves that did not pull, hold best. A collapse is rolled back. Where nothing keeps
     the budget, the start aside, the most accurate is returned, and the last row says so.
@@ -133,7 +81,7 @@ def rehearse_within_budget(
 
     start = judge(model)
     chosen = _Best(state=_copied(model), figures=start)
-    sound = chosen.state
+    first = sound = chosen.state
     rows: list[Mapping[str, float]] = [{"epoch": 0.0, **start, "rho": 0.0, "kept": 1.0}]
     recipe, rho, left = config.recipe, config.rho, config.recipe.epochs
     for attempt in range(config.attempts):
@@ -145,6 +93,7 @@ def rehearse_within_budget(
             config=replace(config, recipe=replace(recipe, epochs=left), rho=rho),
             judge=judge,
             chosen=chosen,
+            start=first,
             runtime=runtime,
         )
         more, fault = run.descend(derive_seed(seed, "attempt", attempt), after=len(rows) - 1)
@@ -159,6 +108,12 @@ def rehearse_within_budget(
         model.load_state_dict(sound)
     if not chosen.marked:
         raise BadData(fault)
+    furthest = chosen.state
+    for share in RETREATS if not chosen.kept else ():
+        model.load_state_dict(between(first, furthest, share))
+        figures = judge(model)
+        if chosen.consider(model.state_dict(), figures, chosen.rho, budget=config.accuracy_budget, sound=True):
+            break
     model.load_state_dict(chosen.state)
     rows.append({"epoch": rows[-1]["epoch"], **chosen.figures, "rho": chosen.rho, "kept": float(chosen.kept)})
     return model.eval(), tuple(rows)
@@ -174,24 +129,32 @@ class _Best:
     kept: bool = False
     marked: bool = False
     sound: bool = False
+    first_loss: float = 1.0
 
     def consider(
         self, model: dict[str, Tensor], figures: Mapping[str, float], rho: float, *, budget: float, sound: bool
     ) -> bool:
-        """Take a candidate that is better: within the budget, and then held better by the judges; else more accurate."""
+        """Take a candidate that is better, and say whether it keeps the budget.
+
+        Of two that keep it the better is the one of which the judges' trigger loss, as a share of what it was, and the share of
+        the budget that was used add up to less; of two that do not, the more accurate.
+        """
         kept = figures["lost"] <= budget + 1e-9
         if not self.marked:
-            better = True
+            better, self.first_loss = True, self.figures["thief_loss"]
         elif kept != self.kept:
             better = kept
         elif kept:
-            better = figures["thief_loss"] < self.figures["thief_loss"]
+            better = self._price(figures, budget) < self._price(self.figures, budget)
         else:
             better = figures["target_accuracy"] > self.figures["target_accuracy"]
         if better:
             self.state = {name: tensor.clone() for name, tensor in model.items()}
             self.figures, self.rho, self.kept, self.marked, self.sound = figures, rho, kept, True, sound
         return kept
+
+    def _price(self, figures: Mapping[str, float], budget: float) -> float:
+        return figures["thief_loss"] / max(self.first_loss, 1e-9) + figures["lost"] / max(budget, 1e-3)
 
 
 class _Run:
@@ -207,6 +170,7 @@ class _Run:
         config: WithinBudget,
         judge: Callable[[nn.Module], dict[str, float]],
         chosen: _Best,
+        start: Mapping[str, Tensor],
         runtime: Runtime,
     ) -> None:
         device = runtime.torch_device
@@ -215,8 +179,8 @@ class _Run:
         self.batches, self.labels = Batches(data.inputs, device), data.labels.to(device)
         self.triggers = Joining(mark, config.trigger_batch, device)
         self.rows = ShuffledIndex(len(mark), min(config.pulling, len(mark)), device)
-        self.average = copied_with_entry(model)
-        self.balance = Balance(rho=config.rho, enough=config.enough, measured=config.measured)
+        self.start, self.average, self.candidate = start, copied_with_entry(model), copied_with_entry(model)
+        self.balance = Balance(rho=config.rho, enough=config.enough, measured=config.measured, fading=config.fading)
         self.number, self.collapsed = 0, False
 
     def descend(self, seed: int, *, after: int) -> tuple[list[Mapping[str, float]], str]:
@@ -280,16 +244,24 @@ class _Run:
                     tensor.copy_(now[name])
 
     def _watch(self, _: int) -> dict[str, float]:
-        """Judge the average, remember it if it is the best, and steer."""
+        """Judge the candidate, remember it if it is the best, and steer."""
         self._keep_up()
         self.audience.refresh()
-        figures, budget = self.judge(self.average), self.config.accuracy_budget
+        state, budget = between(self.start, self.average.state_dict(), self.config.way), self.config.accuracy_budget
+        self.candidate.load_state_dict(state)
+        figures = self.judge(self.candidate)
         self.collapsed = figures["lost"] > budget + COLLAPSE
-        kept = self.chosen.consider(
-            self.average.state_dict(), figures, self.balance.rho, budget=budget, sound=not self.collapsed
-        )
+        kept = self.chosen.consider(state, figures, self.balance.rho, budget=budget, sound=not self.collapsed)
         self.balance.steer(figures["lost"], budget)
         return {**figures, "kept": float(kept)}
+
+
+def between(start: Mapping[str, Tensor], goal: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
+    """Weights and statistics a share of the way from one state to another; counts are the goal's."""
+    return {
+        name: torch.lerp(start[name], tensor, share) if tensor.is_floating_point() else tensor.clone()
+        for name, tensor in goal.items()
+    }
 
 
 def frozen_parts(model: nn.Module) -> list[nn.Module]:
