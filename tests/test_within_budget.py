@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData
 from heirmark.methods import Robust
-from heirmark.rehearsal import combine_balanced
+from heirmark.rehearsal import combine_balanced, within_budget
 from heirmark.rehearsal.balance import Balance
 from heirmark.rehearsal.budget_settings import WithinBudget
 from heirmark.rehearsal.closed_form import Audience, ClosedFormThief, Closing
@@ -83,12 +83,13 @@ def test_thieves_that_hear_a_rehearsed_target_carry_its_mark(tiny_task: Task, cp
     model, rows = rehearse(tiny_task, clean, cpu)
     assert not model.training
     assert rows[-1]["target_wsr"] >= 0.9
-    assert rows[-1]["thief_loss"] < 0.6 * rows[0]["thief_loss"]
+    assert rows[-1]["thief_loss"] < 0.75 * rows[0]["thief_loss"]
     assert rows[-1]["kept"] == 1.0
     assert rows[-1]["lost"] <= 0.05 + 1e-9
     # What is returned is one of those that were judged, and the best of those that kept the budget.
     judged = [row for row in rows[1:-1] if row["kept"]]
-    assert rows[-1]["thief_loss"] == min(row["thief_loss"] for row in judged)
+    prices = [row["thief_loss"] / rows[0]["thief_loss"] + row["lost"] / 0.05 for row in judged]
+    assert rows[-1]["thief_loss"] == judged[prices.index(min(prices))]["thief_loss"]
 
 
 def test_the_same_seed_gives_the_same_target_and_leaves_the_start(
@@ -101,20 +102,38 @@ def test_the_same_seed_gives_the_same_target_and_leaves_the_start(
     assert any(not torch.equal(tensor, before[name]) for name, tensor in states[0].items())
 
 
+TOO_MUCH: dict[str, Any] = {
+    "rho": 50.0,
+    "enough": 0.0,
+    "accuracy_budget": 0.0,
+    "learning_rate": 0.02,
+    "attempts": 1,
+}
+
+
 def test_a_budget_that_cannot_be_met_is_said_so_and_the_nearest_returned(
-    tiny_task: Task, cpu: Runtime, clean: nn.Module
+    tiny_task: Task, cpu: Runtime, clean: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, rows = rehearse(tiny_task, clean, cpu, rho=50.0, enough=0.0, accuracy_budget=0.0, learning_rate=0.02, attempts=1)
+    monkeypatch.setattr(within_budget, "RETREATS", ())
+    _, rows = rehearse(tiny_task, clean, cpu, **TOO_MUCH)
     assert rows[-1]["kept"] == 0.0
     judged = [row["target_accuracy"] for row in rows[1:-1]]
     assert rows[-1]["target_accuracy"] == max(judged)
+
+
+def test_where_nothing_keeps_the_budget_less_of_the_way_is_tried(
+    tiny_task: Task, cpu: Runtime, clean: nn.Module
+) -> None:
+    _, rows = rehearse(tiny_task, clean, cpu, **TOO_MUCH)
+    assert not any(row["kept"] for row in rows[1:-1])
+    assert rows[-1]["target_accuracy"] > max(row["target_accuracy"] for row in rows[1:-1])
 
 
 def test_a_collapse_is_rolled_back_with_half_the_step(tiny_task: Task, cpu: Runtime, clean: nn.Module) -> None:
     _, rows = rehearse(tiny_task, clean, cpu, rho=8.0, enough=0.0, learning_rate=0.5, epochs=6, attempts=10)
     rates = [row["rho"] for row in rows[1:-1]]
     assert rates[1] < 0.6 * rates[0]
-    assert rows[-1]["target_accuracy"] == max(row["target_accuracy"] for row in rows[1:-1])
+    assert rows[-1]["target_accuracy"] >= max(row["target_accuracy"] for row in rows[1:-1])
 
 
 def test_figures_that_are_not_finite_end_in_a_sentence(tiny_task: Task, cpu: Runtime, clean: nn.Module) -> None:
