@@ -138,6 +138,37 @@ def hypergradient() -> str:
     )
 
 
+def t2s_map() -> str:
+    """Points of eq. 9: what a rehearsal makes of the model, of the simulated thief, and of real copies."""
+    found = read("t2s_map.json")
+    start, before, slopes = found["start"]["vanilla"], found["rows"][0]["before"], found["slopes"]
+
+    def stolen(name: str) -> list[str]:
+        copies = found["thefts"].get(name, {})
+        if not found["thefts"]:
+            return []
+        return [percent(copies[answers]["wsr"]) if answers in copies else "" for answers in ("probabilities", "label")]
+
+    def line(name: str, steps: int, told: Mapping[str, float], student: float, loss: float) -> list[str]:
+        shares = [percent(share) for share in (told["accuracy"], told["wsr"], told["controls"], student)]
+        return [name, f"{steps:,}", *shares, f"{loss:.1f}", *stolen(name)]
+
+    rows = [
+        line("before the rehearsal", 0, start, before["student_wsr"], slopes["watermark_loss"]),
+        *(
+            line(row["name"], row["steps"], row["target"], row["after"]["student_wsr"], row["after"]["watermark_loss"])
+            for row in found["rows"]
+        ),
+    ]
+    head = ["point", "steps", "accuracy", "model's mark", "without the trigger", "simulated thief's", "its loss"]
+    head += ["copy's, by probabilities", "by labels"] if found["thefts"] else []
+    return (
+        table(head, rows)
+        + "\nWSR and accuracy in %, seed 12; the loss is an epoch's mean. "
+        + source("t2s_map.json", found)
+    )
+
+
 def bench(folder: str) -> str:
     """A recorded grid at a glance."""
     where = f"LINK/bench/{folder}"
@@ -160,6 +191,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "methods-vgg": lambda: methods("methods-vgg.json"),
     "thieves": lambda: methods("thieves.json"),
     "hypergradient": hypergradient,
+    "t2s-map": t2s_map,
 }
 
 

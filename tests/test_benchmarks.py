@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -19,10 +20,12 @@ from heirmark.methods.nets import new_model
 from heirmark.profiles import STUDY
 from heirmark.rehearsal.settings import Rehearsal
 from heirmark.runtime import Runtime
+from heirmark.stages.store import Store
 from heirmark.tasks.task import Task
 from heirmark.training.fitting import Recipe
 from heirmark.triggers import Feature
 from heirmark.triggers.tiles import TilesSecret
+from heirmark.work.context import Context
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
@@ -30,6 +33,7 @@ import attacks
 import extractions
 import foreign_null
 import key_power
+import t2s_map
 import t2s_time
 import training
 
@@ -157,6 +161,46 @@ def test_a_rehearsal_is_timed_as_the_loop_takes_it(short_t2s: T2S, cpu: Runtime)
     found = t2s_time.in_the_loop(short_t2s, task, cpu, steps=2)
     assert (found["precision"], found["batch"], found["steps"]) == ("float32", [32, 8], 2)
     assert set(found["milliseconds"]) == {"rehearsal", "training"}
+
+
+def test_the_best_point_keeps_accuracy_and_has_most_of_the_mark() -> None:
+    def row(name: str, accuracy: float, wsr: float, loss: float) -> dict[str, Any]:
+        after = {"target_accuracy": accuracy, "student_wsr": wsr, "watermark_loss": loss}
+        return {"name": name, "before": {"target_accuracy": 0.6}, "after": after}
+
+    rows = [row("collapsed", 0.2, 0.9, 1.0), row("none", 0.6, 0.0, 9.0), row("nearer", 0.55, 0.0, 4.0)]
+    assert t2s_map.best_of(rows)["name"] == "nearer"
+    assert t2s_map.best_of([*rows, row("some", 0.51, 0.1, 7.0)])["name"] == "some"
+    assert t2s_map.best_of(rows[:1])["name"] == "collapsed"
+
+
+def test_a_point_of_the_map_changes_what_it_says() -> None:
+    scale = t2s_map.Scale(model=NET, recipe=replace(RECIPE, augment="flip"), rehearsal=2, theft=1)
+    (first, *_) = t2s_map.rates()
+    method = scale.method(first)
+    assert (method.rehearsal.thief.rate, method.rehearsal.recipe.learning_rate) == t2s_map.RATES[0]
+    changed = [scale.method(point) for point in t2s_map.variants(first)]
+    assert [each.rehearsal.recipe.epochs for each in changed] == [2, 2, 6, 2]
+    assert [each.rehearsal.recipe.batch_size for each in changed] == [64, 256, 64, 64]
+    assert [each.rehearsal.thief.loss.kind for each in changed].count("reverse-kl") == 1
+    assert [each.vanilla() == method.vanilla() for each in changed] == [True] * 3 + [False], "from one marked model"
+
+
+@pytest.mark.slow
+def test_a_map_is_explored_to_its_end(tmp_path: Path, cpu: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(t2s_map, "RATES", ((0.05, 1e-3),))
+    task = t2s_time.synthetic(400, owner=0.95, shape=(1, 16, 16), classes=4, protocol="paper")
+    scale = t2s_map.Scale(model=NET, recipe=RECIPE, rehearsal=1, theft=1, triggers=5)
+    world = t2s_map.Map(Context(task=task, runtime=cpu), Store(tmp_path), scale, 0)
+    written: list[dict[str, Any]] = []
+    t2s_map.explore(world, lambda found: written.append(copy.deepcopy(dict(found))))
+    found = written[-1]
+    assert len(found["rows"]) == 6
+    assert found["slopes"]["ratio"] > 0
+    assert len({"before the rehearsal", t2s_map.OURS.name} & set(found["thefts"])) == 2
+    assert len(found["thefts"]) == 3
+    assert all(set(copies) == {"probabilities", "label"} for copies in found["thefts"].values())
+    assert len(written) > 10, "whatever is known is written at once"
 
 
 def test_phases_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
