@@ -33,7 +33,7 @@ from heirmark.attacks import REMOVALS, Pruning
 from heirmark.grids import Block, Grid
 from heirmark.grids.fitting import quick_attacks
 from heirmark.grids.recipes import Scale
-from heirmark.methods import METHODS, T2S, Method
+from heirmark.methods import T2S, Method
 from heirmark.profiles import FULL, QUICK, Profile
 from heirmark.querying.blackbox import AnswerKind, Api
 from heirmark.triggers import Tiles
@@ -135,8 +135,7 @@ def _bench(base: Profile, nets: Mapping[str, str], victim: str) -> Bench:
 def _marks(base: Profile, nets: Mapping[str, str], victim: str, *names: str) -> dict[str, Method]:
     """Methods with the settings of small machines."""
     profile = _profile(base, nets, victim)
-    known = [name for name in names if name in METHODS]
-    return {name: profile.method(name) for name in known or ["t2s"]}
+    return {name: profile.method(name) for name in names}
 
 
 def _by(bench: Bench, nets: Mapping[str, str], *, pool: str = "") -> list[Trial]:

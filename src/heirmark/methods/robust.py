@@ -56,6 +56,7 @@ class Robust(Watermark):
     """
 
     name: ClassVar[str] = "robust"
+    from_clean: ClassVar[bool | tuple[str, str]] = True
 
     trigger: AnyTrigger = field(default=Tiles())
     triggers: Annotated[int, at_least(1)] = 1000
