@@ -250,6 +250,8 @@ BRIEFLY: dict[str, list[str]] = {
     "bench": TINY,
 }  # fmt: skip
 """What makes a page's command short. ``demo`` has a test of its own, and whatever is not here runs as it stands."""
+ROBUST = ["--set", "feature_recipe.epochs=1", "--set", "thieves=naivenet:width=4", "--set", "judges=naivenet:width=3"]
+"""What makes the default method short besides."""
 MINE = "from torch import nn\n\nmodel = nn.Sequential(nn.Flatten(), nn.LayerNorm(256), nn.Linear(256, 5, bias=False))\n"
 GRID = "from test_bench_report import TINY\n\n\ndef table_1(scale):\n    return TINY\n"
 
@@ -262,7 +264,8 @@ def shortened(command: Command) -> list[str]:
         "my_grid.py:table_1" if PLACEHOLDER.search(word) or word.startswith(tuple(large)) else word for word in words
     ]
     joining = name == "bench" and "--rows" in words
-    return [name, *words, *([] if joining or "--list" in words else BRIEFLY.get(name, []))]
+    brief = [*BRIEFLY.get(name, []), *(ROBUST if name == "embed" and "--method" not in words else [])]
+    return [name, *words, *([] if joining or "--list" in words else brief)]
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData
 from heirmark.methods import Robust
+from heirmark.methods.robust import halves
 from heirmark.rehearsal import combine_balanced, within_budget
 from heirmark.rehearsal.balance import Balance
 from heirmark.rehearsal.budget_settings import WithinBudget
@@ -209,3 +210,14 @@ def test_settings_that_cannot_work_are_refused(tiny_task: Task) -> None:
     }
     with pytest.raises(BadConfig, match="none of the thieves mobilevit-s takes inputs of shape"):
         Robust(model="vgg-like:width=4", thieves=("mobilevit-s",)).check(replace(tiny_task, **cut))
+
+
+def test_the_calibration_split_is_halved_class_by_class(tiny_task: Task) -> None:
+    hosts, watch = halves(tiny_task.calibration, seed=3)
+    assert not hosts.digests() & watch.digests()
+    assert hosts.digests() | watch.digests() == tiny_task.calibration.digests()
+    for label in range(6):
+        counts = [int((half.labels == label).sum()) for half in (hosts, watch)]
+        assert 0 <= counts[0] - counts[1] <= 1
+    assert Robust().hosts(tiny_task, seed=3).digests() == hosts.digests()
+    assert halves(tiny_task.calibration, seed=4)[0].digests() != hosts.digests()

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 def embed(
     out: Out,
     method: Annotated[
-        str | None, typer.Option("--method", help="A method, by name; a wrong name lists them. Default: t2s.")
+        str | None, typer.Option("--method", help="A method, by name; a wrong name lists them. Default: robust.")
     ] = None,
     data: Data = "fashion-mini",
     quick: Quick = False,
@@ -53,7 +53,7 @@ def embed(
         typer.Option(
             "--from",
             help="Mark the model you have: its folder, or its weights (.safetensors) with --model. It is never trained from "
-            "scratch; t2s alone then starts from the clean model.",
+            "scratch.",
         ),
     ] = None,
     calibrators: Annotated[
@@ -92,9 +92,7 @@ def embed(
     from heirmark.methods import METHODS
     from heirmark.profiles import QUICK
 
-    if method is None and start is not None:
-        settings = ["initial=clean", *(settings or [])]
-    method = method or "t2s"
+    method = method or "robust"
     check_known("method", method, METHODS)
     # A key drawn from seed 0 and public data is anybody's.
     drawn = secrets_module.randbits(63)

@@ -47,8 +47,8 @@ def mark(
         data: what it learned, as a task, or as labelled examples ``[N, ...]``, uint8 or float in [0, 1], of which
             :func:`heirmark.tasks.splitting.own_task` makes one: a part of them is left out of the marking.
         held_out: examples that the model has not learned from, if ``data`` is no task: of these the key is made.
-        method: one that starts from a given model; its architecture is the model's. None is T2S from the clean model with the
-            settings of ``--quick``.
+        method: one that starts from a given model; its architecture is the model's. None is
+            :class:`heirmark.methods.robust.Robust` with the settings of ``--quick``.
         factory: builds nets of the model's structure for simulated thieves; None makes copies with weights drawn anew.
         seed: of everything random; the key is as secret as it is. None draws one that nobody can guess.
         runtime: device, precision, progress.
@@ -62,7 +62,7 @@ def mark(
         ModelFault: when the model fails on the inputs.
     """
     seed, runtime = drawn_seed(seed), runtime or Runtime()
-    method = method or replace(QUICK.t2s(), initial="clean")
+    method = method or QUICK.method("robust")
     check_starts(method)
     start = copied(unwrapped(model))
     weights = start.state_dict()

@@ -147,10 +147,11 @@ class Robust(Watermark):
 
 
 def halves(calibration: Split, *, seed: int) -> tuple[Split, Split]:
-    """The calibration split in two: one hosts the key, the other watches and judges while the model is tuned."""
-    order = torch.randperm(len(calibration), generator=generator_of(derive_seed(seed, "watch")))
-    middle = (len(order) + 1) // 2
-    return calibration.subset(order[:middle]), calibration.subset(order[middle:])
+    """The calibration split in two, class by class: one hosts the key, the other watches and judges while the model is tuned."""
+    drawn = torch.randperm(len(calibration), generator=generator_of(derive_seed(seed, "watch")))
+    order = drawn[calibration.labels[drawn].argsort(stable=True)]
+    rank = torch.cat([torch.arange(size) for size in calibration.labels.bincount().tolist()])
+    return calibration.subset(order[rank % 2 == 0]), calibration.subset(order[rank % 2 == 1])
 
 
 def buildable(task: Task, families: tuple[Architecture, ...]) -> list[Architecture]:
