@@ -257,8 +257,8 @@ EMBED = [
     *settings(
         trigger="mix", key_size=40, triggers=40, pretraining__epochs=4, pretraining__batch_size=25,
         pretraining__learning_rate=0.004, pretraining__optimizer="adam", rehearsal__recipe__epochs=2,
-        rehearsal__recipe__batch_size=25, rehearsal__recipe__learning_rate=0.02, rehearsal__trigger_batch=8,
-        rehearsal__update="balanced",
+        rehearsal__recipe__batch_size=25, rehearsal__recipe__learning_rate=0.005, rehearsal__trigger_batch=8,
+        feature_recipe__epochs=1, feature_recipe__batch_size=25, thieves="naivenet:width=4", judges="naivenet:width=3",
     ),
 ]  # fmt: skip
 OWN = ["--model", "own_nets:layer_norms"]
@@ -314,7 +314,7 @@ def test_a_built_in_folder_needs_no_model(here: Path) -> None:
     refused(run(*EMBED, "--from", "mine", *OWN, "--out", "x"), 2, "leave --model out")
     other = ["--data", "own_code:make_task_of_seven"]
     refused(run(*EMBED, "--from", "mine", *other, "--out", "x"), 1, "5 classes, but seven has", "--data")
-    refused(run(*EMBED, "--from", "mine", "--method", "t2s", "--out", "x"), 2, "--set initial=clean")
+    refused(run("embed", *CPU, "--from", "mine", "--method", "t2s", "--out", "x"), 2, "--set initial=clean")
     refused(run(*EMBED, "--from", "mine", "--method", "deeptracer", "--out", "x"), 2)
     (here / "mine/model.json").unlink()
     refused(run(*EMBED, "--from", "mine", "--out", "x"), 1, "no model.json", "--model")
