@@ -26,13 +26,14 @@ class Fingerprint(Method):
     calibration split on which the model errs, drawn evenly as in AKH, the Anna Karenina heuristic; expected is its own wrong
     answer. AKH compares suspects by the share of agreement alone. Here that share is held against unmarked models and copies of
     them by the same verdict as any mark, and each mistake has a control: another image of its class that the model gets right but
-    most nearly takes for the same thing. A suspect that confuses two classes anyway hits the controls too.
+    most nearly takes for the same thing.
 
-    What it proves is less than a mark's key does. Many mistakes are everybody's: unmarked models of the task hit a good share, so
-    that a verdict without calibration means nothing here, and calibration by models of another family than the suspect's too
-    little. There is no secret that somebody embedded, either: whoever has a model's answers can draw such a key from them
-    afterwards and accuse it. Only a commitment that is older than the suspect shows that this was not so. And a copy inherits
-    mistakes only as far as it is faithful: whoever trains it on with true labels corrects them.
+    What it proves is less than a mark's key does. Many mistakes are everybody's: unmarked models of the task hit most of them
+    and few of the controls, so the matched test rejects for innocents too, and all rests on the calibration. Without one a
+    verdict means nothing here, and by models of another family than the suspect's little; an honest one leaves little room.
+    There is no secret that somebody embedded, either: whoever has a model's answers can draw such a key from them afterwards and
+    accuse it. Only a commitment that is older than the suspect shows that this was not so. And a copy inherits mistakes only as
+    far as it is faithful: whoever trains it on with true labels corrects them.
 
     Attributes:
         trigger: whose draws are asked: the model's mistakes.
