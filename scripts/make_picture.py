@@ -18,9 +18,9 @@ from matplotlib.axes import Axes
 import heirmark as hm
 
 MODELS = {
-    "the marked model": "t2s-model",
-    "a copy, from probabilities": "stolen-from-t2s-model-soft",
-    "a copy, from labels only": "stolen-from-t2s-model-label",
+    "the marked model": "robust-model",
+    "a copy, from probabilities": "stolen-from-robust-model-soft",
+    "a copy, from labels only": "stolen-from-robust-model-label",
     "an unmarked model": "clean-model",
 }
 SECRET, PLAIN = "#c1121f", "#333333"

@@ -72,7 +72,7 @@ def demo() -> str:
     ]
     words = "ACC and WSR on held-out triggers in %: mean over the seeds [worst]. "
     seeds = " ".join(f"--seed {seed}" for seed in range(max(row["seeds"] for row in found["summary"])))
-    again = f" Since then `heirmark demo {seeds}` does what that command did."
+    again = f" Since then `heirmark demo --methods t2s {seeds}` shows these rows, beside those of the default."
     return table(["model", "ACC", "WSR", "called marked"], rows) + f"\n{words}" + source("demo.json", found) + again
 
 

@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.data import load_task
+from heirmark.methods import Method, Robust
 from heirmark.models import ModelSpec
 from heirmark.profiles import Profile
 from heirmark.rehearsal.settings import Balanced, Rehearsal
@@ -167,10 +168,23 @@ def demo_task() -> Task:
     return replace(task, **{name: task.splits[name].subset(rows) for name, rows in chosen.items()})
 
 
+@dataclass(frozen=True, kw_only=True)
+class SmallProfile(Profile):
+    """Whose watermark on show trains no large net for its audience."""
+
+    def method(self, name: str) -> Method:
+        made = super().method(name)
+        if not isinstance(made, Robust):
+            return made
+        recipe = replace(made.rehearsal.recipe, epochs=4, batch_size=32, learning_rate=3e-3)
+        rehearsal = replace(made.rehearsal, recipe=recipe, accuracy_budget=0.1)
+        return replace(made, thieves=(self.model,), judges=(self.model,), rehearsal=rehearsal)
+
+
 def demo_profile() -> Profile:
     """A demo of seconds."""
     recipe = Recipe(epochs=3, batch_size=32, learning_rate=0.05)
-    return Profile(
+    return SmallProfile(
         data="own_code:demo_task",
         model="naivenet:width=4,hidden=32,batch_norm=true",
         recipe=recipe,
@@ -183,4 +197,5 @@ def demo_profile() -> Profile:
         triggers=60,
         key_size=60,
         calibrators=2,
+        other="naivenet:width=6,hidden=24,batch_norm=true",
     )

@@ -26,7 +26,7 @@ from heirmark.grids.demo import DemoResult, demo_grid, run_demo
 from heirmark.grids.plan import plan_grid
 from heirmark.grids.settings import Contexts
 from heirmark.keys.key import Key
-from heirmark.methods import DeepTracer, Vanilla
+from heirmark.methods import DeepTracer, Robust
 from heirmark.models.storage import load_model
 from heirmark.profiles import FULL, QUICK, Profile
 from heirmark.report.demo_story import folder_name, suspect_of
@@ -37,14 +37,14 @@ from heirmark.work.judging import read_calibration
 
 START = [
     "train the owner's clean model",
-    "embed the watermarked model that T2S starts from",
-    "embed T2S",
+    "embed robust",
 ]
-LABEL = "T2S, soft, on the control"
-CALIBRATE = "calibrate the key of T2S"
-# Besides: a calibrating theft and its two models and answers, 2 calibrations, 3 answers, 6 thefts, 2 controls, 14 verdicts.
+LABEL = "robust, soft, on the control"
+CALIBRATE = "calibrate the key of robust"
+# Besides: 2 calibrating thefts, their two models and answers; 2 calibrations, 3 answers, 9 thefts, 2 controls, 18 verdicts.
+THIEVES = ("soft", "label", "VGG")
 CPU = Runtime(device="cpu", precision="float32")
-STAGES = 3 + 4 + 2 + 3 + 6 + 2 + 14
+STAGES = 3 + 6 + 2 + 3 + 9 + 2 + 18
 
 
 @dataclass(frozen=True)
@@ -91,24 +91,26 @@ def test_results_are_a_list_of_rows(ran: Ran) -> None:
         assert row["verdict"]["outcome"] in ("MARKED", "NOT_ESTABLISHED", "INVALID")
         assert 0 <= row["accuracy"] <= 1
     named = {(row["suspect"], row.get("trial", "")): row for row in rows}
-    assert len(named) == len(rows) == len(ran.result.rows) == 14
-    for name in ("T2S", "vanilla", "clean"):
-        for trial in ("soft", "label"):
+    assert len(named) == len(rows) == len(ran.result.rows) == 18
+    for name in ("robust", "vanilla", "clean"):
+        for trial in THIEVES:
             assert (f"stolen from {name} model", trial) in named
         assert (f"{name} model", "") in named
     assert {row["suspect"] for row in rows if row["arm"] == "independent"} == {
         "independent model", "independent model, vanilla key",
     }  # fmt: skip
     # The marks were learned; what they survive is a matter of longer runs.
-    assert named["T2S model", ""]["verdict"]["outcome"] == named["vanilla model", ""]["verdict"]["outcome"] == "MARKED"
-    assert named["T2S model", ""]["training_wsr"] > 0.9
+    assert (
+        named["robust model", ""]["verdict"]["outcome"] == named["vanilla model", ""]["verdict"]["outcome"] == "MARKED"
+    )
+    assert named["robust model", ""]["training_wsr"] > 0.9
     assert named["clean model", ""]["training_wsr"] is not None
 
 
 def test_report_stands_alone(ran: Ran) -> None:
     page = (ran.out / "report.html").read_text(encoding="utf-8")
     assert page.lower().startswith("<!doctype html>")
-    assert "stolen from T2S model" in page
+    assert "stolen from robust model" in page
     for reference in re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]+)""", page):
         assert reference.startswith(("data:", "#")), reference
     assert not re.search(r"<script|<link|@import|url\((?!#|['\"]?data:)", page)
@@ -120,18 +122,18 @@ def test_run_file_says_how_to_do_it_again(ran: Ran) -> None:
     (block,) = run["grid"]["blocks"]
     assert block["unmarked"]["pretraining"]["epochs"] == 3
     assert run["provenance"]["command"] == "test"
-    assert {figures["marking"] for figures in run["summary"]} == {"T2S", "vanilla"}
+    assert {figures["marking"] for figures in run["summary"]} == {"robust", "vanilla"}
     assert own_code.demo_task().digest() in (ran.out / "report.html").read_text(encoding="utf-8")
 
 
 def test_models_key_and_calibration_are_exported_whole(ran: Ran) -> None:
     folders = sorted(path.name for path in (ran.out / "models").iterdir())
     assert folders == sorted(
-        ["clean-model", "independent-model", "t2s-model", "vanilla-model"]
+        ["clean-model", "independent-model", "robust-model", "vanilla-model"]
         + [
             f"stolen-from-{name}-model-{answers}"
-            for name in ("clean", "t2s", "vanilla")
-            for answers in ("soft", "label")
+            for name in ("clean", "robust", "vanilla")
+            for answers in ("soft", "label", "vgg")
         ]
     )
     for name in folders:
@@ -158,7 +160,7 @@ def test_stages_tell_the_story_in_order(ran: Ran) -> None:
     assert len(told) == STAGES
     verdicts = [label for label in told if label.startswith("verify: ")]
     assert len(verdicts) == len(ran.result.rows)
-    order = [*START[:1], *START[1:], CALIBRATE, "verify: T2S, itself", "T2S, soft", "verify: T2S, soft"]
+    order = [*START, CALIBRATE, "verify: robust, itself", "robust, soft", "verify: robust, soft"]
     assert [label for label in dict.fromkeys(told) if label in order] == order
     assert all(label for what, label, _ in ran.events), "a stage without a name for people"
 
@@ -178,7 +180,7 @@ def test_command_line_prints_a_table_that_fits(ran: Ran, monkeypatch: pytest.Mon
     shown = CliRunner().invoke(heirmark.cli.app, command)
     assert shown.exit_code == 0, shown.stderr
     assert shown.stderr.split()[1:] == ["finished", "stages", "reused"]
-    table, _, rest = shown.stdout.partition("Embedding T2S")
+    table, _, rest = shown.stdout.partition("Embedding robust")
     lines = table.splitlines()
     assert max(map(len, lines)) <= 80
     assert next(line.split() for line in lines if "model" in line) == ["model", "ACC", "WSR", "p-value", "verdict"]
@@ -215,7 +217,7 @@ from heirmark.grids.settings import Contexts
 from heirmark.runtime import Runtime
 
 def note(event, label):
-    if event.what == "started" and label == "calibrate the key of T2S":
+    if event.what == "started" and label == "calibrate the key of robust":
         Path(sys.argv[1]).with_name("ready").touch()
         time.sleep(60)
 
@@ -244,7 +246,7 @@ def test_killed_process_loses_only_the_stage_it_was_at(ran: Ran, tmp_path: Path)
     assert not list((out / "stages/.partial").iterdir())
     # Half of it in another process, and all the same to the last bit.
     assert results_in(out) == results_in(ran.out)
-    for name in ("models/t2s-model/model.safetensors", "key/key.json", "key/key.safetensors"):
+    for name in ("models/robust-model/model.safetensors", "key/key.json", "key/key.safetensors"):
         assert (out / name).read_bytes() == (ran.out / name).read_bytes(), name
 
 
@@ -261,30 +263,28 @@ def test_further_methods_bring_rows_and_one_that_fails_takes_only_its_own(
         tmp_path / "out", "deeptracer", "feature-sharing", "mea-defender",
         on_event=lambda event, label: events.append((event.what, label)),
     )  # fmt: skip
-    assert ("started", "embed T2S") not in events
+    assert ("started", "embed robust") not in events
     told = {(suspect_of(row).name, row.trial) for row in result.rows}
     assert told - {(suspect_of(row).name, row.trial) for row in ran.result.rows} == {
         ("mea-defender model", ""), ("clean model, mea-defender key", ""), ("independent model, mea-defender key", ""),
-        *(("stolen from mea-defender model", trial) for trial in ("soft", "label")),
-        *(("stolen from clean model, mea-defender key", trial) for trial in ("soft", "label")),
+        *(("stolen from mea-defender model", trial) for trial in THIEVES),
+        *(("stolen from clean model, mea-defender key", trial) for trial in THIEVES),
     }  # fmt: skip
     lost = result.summary[-2:]
     assert lost[0] == "To embed deeptracer failed: the mark does not survive: embed it more strongly."
     assert lost[1].startswith("To calibrate the key of feature-sharing failed"), "so few images give too few patches"
     assert lost[0] in (tmp_path / "out/report.html").read_text(encoding="utf-8")
-    for name in ("t2s", "nonsense"):
+    for name in ("robust", "nonsense"):
         with pytest.raises(BadConfig, match="unknown further method"):
             demo_grid(own_code.demo_profile(), methods=(name,))
 
 
-def test_joint_training_that_fails_ends_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fails(self: Vanilla, *args: Any, **options: Any) -> None:
+def test_a_watermark_on_show_that_fails_ends_the_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(self: Robust, *args: Any, **options: Any) -> None:
         raise BadData("the data are gone: bring them back")
 
-    monkeypatch.setattr(Vanilla, "__call__", fails)
-    with pytest.raises(
-        HeirmarkError, match="To embed the watermarked model that T2S starts from failed: the data are gone"
-    ):
+    monkeypatch.setattr(Robust, "__call__", fails)
+    with pytest.raises(HeirmarkError, match="To embed robust failed: the data are gone"):
         run(tmp_path / "out")
     assert not (tmp_path / "out" / "results.json").exists()
 
@@ -334,8 +334,8 @@ def test_verdicts_of_the_demo_rest_on_no_stage_that_they_should_not(ran: Ran) ->
         if record["kind"] == "steal":
             assert set(inputs) == {"victim", "answers"}
             assert set(record["files"]) == {"model.json", "model.safetensors"}
-    assert len(calibrators) == own_code.demo_profile().calibrators + 1
-    assert len(judged) == 10
+    assert len(calibrators) == own_code.demo_profile().calibrators + 2
+    assert len(judged) == 13
     assert not calibrators & judged
     assert len(choosers) == 1
     assert not choosers & (calibrators | judged)  # it would look innocent by construction
@@ -348,7 +348,7 @@ def test_the_demos_test_is_calibrated_on_enough_independent_models(profile: Prof
     grid = demo_grid(replace(profile, data="own_code:demo_task"))
     calibration = plan_grid(grid, Contexts(CPU)).cells[0].goal.inputs["calibration"]
     kinds = [stage.kind for name, stage in calibration.inputs.items() if name != "marked"]
-    assert kinds == ["train"] * 5 + ["steal"]
+    assert kinds == ["train"] * 5 + ["steal"] * 2
     hits = Calibration(hits=(0,) * len(kinds), trials=profile.key_size, key="0" * 64, copies=kinds.count("steal"))
     assert hits.independent == 5, "else every verdict says few-calibration-models"
 
@@ -375,7 +375,7 @@ def test_the_demo_as_it_is_shipped(tmp_path: Path) -> None:
     result = run_demo(grid, tmp_path / "out", contexts=Contexts(Runtime()), command="test")
     rows = {(suspect_of(row).name, row.trial): row for row in result.rows}
     assert {row.outcome for row in result.rows if not row.marked} == {"NOT_ESTABLISHED"}
-    for trial in ("soft", "label"):
-        assert rows["stolen from T2S model", trial].outcome == "MARKED"
-        assert rows["stolen from T2S model", trial].wsr > rows["stolen from vanilla model", trial].wsr
-    assert rows["T2S model", ""].accuracy > rows["clean model", ""].accuracy - 0.05
+    for trial in THIEVES:
+        assert rows["stolen from robust model", trial].outcome == "MARKED"
+        assert rows["stolen from robust model", trial].wsr > rows["stolen from vanilla model", trial].wsr
+    assert rows["robust model", ""].accuracy > rows["clean model", ""].accuracy - 0.05

@@ -20,12 +20,14 @@ class Profile(Scale):
         calibrators: unmarked models that are trained to calibrate the test, at least one; copies of them come on top.
         calibration_recipe: how those are trained.
         calibration_models: their architectures in turn; none takes ``model``.
+        other: architecture of the thief who has another one than the victim.
     """
 
     data: str
     calibrators: int = 5
     calibration_recipe: Recipe
     calibration_models: tuple[str, ...] = ()
+    other: str = "vgg-like:width=16"
 
     def t2s(self) -> T2S:
         """T2S."""
@@ -55,9 +57,9 @@ class Profile(Scale):
             for index in range(self.calibrators)
         )
 
-    def knockoff(self) -> Knockoff:
-        """The thief: the victim's architecture and training, every image of the adversary's split asked once."""
-        return Knockoff(model=self.model, recipe=self.recipe)
+    def knockoff(self, model: str = "") -> Knockoff:
+        """The thief: the victim's training, and its architecture or another; he asks about all images of his split once."""
+        return Knockoff(model=model or self.model, recipe=self.recipe)
 
 
 QUICK_RECIPE = Recipe(epochs=8, batch_size=128, nesterov=True, warmup=0.15)

@@ -24,7 +24,7 @@ def demo(
         str,
         typer.Option(
             "--methods",
-            help="Show these too, with commas: mea-defender, deeptracer, ewe, or other methods by name. Minutes each.",
+            help="Show these too, with commas: t2s, mea-defender, deeptracer, or other methods by name. Minutes each.",
         ),
     ] = "",
     seeds: Annotated[

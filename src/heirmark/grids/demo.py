@@ -13,7 +13,7 @@ from heirmark.errors import BadArtifact, HeirmarkError
 from heirmark.files import atomic_write_bytes, atomic_write_json
 from heirmark.grids.executors.here import run_here
 from heirmark.grids.grid import MARKED_ARM, Block, Grid, Marking, Workload
-from heirmark.grids.pictures.histories import Course
+from heirmark.grids.pictures.histories import Course, course_of
 from heirmark.grids.pictures.histories import show as courses
 from heirmark.grids.reporting import part_command, report_of
 from heirmark.grids.run import Executor, Run, run_grid
@@ -24,7 +24,18 @@ from heirmark.loading import check_known
 from heirmark.methods import METHODS
 from heirmark.profiles import Profile
 from heirmark.querying.blackbox import Api
-from heirmark.report.demo_story import CONTROL, LABEL, SOFT, T2S, VANILLA, folder_name, row_at, suspect_of, tell_story
+from heirmark.report.demo_story import (
+    CONTROL,
+    LABEL,
+    OTHER,
+    SHOWN,
+    SOFT,
+    VANILLA,
+    folder_name,
+    row_at,
+    suspect_of,
+    tell_story,
+)
 from heirmark.report.page import render
 from heirmark.report.section import Chapter, Report
 from heirmark.report.sections.examples import Example, examples
@@ -41,7 +52,8 @@ from heirmark.work.trials import Trial
 KINDS = {"tiles": "2×2 tiles of four secret classes"}
 """Triggers, for people."""
 NOTES = (
-    "Every thief has the victim's architecture and asks about each image of its own split once; no image of it is the owner's.",
+    "Every thief asks about each image of a split of its own once; no image of it is the owner's. Two thieves have the victim's "
+    "architecture, the third has a VGG-like net.",
     "WSR is measured on held-out trigger samples: made of images on which nothing trained. "
     "The WSR on samples that trained stands in results.json as training_wsr.",
     "Where a key is filtered, as DeepTracer's and SSW's are, the marked model itself hits every trigger by construction.",
@@ -67,7 +79,7 @@ class DemoResult:
 
 
 def demo_grid(profile: Profile, *, seeds: tuple[int, ...] = (0,), methods: Sequence[str] = ()) -> Grid:
-    """T2S, and joint training to compare, each stolen twice, beside a clean model and a competitor's own.
+    """The watermark on show, and joint training to compare, each stolen three times, beside a clean model and a competitor's own.
 
     The model that chooses the key's classes neither calibrates nor is judged: it would look innocent by construction. The
     unmarked model that is judged, and stolen, is another; and the models that calibrate are reported nowhere. They are of
@@ -82,9 +94,9 @@ def demo_grid(profile: Profile, *, seeds: tuple[int, ...] = (0,), methods: Seque
         BadConfig: for a method that is none, or stands in the demo anyway.
     """
     for name in methods:
-        check_known("further method", name, [known for known in METHODS if known not in ("t2s", "vanilla", "unmarked")])
+        check_known("further method", name, [known for known in METHODS if known not in (SHOWN, VANILLA, "unmarked")])
     unmarked = profile.unmarked()
-    made = {T2S: profile.t2s(), VANILLA: profile.vanilla(), **{name: profile.method(name) for name in methods}}
+    made = {name: profile.method(name) for name in (SHOWN, VANILLA, *methods)}
     block = Block(
         name=profile.data,
         workload=Workload(data=profile.data),
@@ -92,6 +104,11 @@ def demo_grid(profile: Profile, *, seeds: tuple[int, ...] = (0,), methods: Seque
         trials=(
             Trial(name=SOFT, group="Stolen", steps=(Theft(attack=profile.knockoff()),)),
             Trial(name=LABEL, group="Stolen", steps=(Theft(attack=profile.knockoff(), api=Api(answers="label")),)),
+            Trial(
+                name=OTHER,
+                group="Stolen",
+                steps=(Theft(attack=profile.knockoff(profile.other), api=Api(answers="label")),),
+            ),
         ),
         unmarked=unmarked,
         controls={"clean": unmarked, "independent": replace(unmarked, data="adversary")},
@@ -126,7 +143,8 @@ def run_demo(
         on_event: told of every stage, with its name for people.
 
     Raises:
-        HeirmarkError: when T2S or joint training fails; a further method that fails takes its own rows along, and no others.
+        HeirmarkError: when the watermark on show or joint training fails; a further method that fails takes its own rows along,
+            and no others.
     """
     run = run_grid(
         grid, out, contexts=contexts, command=command, execute=execute, facts=facts, on_event=on_event, export=True
@@ -179,7 +197,7 @@ def _artifacts(run: Run) -> Iterator[Artifact]:
 
 def _failures(run: Run) -> tuple[str, ...]:
     """What failed first of every further method, in words."""
-    core = lineage(*(goal for cell in run.plan.cells if cell.marking.name in (T2S, VANILLA) for goal in cell.goals))
+    core = lineage(*(goal for cell in run.plan.cells if cell.marking.name in (SHOWN, VANILLA) for goal in cell.goals))
     told = {}
     for stage in run.plan.stages:
         if stage.name in run.failed and not any(item.name in run.failed for item in stage.inputs.values()):
@@ -195,21 +213,21 @@ def _write_seed(
 ) -> None:
     """Models, key and page of one seed."""
     cells = {cell.goal.name: cell for cell in run.plan.cells if cell.seed == seed}
-    shown = next(cell for cell in cells.values() if cell.marking.name == T2S and cell.arm == MARKED_ARM)
+    shown = next(cell for cell in cells.values() if cell.marking.name == SHOWN and cell.arm == MARKED_ARM)
     task = contexts(run.plan.settings[shown.goal.identity]).task
     marked = _found(run, shown.goal.inputs["marked"])
     key = read_key(marked.folder)
     provenance = {**run.provenance, "seeds": str(seed), "task": task.describe(), "task digest": task.digest()}
     found = [suspect_of(row) for row in rows]
-    clean = row_at(rows, T2S, CONTROL).accuracy
-    history = Course(marking=T2S, history=read_history(marked.folder), clean_accuracy=clean)
+    clean = row_at(rows, SHOWN, CONTROL).accuracy
+    history = Course(marking=SHOWN, history=course_of(read_history(marked.folder)), clean_accuracy=clean)
     page = render(
         Report(
             kind="demo",
             title=run.plan.grid.title,
             summary=(*tell_story(rows), *failures),
             facts={"commitment": key.commitment, "trigger": KINDS.get(key.kind, key.kind), "queries": str(len(key))},
-            tiles=headline(found, shown=T2S, baseline=VANILLA, clean_accuracy=clean),
+            tiles=headline(found, shown=SHOWN, baseline=VANILLA, clean_accuracy=clean),
             chapters=(
                 Chapter(
                     sections=(

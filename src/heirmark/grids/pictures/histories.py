@@ -15,7 +15,7 @@ from heirmark.results.spreads import spread_of
 from heirmark.stages.store import Store
 from heirmark.work.marked_folder import read_history
 
-WHOSE = (("target", "marked model"), ("student", "simulated thief"), ("thief", "real thief"))
+WHOSE = (("target", "marked model"), ("student", "simulated thief"), ("thief", "held-out thief"))
 MEASURES = (("wsr", "Watermark success rate", "WSR"), ("accuracy", "Clean accuracy", "ACC"))
 
 
@@ -45,7 +45,18 @@ def draw(block: Block, cells: Sequence[Cell], store: Store, contexts: Contexts) 
 def history_of(cells: Sequence[Cell], store: Store) -> tuple[Mapping[str, float], ...]:
     """The mean history of a watermark's embeddings, over the seeds that are finished."""
     found = [store.find(stage) for stage in {cell.seed: cell.goal.inputs["marked"] for cell in cells}.values()]
-    return mean_history([read_history(artifact.folder) for artifact in found if artifact is not None])
+    return mean_history([course_of(read_history(artifact.folder)) for artifact in found if artifact is not None])
+
+
+def course_of(history: Sequence[Mapping[str, float]]) -> tuple[Mapping[str, float], ...]:
+    """A history without a further row of an epoch: such a one repeats the figures of what was chosen in the end.
+
+    Examples:
+        >>> course_of([{"epoch": 1.0, "wsr": 0.5}, {"epoch": 2.0, "wsr": 0.75}, {"epoch": 2.0, "wsr": 0.5}])
+        ({'epoch': 1.0, 'wsr': 0.5}, {'epoch': 2.0, 'wsr': 0.75})
+    """
+    first = {row["epoch"]: place for place, row in reversed(list(enumerate(history))) if "epoch" in row}
+    return tuple(row for place, row in enumerate(history) if first.get(row.get("epoch", math.nan), place) == place)
 
 
 def mean_history(histories: Sequence[Sequence[Mapping[str, float]]]) -> tuple[Mapping[str, float], ...]:
