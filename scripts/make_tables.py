@@ -26,6 +26,8 @@ VARIANTS = {
     "difference": "difference",
     "forward_one_graph": "forward, one graph",
     "difference_one_graph": "difference, one graph",
+    "closed_form": "closed form",
+    "closed_form_apart": "closed form, both gradients apart",
     "double_backward": "double backward",
     "plain_step": "plain step",
 }
@@ -108,9 +110,9 @@ def printed_cell(pair: Sequence[float] | None) -> str:
     return "" if pair is None else f"{pair[1]:.0f}, {pair[0]:.0f}"
 
 
-def hypergradient() -> str:
+def hypergradient(name: str = "hypergradient.json") -> str:
     """Cost of one step, by net and variant."""
-    found = read("hypergradient.json")
+    found = read(name)
     rows = []
     for net, measured in found["nets"].items():
         for variant, words in VARIANTS.items():
@@ -134,7 +136,7 @@ def hypergradient() -> str:
     return (
         table([*head, "memory / plain step", "relative error"], rows)
         + f"\nBatch {facts['batch']} with {facts['triggers']} triggers. "
-        + source("hypergradient.json", facts)
+        + source(name, facts)
     )
 
 
@@ -191,6 +193,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "methods-vgg": lambda: methods("methods-vgg.json"),
     "thieves": lambda: methods("thieves.json"),
     "hypergradient": hypergradient,
+    "closed-form-step": partial(hypergradient, "closed-form-step.json"),
     "t2s-map": t2s_map,
 }
 

@@ -317,7 +317,15 @@ def test_files_that_sentences_name_exist(page: str) -> None:
     assert {text for text in named if not (ROOT / text).exists()} == set()
 
 
-# ---------------------------------------------------------------- the package's names
+# ---------------------------------------------------------------- the package's modules and names
+
+
+def test_modules_are_small() -> None:
+    """As CONTRIBUTING says."""
+    package = Path(heirmark.__file__).parent
+    sizes = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in package.rglob("*.py")}
+    assert len(sizes) > 200
+    assert {str(path.relative_to(package)): size for path, size in sizes.items() if size > 300} == {}
 
 
 def test_the_packages_names_agree() -> None:

@@ -196,8 +196,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "without-rehearsal-from-clean": T2S(**MARKING, trigger=TRIGGERS["mix"], rehearse=False, initial="clean"),
     },
     "robust": {
-        "provable": Robust(**ROBUST, trigger=PROVABLE),
+        "provable": Robust(**ROBUST, trigger=OTHER_TASK),
         "tiles": Robust(**ROBUST, trigger=TRIGGERS["tiles"]),
+        "mix": Robust(**ROBUST, trigger=TRIGGERS["mix"]),
         "random-labels": Robust(**ROBUST, trigger=RandomLabels(of=TextStamp())),
     },
     "mea-defender": {
