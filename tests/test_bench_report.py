@@ -419,7 +419,7 @@ TINY = Grid(
             ),
             unmarked=Unmarked(model=NET, pretraining=RECIPE, trigger=Mix(), key_size=40),
             calibrators=(Unmarked(model=NET, pretraining=RECIPE, trigger=Mix(), key_size=40),) * 2,
-            pictures=("pca", "history"),
+            pictures=("pca", "history", "view"),
         ),
     ),
     seeds=(0,),
@@ -453,7 +453,10 @@ def test_pictures_are_of_the_three_models_and_all_kinds_of_samples(
 ) -> None:
     *_, chapter = ran[0].report.chapters
     assert ran[0].report.notes == ()
-    assert [section.title for section in chapter.sections][-1] == "Features in two dimensions"
+    assert [section.title for section in chapter.sections][-2:] == [
+        "Features in two dimensions",
+        "What a thief is shown",
+    ]
     assert "The embedding, epoch by epoch" not in [section.title for section in chapter.sections], (
         "joint training keeps no success rate by epoch"
     )
@@ -511,7 +514,7 @@ def test_a_picture_that_cannot_be_drawn_is_a_remark(
     contexts = Contexts(Runtime(device="cpu", precision="float32"))
     result = run_bench(TINY, ran[1], contexts=contexts, command="test")
     assert result.report.notes == ("No picture of joint: no features",)
-    with pytest.raises(BadConfig, match="unknown picture 'film': choose of history, shift, pca"):
+    with pytest.raises(BadConfig, match="unknown picture 'film': choose of history, shift, pca, view"):
         replace(TINY.blocks[0], pictures=("film",))
 
 

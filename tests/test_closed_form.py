@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from heirmark.errors import BadData, ShapeMismatch
-from heirmark.rehearsal.closed_form import Audience, ClosedFormThief, Closing, sharpness_for
+from heirmark.rehearsal.closed_form import Audience, ClosedFormThief, Closing, sharpness_for, weights
 from heirmark.rehearsal.closed_form_step import closed_form_step
 from heirmark.training.samples import Samples
 
@@ -123,6 +123,15 @@ def test_a_step_gives_the_gradients_of_both_losses(asks: str) -> None:
         torch.testing.assert_close(found[1], wanted[1][name])
         torch.testing.assert_close(found[2], 2 * found[0] + 3 * found[1])
     torch.testing.assert_close(audience.answers[chosen].double(), answers[chosen].detach(), rtol=1e-5, atol=1e-6)
+
+
+def test_weights_are_the_plain_functional() -> None:
+    features, shown, logits, _ = drawn(5)
+    thief, rows = ClosedFormThief(features.clone(), shown, classes=3, ridge=0.01), torch.tensor([4, 1])
+    found = weights(thief, rows)
+    torch.testing.assert_close(found.double(), plain_functional(features, shown, 0.01)[rows], rtol=1e-3, atol=1e-5)
+    thief.start(logits.softmax(1))
+    torch.testing.assert_close(found @ logits.softmax(1), thief.answer(rows), rtol=1e-4, atol=1e-5)
 
 
 def test_running_sums_follow_the_answers() -> None:

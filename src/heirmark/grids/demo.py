@@ -12,9 +12,11 @@ from heirmark.configuration import to_json
 from heirmark.errors import BadArtifact, HeirmarkError
 from heirmark.files import atomic_write_bytes, atomic_write_json
 from heirmark.grids.executors.here import run_here
-from heirmark.grids.grid import MARKED_ARM, Block, Grid, Marking, Workload
+from heirmark.grids.grid import CONTROL_ARM, MARKED_ARM, Block, Grid, Marking, Workload
 from heirmark.grids.pictures.histories import Course, course_of
 from heirmark.grids.pictures.histories import show as courses
+from heirmark.grids.pictures.views import show as views
+from heirmark.grids.pictures.views import view_of
 from heirmark.grids.reporting import part_command, report_of
 from heirmark.grids.run import Executor, Run, run_grid
 from heirmark.grids.settings import Contexts
@@ -213,8 +215,12 @@ def _write_seed(
 ) -> None:
     """Models, key and page of one seed."""
     cells = {cell.goal.name: cell for cell in run.plan.cells if cell.seed == seed}
-    shown = next(cell for cell in cells.values() if cell.marking.name == SHOWN and cell.arm == MARKED_ARM)
-    task = contexts(run.plan.settings[shown.goal.identity]).task
+    shown, control = (
+        next(cell for cell in cells.values() if cell.marking.name == SHOWN and cell.arm == arm)
+        for arm in (MARKED_ARM, CONTROL_ARM)
+    )
+    context = contexts(run.plan.settings[shown.goal.identity])
+    task = context.task
     marked = _found(run, shown.goal.inputs["marked"])
     key = read_key(marked.folder)
     provenance = {**run.provenance, "seeds": str(seed), "task": task.describe(), "task digest": task.digest()}
@@ -235,6 +241,7 @@ def _write_seed(
                         *side_by_side(found, clean),
                         *courses([history]),
                         *examples(examples_of(marked, task)),
+                        *views(tuple(view_of(shown, control, run.store, context))),
                     )
                 ),
             ),

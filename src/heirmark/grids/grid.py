@@ -16,7 +16,7 @@ from heirmark.tasks.task import Protocol
 from heirmark.verification.verify import LEAST_QUERIES
 from heirmark.work.trials import Probe, Trial
 
-PICTURES: Mapping[str, str] = {"history": "histories", "shift": "shifts", "pca": "clouds"}
+PICTURES: Mapping[str, str] = {"history": "histories", "shift": "shifts", "pca": "clouds", "view": "views"}
 """Files in ``grids/pictures`` by what blocks ask for, in the order of the page; imported on use."""
 MARKED_ARM, CONTROL_ARM = "marked", "unmarked"
 """What a row is of: the marked model, or the first control. Further controls have their own names."""
@@ -114,7 +114,7 @@ class Block:
         pictures: what the report shows besides: ``"pca"``, the features of each marked model, of its first stolen copy and of the
             control (MEA-Defender, Fig. 3), for the first seed; ``"history"``, WSR by epoch of the embedding where the method
             keeps it (T2S, Fig. 4); ``"shift"``, how far the weights of each layer moved, where the method keeps that (Feature
-            Sharing, Fig. 3).
+            Sharing, Fig. 3); ``"view"``, which ordinary images' answers give a trigger away to a thief, for the first seed.
     """
 
     name: str

@@ -120,6 +120,14 @@ class ClosedFormThief:
         self.moments.copy_(total)
 
 
+def weights(thief: ClosedFormThief, rows: Tensor) -> Tensor:
+    """The g of s = gY, ``[m, N]``: what each query's answer counts in the thief's answer to triggers at ``[m]`` positions.
+
+    It is made for few triggers: to look at, and not to compute with.
+    """
+    return thief.readout[rows] @ thief.features.T
+
+
 def _sum_up(features: Tensor) -> tuple[Units, Tensor]:
     """The units of ``[N, d]`` features, and ΦᵀΦ ``[d + 1, d + 1]`` in them, in double precision; one pass."""
     count, size = features.shape

@@ -207,7 +207,16 @@ class Gallery:
     examples: tuple[Shown, ...]
 
 
-Part: TypeAlias = Table | Panels | Text | Gallery
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """Pictures in a row, each a data URI, what it is for those who do not see it, and lines of small text below it."""
+
+    kind: ClassVar[str] = "strip"
+    label: str
+    pictures: tuple[tuple[str, str, tuple[str, ...]], ...]
+
+
+Part: TypeAlias = Table | Panels | Text | Gallery | Strip
 
 
 @dataclass(frozen=True, kw_only=True)
