@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from heirmark.attacks.base import brief_retraining
 from heirmark.attacks.extraction.knockoff import Knockoff
-from heirmark.methods import METHODS, T2S, Method, Unmarked, Vanilla
+from heirmark.methods import METHODS, T2S, Method, Robust, Unmarked, Vanilla
 from heirmark.methods.scale import Scale
 from heirmark.rehearsal.settings import Balanced, Rehearsal
 from heirmark.training.fitting import Recipe
@@ -20,14 +21,19 @@ class Profile(Scale):
         calibrators: unmarked models that are trained to calibrate the test, at least one; copies of them come on top.
         calibration_recipe: how those are trained.
         calibration_models: their architectures in turn; none takes ``model``.
-        other: architecture of the thief who has another one than the victim.
+        other: architecture of the thief who has another one than the victim; he trains with Adam, which such nets without
+            BatchNorm learn by at once, as the other net of an audit does.
+        thief_epochs: of the demo's thieves; None trains them as long as the victim.
+        audience: families of nets in whose features the thieves of ``robust`` finish in the demo; none takes its default.
     """
 
     data: str
     calibrators: int = 5
     calibration_recipe: Recipe
     calibration_models: tuple[str, ...] = ()
-    other: str = "vgg-like:width=16"
+    other: str = "vgg-like:width=16,dropout=0.1"
+    thief_epochs: int | None = None
+    audience: tuple[str, ...] = ()
 
     def t2s(self) -> T2S:
         """T2S."""
@@ -57,9 +63,21 @@ class Profile(Scale):
             for index in range(self.calibrators)
         )
 
-    def knockoff(self, model: str = "") -> Knockoff:
-        """The thief: the victim's training, and its architecture or another; he asks about all images of his split once."""
-        return Knockoff(model=model or self.model, recipe=self.recipe)
+    def shown(self, name: str) -> Method:
+        """The settings of a method in the demo."""
+        made = self.method(name)
+        return replace(made, thieves=self.audience) if self.audience and isinstance(made, Robust) else made
+
+    def knockoff(self) -> Knockoff:
+        """The thief: the victim's architecture and training, every image of the adversary's split asked once."""
+        return Knockoff(model=self.model, recipe=self.recipe)
+
+    def thieves(self) -> tuple[Knockoff, Knockoff]:
+        """The demo's thieves: with the victim's architecture, and with another."""
+        same = self.knockoff()
+        recipe = replace(same.recipe, epochs=self.thief_epochs or same.recipe.epochs)
+        other = Knockoff(model=self.other, recipe=brief_retraining(recipe, epochs=recipe.epochs))
+        return replace(same, recipe=recipe), other
 
 
 QUICK_RECIPE = Recipe(epochs=8, batch_size=128, nesterov=True, warmup=0.15)
@@ -74,8 +92,10 @@ QUICK = Profile(
         update=Balanced(rho=2.0, enough=0.5),
         precision="runtime",
     ),
+    thief_epochs=6,
+    audience=("naivenet:batch_norm=true", "vgg-like:width=16"),
 )
-"""Minutes on two CPU cores."""
+"""Minutes on two CPU cores. For their sake the demo's thieves train for six epochs, and its audience has no ResNet."""
 
 FULL_RECIPE = replace(QUICK_RECIPE, epochs=15)
 FULL = replace(
@@ -83,6 +103,8 @@ FULL = replace(
     data="fashion-mnist",
     recipe=FULL_RECIPE,
     calibration_recipe=FULL_RECIPE,
+    thief_epochs=None,
+    audience=(),
     rehearsal=replace(QUICK.rehearsal, recipe=replace(QUICK.rehearsal.recipe, epochs=6)),
 )
 """Full Fashion-MNIST."""

@@ -55,7 +55,7 @@ KINDS = {"tiles": "2×2 tiles of four secret classes"}
 """Triggers, for people."""
 NOTES = (
     "Every thief asks about each image of a split of its own once; no image of it is the owner's. Two thieves have the victim's "
-    "architecture, the third has a VGG-like net.",
+    "architecture, the third has a VGG-like net, a family in whose features a simulated thief of robust finishes too.",
     "WSR is measured on held-out trigger samples: made of images on which nothing trained. "
     "The WSR on samples that trained stands in results.json as training_wsr.",
     "Where a key is filtered, as DeepTracer's and SSW's are, the marked model itself hits every trigger by construction.",
@@ -98,18 +98,19 @@ def demo_grid(profile: Profile, *, seeds: tuple[int, ...] = (0,), methods: Seque
     for name in methods:
         check_known("further method", name, [known for known in METHODS if known not in (SHOWN, VANILLA, "unmarked")])
     unmarked = profile.unmarked()
-    made = {name: profile.method(name) for name in (SHOWN, VANILLA, *methods)}
+    made = {name: profile.shown(name) for name in (SHOWN, VANILLA, *methods)}
+    same, other = profile.thieves()
     block = Block(
         name=profile.data,
         workload=Workload(data=profile.data),
         markings=tuple(Marking(name=name, method=method) for name, method in made.items()),
         trials=(
-            Trial(name=SOFT, group="Stolen", steps=(Theft(attack=profile.knockoff()),)),
-            Trial(name=LABEL, group="Stolen", steps=(Theft(attack=profile.knockoff(), api=Api(answers="label")),)),
+            Trial(name=SOFT, group="Stolen", steps=(Theft(attack=same),)),
+            Trial(name=LABEL, group="Stolen", steps=(Theft(attack=same, api=Api(answers="label")),)),
             Trial(
                 name=OTHER,
                 group="Stolen",
-                steps=(Theft(attack=profile.knockoff(profile.other), api=Api(answers="label")),),
+                steps=(Theft(attack=other, api=Api(answers="label")),),
             ),
         ),
         unmarked=unmarked,
