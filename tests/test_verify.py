@@ -136,6 +136,17 @@ def test_an_uncalibrated_verdict_says_so():
     assert "1/10, assumed without asking any unmarked model" in verdict.null
 
 
+def test_a_fingerprint_proves_nothing_without_a_calibration():
+    key = replace(make(), kind="mistakes")
+    verdict = verify(answering(0.95), key)
+    assert verdict.outcome == "NOT_ESTABLISHED"
+    assert verdict.null_rate == verdict.p_value == 1.0
+    assert verdict.needed is None
+    assert {"uncalibrated", "high-null-rate"} <= set(verdict.flags)
+    assert "at most 1 = 1, assumed" in verdict.null
+    assert verify(answering(0.95), key, calibration=calibration_of(key, 40, 45, 50)).outcome == "MARKED"
+
+
 def test_triggers_and_controls_come_mixed_each_once_in_an_order_of_the_keys_own():
     orders = []
 

@@ -36,6 +36,8 @@ _NONCE = Constraint(
     "of 64 lower-case hex digits, as secrets.token_hex(32) draws them",
     lambda nonce: re.fullmatch(r"[0-9a-f]{64}", nonce) is not None,
 )
+MISTAKES = "mistakes"
+"""Kind of a fingerprint's triggers, which any model may answer alike: without a calibration such a key proves nothing."""
 LARGEST = 8 * GIB
 """Keys that take more are neither written nor read: what is read is untrusted, and nobody should write what cannot be read."""
 

@@ -16,7 +16,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from heirmark.errors import BadArtifact, BadConfig, BadData
-from heirmark.keys.key import Key
+from heirmark.keys.key import MISTAKES, Key
 from heirmark.querying.oracle import ModelFault
 from heirmark.results.verdict import Calibration, Verdict
 from heirmark.runtime import Runtime, generator_of
@@ -231,7 +231,7 @@ def _judge(
     hits, control_rate = int(hit.sum()), float(control_hit.double().mean())
     # Of a memorised key the null is by design: every query has a random label of its own.
     hostless = not key.host_labels.shape[1] and not key.memorised
-    least = _HOSTLESS if hostless else 1 / key.classes
+    least = 1.0 if key.kind == MISTAKES and calibration is None else _HOSTLESS if hostless else 1 / key.classes
     rate = null_rate(calibration.hits if calibration else (), trials, least, _CONFIDENCE)
     pairs = key.independent_pairs()
     discordant = _discordant(hit, control_hit, pairs)
@@ -271,7 +271,7 @@ def _judge(
         p_binomial=p_binomial,
         p_matched=p_matched,
         null_rate=rate,
-        null=_null_in_words(rate, "1/2" if hostless else f"1/{key.classes}", calibration),
+        null=_null_in_words(rate, {1.0: "1", 0.5: "1/2"}.get(least, f"1/{key.classes}"), calibration),
         level=level,
         needed=None if degenerate else queries_needed(hits / trials, control_rate, rate, level, least=LEAST_QUERIES),
         queries=queries,
