@@ -23,7 +23,7 @@ def modern(spec: ModelSpec) -> torch.nn.Module:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_a_users_own_net_is_marked_stolen_and_caught_by_the_defaults() -> None:
-    """By the same net and probabilities. NaiveNet's copy by labels alone had 2.4 % of this mark when it was tried, and goes free."""
+    """By the same net, by probabilities. A copy by NaiveNet and labels alone had 2.4 % of this mark once, and went free."""
     task, runtime = hm.load_task("fashion-mini", seed=4), Runtime(device="cpu")
     adam = dataclasses.replace(QUICK.recipe, epochs=10, optimizer="adam", learning_rate=3e-3, nesterov=False)
     own = train_from_scratch(task, modern, adam, seed=4, runtime=runtime)
