@@ -65,20 +65,27 @@ def demo() -> str:
     """The demo's suspects over seeds, as ``heirmark demo --out results/demo`` writes them."""
     facts, judged = read("demo/run.json")["provenance"], json.loads((RESULTS / "demo/results.json").read_text())
     suspects: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
+    others = [row for row in judged if ", " in row["suspect"]]  # unmarked models before a further key
     for row in judged:
-        suspects.setdefault((row["suspect"], row.get("trial", "")), []).append(row)
-    lines = []
+        if row not in others:
+            suspects.setdefault((row["suspect"], row.get("trial", "")), []).append(row)
+    lines, seeds = [], len({row["seed"] for row in judged})
     for (name, trial), rows in suspects.items():
         shares = [[row["accuracy"] for row in rows], [row["verdict"]["wsr"] for row in rows]]
         marked = sum(row["verdict"]["outcome"] == "MARKED" for row in rows)
-        told = [f"{100 * sum(each) / len(each):.1f} [{100 * min(each):.1f}]" for each in shares]
+        told = [
+            f"{100 * sum(each) / len(each):.1f}" + (f" [{100 * min(each):.1f}]" if seeds > 1 else "") for each in shares
+        ]
         lines.append([name + (f" ({trial})" if trial else ""), *told, f"{marked} of {len(rows)}"])
     where = (
         "[results/demo/run.json](LINK/demo/run.json) has the command, [results.json](LINK/demo/results.json) the rows"
     )
     made = f"({facts['date']}, torch {facts['torch']}, {facts['precision']}, {facts['processor']}, threads: {facts['threads']})"
-    seeds = len({row["seed"] for row in judged})
-    words = f"ACC and WSR on held-out triggers in %: {'mean over the seeds' if seeds > 1 else 'one seed'} [worst]."
+    alarms = sum(row["verdict"]["outcome"] == "MARKED" for row in others)
+    words = (
+        f"ACC and WSR on held-out triggers in %: {'mean over the seeds [worst]' if seeds > 1 else 'one seed'}. Of {len(others)} "
+        f"judgements of unmarked models by the vanilla key, which are left out, {alarms} said marked."
+    )
     return f"{table(['model', 'ACC', 'WSR', 'called marked'], lines)}\n{words} {where} {made}."
 
 

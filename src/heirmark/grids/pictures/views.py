@@ -216,11 +216,15 @@ def told(view: View) -> str:
         else "The marked model's answers say no more than the clean model's."
     )
     return (
-        f"For {view.target}, such a thief gives this trigger {view.clean:.2f} if the clean model answers his "
-        f"{number(view.asked)} images, and {view.marked:.2f} if the {view.marking} model does, where 1 is certain. {moved} "
+        f"For {view.target}, such a thief scores this trigger {_score(view.clean)} if the clean model answers his "
+        f"{number(view.asked)} images, and {_score(view.marked)} if the {view.marking} model does; 1 would be sure. {moved} "
         f"Of the triggers that trained he answers {percent(view.told[0])} as the mark wants by the clean model's answers, and "
-        f"{percent(view.told[1])} by the marked model's. A last layer is all that he learns."
+        f"{percent(view.told[1])} by the marked model's. A last layer is all that he learns; to train a whole net can give more."
     )
+
+
+def _score(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
 
 
 def _strip(view: View) -> Strip:
