@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from heirmark.work.calibrating import calibrator_seed, stolen_calibrators
 from heirmark.work.context import Context
 from heirmark.work.embedding import embed_stage, train_stage
 from heirmark.work.judging import CALIBRATION, calibrate_stage, read_judged, verify_stage
+from heirmark.work.marked_folder import read_history
 from heirmark.work.stealing import Theft
 
 
@@ -114,6 +116,19 @@ def embed_job(
         "commitment": made.summary["commitment"],
         "key_size": made.summary["key_size"],
         "calibration": f"{calibrators} unmarked models and a copy of one" if others else "none",
+        **budget_of(read_history(made.folder)),
         **facts_of(worth),
         "seconds": made.record["seconds"],
     }
+
+
+def budget_of(history: Sequence[Mapping[str, float]]) -> dict[str, str]:
+    """What the mark cost on the images that watched its accuracy, and whether that kept the budget; nothing where none watched."""
+    if not history or "lost_seen" not in history[-1]:
+        return {}
+    last = history[-1]
+    lost, error = 100 * last["lost_seen"], 100 * last["lost_error"]
+    seen = f"{lost:+.1f} points on the images that watched, with a standard error of {error:.1f}"
+    if last["kept"]:
+        return {"accuracy_budget": f"kept as far as can be seen: lost {seen}"}
+    return {"accuracy_budget": f"NOT kept: lost {seen}; lower rehearsal.rho, or raise rehearsal.accuracy_budget"}

@@ -211,7 +211,8 @@ def _check_trigger(method: Method, task: Task, few: Task, *, seed: int, runtime:
     secret = settle(trigger, few, untrained, seed=seed, runtime=runtime)
     if isinstance(method, Watermark):
         draw_training(secret, task, method.triggers, seed=seed)
-    count = len(draw_verification(secret, task, method.key_size, seed=seed))
+    hosts = method.hosts(task, seed=seed) if isinstance(method, Watermark) else None
+    count = len(draw_verification(secret, task, method.key_size, seed=seed, hosts=hosts))
     if count < LEAST_QUERIES:
         raise BadData(
             f"the calibration split gives only {count} triggers, and no verdict can rest on fewer than {LEAST_QUERIES}: "

@@ -125,7 +125,7 @@ class PowerFilter:
             return model
 
         for place, thief in enumerate(self.thieves):
-            yield (copy(thief, place, answers) for answers in self.answers)
+            yield [copy(thief, place, answers) for answers in self.answers]
 
     def innocents(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Iterator[nn.Module]:
         """Unmarked models of every architecture, trained on the owner's images and labels."""

@@ -14,7 +14,7 @@ from heirmark.configuration import at_least, checked
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.methods.audience import audience_of, thief_in
 from heirmark.methods.base import Embedded, Prepared
-from heirmark.methods.nets import spec_for, start_from, train_from_scratch
+from heirmark.methods.nets import new_model, spec_for, start_from, train_from_scratch
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
 from heirmark.rehearsal.budget_settings import WithinBudget
@@ -27,8 +27,8 @@ from heirmark.triggers import AnyTrigger, Tiles
 
 ASKED = 5000
 """Images that the judges' thieves ask: they are asked anew after every epoch."""
-LEAST = 20
-"""Fewer images than this can neither watch nor host a key."""
+LEAST = 10
+"""Fewer images than this can neither watch nor host a key. Hundreds are what means something: see the guide for owners."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +57,7 @@ class Robust(Watermark):
 
     name: ClassVar[str] = "robust"
     from_clean: ClassVar[bool | tuple[str, str]] = True
+    rehearsable: ClassVar[bool] = False  # a key of T2S' would be made of the images by which the first phase is chosen
 
     trigger: AnyTrigger = field(default=Tiles())
     triggers: Annotated[int, at_least(1)] = 1000
@@ -99,14 +100,13 @@ class Robust(Watermark):
         """Train the audience, and tune; see :meth:`heirmark.methods.watermark.Watermark.embed`."""
         task, data, training = prepared.task, prepared.data, prepared.training
         watch = halves(task.calibration, seed=seed)[1]
-        shown = (
-            training
-            if prepared.secret.memorised
-            else prepared.secret.draw(watch, self.key_size, seed=derive_seed(seed, "triggers", "judges"))
-        )
+        # What is made of held-out foreign images, and not of hosts, may be the key's: these judge by what trains.
+        elsewhere = prepared.secret.memorised or prepared.secret.foreign(held_out=True) is not None
+        drawn = derive_seed(seed, "triggers", "judges")
+        shown = training if elsewhere else prepared.secret.draw(watch, self.key_size, seed=drawn)
         pulling = [prepared.clean]
         for number, net in enumerate(buildable(task, self.thieves)):
-            for epochs in filter(None, (self.early, self.feature_recipe.epochs)):
+            for epochs in filter(None, dict.fromkeys((self.early, self.feature_recipe.epochs))):
                 pulling.append(
                     self._net(prepared, net, epochs, seed=derive_seed(seed, "thief", number), runtime=runtime)
                 )
@@ -150,16 +150,23 @@ def halves(calibration: Split, *, seed: int) -> tuple[Split, Split]:
     """The calibration split in two, class by class: one hosts the key, the other watches and judges while the model is tuned."""
     drawn = torch.randperm(len(calibration), generator=generator_of(derive_seed(seed, "watch")))
     order = drawn[calibration.labels[drawn].argsort(stable=True)]
-    rank = torch.cat([torch.arange(size) for size in calibration.labels.bincount().tolist()])
-    return calibration.subset(order[rank % 2 == 0]), calibration.subset(order[rank % 2 == 1])
+    return calibration.subset(order[::2]), calibration.subset(order[1::2])
 
 
 def buildable(task: Task, families: tuple[Architecture, ...]) -> list[Architecture]:
-    """Those that can be built for the task's inputs."""
+    """Those that can be built for the task's inputs.
+
+    Raises:
+        BadConfig: for a name or an option that there is not.
+    """
     found = []
     for net in families:
         try:
             spec_for(task, net)
+        except ShapeMismatch:
+            continue
+        try:
+            new_model(task, net, seed=0)
         except (ShapeMismatch, BadConfig):
             continue
         found.append(net)

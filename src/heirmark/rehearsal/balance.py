@@ -31,7 +31,7 @@ class Balance:
             pulled = gradients(logits, parameters, mark, keep=True)
             useful = gradients(logits, parameters, utility, keep=True)
             length, other = float(norm(useful.values())), float(norm(pulled.values()))
-            self.ratio, self.angle = length / max(other, 1e-30), float(cosine(pulled, useful))
+            self.ratio, self.angle = length / other if other else 0.0, float(cosine(pulled, useful))
         weight = self.rho * (1.0 if not self.enough else min(1.0, float(loss) / self.enough))
         # Of length ρ|g_c| along the mark's gradient; what of it goes against the utility's is taken out (see combine_balanced).
         scale, share = weight * self.ratio, 1.0 - weight * min(0.0, self.angle)

@@ -38,7 +38,7 @@ class WithinBudget:
         averaging: share of the running average that stays in a step.
         way: how far from the start to that average, in (0, 1].
         closing: how thieves finish.
-        attempts: how often a collapse is rolled back, each time with half the step and half of ρ.
+        attempts: trainings at most; each after a collapse, which is rolled back, has half the step and half of ρ.
     """
 
     recipe: Recipe = field(

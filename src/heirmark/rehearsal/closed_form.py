@@ -78,14 +78,14 @@ class ClosedFormThief:
         """Sum up and solve; the target has answered nothing yet.
 
         Args:
-            features: ``[N, d]`` float of what the thief asks; brought to its own units in place, where it is float32.
+            features: ``[N, d]`` float of what the thief asks.
             triggers: ``[M, d]`` features of the triggers.
             classes: C.
             ridge: λ over the mean of the diagonal of ΦᵀΦ.
 
         Raises:
             ShapeMismatch: when the two are not features of one net.
-            BadData: when a feature is not finite.
+            BadData: when a feature of a query is not finite.
         """
         if features.ndim != 2 or triggers.ndim != 2 or features.shape[1] != triggers.shape[1] or not len(features):
             raise ShapeMismatch(
@@ -229,11 +229,13 @@ class Audience:
 
     def hear(self, logits: Tensor, chosen: Tensor) -> None:
         """Keep the target's answers ``[B, C]`` (logits) to the batch at ``[B]`` positions."""
-        answers = logits.detach().float().softmax(1)
-        change = answers - self.answers[chosen]
-        self.answers[chosen] = answers
+        # A query may have been asked twice: one of its answers stays.
+        places = torch.unique(chosen)  # type: ignore[no-untyped-call]
+        before = self.answers[places]
+        self.answers[chosen] = logits.detach().float().softmax(1)
+        change = self.answers[places] - before
         for thief in self.thieves:
-            thief.learn(chosen, change)
+            thief.learn(places, change)
 
     def hits(self) -> Iterator[float]:
         """Share of the triggers that each thief answers as the mark wants, in [0, 1]."""

@@ -47,7 +47,8 @@ class Judges:
             runtime: device, precision.
 
         Returns:
-            Accuracy and WSR of the target, ``lost`` and ``lost_error`` of its accuracy, WSR of the thieves that hold its
+            Accuracy and WSR of the target, of its accuracy what is estimated to be ``lost``, what was ``lost_seen`` on these
+            images, and the ``lost_error`` of that, WSR of the thieves that hold its
             answers, and their trigger loss.
         """
         right = self.right(model, runtime)
@@ -64,6 +65,7 @@ class Judges:
             "target_accuracy": float(right.double().mean()),
             "target_wsr": float(hit.double().mean()),
             "lost": lost,
+            "lost_seen": (float(before.double().mean()) - float(right.double().mean())),
             "lost_error": error,
             "thief_wsr": sum(hits) / len(hits),
             "thief_loss": sum(losses) / len(losses),

@@ -135,6 +135,8 @@ def rehearse(
         return {**{name: value * weights.get(name, 1.0) for name, value in found.items()}, "exact": all_exact}
 
     def watched(*_: int) -> dict[str, float]:
+        if audience is not None:
+            audience.refresh()
         return monitor.row(model, student_module(thieves[0].skeleton, thieves[0].student), runtime)
 
     first = {"epoch": 0.0, **watched()}

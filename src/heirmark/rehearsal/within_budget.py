@@ -181,7 +181,8 @@ class _Run:
         self.rows = ShuffledIndex(len(mark), min(config.pulling, len(mark)), device)
         self.start, self.average, self.candidate = start, copied_with_entry(model), copied_with_entry(model)
         self.balance = Balance(rho=config.rho, enough=config.enough, measured=config.measured, fading=config.fading)
-        self.number, self.collapsed = 0, False
+        self.number, self.collapsed, self.kept_up = 0, False, True
+        self.judged: list[Mapping[str, float]] = []
 
     def descend(self, seed: int, *, after: int) -> tuple[list[Mapping[str, float]], str]:
         """Train; the rows of the epochs, counted on from ``after``, and what went wrong, if a figure was no longer finite."""
@@ -195,7 +196,7 @@ class _Run:
                 recipe=self.config.recipe,
                 seed=seed,
                 runtime=self.runtime,
-                frozen=frozen_parts(self.model),
+                frozen=frozen_modules(self.model),
                 after_epoch=self._watch,
                 stop=lambda: self.collapsed,
                 remedy="lower learning_rate or rho",
@@ -203,7 +204,10 @@ class _Run:
             )
         except BadData as error:
             self.collapsed = True
-            return [{"epoch": after + 1.0, "kept": 0.0, "rho": self.balance.rho}], str(error)
+            fallen = {"kept": 0.0, "rho": self.balance.rho}
+            return [{"epoch": after + 1.0 + place, **row} for place, row in enumerate([*self.judged, fallen])], str(
+                error
+            )
         return [{**row, "epoch": row["epoch"] + after} for row in rows], ""
 
     def _draw(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -214,9 +218,9 @@ class _Run:
 
     def _gradients(self, images: Tensor, wanted: Tensor, chosen: Tensor, rows: Tensor) -> Figures:
         """The direction of one step, into the model's gradients: one backward pass, or two where it measures."""
-        if self.number:
+        if not self.kept_up:
             self._keep_up()
-        self.number += 1
+        self.number, self.kept_up = self.number + 1, False
         parameters = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.model.zero_grad(set_to_none=True)
         with self.runtime.autocast():
@@ -233,12 +237,13 @@ class _Run:
 
     def _keep_up(self) -> None:
         """Move the running average on to the weights as they are now."""
+        self.kept_up = True
         averaged, now = self.average.state_dict(), self.model.state_dict()
-        # In the first steps the average is that of all steps so far, so that the start does not linger.
+        # In the first steps less of it stays, so that the start does not linger.
         keep = min(self.config.averaging, self.number / (self.number + 9.0))
         with torch.no_grad():
             for name, tensor in averaged.items():
-                if tensor.is_floating_point():
+                if _moves(tensor, now[name]):
                     tensor.lerp_(now[name], 1 - keep)
                 else:
                     tensor.copy_(now[name])
@@ -252,6 +257,7 @@ class _Run:
         figures = self.judge(self.candidate)
         self.collapsed = figures["lost"] > budget + COLLAPSE
         kept = self.chosen.consider(state, figures, self.balance.rho, budget=budget, sound=not self.collapsed)
+        self.judged.append({**figures, "rho": self.balance.rho, "kept": float(kept)})
         self.balance.steer(figures["lost"], budget)
         return {**figures, "kept": float(kept)}
 
@@ -259,12 +265,17 @@ class _Run:
 def between(start: Mapping[str, Tensor], goal: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
     """Weights and statistics a share of the way from one state to another; counts are the goal's."""
     return {
-        name: torch.lerp(start[name], tensor, share) if tensor.is_floating_point() else tensor.clone()
+        name: torch.lerp(start[name], tensor, share) if _moves(start[name], tensor) else tensor.clone()
         for name, tensor in goal.items()
     }
 
 
-def frozen_parts(model: nn.Module) -> list[nn.Module]:
+def _moves(start: Tensor, goal: Tensor) -> bool:
+    """Whether there is a way between two tensors: counts have none, nor has what stays, which may be infinite."""
+    return goal.is_floating_point() and not torch.equal(start, goal)
+
+
+def frozen_modules(model: nn.Module) -> list[nn.Module]:
     """Modules that have parameters and train none: they run in eval mode, so that their statistics stay as they are."""
     return [
         module
