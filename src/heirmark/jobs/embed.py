@@ -123,7 +123,7 @@ def embed_job(
 
 
 def budget_of(history: Sequence[Mapping[str, float]]) -> dict[str, str]:
-    """What the mark cost on the images that watched its accuracy, and whether that kept the budget; nothing where none watched."""
+    """What the mark cost on the images that watched, and whether that kept the budget; nothing where none watched."""
     if not history or "lost_seen" not in history[-1]:
         return {}
     last = history[-1]
