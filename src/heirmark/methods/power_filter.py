@@ -111,7 +111,7 @@ class PowerFilter:
 
     def copies(
         self, victim: nn.Module, prepared: Prepared, *, seed: int, runtime: Runtime
-    ) -> Iterator[Iterator[nn.Module]]:
+    ) -> Iterator[list[nn.Module]]:
         """Copies of the victim, family by family, one for each kind of answers."""
         queries = queries_of(prepared, self.queries)
         scores = predict(victim, queries, runtime=runtime)

@@ -230,7 +230,7 @@ class Audience:
     def hear(self, logits: Tensor, chosen: Tensor) -> None:
         """Keep the target's answers ``[B, C]`` (logits) to the batch at ``[B]`` positions."""
         # A query may have been asked twice: one of its answers stays.
-        places = torch.unique(chosen)  # type: ignore[no-untyped-call]
+        places = torch.unique(chosen)
         before = self.answers[places]
         self.answers[chosen] = logits.detach().float().softmax(1)
         change = self.answers[places] - before
