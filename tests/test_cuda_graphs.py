@@ -67,7 +67,7 @@ def taped(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     monkeypatch.setattr(graphs, "WORTH", 2)
     # On a GPU, labels are left to the device's own assertions.
     monkeypatch.setattr(F, "one_hot", lambda labels, classes: (labels[..., None] == torch.arange(classes)).long())
-    monkeypatch.setattr("heirmark.rehearsal.step.check_classes", lambda *_: None)
+    monkeypatch.setattr("heirmark.rehearsal.asking.check_classes", lambda *_: None)
     return fates
 
 

@@ -60,7 +60,11 @@ class Asking:
         else:
             self.answers = self._answers(self.queries, replace(mode, training=False), copies(self.buffers))
         self.logits = self.answers.logits
-        check_classes("labels", utility.targets, self.logits.shape[1])
+        self.check("labels", utility.targets)
+
+    def check(self, what: str, targets: Tensor) -> None:
+        """Refuse targets ``[N]`` that are no class of the teacher's."""
+        check_classes(what, targets, self.logits.shape[1])
 
     def _answers(self, inputs: Tensor, mode: PassMode, buffers: Tensors) -> _Answers:
         return _Answers(self.teacher, self.parameters, buffers, inputs, mode, self.memory)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from heirmark.errors import ShapeMismatch
-from heirmark.rehearsal.asking import APART, Asking, Outcome, check_classes
+from heirmark.rehearsal.asking import APART, Asking, Outcome
 from heirmark.rehearsal.derivative import choose_derivative, directional_derivative
 from heirmark.rehearsal.losses import teacher_cotangent
 from heirmark.rehearsal.passes import Memory, PassMode
@@ -83,7 +83,7 @@ def rehearsal_step(
     check_answered("triggers", mark)
     asking = Asking(teacher, utility, asked, mode=mode, memory=memory)
     queries, answers = asking.queries, asking.logits
-    check_classes("targets", mark.targets, answers.shape[1])
+    asking.check("targets", mark.targets)
     size = memory.micro_batch
     theft = simulate_theft(thief, answers, queries, mode=mode, micro_batch=size)
     transfer = transfer_loss(theft.thief, mark, clean=queries, mode=mode, micro_batch=size)
