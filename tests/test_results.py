@@ -26,6 +26,9 @@ def test_recorded_rows_are_read_as_they_stand(path: Path) -> None:
     rows = read_rows(path)
     assert len(rows) == len(lines) > 0
     for row, line in zip(rows, lines, strict=True):
+        if isinstance(line.get("verdict"), dict):  # of today: those of before have the verdict's figures themselves
+            assert json.loads(json.dumps(row_to_json(row))) == line
+            continue
         for name, value in line.items():
             assert getattr(row, {"cell": "square", "false_alarms": "flagged"}.get(name, name)) == value
         for name in {"accuracy", "wsr", "p_value", "control_rate", "wfpr", "seconds"} - set(line):
