@@ -16,6 +16,7 @@ from heirmark.rehearsal.budget_settings import WithinBudget
 from heirmark.rehearsal.closed_form import Audience
 from heirmark.rehearsal.judges import Judges
 from heirmark.rehearsal.losses import classification_slope
+from heirmark.rehearsal.passes import copies
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.tasks.space import join
 from heirmark.tasks.task import Split
@@ -80,7 +81,7 @@ def rehearse_within_budget(
         return judges.judge(candidate, before, prior=config.accuracy_budget, runtime=runtime)
 
     start = judge(model)
-    chosen = _Best(state=_copied(model), figures=start)
+    chosen = _Best(state=copies(model.state_dict()), figures=start)
     first = sound = chosen.state
     rows: list[Mapping[str, float]] = [{"epoch": 0.0, **start, "rho": 0.0, "kept": 1.0}]
     recipe, rho, left = config.recipe, config.rho, config.recipe.epochs
@@ -149,7 +150,7 @@ class _Best:
         else:
             better = figures["target_accuracy"] > self.figures["target_accuracy"]
         if better:
-            self.state = {name: tensor.clone() for name, tensor in model.items()}
+            self.state = copies(model)
             self.figures, self.rho, self.kept, self.marked, self.sound = figures, rho, kept, True, sound
         return kept
 
@@ -204,10 +205,8 @@ class _Run:
             )
         except BadData as error:
             self.collapsed = True
-            fallen = {"kept": 0.0, "rho": self.balance.rho}
-            return [{"epoch": after + 1.0 + place, **row} for place, row in enumerate([*self.judged, fallen])], str(
-                error
-            )
+            told = [*self.judged, {"kept": 0.0, "rho": self.balance.rho}]
+            return [{"epoch": after + 1.0 + place, **row} for place, row in enumerate(told)], str(error)
         return [{**row, "epoch": row["epoch"] + after} for row in rows], ""
 
     def _draw(self, chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
@@ -282,7 +281,3 @@ def frozen_modules(model: nn.Module) -> list[nn.Module]:
         for module in model.modules()
         if any(True for _ in module.parameters()) and not any(p.requires_grad for p in module.parameters())
     ]
-
-
-def _copied(model: nn.Module) -> dict[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
