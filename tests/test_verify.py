@@ -129,6 +129,50 @@ def test_calibration_raises_the_bar():
     assert "3 unmarked models" in calibrated.null
 
 
+def test_unmarked_models_that_learned_little_have_no_say_where_accuracies_are_known():
+    key = make()
+    measured = replace(calibration_of(key, 0, 1, 2, 0, 1, 60), accuracies=(0.9, 0.85, 0.8, 0.88, 0.9, 0.4))
+    suspect = answering(0.25)
+    judged = {known: verify(suspect, key, calibration=measured, accuracy=known) for known in (None, 0.87, 0.42)}
+    assert judged[0.87].outcome == "MARKED"
+    assert judged[0.87].null_rate == 0.1, "few models: the floor stays"
+    assert "5 of 6 unmarked models, those about as accurate," in judged[0.87].null
+    for known in (None, 0.42):
+        assert judged[known].outcome == "NOT_ESTABLISHED"
+        assert "of 6 unmarked models plus" in judged[known].null
+    few = replace(calibration_of(key, 0, 1, 2, 0, 60), accuracies=(0.9, 0.85, 0.8, 0.88, 0.4))
+    assert verify(suspect, key, calibration=few, accuracy=0.87).outcome == "NOT_ESTABLISHED", (
+        "none of five is left aside"
+    )
+    for wrong in ((0.9,), (0.9,) * 5 + (1.1,)):
+        with pytest.raises(BadArtifact, match="how accurate"):
+            replace(measured, accuracies=wrong)
+
+
+def test_ten_unmarked_models_need_no_floor():
+    key = make()
+    suspect = answering(0.12)
+    nine, ten = (verify(suspect, key, calibration=calibration_of(key, *[1, 0] * 4, *more)) for more in ((0,), (0, 0)))
+    assert (nine.null_rate, nine.outcome) == (0.1, "NOT_ESTABLISHED")
+    assert 0.02 < ten.null_rate < 0.05
+    assert ten.outcome == "MARKED"
+    assert "the larger of 1/200 and" in ten.null
+    assert verify(answering(0.0), key, calibration=calibration_of(key, *[1, 0] * 5)).outcome == "NOT_ESTABLISHED"
+    memorised = replace(key, memorised=True)
+    assert verify(suspect, memorised, calibration=calibration_of(memorised, *[0] * 10)).null_rate == 0.1
+    hostless = make(host_labels=torch.empty(200, 0))
+    assert verify(suspect, hostless, calibration=calibration_of(hostless, *[0] * 10)).null_rate == 0.5
+
+
+def test_accuracies_of_unmarked_models_are_measured_where_images_are_given():
+    key = make()
+    controls, labels = key.controls / 255, key.host_labels[:, 0]
+    calibration = calibrate([answering(0.0), answering(0.0, 0.5)], key, examples=(controls, labels))
+    assert calibration.accuracies[0] == 1
+    assert 0.3 < calibration.accuracies[1] < 0.7
+    assert Calibration.from_json(calibration.to_json()) == calibration
+
+
 def test_an_uncalibrated_verdict_says_so():
     verdict = verify(answering(0.5), make())
     assert "uncalibrated" in verdict.flags

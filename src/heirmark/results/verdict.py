@@ -88,6 +88,7 @@ class Calibration(Document):
         copies: how many of the models were stolen from others among them, and so are not independent.
         known: share of the key's controls to which each model gives a class of their hosts, in [0, 1]; empty where controls
             have no hosts.
+        accuracies: of each model on ordinary images, in [0, 1]; empty where they were not measured.
 
     Raises:
         BadArtifact: if there is no model, or a number is out of range.
@@ -99,11 +100,38 @@ class Calibration(Document):
     note: str = ""
     copies: int = 0
     known: tuple[float, ...] = ()
+    accuracies: tuple[float, ...] = ()
 
     @property
     def independent(self) -> int:
         """How many models are no copies of others."""
         return len(self.hits) - self.copies
+
+    def comparable(self, accuracy: float | None, *, share: float, least: int) -> tuple[int, ...]:
+        """Hits of the models that are about as accurate as a suspect, or more.
+
+        What a model that learned little says to triggers tells nothing of a good one: it hits some of nearly any key. Which
+        models count is told by ordinary images alone, and so not by whether the suspect hits.
+
+        Args:
+            accuracy: of the suspect, in [0, 1]; None where it is not known.
+            share: of it that a model must have to be compared with it, in [0, 1].
+            least: models below which all of them count.
+
+        Returns:
+            Their hits, in the order of :attr:`hits`; all of them where accuracies are not known.
+
+        Examples:
+            >>> measured = Calibration(hits=(0, 2, 27), trials=500, key="0" * 64, accuracies=(0.85, 0.8, 0.35))
+            >>> measured.comparable(0.84, share=0.9, least=2), measured.comparable(0.3, share=0.9, least=2)
+            ((0, 2), (0, 2, 27))
+        """
+        if accuracy is None or not self.accuracies:
+            return self.hits
+        alike = tuple(
+            hits for hits, theirs in zip(self.hits, self.accuracies, strict=True) if theirs >= share * accuracy
+        )
+        return alike if len(alike) >= least else self.hits
 
     def __post_init__(self) -> None:
         if not 0 <= self.copies < max(1, len(self.hits)):
@@ -114,6 +142,8 @@ class Calibration(Document):
             raise BadArtifact(f"a calibration needs unmarked models with 0 to {self.trials} hits each: calibrate again")
         if len(self.known) not in (0, len(self.hits)) or not all(0 <= share <= 1 for share in self.known):
             raise BadArtifact("a calibration says of each model which share of the hosts it knows: calibrate again")
+        if len(self.accuracies) not in (0, len(self.hits)) or not all(0 <= share <= 1 for share in self.accuracies):
+            raise BadArtifact("a calibration says of each model how accurate it is, or of none: calibrate again")
         if not _HEX.fullmatch(self.key):
             raise BadArtifact("a calibration names its key by a commitment of 64 hex digits: calibrate again")
 

@@ -16,25 +16,22 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor, nn
 
 from heirmark.errors import BadArtifact, BadConfig, BadData
-from heirmark.keys.key import MISTAKES, Key
+from heirmark.keys.key import Key
 from heirmark.querying.oracle import ModelFault
 from heirmark.results.verdict import Calibration, Verdict
 from heirmark.runtime import Runtime, generator_of
+from heirmark.verification.null import CONFIDENCE, null_of
 from heirmark.verification.power import queries_needed
-from heirmark.verification.statistics import binomial_p, clopper_pearson, mcnemar_p, null_rate
+from heirmark.verification.statistics import binomial_p, clopper_pearson, mcnemar_p
 from heirmark.verification.suspects import Suspect
 
 LEAST_QUERIES = 20
 _FEW_QUERIES = 100
 _FEW_MODELS = 5
-_CONFIDENCE = 0.95
 _KNOWN = 0.9
 """Of the share of hosts that the worst unmarked model knows, what a suspect should know at least."""
 _FAIR = 0.5
-"""The same where no unmarked model was asked."""
-_HOSTLESS = 0.5
-"""Rate granted to unmarked models in any case where queries show nothing of the task. Such queries are nearly alike, and a model
-takes most of them for one class or hardly any: few models do not show how much models differ (``docs/verdicts.md``)."""
+"""Share of the hosts that a suspect should know where no unmarked model was asked."""
 
 
 def verify(
@@ -56,7 +53,8 @@ def verify(
         calibration: how often unmarked models hit this key, from :func:`calibrate`. Without it they are assumed to hit
             at chance, 1/C, or half of the queries where these have no hosts, and the verdict says so.
         level: chance of a wrong MARKED that is tolerated, in (0, 0.5].
-        accuracy: of the suspect on its task, 0 to 1, if it is known; only to raise a flag.
+        accuracy: of the suspect on its task, 0 to 1, if it is known: unmarked models that are far less accurate then have no say
+            in the null, see :func:`heirmark.verification.null.null_of`. It may not come from the key's queries.
 
     Returns:
         The verdict. A suspect that fails, answers nonsense or does not fit the key gets INVALID, not an exception.
@@ -96,6 +94,7 @@ def calibrate(
     *,
     note: str = "",
     copies: int = 0,
+    examples: tuple[Tensor, Tensor] | None = None,
     runtime: Runtime | None = None,
 ) -> Calibration:
     """Count the hits of unmarked models on a key, to measure the null rate that :func:`verify` tests against.
@@ -106,6 +105,7 @@ def calibrate(
         key: the key.
         note: where the models come from, in words.
         copies: how many of them were stolen from others among them; they widen the range, and are not independent.
+        examples: ordinary images and their labels, ``[N, ...]`` and ``[N]``, on which the models' accuracy is measured.
         runtime: where modules compute; a :class:`Suspect` knows that itself.
 
     Returns:
@@ -118,7 +118,7 @@ def calibrate(
         raise BadData(
             f"the key has {len(key)} queries, and at least {LEAST_QUERIES} are needed to judge anything: draw a larger one"
         )
-    hits, known = [], []
+    hits, known, accuracies = [], [], []
     for index, model in enumerate(models):
         suspect = (
             model if isinstance(model, Suspect) else Suspect.from_module(model, classes=key.classes, runtime=runtime)
@@ -129,12 +129,22 @@ def calibrate(
             hits.append(int((suspect.labels(key.queries) == key.expected).sum()))
             if _hosted(key).any():  # else the controls would tell nothing
                 known.append(_knows(suspect.labels(key.controls), key))
+            if examples is not None:
+                accuracies.append(float((suspect.labels(examples[0]) == examples[1]).double().mean()))
         except ModelFault as fault:
             raise BadData(f"unmarked model {index} cannot be judged ({fault}): leave it out") from fault
     if not hits:
         raise BadData("no unmarked model was given: train some, or verify without a calibration")
     shares = tuple(share for share in known if share is not None)
-    return Calibration(hits=tuple(hits), trials=len(key), key=key.commitment, note=note, copies=copies, known=shares)
+    return Calibration(
+        hits=tuple(hits),
+        trials=len(key),
+        key=key.commitment,
+        note=note,
+        copies=copies,
+        known=shares,
+        accuracies=tuple(accuracies),
+    )
 
 
 def _misfit(suspect: Suspect, key: Key) -> tuple[str, str] | None:
@@ -231,14 +241,14 @@ def _judge(
     hits, control_rate = int(hit.sum()), float(control_hit.double().mean())
     # Of a memorised key the null is by design: every query has a random label of its own.
     hostless = not key.host_labels.shape[1] and not key.memorised
-    least = 1.0 if key.kind == MISTAKES and calibration is None else _HOSTLESS if hostless else 1 / key.classes
-    rate = null_rate(calibration.hits if calibration else (), trials, least, _CONFIDENCE)
+    known = _knows(controls, key)
+    null = null_of(key, calibration, accuracy, hostless=hostless)
+    rate = null.rate
     pairs = key.independent_pairs()
     discordant = _discordant(hit, control_hit, pairs)
     p_binomial, p_matched = binomial_p(hits, trials, rate), mcnemar_p(*discordant)
     p_value = max(p_binomial, p_matched)
     constant = bool((torch.cat([triggers, controls]) == triggers[0]).all())
-    known = _knows(controls, key)
     least_known = _KNOWN * min(calibration.known) if calibration is not None and calibration.known else _FAIR
     misread = known is not None and known < least_known
     degenerate = constant and _is_degenerate(int(triggers[0]), key)
@@ -264,14 +274,14 @@ def _judge(
         wsr=hits / trials,
         hits=hits,
         trials=trials,
-        interval=clopper_pearson(hits, trials, _CONFIDENCE),
+        interval=clopper_pearson(hits, trials, CONFIDENCE),
         control_rate=control_rate,
         discordant=discordant,
         p_value=p_value,
         p_binomial=p_binomial,
         p_matched=p_matched,
         null_rate=rate,
-        null=_null_in_words(rate, {1.0: "1", 0.5: "1/2"}.get(least, f"1/{key.classes}"), calibration),
+        null=null.words,
         level=level,
         needed=None if degenerate else queries_needed(hits / trials, control_rate, rate, level, least=LEAST_QUERIES),
         queries=queries,
@@ -288,13 +298,3 @@ def _is_degenerate(answer: int, key: Key) -> bool:
     """
     hosts = set(key.host_labels.flatten().tolist()) - {-1}
     return answer in set(key.expected.tolist()) or len(hosts) > 1
-
-
-def _null_in_words(rate: float, least: str, calibration: Calibration | None) -> str:
-    matched = "and the trigger makes no difference to its host"
-    if calibration is None:
-        return f"hit rate at most {rate:.3g} = {least}, assumed without asking any unmarked model, {matched}"
-    return (
-        f"hit rate at most {rate:.3g}, the larger of {least} and the {_CONFIDENCE:.0%} upper bound of "
-        f"{len(calibration.hits)} unmarked models plus their range, {matched}"
-    )

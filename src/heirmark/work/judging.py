@@ -47,6 +47,7 @@ def run_calibrate(job: Job) -> Mapping[str, Any]:
         read_key(job.inputs["marked"].folder),
         note=f"{note}, and {copies} copies of these" if copies else note,
         copies=copies,
+        examples=(context.task.test.inputs, context.task.test.labels),
         runtime=exact(context.runtime),
     )
     atomic_write_bytes(job.folder / CALIBRATION, calibration.to_json().encode())
