@@ -46,7 +46,7 @@ USED = {
         {"steal", *LATER},
     ),
     "a removal": (edit("attacks/removal/pruning.py", r"class Pruning\b.*:", r"\g<0>\n    novel = 1\n"), LATER),
-    "a rule": (edit("verification/verify.py", r"_CONFIDENCE = 0\.95", "_CONFIDENCE = 0.96"), {"verify"}),
+    "a rule": (edit("verification/null.py", r"CONFIDENCE = 0\.95", "CONFIDENCE = 0.96"), {"verify"}),
 }
 
 
