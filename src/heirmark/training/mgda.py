@@ -56,7 +56,7 @@ def mgda_weights(
     return weights
 
 
-def min_norm_weights(gram: Sequence[Sequence[float]], *, steps: int = 1000, tolerance: float = 1e-7) -> list[float]:
+def min_norm_weights(gram: Sequence[Sequence[float]], *, steps: int = 20_000, tolerance: float = 1e-7) -> list[float]:
     """The point of the simplex at which the combination of T vectors is shortest, from their inner products.
 
     Two vectors have a closed form. For more, Frank-Wolfe with exact line search, in its pairwise form, which moves weight
