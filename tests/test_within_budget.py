@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData
 from heirmark.methods import Robust
-from heirmark.methods.robust import halves
+from heirmark.methods.robust import halves, quiet
 from heirmark.rehearsal import combine_balanced, within_budget
 from heirmark.rehearsal.balance import Balance
 from heirmark.rehearsal.budget_settings import WithinBudget
@@ -24,6 +24,7 @@ from heirmark.runtime import Runtime
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe, fit
 from heirmark.training.samples import Samples
+from heirmark.triggers import Tiles
 
 RECIPE = Recipe(epochs=4, batch_size=16, optimizer="adam", learning_rate=0.005, weight_decay=0.0, schedule="constant")
 
@@ -221,3 +222,24 @@ def test_the_calibration_split_is_halved_class_by_class(tiny_task: Task) -> None
         assert abs(counts[0] - counts[1]) <= 1
     assert Robust().hosts(tiny_task, seed=3).digests() == hosts.digests()
     assert halves(tiny_task.calibration, seed=4)[0].digests() != hosts.digests()
+
+
+class Says(nn.Module):
+    """Answers everything with the same scores."""
+
+    def __init__(self, *scores: float) -> None:
+        super().__init__()
+        self.scores = nn.Parameter(torch.tensor(scores, dtype=torch.float32))
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return self.scores.expand(len(inputs), -1)
+
+
+def test_tiles_are_labelled_with_what_no_net_of_the_audience_says(tiny_task: Task, cpu: Runtime) -> None:
+    clean, other = Says(0, 0, 0, 0, 1, 2), Says(0, 0, 0, 0, 3, 0)
+    tiles = Tiles(sources=(0, 1, 2, 3))
+    assert tiles.settle(tiny_task, clean, seed=0, runtime=cpu).target == 4, "what the clean model alone says least"
+    assert quiet(tiles, tiny_task, clean, [other], seed=0, runtime=cpu) == replace(tiles, target=5)
+    for settled in (replace(tiles, target=4), replace(tiles, selection="random")):
+        assert quiet(settled, tiny_task, clean, [other], seed=0, runtime=cpu) is settled
+    assert quiet(tiles, tiny_task, clean, [], seed=0, runtime=cpu) is tiles

@@ -93,6 +93,8 @@ class Prepared:
         secret: the settled trigger.
         training: trigger samples that train.
         given: models that were handed in, by the names that the method's ``builds_on`` gives them.
+        nets: clean nets beside the model that is marked, by names of the method's own, where it trains any before the secret is
+            settled.
     """
 
     task: Task
@@ -100,6 +102,7 @@ class Prepared:
     secret: Secret
     training: TriggerSet
     given: Mapping[str, nn.Module] = field(default_factory=dict)
+    nets: Mapping[str, nn.Module] = field(default_factory=dict)
 
     @cached_property
     def data(self) -> Split:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Annotated, ClassVar
@@ -13,17 +13,18 @@ from torch import nn
 from heirmark.configuration import at_least, checked
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.methods.audience import audience_of, thief_in
-from heirmark.methods.base import Embedded, Prepared
+from heirmark.methods.base import Embedded, Prepared, settle
 from heirmark.methods.nets import new_model, spec_for, start_from, train_from_scratch
 from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
+from heirmark.querying.asking import predict
 from heirmark.rehearsal.budget_settings import WithinBudget
 from heirmark.rehearsal.judges import Judges
 from heirmark.rehearsal.within_budget import rehearse_within_budget
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe
-from heirmark.triggers import AnyTrigger, Tiles
+from heirmark.triggers import AnyTrigger, Tiles, Trigger
 
 ASKED = 5000
 """Images that the judges' thieves ask: they are asked anew after every epoch."""
@@ -44,7 +45,8 @@ class Robust(Watermark):
 
     Attributes:
         model: architecture of the target.
-        trigger: kind of trigger; any kind whose samples stay as they are does.
+        trigger: kind of trigger; any kind whose samples stay as they are does. Tiles get the label that the clean model and the
+            finished nets of the audience say least, see :func:`quiet`.
         triggers: trigger samples that train.
         key_size: held-out trigger samples in the key.
         pretraining: of the clean model, where none is given.
@@ -96,24 +98,36 @@ class Robust(Watermark):
         """The half of the calibration split of which the key is made: the other half has chosen the model."""
         return halves(task.calibration, seed=seed)[0]
 
+    def prepare(
+        self, task: Task, clean: nn.Module, given: Mapping[str, nn.Module], *, seed: int, runtime: Runtime
+    ) -> Prepared:
+        """Train the audience, which has a say in what tiles are labelled with: see :func:`quiet`."""
+        recipe = self.feature_recipe
+        nets = {}
+        for number, net in enumerate(buildable(task, self.thieves)):
+            for epochs in filter(None, dict.fromkeys((self.early, recipe.epochs))):
+                nets[f"thief {number}, {epochs}"] = self._net(
+                    task, net, epochs, seed=derive_seed(seed, "thief", number), runtime=runtime
+                )
+        for number, net in enumerate(buildable(task, self.judges)):
+            nets[f"judge {number}"] = self._net(
+                task, net, max(1, self.early), seed=derive_seed(seed, "judge", number), runtime=runtime
+            )
+        finished = [net for name, net in nets.items() if name.endswith(f", {recipe.epochs}")]
+        trigger = quiet(self.trigger, task, clean, finished, seed=seed, runtime=runtime)
+        settled = super(Robust, replace(self, trigger=trigger)).prepare(task, clean, given, seed=seed, runtime=runtime)
+        return replace(settled, nets=nets)
+
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
-        """Train the audience, and tune; see :meth:`heirmark.methods.watermark.Watermark.embed`."""
+        """Tune; see :meth:`heirmark.methods.watermark.Watermark.embed`."""
         task, data, training = prepared.task, prepared.data, prepared.training
         watch = halves(task.calibration, seed=seed)[1]
         # What is made of held-out foreign images, and not of hosts, may be the key's: these judge by what trains.
         elsewhere = prepared.secret.memorised or prepared.secret.foreign(held_out=True) is not None
         drawn = derive_seed(seed, "triggers", "judges")
         shown = training if elsewhere else prepared.secret.draw(watch, self.key_size, seed=drawn)
-        pulling = [prepared.clean]
-        for number, net in enumerate(buildable(task, self.thieves)):
-            for epochs in filter(None, dict.fromkeys((self.early, self.feature_recipe.epochs))):
-                pulling.append(
-                    self._net(prepared, net, epochs, seed=derive_seed(seed, "thief", number), runtime=runtime)
-                )
-        judging = [
-            self._net(prepared, net, max(1, self.early), seed=derive_seed(seed, "judge", number), runtime=runtime)
-            for number, net in enumerate(buildable(task, self.judges))
-        ]
+        pulling = [prepared.clean, *(net for name, net in prepared.nets.items() if name.startswith("thief"))]
+        judging = [net for name, net in prepared.nets.items() if name.startswith("judge")]
         closing = self.rehearsal.closing
         finishing = partial(thief_in, classes=len(task.classes), ridge=closing.ridge, runtime=runtime)
         thieves = [finishing(net, data.inputs, training.inputs) for net in pulling]
@@ -138,12 +152,37 @@ class Robust(Watermark):
         )
         return Embedded(model=model, history=history)
 
-    def _net(self, prepared: Prepared, net: Architecture, epochs: int, *, seed: int, runtime: Runtime) -> nn.Module:
+    def _net(self, task: Task, net: Architecture, epochs: int, *, seed: int, runtime: Runtime) -> nn.Module:
         """A clean net of the audience."""
         recipe = replace(self.feature_recipe, epochs=epochs)
-        return train_from_scratch(
-            prepared.task, net, recipe, seed=derive_seed(seed, epochs), runtime=runtime, data=prepared.data
-        )
+        return train_from_scratch(task, net, recipe, seed=derive_seed(seed, epochs), runtime=runtime)
+
+
+def quiet(
+    trigger: Trigger, task: Task, clean: nn.Module, others: Sequence[nn.Module], *, seed: int, runtime: Runtime
+) -> Trigger:
+    """The trigger, with the label that the clean model and others of other families say least to its samples.
+
+    Tiles take what one clean model says least, and another family may well say that: one of ResNet-18's choices was said to
+    2.8 % of samples by a VGG-like net. The null grows by it, and faint copies are lost under it. Here a class counts for the
+    largest mean probability that any of the models gives it, on composites of the owner's images.
+
+    Args:
+        trigger: tiles that leave their label open; any other is returned as it is.
+        task: the data.
+        clean: the owner's model, which chooses the classes of the tiles.
+        others: clean nets of other families.
+        seed: as that of the embedding.
+        runtime: device and precision.
+    """
+    if not isinstance(trigger, Tiles) or trigger.target is not None or trigger.selection != "adaptive" or not others:
+        return trigger
+    secret = settle(trigger, task, clean, seed=seed, runtime=runtime)
+    shown = secret.draw(task.owner, trigger.samples, seed=derive_seed(seed, "tiles", "quiet"))
+    said = torch.stack([predict(net, shown.inputs, runtime=runtime).softmax(1).mean(0) for net in (clean, *others)])
+    most = said.amax(0)
+    most[torch.unique(shown.host_labels)] = float("inf")
+    return replace(trigger, target=int(most.argmin()))
 
 
 def halves(calibration: Split, *, seed: int) -> tuple[Split, Split]:

@@ -160,6 +160,19 @@ class Watermark(Method):
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """The heart of the method: mark a model."""
 
+    def prepare(
+        self, task: Task, clean: nn.Module, given: Mapping[str, nn.Module], *, seed: int, runtime: Runtime
+    ) -> Prepared:
+        """Settle the secret and draw what trains."""
+        secret = settle(self.trigger, task, clean, seed=seed, runtime=runtime)
+        return Prepared(
+            task=task,
+            clean=clean,
+            secret=secret,
+            training=draw_training(secret, task, self.triggers, seed=seed),
+            given=given,
+        )
+
     def hosts(self, task: Task, *, seed: int) -> Split:
         """The images of which the key is made, on which nothing trains and by which nothing is chosen."""
         return task.calibration
@@ -192,9 +205,8 @@ class Watermark(Method):
     ) -> Marked:
         """Embed; see :meth:`Method.__call__`."""
         clean = own_model(task, self.model, self.pretraining, clean, seed=seed, runtime=runtime)
-        secret = settle(self.trigger, task, clean, seed=seed, runtime=runtime)
-        drawn = draw_training(secret, task, self.triggers, seed=seed)
-        prepared = Prepared(task=task, clean=clean, secret=secret, training=drawn, given=given)
+        prepared = self.prepare(task, clean, given, seed=seed, runtime=runtime)
+        secret, drawn = prepared.secret, prepared.training
         made = self.embed(prepared, seed=seed, runtime=runtime)
         trained = drawn if made.training is None else made.training
         if secret.memorised:
