@@ -53,7 +53,7 @@ class WithinBudget:
         )
     )
     accuracy_budget: Annotated[float, at_least(0), below(1)] = 0.005
-    rho: Annotated[float, at_least(0)] = 1.0
+    rho: Annotated[float, at_least(0)] = 0.6
     fading: Annotated[float, above(0), at_most(1)] = 0.8
     enough: Annotated[float, at_least(0)] = 0.5
     trigger_batch: Annotated[int, at_least(1)] = 16
