@@ -31,7 +31,7 @@ from heirmark.jobs.means import Work
 from heirmark.keys.key import Key
 from heirmark.methods import METHODS
 from heirmark.querying.blackbox import BlackBox
-from heirmark.verification import Calibration, Verdict
+from heirmark.verification import Calibration, SequentialVerdict, Verdict
 from heirmark.version import __version__
 
 
@@ -303,6 +303,22 @@ def test_wilcoxon_stands_beside_the_verdict(stage: Path) -> None:
     assert found["wilcoxon"]["margin"] == 0.9
     assert Verdict.from_json(json.dumps(found["verdict"])).outcome == "MARKED"
     assert run(*command, "--wilcoxon", "1").code == 2
+
+
+def test_verify_stops_when_it_is_enough(stage: Path) -> None:
+    command = ["verify", stage / "marked", "--key", stage / "marked", "--sequential", "--level", "0.001"]
+    ran = run(*command)
+    assert ran.code == 0
+    assert ran.out.startswith("MARKED: ")
+    assert "valid at any time" in ran.out
+    found = SequentialVerdict.from_json(run(*command, "--json").out)
+    assert found.calibrated
+    assert found.queries < Verdict.from_json(run(*command[:4], "--json").out).queries
+    clean = run("verify", stage / "clean", "--key", stage / "marked", "--sequential")
+    assert clean.code == 3
+    assert clean.out.startswith("NOT_ESTABLISHED: ")
+    few = run(*command, "--max-queries", "4", "--json")
+    assert (few.code, few.json["queries"]) == (3, 4)
 
 
 def test_wilcoxon_of_a_clean_model_does_not_reject(stage: Path) -> None:
@@ -996,6 +1012,8 @@ def test_a_suspect_that_ends_the_process_ends_nothing(stage: Path, here: Path) -
         (["--normalise", "0.5"], "mean,std"),
         (["--normalise", "0.5,a"], "mean,std"),
         (["--normalise", "0.5,0"], "positive"),
+        (["--max-queries", "100"], "goes with --sequential"),
+        (["--sequential", "--wilcoxon", "0.3"], "leave one of them out"),
     ],
 )
 def test_verify_refuses_what_it_cannot_read(stage: Path, options: list[str], words: str) -> None:

@@ -106,10 +106,12 @@ from heirmark.triggers import Stripes as Stripes
 from heirmark.triggers import TextStamp as TextStamp
 from heirmark.triggers import Tiles as Tiles
 from heirmark.verification import Calibration as Calibration
+from heirmark.verification import SequentialVerdict as SequentialVerdict
 from heirmark.verification import Suspect as Suspect
 from heirmark.verification import Verdict as Verdict
 from heirmark.verification import WilcoxonResult as WilcoxonResult
 from heirmark.verification import calibrate as calibrate
 from heirmark.verification import verify as verify
+from heirmark.verification import verify_sequentially as verify_sequentially
 from heirmark.verification import verify_wilcoxon as verify_wilcoxon
 from heirmark.version import __version__ as __version__

@@ -32,10 +32,11 @@ from heirmark.commands.options import (
     print_json,
 )
 from heirmark.console import error_line, show
-from heirmark.errors import HeirmarkError
+from heirmark.errors import BadConfig, HeirmarkError
 
 if TYPE_CHECKING:
     from heirmark.stages.store import Event
+    from heirmark.verification import SequentialVerdict, Verdict
 
 
 @guarded
@@ -152,6 +153,16 @@ def verify(
             max=0.99,
         ),
     ] = None,
+    sequential: Annotated[
+        bool,
+        typer.Option(
+            "--sequential", help="Ask a few pairs at a time and stop once the level is reached, or all are asked."
+        ),
+    ] = False,
+    max_queries: Annotated[
+        int | None,
+        typer.Option("--max-queries", help="With --sequential: inputs put to the suspect at most.", min=2),
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option(
@@ -176,11 +187,16 @@ def verify(
         check_wilcoxon,
         parse_normalisation,
         parse_order,
+        sequential_job,
         verify_job,
         wilcoxon_job,
     )
     from heirmark.loading import user_factory
 
+    if sequential and wilcoxon is not None:
+        raise BadConfig("--wilcoxon asks the whole key, and --sequential spares it: leave one of them out")
+    if max_queries is not None and not sequential:
+        raise BadConfig("--max-queries goes with --sequential: the verdict of the whole key asks all of it")
     named = Named(
         name=suspect,
         factory=user_factory(model),
@@ -193,7 +209,11 @@ def verify(
         asked = open_suspect(named, classes=folder.key.classes, runtime=runtime)
         if wilcoxon is not None:
             check_wilcoxon(asked)
-        verdict = verify_job(asked, folder, calibration, level=level)
+        verdict: Verdict | SequentialVerdict
+        if sequential:
+            verdict = sequential_job(asked, folder, calibration, level=level, max_queries=max_queries)
+        else:
+            verdict = verify_job(asked, folder, calibration, level=level)
         beside = None
         if wilcoxon is not None and verdict.outcome in ("MARKED", "NOT_ESTABLISHED"):  # else there is nothing to test
             try:

@@ -13,7 +13,7 @@ from heirmark.methods import Method, Unmarked
 from heirmark.models import Factory
 from heirmark.results.summary import Published
 from heirmark.tasks.task import Protocol
-from heirmark.verification.verify import LEAST_QUERIES
+from heirmark.verification.questions import LEAST_QUERIES
 from heirmark.work.trials import Probe, Trial
 
 PICTURES: Mapping[str, str] = {"history": "histories", "shift": "shifts", "pca": "clouds", "view": "views"}

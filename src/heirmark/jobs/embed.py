@@ -19,7 +19,7 @@ from heirmark.methods import Method, Unmarked
 from heirmark.querying.blackbox import Api
 from heirmark.stages.stage import Stage, lineage
 from heirmark.triggers import Entangled
-from heirmark.verification.verify import LEAST_QUERIES
+from heirmark.verification.questions import LEAST_QUERIES
 from heirmark.work.calibrating import calibrator_seed, stolen_calibrators
 from heirmark.work.context import Context
 from heirmark.work.embedding import embed_stage, train_stage

@@ -23,7 +23,7 @@ from heirmark.rehearsal.settings import Rehearsal
 from heirmark.runtime import Runtime, derive_seed, generator_of, no_progress, seeded
 from heirmark.tasks.task import Split, Task
 from heirmark.triggers import Tiles
-from heirmark.verification.verify import LEAST_QUERIES
+from heirmark.verification.questions import LEAST_QUERIES
 
 SMALL = {
     "epochs": 1,

@@ -8,7 +8,7 @@ from heirmark.errors import BadConfig
 from heirmark.jobs.folder import ModelFolder
 from heirmark.querying.blackbox import BlackBox
 from heirmark.runtime import Runtime
-from heirmark.verification import Suspect, Verdict, verify
+from heirmark.verification import Calibration, SequentialVerdict, Suspect, Verdict, verify, verify_sequentially
 from heirmark.verification.normalising import Normalisation, checked_normalisation
 from heirmark.verification.wilcoxon import WilcoxonResult, independent_triggers, verify_wilcoxon
 from heirmark.work.context import exact
@@ -59,13 +59,30 @@ def verify_job(suspect: Suspect, key: ModelFolder, calibration: Path | None, *, 
     Raises:
         BadArtifact: when key or calibration are missing or damaged.
     """
-    if calibration is None:
+    return verify(suspect, key.key, calibration=calibration_for(key, calibration), level=level)
+
+
+def sequential_job(
+    suspect: Suspect, key: ModelFolder, calibration: Path | None, *, level: float, max_queries: int | None
+) -> SequentialVerdict:
+    """Judge a suspect by as many queries as it takes; see :func:`verify_job`.
+
+    Raises:
+        BadArtifact: when key or calibration are missing or damaged.
+        BadConfig: when so few queries are allowed that nothing can be asked.
+    """
+    measured = calibration_for(key, calibration)
+    return verify_sequentially(suspect, key.key, calibration=measured, level=level, max_queries=max_queries)
+
+
+def calibration_for(key: ModelFolder, file: Path | None) -> Calibration | None:
+    """The calibration in a file, or the one beside a key, if there is one."""
+    if file is None:
         # Above a folder named key lies what embed wrote with it; above any other, somebody else's calibration perhaps.
         inner = key.path.absolute().name == "key"
         folders = [key.path, *([key.path.absolute().parent] if inner else [])]
-        calibration = next((folder / CALIBRATION for folder in folders if (folder / CALIBRATION).is_file()), None)
-    measured = None if calibration is None else read_calibration(calibration)
-    return verify(suspect, key.key, calibration=measured, level=level)
+        file = next((folder / CALIBRATION for folder in folders if (folder / CALIBRATION).is_file()), None)
+    return None if file is None else read_calibration(file)
 
 
 def check_wilcoxon(suspect: Suspect) -> None:

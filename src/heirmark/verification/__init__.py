@@ -1,6 +1,7 @@
 """Verification: ask a suspect a key's queries, and say what the answers prove."""
 
 from heirmark.results.verdict import FLAGS, OUTCOMES, Calibration, Verdict
+from heirmark.verification.sequential import SequentialVerdict, verify_sequentially
 from heirmark.verification.suspects import Suspect
 from heirmark.verification.verify import calibrate, verify
 from heirmark.verification.wilcoxon import WilcoxonResult, verify_wilcoxon
@@ -9,10 +10,12 @@ __all__ = [
     "FLAGS",
     "OUTCOMES",
     "Calibration",
+    "SequentialVerdict",
     "Suspect",
     "Verdict",
     "WilcoxonResult",
     "calibrate",
     "verify",
+    "verify_sequentially",
     "verify_wilcoxon",
 ]

@@ -7,7 +7,6 @@ each query with its host shown without the trigger. ``docs/verdicts.md`` says wh
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterable, Mapping
 
@@ -22,10 +21,10 @@ from heirmark.results.verdict import Calibration, Verdict
 from heirmark.runtime import Runtime, generator_of
 from heirmark.verification.null import CONFIDENCE, null_of
 from heirmark.verification.power import queries_needed
+from heirmark.verification.questions import LEAST_QUERIES, is_hostless, misfit_of, order_seed
 from heirmark.verification.statistics import binomial_p, clopper_pearson, mcnemar_p
 from heirmark.verification.suspects import Suspect
 
-LEAST_QUERIES = 20
 _FEW_QUERIES = 100
 _FEW_MODELS = 5
 _KNOWN = 0.9
@@ -71,7 +70,7 @@ def verify(
     commitment = key.commitment
     if calibration is not None and (calibration.key != commitment or calibration.trials != len(key)):
         raise BadArtifact("the calibration belongs to another key: calibrate this key, or verify without a calibration")
-    if (misfit := _misfit(suspect, key)) is not None:
+    if (misfit := misfit_of(suspect, key)) is not None:
         flag, reason = misfit
         return Verdict(outcome="INVALID", reason=reason, level=level, queries=0, flags=(flag,), key=commitment)
     before = 0 if suspect.shown is None else suspect.shown()
@@ -123,7 +122,7 @@ def calibrate(
         suspect = (
             model if isinstance(model, Suspect) else Suspect.from_module(model, classes=key.classes, runtime=runtime)
         )
-        if (misfit := _misfit(suspect, key)) is not None:
+        if (misfit := misfit_of(suspect, key)) is not None:
             raise BadData(f"unmarked model {index} does not fit the key ({misfit[1]}): leave it out")
         try:
             hits.append(int((suspect.labels(key.queries) == key.expected).sum()))
@@ -145,34 +144,6 @@ def calibrate(
         known=shares,
         accuracies=tuple(accuracies),
     )
-
-
-def _misfit(suspect: Suspect, key: Key) -> tuple[str, str] | None:
-    """What forbids asking at all, as a flag and a reason."""
-    if len(key) < LEAST_QUERIES:
-        return "key-too-small", f"the key has {len(key)} queries; at least {LEAST_QUERIES} are needed to judge anything"
-    if suspect.classes != key.classes:
-        return (
-            "wrong-classes",
-            f"the suspect has {suspect.classes} classes, the key {key.classes}: if they mean the same and some more, say which "
-            "is which (--labels), else this is the key of another task",
-        )
-    if suspect.input_shape is not None and tuple(suspect.input_shape) != key.input_shape:
-        return (
-            "wrong-shape",
-            f"the suspect takes inputs of shape {suspect.input_shape}, the key's are {key.input_shape}: {_bring(suspect, key)}",
-        )
-    return None
-
-
-def _bring(suspect: Suspect, key: Key) -> str:
-    """What makes a suspect take inputs of a key's shape."""
-    theirs, ours = tuple(suspect.input_shape or ()), key.input_shape
-    if len(ours) == 3 and theirs == (*ours[1:], ours[0]):
-        return "it wants channels last, so ask it through a function that permutes them, inputs.permute(0, 2, 3, 1)"
-    if len(theirs) == len(ours) == 3 and theirs[1:] == ours[1:]:
-        return "ask it through a function that repeats or averages the channels"
-    return "ask it through a function that resizes them"
 
 
 def _knows(answers: Tensor, key: Key) -> float | None:
@@ -212,14 +183,8 @@ def _discordant(hit: Tensor, control_hit: Tensor, pairs: Tensor) -> tuple[int, i
 
 
 def _ask(suspect: Suspect, key: Key) -> tuple[Tensor, Tensor]:
-    """Labels ``[M]`` of the triggers and of the controls, put to the suspect in one stream, shuffled by the key's nonce.
-
-    The nonce, because it is secret: a commitment may have been published, and an order drawn from it alone could be
-    worked out by the suspect.
-    """
-    seed = hashlib.sha256(f"heirmark-order/1:{key.nonce}:{key.content}".encode()).digest()
-    generator = generator_of(int.from_bytes(seed[:8], "little") >> 1)
-    order = torch.randperm(2 * len(key), generator=generator)
+    """Labels ``[M]`` of the triggers and of the controls, put to the suspect in one stream, shuffled by the key's nonce."""
+    order = torch.randperm(2 * len(key), generator=generator_of(order_seed(key)))
     labels = torch.empty(2 * len(key), dtype=torch.int64)
     labels[order] = suspect.labels(torch.cat([key.queries, key.controls])[order])
     return labels[: len(key)], labels[len(key) :]
@@ -239,8 +204,7 @@ def _judge(
     trials = len(key)
     hit, control_hit = triggers == key.expected, controls == key.expected
     hits, control_rate = int(hit.sum()), float(control_hit.double().mean())
-    # Of a memorised key the null is by design: every query has a random label of its own.
-    hostless = not key.host_labels.shape[1] and not key.memorised
+    hostless = is_hostless(key)
     known = _knows(controls, key)
     null = null_of(key, calibration, accuracy, hostless=hostless)
     rate = null.rate

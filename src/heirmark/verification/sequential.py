@@ -1,0 +1,202 @@
+"""A verdict that stops when it is enough: a suspect is asked a few pairs at a time, and the evidence is looked at after each."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from heirmark.errors import BadArtifact, BadConfig, printable
+from heirmark.keys.key import Key
+from heirmark.querying.oracle import ModelFault
+from heirmark.results.verdict import OUTCOMES, Calibration, Document, Outcome
+from heirmark.runtime import generator_of
+from heirmark.verification.e_process import e_value, log_e_value
+from heirmark.verification.null import null_of
+from heirmark.verification.questions import is_hostless, misfit_of, order_seed
+from heirmark.verification.suspects import Suspect
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequentialVerdict(Document):
+    """What was found by the query at which the asking stopped.
+
+    Attributes:
+        outcome: MARKED if ``p_value <= level``.
+        reason: why it is INVALID, else empty.
+        hits: triggers that got the expected answer.
+        trials: triggers asked.
+        discordant: of the pairs with controls of their own, those that hit with the trigger only, and without it only.
+        p_value: one over the larger e-value there ever was, valid however often one looked: at most 1.
+        e_value: the smaller of the next two where the asking stopped. The null is that one of two things holds, so both must be
+            refuted.
+        e_binomial: against hits at the null rate.
+        e_matched: against a trigger that makes no difference.
+        null_rate: hit rate that an unmarked model is taken not to exceed.
+        null: the null hypothesis, in words.
+        level: significance level of the whole claim, at which the asking stops.
+        queries: inputs put to the suspect.
+        calibrated: whether the null rate was measured.
+        key: the key's commitment.
+
+    Raises:
+        BadArtifact: if the values contradict each other.
+    """
+
+    outcome: Outcome
+    reason: str = ""
+    hits: int = 0
+    trials: int = 0
+    discordant: tuple[int, int] = (0, 0)
+    p_value: float = 1.0
+    e_value: float = 1.0
+    e_binomial: float = 1.0
+    e_matched: float = 1.0
+    null_rate: float = 1.0
+    null: str = "none was tested"
+    level: float
+    queries: int
+    calibrated: bool
+    key: str
+
+    def __post_init__(self) -> None:
+        sound = (
+            self.outcome in OUTCOMES
+            and 0 <= self.hits <= self.trials
+            and min(self.discordant) >= 0
+            and sum(self.discordant) <= self.trials
+            and 0 < self.p_value <= 1
+            and 0 < self.level <= 1
+            and 0 < self.null_rate <= 1
+            and self.e_value == min(self.e_binomial, self.e_matched)
+            and math.isclose(self.e_binomial, e_value(log_e_value(self.hits, self.trials - self.hits, self.null_rate)))
+            and math.isclose(self.e_matched, e_value(log_e_value(*self.discordant, 0.5)))
+            and self.e_value * self.p_value <= 1 + 1e-9
+            and (self.outcome != "MARKED" or math.isclose(self.e_value * self.p_value, 1))
+            and (self.outcome == "INVALID" or (self.outcome == "MARKED") == (self.p_value <= self.level))
+        )
+        if not sound:
+            raise BadArtifact("the verdict contradicts itself: it was changed or damaged; verify again")
+
+    def __str__(self) -> str:
+        """The verdict in a few lines of plain text."""
+        lines = [
+            f"{self.outcome}: {self.reason or OUTCOMES[self.outcome]}",
+            f"  hits      {self.hits} of {self.trials} triggers, when the asking stopped",
+            f"  pairs     {self.discordant[0]} hit with the trigger only, {self.discordant[1]} without it only",
+            f"  p-value   {self.p_value:.2g} at level {self.level:g}, valid at any time "
+            f"(e-values: binomial {self.e_binomial:.3g}, matched {self.e_matched:.3g})",
+            f"  null      {self.null}",
+            f"  queries   {self.queries}, key {self.key[:16]}",
+        ]
+        if not self.calibrated:
+            lines.append("  flag      uncalibrated: no unmarked model was asked; the null is assumed.")
+        return "\n".join(map(printable, lines))
+
+
+def verify_sequentially(
+    suspect: Suspect,
+    key: Key,
+    *,
+    calibration: Calibration | None = None,
+    level: float = 0.01,
+    max_queries: int | None = None,
+    at_once: int = 8,
+    accuracy: float | None = None,
+) -> SequentialVerdict:
+    """Ask pairs of a key's triggers and controls until the evidence suffices, or the queries are spent.
+
+    Two e-processes grow by the answers, one for each test of :func:`heirmark.verification.verify`, and the claim is made once
+    both reach 1 / ``level``: their smaller one is an e-process of the null that either holds. It may be looked at after every
+    answer, so that a strong mark costs a few dozen queries and a faint one as many as it needs.
+
+    Args:
+        suspect: whom to ask.
+        key: drawn by a method when it marked the owner's model.
+        calibration: as for :func:`heirmark.verification.verify`.
+        level: chance of a wrong MARKED that is tolerated, in (0, 0.5].
+        max_queries: inputs that may be put to the suspect at most; None is the whole key.
+        at_once: pairs put to it together. More are fewer requests and some more queries; of one pair alone a suspect
+            may see that its two inputs are alike.
+        accuracy: of the suspect, in [0, 1], if it is known; see :func:`heirmark.verification.verify`.
+
+    Returns:
+        The verdict. Of a suspect that fails on the way, what was found until then, as INVALID.
+
+    Raises:
+        BadConfig: if an option is out of range.
+        BadArtifact: if the calibration is of another key.
+        BudgetExhausted: if the suspect is a black box with too few queries left.
+    """
+    if not 0 < level <= 0.5:
+        raise BadConfig(f"level must lie above 0 and at most at 0.5, not {level}")
+    if accuracy is not None and not 0 <= accuracy <= 1:
+        raise BadConfig(f"accuracy must lie in [0, 1], not {accuracy}")
+    if at_once < 1 or (max_queries is not None and max_queries < 2):
+        raise BadConfig(f"ask one pair at once at least, and two queries in all: not {at_once} and {max_queries}")
+    commitment = key.commitment
+    if calibration is not None and (calibration.key != commitment or calibration.trials != len(key)):
+        raise BadArtifact("the calibration belongs to another key: calibrate this key, or verify without a calibration")
+    calibrated = calibration is not None
+    if (misfit := misfit_of(suspect, key)) is not None:
+        return SequentialVerdict(
+            outcome="INVALID", reason=misfit[1], level=level, queries=0, calibrated=calibrated, key=commitment
+        )
+    null = null_of(key, calibration, accuracy, hostless=is_hostless(key))
+    before = 0 if suspect.shown is None else suspect.shown()
+    counted = torch.zeros(len(key), dtype=torch.bool)
+    counted[key.independent_pairs()] = True
+    order = torch.randperm(len(key), generator=generator_of(order_seed(key)))
+    most = len(key) if max_queries is None else min(len(key), max_queries // 2)
+    hits = trials = asked = only_trigger = only_control = 0
+    evidence, smallest = (0.0, 0.0), 1.0
+    outcome: Outcome = "NOT_ESTABLISHED"
+    reason = ""
+    for start in range(0, most, at_once):
+        rows = order[start : min(start + at_once, most)]
+        try:
+            triggers, controls = _pairs(suspect, key, rows, order_seed(key) + start + 1)
+        except ModelFault as fault:
+            outcome, reason = "INVALID", str(fault)
+            break
+        asked += 2 * len(rows)
+        hit, plain, own = triggers == key.expected[rows], controls == key.expected[rows], counted[rows]
+        hits, trials = hits + int(hit.sum()), trials + len(rows)
+        only_trigger += int((hit & ~plain & own).sum())
+        only_control += int((plain & ~hit & own).sum())
+        evidence = (
+            log_e_value(hits, trials - hits, null.rate),
+            log_e_value(only_trigger, only_control, 0.5),
+        )
+        smallest = min(smallest, 1 / e_value(max(0.0, min(evidence))))
+        if smallest <= level:
+            outcome = "MARKED"
+            break
+    binomial, matched = map(e_value, evidence)
+    return SequentialVerdict(
+        outcome=outcome,
+        reason=reason,
+        hits=hits,
+        trials=trials,
+        discordant=(only_trigger, only_control),
+        p_value=smallest,
+        e_value=min(binomial, matched),
+        e_binomial=binomial,
+        e_matched=matched,
+        null_rate=null.rate,
+        null=null.words,
+        level=level,
+        queries=asked if suspect.shown is None else suspect.shown() - before,
+        calibrated=calibrated,
+        key=commitment,
+    )
+
+
+def _pairs(suspect: Suspect, key: Key, rows: Tensor, seed: int) -> tuple[Tensor, Tensor]:
+    """Labels of some triggers and of their controls, which are put to the suspect in mixed order."""
+    order = torch.randperm(2 * len(rows), generator=generator_of(seed))
+    labels = torch.empty(2 * len(rows), dtype=torch.int64)
+    labels[order] = suspect.labels(torch.cat([key.queries[rows], key.controls[rows]])[order])
+    return labels[: len(rows)], labels[len(rows) :]
