@@ -48,6 +48,7 @@ NET = "naivenet:width=4,hidden=16,batch_norm=true"
 UNMARKED = ["--method", "unmarked", *CPU, *TRAINING, "--calibrators", "2", "--seed", "0"]
 VANILLA = ["--method", "vanilla", *CPU, *TRAINING, "--calibrators", "2", *settings(triggers=40, trigger_batch=8)]
 VANILLA += ["--seed", "0"]
+MY_WORD = ["--accept", "self-reported"]
 RECIPE = settings(recipe__epochs=5, recipe__batch_size=32, recipe__learning_rate=0.05, recipe__momentum=0.9)
 
 
@@ -268,7 +269,7 @@ def test_stolen_models_are_victims_too(stage: Path) -> None:
 
 
 def test_verify_says_marked_not_established_or_invalid(stage: Path, copy: Path) -> None:
-    marked = run("verify", stage / "marked", "--key", stage / "marked")
+    marked = run("verify", stage / "marked", "--key", stage / "marked", *MY_WORD)
     assert marked.code == 0
     assert marked.out.startswith("MARKED: ")
     assert marked.err == ""
@@ -283,9 +284,26 @@ def test_verify_says_marked_not_established_or_invalid(stage: Path, copy: Path) 
     assert "constant-answers" in dead.out
 
 
+def test_a_calibration_of_the_claimant_is_not_enough(stage: Path) -> None:
+    command = ["verify", stage / "marked", "--key", stage / "marked", "--level", 1e-6]
+    for more in ([], ["--sequential"]):
+        told = run(*command, *more)
+        assert told.code == 3
+        assert "--accept self-reported" in told.out
+        assert "--calibrators" in told.out
+    here = ["--calibrators", stage / "clean"]
+    asked = run(*command, *here, "--json")
+    assert (asked.code, asked.json["grade"], asked.json["models"]) == (0, "calibrated", 1)
+    refused(run(*command, *here, *here), 2, "named twice")
+    both = ["--calibrators", stage / "clean", "--calibration", stage / "marked/calibration.json"]
+    refused(run(*command, *both), 2, "leave one of them out")
+    refused(run(*command, "--calibrators", "nowhere"), 1, "nowhere")
+    refused(run(*command, "--accept", "sworn"), 2, "self-reported")
+
+
 def test_verify_json_is_the_verdict(stage: Path) -> None:
     for suspect, code in (("marked", 0), ("clean", 3)):
-        ran = run("verify", stage / suspect, "--key", stage / "marked", "--json", "--level", 1e-6)
+        ran = run("verify", stage / suspect, "--key", stage / "marked", "--json", "--level", 1e-6, *MY_WORD)
         assert ran.code == code
         verdict = Verdict.from_json(ran.out)
         assert verdict.level == 1e-6
@@ -294,7 +312,7 @@ def test_verify_json_is_the_verdict(stage: Path) -> None:
 
 
 def test_wilcoxon_stands_beside_the_verdict(stage: Path) -> None:
-    command = ["verify", stage / "marked", "--key", stage / "marked", "--device", "cpu"]
+    command = ["verify", stage / "marked", "--key", stage / "marked", "--device", "cpu", *MY_WORD]
     plain, both = run(*command), run(*command, "--wilcoxon", "0.3")
     assert plain.code == both.code == 0
     assert both.out.startswith(plain.out)
@@ -306,14 +324,13 @@ def test_wilcoxon_stands_beside_the_verdict(stage: Path) -> None:
 
 
 def test_verify_stops_when_it_is_enough(stage: Path) -> None:
-    command = ["verify", stage / "marked", "--key", stage / "marked", "--sequential", "--level", "0.001"]
+    command = ["verify", stage / "marked", "--key", stage / "marked", *MY_WORD, "--sequential", "--level", "0.001"]
     ran = run(*command)
     assert ran.code == 0
     assert ran.out.startswith("MARKED: ")
     assert "valid at any time" in ran.out
     found = SequentialVerdict.from_json(run(*command, "--json").out)
-    assert found.calibrated
-    assert found.queries < Verdict.from_json(run(*command[:4], "--json").out).queries
+    assert found.queries < Verdict.from_json(run(*command[:6], "--json").out).queries
     clean = run("verify", stage / "clean", "--key", stage / "marked", "--sequential")
     assert clean.code == 3
     assert clean.out.startswith("NOT_ESTABLISHED: ")
@@ -330,7 +347,7 @@ def test_wilcoxon_of_a_clean_model_does_not_reject(stage: Path) -> None:
 def test_verify_does_not_take_the_calibration_of_a_neighbour(stage: Path, here: Path) -> None:
     shutil.copytree(stage / "marked/key", here / "mine")
     shutil.copy(stage / "clean/calibration.json", here / "calibration.json")
-    ran = run("verify", stage / "marked", "--key", "mine", "--json")
+    ran = run("verify", stage / "marked", "--key", "mine", "--json", "--accept", "assumed")
     assert ran.code == 0, ran.err
     assert ran.json["flags"][0] == "uncalibrated"
 
@@ -413,7 +430,7 @@ def test_own_model_from_embedding_to_inspection(stage: Path, here: Path) -> None
         run("steal", "mine", *CPU, *RECIPE, *victim, "--set", "model=own_code:make_wide_net", "--out", "wide").code == 0
     )
     refused(run("verify", "mine", "--key", "mine"), 2, "--model package.module:factory")
-    assert run("verify", "mine", "--key", "mine", *own).code == 0
+    assert run("verify", "mine", "--key", "mine", *own, *MY_WORD).code == 0
     assert run("verify", "copy", "--key", "mine", *own).code in (0, 3)
     assert run("verify", "wide", "--key", "mine", "--model", "own_code:make_wide_net").code in (0, 3)
     assert run("verify", "built-in", "--key", "mine").code in (0, 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -14,10 +15,12 @@ from scipy.integrate import quad
 
 from heirmark.errors import BadArtifact, BadConfig, BudgetExhausted
 from heirmark.querying.blackbox import Api, BlackBox
-from heirmark.verification import SequentialVerdict, Suspect, verify_sequentially
+from heirmark.verification import SequentialVerdict, Suspect, calibrate
+from heirmark.verification import verify_sequentially as by_grade
 from heirmark.verification.e_process import e_value, log_e_value
 from test_verify import answering, calibration_of, make
 
+verify_sequentially = partial(by_grade, accept="assumed")
 counts = st.integers(0, 300)
 nulls = st.floats(0.01, 0.95)
 
@@ -85,7 +88,7 @@ def test_a_marked_suspect_is_asked_no_more_than_is_needed() -> None:
     assert strong.p_value <= 1e-6
     assert strong.e_value >= 1e6
     assert "valid at any time" in str(strong)
-    assert "uncalibrated" in str(strong)
+    assert strong.grade == "assumed"
 
 
 def test_an_unmarked_suspect_is_asked_the_whole_key_or_what_is_allowed() -> None:
@@ -107,8 +110,19 @@ def test_both_processes_must_reach_the_level() -> None:
     assert granted.e_matched > 1e6 > granted.e_binomial
     assert granted.outcome == "NOT_ESTABLISHED"
     assert granted.null_rate > 0.55
-    assert granted.calibrated
-    assert "uncalibrated" not in str(granted)
+    assert granted.grade == "self-reported"
+
+
+def test_the_word_marked_needs_a_null_that_is_not_the_claimants_own_word() -> None:
+    key = make(400)
+    measured = calibrate([answering(0.0), answering(0.02)], key)
+    here, none = by_grade(answering(0.9), key, calibration=measured), by_grade(answering(0.9), key)
+    assert (here.outcome, here.grade) == ("MARKED", "calibrated")
+    assert (none.outcome, none.grade) == ("NOT_ESTABLISHED", "assumed")
+    assert none.p_value <= none.level
+    assert "--accept assumed" in none.reason
+    assert none.trials < 60, "it was not asked on for nothing"
+    assert SequentialVerdict.from_json(none.to_json()) == none
 
 
 def test_pairs_that_share_a_control_count_once() -> None:

@@ -3,6 +3,7 @@ import math
 import re
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +16,18 @@ from heirmark.keys.making import make_key, nonce_from_seed
 from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.querying.oracle import ModelFault
 from heirmark.runtime import Runtime
-from heirmark.verification import FLAGS, OUTCOMES, Calibration, Suspect, Verdict, calibrate, verify
+from heirmark.verification import FLAGS, OUTCOMES, Calibration, Suspect, Verdict, calibrate
+from heirmark.verification import verify as verify_by_grade
 from heirmark.verification.power import queries_needed
 from heirmark.verification.statistics import binomial_p, clopper_pearson, mcnemar_p
 
 CLASSES = 10
 TARGET = 7
 DOCS = Path(__file__).parents[1] / "docs" / "verdicts.md"
+
+
+verify = partial(verify_by_grade, accept="assumed")
+"""What follows from the answers, whoever vouches for the null; of grades there are tests of their own."""
 
 
 def make(count=200, *, hosts=(1, 2, 3), seed=0, **changes):
@@ -171,6 +177,51 @@ def test_accuracies_of_unmarked_models_are_measured_where_images_are_given():
     assert calibration.accuracies[0] == 1
     assert 0.3 < calibration.accuracies[1] < 0.7
     assert Calibration.from_json(calibration.to_json()) == calibration
+
+
+def test_the_word_marked_needs_a_null_that_is_not_the_claimants_own_word():
+    key, suspect = make(), answering(0.9)
+    measured = calibrate([answering(0.0), answering(0.02), answering(0.01)], key)
+    told = Calibration.from_json(measured.to_json())
+    assert told == measured
+    here, named, read, none = (
+        verify_by_grade(suspect, key, calibration=measured),
+        verify_by_grade(suspect, key, calibration=told, calibrated_by="a judge"),
+        verify_by_grade(suspect, key, calibration=told),
+        verify_by_grade(suspect, key),
+    )
+    assert [verdict.grade for verdict in (here, named, read, none)] == [
+        "calibrated",
+        "calibrated",
+        "self-reported",
+        "assumed",
+    ]
+    assert [verdict.outcome for verdict in (here, named)] == ["MARKED"] * 2
+    for verdict in (read, none):
+        assert verdict.outcome == "NOT_ESTABLISHED"
+        assert verdict.p_value < 1e-50
+        assert f"--accept {verdict.grade}" in verdict.reason
+        assert "--calibrators" in str(verdict)
+        assert Verdict.from_json(verdict.to_json()) == verdict
+    assert verify_by_grade(suspect, key, calibration=replace(measured, hits=(0, 0, 0))).grade == "self-reported", (
+        "altered"
+    )
+    assert verify_by_grade(suspect, key, calibration=told, accept="self-reported").outcome == "MARKED"
+    assert verify_by_grade(suspect, key, calibration=measured, accept="certified").outcome == "NOT_ESTABLISHED"
+    assert verify_by_grade(answering(0.0), key, calibration=told).reason == ""
+    with pytest.raises(BadConfig, match="certified, calibrated"):
+        verify_by_grade(suspect, key, accept="sworn")
+    with pytest.raises(BadArtifact):
+        Verdict.from_json(json.dumps(read.to_dict() | {"outcome": "MARKED"}))
+
+
+def test_so_many_models_warrant_no_smaller_a_p_value():
+    key = make()
+    verdict = verify(answering(0.9), key, calibration=calibration_of(key, 0, 1, 2))
+    assert verdict.models == 3
+    assert verdict.warranted_p == 0.25
+    assert "3 models alone warrant p = 0.25" in str(verdict)
+    assert verify(answering(0.0), key, calibration=calibration_of(key, 0, 1, 2)).warranted_p == 1.0
 
 
 def test_an_uncalibrated_verdict_says_so():

@@ -10,7 +10,7 @@ The whole in a few lines::
     stolen = hm.Knockoff(model="naivenet")(box, task.adversary, seed=1)  # never sees the key
     print(hm.verify(hm.Suspect.from_module(stolen.model, classes=10), marked.key))
 
-README.md has settings with which this takes minutes, and the calibration that a verdict should rest on.
+README.md has settings with which this takes minutes, and the calibration without which a verdict does not say MARKED.
 """
 
 from __future__ import annotations

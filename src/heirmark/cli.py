@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from heirmark.commands import attacking, auditing, benching, owning, showing
+from heirmark.commands import attacking, auditing, benching, owning, showing, verifying
 from heirmark.commands.options import FAILURE, ended_well
 from heirmark.console import error_line
 from heirmark.errors import HeirmarkWarning
@@ -53,7 +53,7 @@ for command in (
     attacking.remove,
     attacking.detect,
     benching.bench,
-    owning.verify,
+    verifying.verify,
     owning.inspect,
     owning.fields,
 ):

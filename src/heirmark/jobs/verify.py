@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from heirmark.errors import BadConfig
 from heirmark.jobs.folder import ModelFolder
 from heirmark.querying.blackbox import BlackBox
+from heirmark.results.grades import LEAST_GRADE, Grade
 from heirmark.runtime import Runtime
-from heirmark.verification import Calibration, SequentialVerdict, Suspect, Verdict, verify, verify_sequentially
+from heirmark.verification import (
+    Calibration,
+    SequentialVerdict,
+    Suspect,
+    Verdict,
+    calibrate,
+    verify,
+    verify_sequentially,
+)
 from heirmark.verification.normalising import Normalisation, checked_normalisation
 from heirmark.verification.wilcoxon import WilcoxonResult, independent_triggers, verify_wilcoxon
 from heirmark.work.context import exact
@@ -53,26 +63,63 @@ def parse_normalisation(text: str) -> Normalisation:
     return checked_normalisation((numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]))
 
 
-def verify_job(suspect: Suspect, key: ModelFolder, calibration: Path | None, *, level: float) -> Verdict:
-    """Judge a suspect with a key; no file of a calibration looks for ``calibration.json`` beside the key.
+@dataclass(frozen=True, kw_only=True)
+class Terms:
+    """On which terms a suspect is judged.
+
+    Attributes:
+        level: chance of a wrong MARKED that is tolerated.
+        calibration: file of a calibration; None looks for ``calibration.json`` beside the key. Either is somebody's word.
+        calibrators: unmarked models, which are asked here and now instead.
+        accept: the least grade by which the claim is made.
+    """
+
+    level: float = 0.01
+    calibration: Path | None = None
+    calibrators: tuple[Suspect, ...] = ()
+    accept: Grade = LEAST_GRADE
+
+    def measured(self, key: ModelFolder) -> Calibration | None:
+        """The calibration of a key, measured or read.
+
+        Raises:
+            BadArtifact: when a file is damaged.
+            BadConfig: when there are models and a file.
+            BadData: when a model cannot calibrate.
+        """
+        if not self.calibrators:
+            return calibration_for(key, self.calibration)
+        if self.calibration is not None:
+            raise BadConfig("--calibrators measure what --calibration tells: leave one of them out")
+        return calibrate(self.calibrators, key.key, note="models that the verifier named")
+
+
+def verify_job(suspect: Suspect, key: ModelFolder, terms: Terms) -> Verdict:
+    """Judge a suspect with a key; see :meth:`Terms.measured` for the errors.
 
     Raises:
-        BadArtifact: when key or calibration are missing or damaged.
+        BadArtifact: when the key is missing or damaged.
     """
-    return verify(suspect, key.key, calibration=calibration_for(key, calibration), level=level)
+    return verify(suspect, key.key, calibration=terms.measured(key), level=terms.level, accept=terms.accept)
 
 
 def sequential_job(
-    suspect: Suspect, key: ModelFolder, calibration: Path | None, *, level: float, max_queries: int | None
+    suspect: Suspect, key: ModelFolder, terms: Terms, *, max_queries: int | None = None
 ) -> SequentialVerdict:
     """Judge a suspect by as many queries as it takes; see :func:`verify_job`.
 
     Raises:
-        BadArtifact: when key or calibration are missing or damaged.
+        BadArtifact: when the key is missing or damaged.
         BadConfig: when so few queries are allowed that nothing can be asked.
     """
-    measured = calibration_for(key, calibration)
-    return verify_sequentially(suspect, key.key, calibration=measured, level=level, max_queries=max_queries)
+    return verify_sequentially(
+        suspect,
+        key.key,
+        calibration=terms.measured(key),
+        level=terms.level,
+        accept=terms.accept,
+        max_queries=max_queries,
+    )
 
 
 def calibration_for(key: ModelFolder, file: Path | None) -> Calibration | None:

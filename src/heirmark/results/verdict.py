@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from heirmark.errors import BadArtifact, printable
 from heirmark.files import parse_json
 from heirmark.records import plain, record_of
+from heirmark.results.grades import GRADES, Grade, suffices
 
 Outcome = Literal["MARKED", "NOT_ESTABLISHED", "INVALID"]
 OUTCOMES: Mapping[Outcome, str] = {
@@ -103,6 +104,16 @@ class Calibration(Document):
     accuracies: tuple[float, ...] = ()
 
     @property
+    def made_here(self) -> bool:
+        """Whether it was measured in this very process: what was read from a file, or altered, was not."""
+        return bool(getattr(self, "_made_here", False))
+
+    def just_made(self) -> Calibration:
+        """The same, noted as measured in this process; for :func:`heirmark.verification.calibrate` alone."""
+        object.__setattr__(self, "_made_here", True)
+        return self
+
+    @property
     def independent(self) -> int:
         """How many models are no copies of others."""
         return len(self.hits) - self.copies
@@ -153,8 +164,8 @@ class Verdict(Document):
     """What a key says about a suspect; see :data:`OUTCOMES` and :data:`FLAGS`. The defaults say that it could not be judged.
 
     Attributes:
-        outcome: MARKED if ``p_value < level`` and nothing is invalid.
-        reason: why it is INVALID, else empty.
+        outcome: MARKED if ``p_value < level``, the grade is accepted, and nothing is invalid.
+        reason: why it is INVALID, or withheld for its grade; else empty.
         wsr: watermark success rate, hits / trials.
         hits: queries that got the expected answer.
         trials: queries asked, M; 0 if the suspect could not be judged.
@@ -170,6 +181,9 @@ class Verdict(Document):
         needed: how many queries a key must have for a suspect that hits at these rates, queries and controls, to be called MARKED
             with a chance of 90 % at this null rate and level; as many controls come on top. None where no key of 10,000 would
             do, where nothing was judged, and in verdicts of before it was told.
+        grade: how the null is warranted, of :data:`GRADES`; verdicts of before there were grades have the third.
+        accepts: the least grade by which the claim is made; before there were grades any was.
+        models: unmarked models whose hits made the null; 0 where that is not known.
         queries: inputs put to the suspect: M triggers and M controls, and those of requests that failed and were repeated; what
             was put to it until it failed, where it did.
         flags: names from :data:`FLAGS`.
@@ -194,6 +208,9 @@ class Verdict(Document):
     null: str = "none was tested"
     level: float
     needed: int | None = None
+    grade: Grade = "self-reported"
+    accepts: Grade = "assumed"
+    models: int = 0
     queries: int
     flags: tuple[str, ...]
     key: str
@@ -211,7 +228,11 @@ class Verdict(Document):
             and sum(self.discordant) <= self.trials
             and math.isclose(self.wsr * self.trials, self.hits, abs_tol=1e-6)
             and self.p_value == max(self.p_binomial, self.p_matched)
-            and (self.outcome == "INVALID" or (self.outcome == "MARKED") == (self.p_value < self.level))
+            and self.models >= 0
+            and (
+                self.outcome == "INVALID"
+                or (self.outcome == "MARKED") == (self.p_value < self.level and suffices(self.grade, self.accepts))
+            )
             and set(self.flags) <= set(FLAGS)
             and _HEX.fullmatch(self.key) is not None
         )
@@ -229,6 +250,7 @@ class Verdict(Document):
                 f"  p-value   {self.p_value:.2g} at level {self.level:g} "
                 f"(binomial {self.p_binomial:.2g}, matched {self.p_matched:.2g})",
                 f"  null      {self.null}",
+                f"  grade     {self.grade}: {GRADES[self.grade]}{self._warranted_in_words()}",
                 f"  needed    {self._needed_in_words()}",
             ]
         lines += [f"  flag      {flag}: {FLAGS[flag]}" for flag in self.flags]
@@ -238,3 +260,17 @@ class Verdict(Document):
         if self.needed is None:
             return "no key of up to 10,000 queries shows a mark at these rates with a chance of 90 %"
         return f"a key of {self.needed} queries shows such a mark with a chance of 90 %"
+
+    @property
+    def warranted_p(self) -> float:
+        """The p-value, or 1 / (m + 1) of m unmarked models if that is larger.
+
+        How unlikely a further innocent model is beyond all that were asked, the models alone warrant no further; the rest is the
+        binomial model's word. A certified verdict needs no models.
+        """
+        return self.p_value if self.grade == "certified" else max(self.p_value, 1 / (self.models + 1))
+
+    def _warranted_in_words(self) -> str:
+        if not self.models or self.grade == "certified" or self.outcome == "INVALID":
+            return ""
+        return f"; {self.models} models alone warrant p = {self.warranted_p:.2g}, the rest is the binomial model's"

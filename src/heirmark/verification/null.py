@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from heirmark.keys.key import MISTAKES, Key
+from heirmark.results.grades import Grade
 from heirmark.results.verdict import Calibration
 from heirmark.verification.statistics import null_rate
 
@@ -27,10 +28,12 @@ class Null:
     Attributes:
         rate: hit rate of an unmarked model at most, in (0, 1].
         words: the whole null hypothesis, with where the rate comes from.
+        models: unmarked models whose hits made the rate.
     """
 
     rate: float
     words: str
+    models: int = 0
 
 
 def null_of(key: Key, calibration: Calibration | None, accuracy: float | None, *, hostless: bool) -> Null:
@@ -62,7 +65,20 @@ def null_of(key: Key, calibration: Calibration | None, accuracy: float | None, *
         rate=rate,
         words=f"hit rate at most {rate:.3g}, the larger of {granted} and the {CONFIDENCE:.0%} upper bound of {which} plus their "
         f"range, {matched}",
+        models=len(unmarked),
     )
+
+
+def grade_of(calibration: Calibration | None, calibrated_by: str | None) -> Grade:
+    """How a null is warranted.
+
+    Args:
+        calibration: of the key, if there is one.
+        calibrated_by: who measured it, where that is established and is not who claims; ``""`` or None otherwise.
+    """
+    if calibration is None:
+        return "assumed"
+    return "calibrated" if calibrated_by or calibration.made_here else "self-reported"
 
 
 def _granted(key: Key, *, hostless: bool, models: int) -> tuple[float, str]:

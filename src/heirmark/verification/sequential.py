@@ -11,10 +11,11 @@ from torch import Tensor
 from heirmark.errors import BadArtifact, BadConfig, printable
 from heirmark.keys.key import Key
 from heirmark.querying.oracle import ModelFault
+from heirmark.results.grades import GRADES, LEAST_GRADE, Grade, as_grade, suffices, withheld
 from heirmark.results.verdict import OUTCOMES, Calibration, Document, Outcome
 from heirmark.runtime import generator_of
 from heirmark.verification.e_process import e_value, log_e_value
-from heirmark.verification.null import null_of
+from heirmark.verification.null import grade_of, null_of
 from heirmark.verification.questions import is_hostless, misfit_of, order_seed
 from heirmark.verification.suspects import Suspect
 
@@ -24,8 +25,8 @@ class SequentialVerdict(Document):
     """What was found by the query at which the asking stopped.
 
     Attributes:
-        outcome: MARKED if ``p_value <= level``.
-        reason: why it is INVALID, else empty.
+        outcome: MARKED if ``p_value <= level`` and the grade is accepted.
+        reason: why it is INVALID, or withheld for its grade; else empty.
         hits: triggers that got the expected answer.
         trials: triggers asked.
         discordant: of the pairs with controls of their own, those that hit with the trigger only, and without it only.
@@ -38,7 +39,8 @@ class SequentialVerdict(Document):
         null: the null hypothesis, in words.
         level: significance level of the whole claim, at which the asking stops.
         queries: inputs put to the suspect.
-        calibrated: whether the null rate was measured.
+        grade: how the null is warranted, of :data:`heirmark.results.verdict.GRADES`.
+        accepts: the least grade by which the claim is made.
         key: the key's commitment.
 
     Raises:
@@ -58,7 +60,8 @@ class SequentialVerdict(Document):
     null: str = "none was tested"
     level: float
     queries: int
-    calibrated: bool
+    grade: Grade
+    accepts: Grade
     key: str
 
     def __post_init__(self) -> None:
@@ -75,7 +78,10 @@ class SequentialVerdict(Document):
             and math.isclose(self.e_matched, e_value(log_e_value(*self.discordant, 0.5)))
             and self.e_value * self.p_value <= 1 + 1e-9
             and (self.outcome != "MARKED" or math.isclose(self.e_value * self.p_value, 1))
-            and (self.outcome == "INVALID" or (self.outcome == "MARKED") == (self.p_value <= self.level))
+            and (
+                self.outcome == "INVALID"
+                or (self.outcome == "MARKED") == (self.p_value <= self.level and suffices(self.grade, self.accepts))
+            )
         )
         if not sound:
             raise BadArtifact("the verdict contradicts itself: it was changed or damaged; verify again")
@@ -89,10 +95,9 @@ class SequentialVerdict(Document):
             f"  p-value   {self.p_value:.2g} at level {self.level:g}, valid at any time "
             f"(e-values: binomial {self.e_binomial:.3g}, matched {self.e_matched:.3g})",
             f"  null      {self.null}",
+            f"  grade     {self.grade}: {GRADES[self.grade]}",
             f"  queries   {self.queries}, key {self.key[:16]}",
         ]
-        if not self.calibrated:
-            lines.append("  flag      uncalibrated: no unmarked model was asked; the null is assumed.")
         return "\n".join(map(printable, lines))
 
 
@@ -105,6 +110,8 @@ def verify_sequentially(
     max_queries: int | None = None,
     at_once: int = 8,
     accuracy: float | None = None,
+    calibrated_by: str | None = None,
+    accept: Grade = LEAST_GRADE,
 ) -> SequentialVerdict:
     """Ask pairs of a key's triggers and controls until the evidence suffices, or the queries are spent.
 
@@ -121,6 +128,8 @@ def verify_sequentially(
         at_once: pairs put to it together. More are fewer requests and some more queries; of one pair alone a suspect
             may see that its two inputs are alike.
         accuracy: of the suspect, in [0, 1], if it is known; see :func:`heirmark.verification.verify`.
+        calibrated_by: see :func:`heirmark.verification.verify`.
+        accept: likewise.
 
     Returns:
         The verdict. Of a suspect that fails on the way, what was found until then, as INVALID.
@@ -139,10 +148,17 @@ def verify_sequentially(
     commitment = key.commitment
     if calibration is not None and (calibration.key != commitment or calibration.trials != len(key)):
         raise BadArtifact("the calibration belongs to another key: calibrate this key, or verify without a calibration")
-    calibrated = calibration is not None
+    as_grade(accept)
+    grade = grade_of(calibration, calibrated_by)
     if (misfit := misfit_of(suspect, key)) is not None:
         return SequentialVerdict(
-            outcome="INVALID", reason=misfit[1], level=level, queries=0, calibrated=calibrated, key=commitment
+            outcome="INVALID",
+            reason=misfit[1],
+            level=level,
+            queries=0,
+            grade=grade,
+            accepts=accept,
+            key=commitment,
         )
     null = null_of(key, calibration, accuracy, hostless=is_hostless(key))
     before = 0 if suspect.shown is None else suspect.shown()
@@ -172,7 +188,8 @@ def verify_sequentially(
         )
         smallest = min(smallest, 1 / e_value(max(0.0, min(evidence))))
         if smallest <= level:
-            outcome = "MARKED"
+            reason = withheld(grade, accept)
+            outcome = "NOT_ESTABLISHED" if reason else "MARKED"
             break
     binomial, matched = map(e_value, evidence)
     return SequentialVerdict(
@@ -189,7 +206,8 @@ def verify_sequentially(
         null=null.words,
         level=level,
         queries=asked if suspect.shown is None else suspect.shown() - before,
-        calibrated=calibrated,
+        grade=grade,
+        accepts=accept,
         key=commitment,
     )
 

@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from heirmark.errors import BadArtifact, BadConfig, BadData
 from heirmark.keys.key import Key
 from heirmark.querying.oracle import ModelFault
+from heirmark.results.grades import LEAST_GRADE, Grade, as_grade, withheld
 from heirmark.results.verdict import Calibration, Verdict
 from heirmark.runtime import Runtime, generator_of
-from heirmark.verification.null import CONFIDENCE, null_of
+from heirmark.verification.null import CONFIDENCE, grade_of, null_of
 from heirmark.verification.power import queries_needed
 from heirmark.verification.questions import LEAST_QUERIES, is_hostless, misfit_of, order_seed
 from heirmark.verification.statistics import binomial_p, clopper_pearson, mcnemar_p
@@ -40,6 +41,8 @@ def verify(
     calibration: Calibration | None = None,
     level: float = 0.01,
     accuracy: float | None = None,
+    calibrated_by: str | None = None,
+    accept: Grade = LEAST_GRADE,
 ) -> Verdict:
     """Ask a suspect every query of a key and its control, once each, and judge the answers.
 
@@ -54,6 +57,9 @@ def verify(
         level: chance of a wrong MARKED that is tolerated, in (0, 0.5].
         accuracy: of the suspect on its task, 0 to 1, if it is known: unmarked models that are far less accurate then have no say
             in the null, see :func:`heirmark.verification.null.null_of`. It may not come from the key's queries.
+        calibrated_by: who measured the calibration, if that is established and somebody else than who claims. What
+            :func:`calibrate` measured in this process needs no name; what was read from a file is ``self-reported`` without.
+        accept: the least grade by which the claim is made, of :data:`heirmark.results.verdict.GRADES`.
 
     Returns:
         The verdict. A suspect that fails, answers nonsense or does not fit the key gets INVALID, not an exception.
@@ -67,6 +73,8 @@ def verify(
         raise BadConfig(f"level must lie above 0 and at most at 0.5, not {level}")
     if accuracy is not None and not 0 <= accuracy <= 1:
         raise BadConfig(f"accuracy must lie in [0, 1], not {accuracy}")
+    as_grade(accept)
+    grade = grade_of(calibration, calibrated_by)
     commitment = key.commitment
     if calibration is not None and (calibration.key != commitment or calibration.trials != len(key)):
         raise BadArtifact("the calibration belongs to another key: calibrate this key, or verify without a calibration")
@@ -84,7 +92,7 @@ def verify(
         failed = ("suspect-failed",)
         return Verdict(outcome="INVALID", reason=str(fault), level=level, queries=asked(), flags=failed, key=commitment)
     helped = {"relabelled": suspect.order is not None, "normalised": suspect.normalise is not None}
-    return _judge(triggers, controls, key, commitment, calibration, level, accuracy, asked(), helped)
+    return _judge(triggers, controls, key, commitment, calibration, level, accuracy, asked(), helped, (grade, accept))
 
 
 def calibrate(
@@ -143,7 +151,7 @@ def calibrate(
         copies=copies,
         known=shares,
         accuracies=tuple(accuracies),
-    )
+    ).just_made()
 
 
 def _knows(answers: Tensor, key: Key) -> float | None:
@@ -200,6 +208,7 @@ def _judge(
     accuracy: float | None,
     queries: int,
     helped: Mapping[str, bool],
+    grades: tuple[Grade, Grade],
 ) -> Verdict:
     trials = len(key)
     hit, control_hit = triggers == key.expected, controls == key.expected
@@ -232,9 +241,11 @@ def _judge(
         "suspect-inaccurate": accuracy is not None and accuracy < 0.5,
         "constant-answers": constant,
     }
+    shortfall = withheld(*grades) if p_value < level else ""
+    claimed = p_value < level and not shortfall
     return Verdict(
-        outcome="INVALID" if degenerate else "MARKED" if p_value < level else "NOT_ESTABLISHED",
-        reason="the suspect answers everything alike, so its hits mean nothing" if degenerate else "",
+        outcome="INVALID" if degenerate else "MARKED" if claimed else "NOT_ESTABLISHED",
+        reason="the suspect answers everything alike, so its hits mean nothing" if degenerate else shortfall,
         wsr=hits / trials,
         hits=hits,
         trials=trials,
@@ -246,6 +257,9 @@ def _judge(
         p_matched=p_matched,
         null_rate=rate,
         null=null.words,
+        grade=grades[0],
+        accepts=grades[1],
+        models=null.models,
         level=level,
         needed=None if degenerate else queries_needed(hits / trials, control_rate, rate, level, least=LEAST_QUERIES),
         queries=queries,

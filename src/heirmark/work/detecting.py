@@ -25,7 +25,7 @@ from heirmark.verification.suspects import Suspect
 from heirmark.verification.verify import verify
 from heirmark.work.context import Context, context_of, exact
 from heirmark.work.inspecting import read_inspected
-from heirmark.work.judging import calibration_of, read_key, share
+from heirmark.work.judging import OWN_EYES, calibration_of, read_key, share
 from heirmark.work.victim import VICTIM, attack_stage, load_victim
 
 TRUTH = "truth.json"
@@ -116,7 +116,9 @@ def run_screen(job: Job) -> Mapping[str, Any]:
         Suspect.from_callable(serve, classes=net.spec.classes, input_shape=net.spec.input_shape),
         key,
         calibration=calibration_of(job),
+        calibrated_by="this run",
         accuracy=accuracy,
+        accept=OWN_EYES,
     )
     screened = Screened(
         detected=share(screen(key.queries)),

@@ -14,6 +14,7 @@ from heirmark.files import atomic_write_bytes, atomic_write_json, read_bytes
 from heirmark.keys.key import Key
 from heirmark.models.storage import load_model, onnx_in
 from heirmark.records import plain, read_record
+from heirmark.results.grades import Grade
 from heirmark.results.verdict import Calibration, Verdict
 from heirmark.stages.stage import Job, Stage
 from heirmark.verification.suspects import Suspect
@@ -23,6 +24,8 @@ from heirmark.work.marked_folder import read_training_triggers
 
 CALIBRATION = "calibration.json"
 JUDGED = "judged.json"
+OWN_EYES: Grade = "assumed"
+"""Who marks, attacks and judges models of his own convinces nobody else by it, so any grade may carry the word MARKED."""
 
 
 def calibrate_stage(marked: Stage, unmarked: Sequence[Stage], context: Context) -> Stage:
@@ -70,7 +73,9 @@ def run_verify(job: Job) -> Mapping[str, Any]:
         suspect,
         read_key(job.inputs["marked"].folder),
         calibration=calibration_of(job),
+        calibrated_by="this run",
         accuracy=measured,
+        accept=OWN_EYES,
     )
     trained = read_training_triggers(job.inputs["marked"].folder)
     training_wsr = None if trained is None else share(suspect.labels(trained[0]) == trained[1])

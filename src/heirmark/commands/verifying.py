@@ -1,0 +1,150 @@
+"""Judge a suspect with a key."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from heirmark.commands.options import (
+    FAILURE,
+    MARKED,
+    NOT_ESTABLISHED,
+    Custom,
+    Device,
+    Json,
+    Run,
+    guarded,
+    print_json,
+)
+from heirmark.console import error_line, show
+from heirmark.errors import BadConfig, HeirmarkError
+
+if TYPE_CHECKING:
+    from heirmark.verification import SequentialVerdict, Verdict
+
+
+@guarded
+def verify(
+    suspect: Annotated[
+        str,
+        typer.Argument(
+            help="Folder of the suspect's model, an .onnx file, or package.module:name of a module or a function of a batch."
+        ),
+    ],
+    key: Annotated[Path, typer.Option("--key", help="Folder of the key, or of the marked model.")],
+    calibration: Annotated[
+        Path | None, typer.Option("--calibration", help="calibration.json; default: the one beside the key.")
+    ] = None,
+    level: Annotated[float, typer.Option("--level", help="Significance level.", min=1e-300, max=0.5)] = 0.01,
+    calibrators: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--calibrators", help="An unmarked model, as a suspect is named, asked here and now; give several."
+        ),
+    ] = None,
+    accept: Annotated[
+        str,
+        typer.Option(
+            "--accept", help="Least grade for MARKED: certified, calibrated, self-reported (a file's word), assumed."
+        ),
+    ] = "calibrated",
+    wilcoxon: Annotated[
+        float | None,
+        typer.Option(
+            "--wilcoxon",
+            help="Margin of Feature Sharing's test on probabilities, at level 0.05, to stand beside the verdict; 0.3 there.",
+            min=0.0,
+            max=0.99,
+        ),
+    ] = None,
+    sequential: Annotated[
+        bool,
+        typer.Option(
+            "--sequential", help="Ask a few pairs at a time and stop once the level is reached, or all are asked."
+        ),
+    ] = False,
+    max_queries: Annotated[
+        int | None,
+        typer.Option("--max-queries", help="With --sequential: inputs put to the suspect at most.", min=2),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(
+            "--labels",
+            help="If the suspect orders its classes otherwise: for each of its classes the key's, by number, or - for none.",
+        ),
+    ] = None,
+    normalise: Annotated[
+        str | None,
+        typer.Option(
+            "--normalise", help="mean,std if the suspect wants normalised inputs; or all means, then all stds."
+        ),
+    ] = None,
+    model: Custom = None,
+    device: Device = "auto",
+    as_json: Json = False,
+) -> int:
+    """Judge a suspect with a key, by queries alone. Exit code 0: MARKED; 3: not established; 1: INVALID."""
+    from heirmark.jobs.folder import ModelFolder
+    from heirmark.jobs.opening import Named, open_suspect
+    from heirmark.jobs.verify import (
+        Terms,
+        check_wilcoxon,
+        parse_normalisation,
+        parse_order,
+        sequential_job,
+        verify_job,
+        wilcoxon_job,
+    )
+    from heirmark.loading import user_factory
+    from heirmark.results.grades import as_grade
+
+    if sequential and wilcoxon is not None:
+        raise BadConfig("--wilcoxon asks the whole key, and --sequential spares it: leave one of them out")
+    if max_queries is not None and not sequential:
+        raise BadConfig("--max-queries goes with --sequential: the verdict of the whole key asks all of it")
+    if len(set(calibrators or ())) < len(calibrators or ()):
+        raise BadConfig("--calibrators: a model is named twice, and would count as two: name each once")
+    named = Named(
+        name=suspect,
+        factory=user_factory(model),
+        order=None if labels is None else parse_order(labels),
+        normalise=None if normalise is None else parse_normalisation(normalise),
+    )
+    with Run(as_json=as_json).bars("ask the suspect") as bars:
+        runtime = bars.runtime(device, "float32")
+        folder = ModelFolder(key)
+        asked = open_suspect(named, classes=folder.key.classes, runtime=runtime)
+        if wilcoxon is not None:
+            check_wilcoxon(asked)
+        verdict: Verdict | SequentialVerdict
+        terms = Terms(
+            level=level,
+            calibration=calibration,
+            calibrators=tuple(
+                open_suspect(replace(named, name=each, order=None), classes=folder.key.classes, runtime=runtime)
+                for each in calibrators or ()
+            ),
+            accept=as_grade(accept),
+        )
+        if sequential:
+            verdict = sequential_job(asked, folder, terms, max_queries=max_queries)
+        else:
+            verdict = verify_job(asked, folder, terms)
+        beside = None
+        if wilcoxon is not None and verdict.outcome in ("MARKED", "NOT_ESTABLISHED"):  # else there is nothing to test
+            try:
+                beside = wilcoxon_job(asked, folder, margin=wilcoxon, runtime=runtime)
+            except HeirmarkError as error:  # the verdict, which has cost the key, stands
+                error_line(f"no test of probabilities: {error}")
+    if as_json:
+        told = verdict.to_dict()
+        print_json(told if wilcoxon is None else {"verdict": told, "wilcoxon": beside and asdict(beside)})
+    else:
+        show(str(verdict))
+        if beside:
+            show(str(beside))
+    return {"MARKED": MARKED, "NOT_ESTABLISHED": NOT_ESTABLISHED}.get(verdict.outcome, FAILURE)
