@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from heirmark.commands import attacking, auditing, benching, owning, showing, verifying
+from heirmark.commands import attacking, auditing, benching, owning, serving, showing, verifying
 from heirmark.commands.options import FAILURE, ended_well
 from heirmark.console import error_line
 from heirmark.errors import HeirmarkWarning
@@ -54,6 +54,7 @@ for command in (
     attacking.detect,
     benching.bench,
     verifying.verify,
+    serving.serve,
     owning.inspect,
     owning.fields,
 ):

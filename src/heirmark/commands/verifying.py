@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,31 +19,12 @@ from heirmark.commands.options import (
     guarded,
     print_json,
 )
+from heirmark.commands.wiring import Wire
 from heirmark.console import error_line, show
 from heirmark.errors import BadConfig, HeirmarkError
 
 if TYPE_CHECKING:
-    from heirmark.isolation.limits import Limits
     from heirmark.verification import SequentialVerdict, Verdict
-
-
-@dataclass(frozen=True)
-class Fence:
-    """What a suspect that runs in a process of its own may take."""
-
-    timeout: Annotated[
-        float,
-        typer.Option("--timeout", help="Seconds that an ONNX file may take to load, and for each request.", min=0.1),
-    ] = 300.0
-    memory: Annotated[float, typer.Option("--memory", help="GiB of memory that an ONNX file may take.", min=0.25)] = 4.0
-
-    @property
-    def limits(self) -> Limits:
-        """As limits of a process."""
-        from heirmark.files import GIB
-        from heirmark.isolation.limits import Limits
-
-        return Limits(seconds=self.timeout, total=max(Limits.total, self.timeout), memory=int(self.memory * GIB))
 
 
 @guarded
@@ -51,7 +32,7 @@ def verify(
     suspect: Annotated[
         str,
         typer.Argument(
-            help="Folder of the suspect's model, an .onnx file, or package.module:name of a module or a function of a batch."
+            help="Folder of the suspect's model, an .onnx file, http(s)://, or package.module:name of a module or a function."
         ),
     ],
     key: Annotated[Path, typer.Option("--key", help="Folder of the key, or of the marked model.")],
@@ -107,7 +88,7 @@ def verify(
     device: Device = "auto",
     as_json: Json = False,
     *,
-    fence: Fence,
+    wire: Wire,
 ) -> int:
     """Judge a suspect with a key, by queries alone. Exit code 0: MARKED; 3: not established; 1: INVALID."""
     from heirmark.jobs.folder import ModelFolder
@@ -135,12 +116,12 @@ def verify(
         factory=user_factory(model),
         order=None if labels is None else parse_order(labels),
         normalise=None if normalise is None else parse_normalisation(normalise),
-        limits=fence.limits,
+        client=wire.client(),
     )
     with Run(as_json=as_json).bars("ask the suspect") as bars:
         runtime = bars.runtime(device, "float32")
         folder = ModelFolder(key)
-        asked = open_suspect(named, classes=folder.key.classes, runtime=runtime)
+        asked = open_suspect(named, classes=folder.key.classes, runtime=runtime, shape=folder.key.input_shape)
         if wilcoxon is not None:
             check_wilcoxon(asked)
         verdict: Verdict | SequentialVerdict
@@ -148,7 +129,12 @@ def verify(
             level=level,
             calibration=calibration,
             calibrators=tuple(
-                open_suspect(replace(named, name=each, order=None), classes=folder.key.classes, runtime=runtime)
+                open_suspect(
+                    replace(named, name=each, order=None, client=replace(named.client, transcript=None)),
+                    classes=folder.key.classes,
+                    runtime=runtime,
+                    shape=folder.key.input_shape,
+                )
                 for each in calibrators or ()
             ),
             accept=as_grade(accept),

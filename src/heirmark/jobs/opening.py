@@ -7,17 +7,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from heirmark.errors import BadArtifact, BadConfig
-from heirmark.isolation.limits import Limits
 from heirmark.jobs.folder import ModelFolder
 from heirmark.loading import user_object
 from heirmark.models import Factory
 from heirmark.models.storage import onnx_in
 from heirmark.runtime import Runtime
 from heirmark.verification import Suspect
-from heirmark.verification.normalising import Normalisation
+from heirmark.verification.normalising import Normalisation, checked_normalisation, normalised
+from heirmark.wire.addresses import is_address
+from heirmark.wire.client import Client, connect
+from heirmark.wire.rows import Classes
+from heirmark.wire.service import Service
 from heirmark.work.context import exact
 
 _CODE = re.compile(r"[\w.]+:[\w.]+")
@@ -29,27 +33,39 @@ class Named:
 
     Attributes:
         name: a folder that heirmark wrote, an ``.onnx`` file, or ``package.module:name`` of a torch module or of a function that
-            maps float32 ``[B, ...]`` in [0, 1] to scores ``[B, C]`` or labels ``[B]``.
+            maps float32 ``[B, ...]`` in [0, 1] to scores ``[B, C]`` or labels ``[B]``; or ``http://`` and ``https://`` addresses
+            of a service.
         factory: that builds the model of a folder, if it is the user's own.
         order: for each class of the suspect's the class of the key that it means, -1 for none; None where they are the same.
         normalise: what it wants its inputs normalised by.
-        limits: of the process that an ONNX file runs in.
+        client: how a service is asked.
     """
 
     name: str
     factory: Factory | None = None
     order: Sequence[int] | None = None
     normalise: Normalisation | None = None
-    limits: Limits = field(default_factory=Limits)
+    client: Client = field(default=Client())
 
 
-def open_suspect(named: Named, *, classes: int, runtime: Runtime) -> Suspect:
+def open_suspect(named: Named, *, classes: int, runtime: Runtime, shape: Sequence[int] | None = None) -> Suspect:
     """Whom a name stands for, ready to be asked the queries of a key of so many classes; a module computes in float32.
 
+    Args:
+        named: by its user.
+        classes: of the key.
+        runtime: where a module computes.
+        shape: of one input of the key's, which a service has to be told.
+
     Raises:
+        ModelFault: when a service cannot be reached.
         BadArtifact: when there is nothing that can be asked, or it is damaged.
         BadConfig: when the user's own code cannot be imported, a factory is missing, or the order of labels does not fit.
     """
+    if is_address(named.name):
+        if shape is None:
+            raise BadConfig(f"{named.name} cannot be asked before the shape of an input is known: pass it")
+        return suspect_of(open_service(named, classes=classes, shape=shape), named)
     own = classes if named.order is None else len(named.order)
     for opener in OPENERS:
         found = opener(named, own, runtime)
@@ -58,9 +74,48 @@ def open_suspect(named: Named, *, classes: int, runtime: Runtime) -> Suspect:
     path = Path(named.name)
     found_is = "is missing" if not path.exists() else "holds no model.json" if path.is_dir() else "is no model alone"
     raise BadArtifact(
-        f"{named.name} {found_is}: a suspect is a folder that heirmark wrote, an .onnx file, or package.module:name of a torch "
-        "module or of a function of a batch. A state dict needs its code: write in mine.py model = Net() and "
+        f"{named.name} {found_is}: a suspect is a folder that heirmark wrote, an .onnx file, an http:// address, or "
+        "package.module:name of a torch module or of a function of a batch. A state dict needs its code: write in mine.py "
+        "model = Net() and "
         "model.load_state_dict(torch.load(FILE, weights_only=True)), and verify mine:model"
+    )
+
+
+def open_service(named: Named, *, classes: int, shape: Sequence[int]) -> Service:
+    """A service by its address.
+
+    Raises:
+        BadConfig: when it may not be talked to, or nothing can be asked there.
+        ModelFault: when it cannot be reached.
+    """
+    order = None if named.order is None else tuple(named.order)
+    prepare = None
+    if named.normalise is not None:
+        mean, std = checked_normalisation(named.normalise)
+
+        def prepare(inputs: Tensor) -> Tensor:
+            return normalised(inputs, mean, std)
+
+    return connect(
+        named.name, named.client, shape=shape, reading=Classes(classes=classes, order=order), prepare=prepare
+    )
+
+
+def suspect_of(service: Service, named: Named) -> Suspect:
+    """A service under suspicion; one class more than the key's stands for what it says and the key has no name for."""
+    classes, plain = service.classes, service.reading.plain
+
+    def ask(inputs: Tensor) -> Tensor:
+        labels = service.labels(inputs)
+        return torch.where(labels < 0, classes, labels)
+
+    return Suspect(
+        ask=ask,
+        kind="service",
+        classes=classes,
+        order=None if plain else (*range(classes), -1),
+        shown=lambda: service.shown,
+        normalise=named.normalise,
     )
 
 
@@ -84,11 +139,7 @@ def open_onnx(named: Named, classes: int, runtime: Runtime) -> Suspect | None:
     """An ONNX file, or a folder with one in place of a model of PyTorch's."""
     path = Path(named.name)
     file = path if path.suffix.lower() == ".onnx" else onnx_in(path)
-    return (
-        None
-        if file is None
-        else Suspect.from_onnx(file, classes=classes, normalise=named.normalise, limits=named.limits)
-    )
+    return None if file is None else Suspect.from_onnx(file, classes=classes, normalise=named.normalise)
 
 
 def open_folder(named: Named, classes: int, runtime: Runtime) -> Suspect | None:

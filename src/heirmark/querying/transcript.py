@@ -12,6 +12,7 @@ import hashlib
 import json
 import os
 import re
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -97,22 +98,25 @@ class Transcript:
         self.path = path
         head = {"kind": "head", "format": FORMAT, **head}
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT, 0o600), "r+b")  # a question may be a secret
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)  # a question may be a secret
+        self._file = descriptor
+        self.close = weakref.finalize(self, os.close, descriptor)
+        """Let go of the file; done by itself when nobody has the transcript any more."""
         try:
-            _lock(self._file.fileno(), path)
+            _lock(descriptor, path)
             entries, whole = _read(read_bytes(path, max_bytes=max_bytes), path)
             if entries and json.loads(_canonical(head)) != entries[0].said:
                 raise BadConfig(
                     f"{path} is the transcript of something else ({_difference(entries[0].said, head)}): name another file"
                 )
-            self._file.seek(whole)
-            self._file.truncate()
+            os.lseek(descriptor, whole, os.SEEK_SET)
+            os.ftruncate(descriptor, whole)
             self.last = entries[-1].hash if entries else BEGINNING
             self.found: tuple[Entry, ...] = entries[1:]
             if not entries:
                 self.append(head)
         except BaseException:
-            self._file.close()
+            self.close()
             raise
 
     def append(self, said: Mapping[str, Any]) -> None:
@@ -127,14 +131,11 @@ class Transcript:
         """
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         digest = chained(self.last, at, said)
-        self._file.write(_canonical({"at": at, "entry": said, "hash": digest}).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        line = memoryview(_canonical({"at": at, "entry": said, "hash": digest}).encode() + b"\n")
+        while line:
+            line = line[os.write(self._file, line) :]
+        os.fsync(self._file)
         self.last = digest
-
-    def close(self) -> None:
-        """Let go of the file."""
-        self._file.close()
 
     def __enter__(self) -> Self:
         """Itself."""

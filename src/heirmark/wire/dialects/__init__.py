@@ -1,0 +1,1 @@
+"""Dialects: one file for each way in which services are asked."""

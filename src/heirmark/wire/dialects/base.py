@@ -1,0 +1,108 @@
+"""What a dialect is: how questions are put to a service, and where in its answers the answers stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol, Self
+
+from torch import Tensor
+
+from heirmark.querying.oracle import ModelFault
+from heirmark.wire.addresses import Address
+from heirmark.wire.calling import Call, CallFailed
+from heirmark.wire.layouts import Order
+from heirmark.wire.rows import Row, row_of
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What a client knows beforehand.
+
+    Attributes:
+        shape: of one input here.
+        order: of its axes at the service.
+        output: name of the output to read, where a service has several.
+    """
+
+    shape: tuple[int, ...]
+    order: Order = "auto"
+    output: str | None = None
+
+
+class Dialect(Protocol):
+    """A way to talk to services; one that is found knows where and how."""
+
+    name: ClassVar[str]
+    one_by_one: ClassVar[bool] = False
+    """Whether a call takes one input only."""
+
+    @classmethod
+    def find(cls, address: Address, ask: Callable[[Call], Any], wish: Wish, *, named: bool) -> Self | None:
+        """The dialect as a service at an address speaks it; None where it does not.
+
+        Args:
+            address: as the user names it.
+            ask: makes a call there. Nothing is asked that is a query.
+            wish: what the client knows.
+            named: whether the user says that the service speaks it.
+
+        Raises:
+            BadConfig: when it does, but nothing can be asked as things are.
+        """
+
+    def call(self, inputs: Tensor) -> Call:
+        """A question about inputs ``[N, ...]`` float32."""
+
+    def rows(self, answer: Any, count: int) -> list[Row]:
+        """What is said of so many inputs.
+
+        Raises:
+            ModelFault: when that cannot be found in an answer.
+        """
+
+
+def quietly(ask: Callable[[Call], Any], call: Call) -> Any:
+    """The answer to a call by which one only looks round; None where there is none, unless nobody is there at all.
+
+    Raises:
+        CallFailed: when the service cannot be reached, or leads elsewhere.
+    """
+    try:
+        return ask(call)
+    except CallFailed as error:
+        if not error.reached or "redirects" in str(error) or "within" in str(error):
+            raise
+        return None
+
+
+def rows_of(said: Any, count: int) -> list[Row]:
+    """What a list says of as many inputs.
+
+    Raises:
+        ModelFault: when it says something of more or fewer.
+    """
+    if not isinstance(said, list):
+        raise ModelFault(
+            "the service's answer holds no list: name its protocol (--protocol), or describe it by a template"
+        )
+    if len(said) != count:
+        raise ModelFault(f"the service answered {len(said)} of {count} inputs: ask less at once (--batch 1)")
+    return [row_of(each) for each in said]
+
+
+def chosen(outputs: Sequence[str], wanted: str | None) -> str:
+    """Which of several outputs is read: one that is wanted, the only one, or the only one whose name speaks of classes.
+
+    Raises:
+        ModelFault: when that cannot be told.
+    """
+    if wanted is not None:
+        if wanted not in outputs:
+            raise ModelFault(f"the service has no output {wanted!r}: it has {', '.join(map(repr, outputs))[:300]}")
+        return wanted
+    speaking = [each for each in outputs if any(word in each.lower() for word in ("prob", "score", "logit", "softmax"))]
+    for some in (outputs, speaking):
+        if len(some) == 1:
+            return some[0]
+    raise ModelFault(f"the service has several outputs, {', '.join(map(repr, outputs))[:300]}: name one by --output")
