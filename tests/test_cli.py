@@ -13,7 +13,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,19 @@ from typer.testing import CliRunner
 
 import heirmark.cli
 import own_code
+from heirmark.attacks.removal.int8 import Int8, to_onnx
 from heirmark.errors import BadConfig, HeirmarkWarning
 from heirmark.files import atomic_write_tensors, read_tensors
+from heirmark.jobs.converting import export_job
+from heirmark.jobs.folder import ModelFolder
 from heirmark.jobs.means import Work
 from heirmark.keys.key import Key
 from heirmark.methods import METHODS
+from heirmark.models import Net
+from heirmark.models.storage import load_model
 from heirmark.querying.blackbox import BlackBox
+from heirmark.runtime import Runtime
+from heirmark.tasks.task import Split
 from heirmark.verification import Calibration, SequentialVerdict, Verdict
 from heirmark.version import __version__
 
@@ -363,6 +370,64 @@ def test_figures_are_measured_in_float32(stage: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(BlackBox, "__init__", watch)
     run("verify", stage / "marked", "--key", stage / "marked")
     assert seen == ["float32"]
+
+
+def test_export_writes_what_still_carries_the_mark(stage: Path, here: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    data = ["--data", "own_code:make_task", "--device", "cpu"]
+    plain = run("export", stage / "marked", "--to", "onnx", "--out", "plain.onnx", *data, "--json")
+    assert plain.code == 0, plain.err
+    assert plain.json["same_labels"] == 1.0
+    assert (plain.json["outcome_before"], plain.json["outcome_after"]) == ("MARKED", "MARKED")
+    assert plain.json["accuracy_before"] == plain.json["accuracy_after"] > 0.5
+    asked = run("verify", "plain.onnx", "--key", stage / "marked", *MY_WORD, "--json")
+    assert (asked.code, asked.json["wsr"]) == (0, plain.json["wsr_after"])
+    small = run("export", stage / "marked", "--int8", "--out", "small.onnx", *settings(calibration=32), *data, "--json")
+    assert small.code == 0, small.err
+    assert small.json["bytes"] == (here / "small.onnx").stat().st_size
+    assert [b"QuantizeLinear" in (here / f"{name}.onnx").read_bytes() for name in ("plain", "small")] == [False, True]
+    assert small.json["same_labels"] > 0.9
+    refused(run("export", stage / "marked", "--out", "plain.onnx", *data), 2, "plain.onnx is there already")
+    refused(run("export", stage / "marked", "--out", "plain.bin", *data), 2, "does not end in .onnx")
+    refused(run("export", stage / "marked", "--to", "onyx", "--out", "a.onnx", *data), 2, "did you mean 'onnx'?")
+    refused(run("export", stage / "marked", "--out", "a.onnx", *data, "--set", "per=channel"), 2, "add --int8")
+    refused(run("export", stage / "stolen", "--out", "a.onnx", *data), 2, "name it with --key")
+
+
+def test_export_keeps_back_what_carries_no_mark(stage: Path, here: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    asked = ["export", stage / "clean", "--key", stage / "marked", "--data", "own_code:make_task", "--out", "a.onnx"]
+    kept = run(*asked)
+    assert kept.code == 4
+    assert "a.onnx is not written: the key does not find its mark in the model itself" in kept.err
+    assert "not written" in kept.out
+    assert not (here / "a.onnx").exists()
+    forced = run(*asked, "--force")
+    assert forced.code == 4
+    assert "so the file cannot carry it" in forced.err
+    assert (here / "a.onnx").is_file()
+
+
+def test_export_notices_that_quantisation_takes_the_mark(stage: Path, here: Path) -> None:
+    """Whoever quantises so badly that another model comes out."""
+    pytest.importorskip("onnxruntime")
+    clean = load_model(stage / "clean").model
+
+    @dataclass(frozen=True, kw_only=True)
+    class Careless(Int8):
+        def alter(self, copy: Net, data: Split, *, other: Split | None, seed: int, runtime: Runtime) -> Net:
+            return replace(copy, onnx=to_onnx(clean, data.floats()[:2]))
+
+    folder, cpu = ModelFolder(stage / "marked"), Runtime(device="cpu")
+    given = {"seed": 1, "runtime": cpu, "int8": Careless()}
+    out = here / "a.onnx"
+    found = export_job(folder, folder, folder.data("own_code:make_task"), out, **given)
+    assert "the mark is lost in the file" in found.lost
+    assert (found.written, out.exists(), found.facts["file"]) == (False, False, "not written")
+    assert (found.facts["outcome_before"], found.facts["outcome_after"]) == ("MARKED", "NOT_ESTABLISHED")
+    assert found.facts["same_labels"] < 1
+    assert export_job(folder, folder, folder.data("own_code:make_task"), out, **given, anyway=True).written
+    assert out.is_file()
 
 
 def test_inspect_tells_what_is_there_but_no_secret(stage: Path) -> None:

@@ -246,6 +246,7 @@ BRIEFLY: dict[str, list[str]] = {
     "steal": [*OWN, "--set", "recipe.epochs=4", "--set", "recipe.batch_size=16"],
     "remove": OWN,
     "detect": OWN,
+    "export": OWN,
     "audit": [*OWN, "--only", "pruning"],
     "bench": TINY,
 }  # fmt: skip

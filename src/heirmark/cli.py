@@ -1,7 +1,7 @@
 """The command line: parses, calls, prints.
 
 Exit codes: 0 done, and for ``verify`` MARKED; 3 ``verify`` did not establish a mark; 4 ``embed`` wrote a mark that can prove
-nothing; 2 bad usage or configuration; 1 failure, an INVALID verdict among them; 130 interrupted.
+nothing, or ``export`` would lose it; 2 bad usage or configuration; 1 failure, an INVALID verdict among them; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from heirmark.commands import attacking, auditing, benching, owning, serving, showing, verifying
+from heirmark.commands import attacking, auditing, benching, exporting, owning, serving, showing, verifying
 from heirmark.commands.options import FAILURE, ended_well
 from heirmark.console import error_line
 from heirmark.errors import HeirmarkWarning
@@ -26,7 +26,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
-    epilog="Exit codes: 0 done or MARKED, 3 not established, 4 embedded but of no use, 2 bad usage, 1 failure.",
+    epilog="Exit codes: 0 done or MARKED, 3 not established, 4 the mark is of no use or would be lost, 2 bad usage, 1 failure.",
 )
 
 
@@ -55,6 +55,7 @@ for command in (
     benching.bench,
     verifying.verify,
     serving.serve,
+    exporting.export,
     owning.inspect,
     owning.fields,
 ):

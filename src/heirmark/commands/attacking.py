@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from heirmark.commands.options import MARKED, Custom, Kept, Out, Quick, Seed, Settings, configured, guarded, print_facts
+from heirmark.commands.options import (
+    MARKED,
+    Custom,
+    Kept,
+    ModelsSplitSeed,
+    Out,
+    Quick,
+    Seed,
+    Settings,
+    configured,
+    guarded,
+    print_facts,
+)
 from heirmark.errors import BadConfig
 
 if TYPE_CHECKING:
@@ -36,9 +48,6 @@ class Shown:
     )
 
 
-SplitSeed = Annotated[int | None, typer.Option("--split-seed", help="Default: the model's.", min=0)]
-
-
 @dataclass(frozen=True)
 class Thief:
     """What an attack is made of, and on which data."""
@@ -49,7 +58,7 @@ class Thief:
     quick: Quick = False
     settings: Settings = None
     seed: Seed = 1
-    split_seed: SplitSeed = None
+    split_seed: ModelsSplitSeed = None
 
     def attack(
         self,

@@ -10,9 +10,8 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from heirmark.commands.attacking import SplitSeed
 from heirmark.commands.executing import Spread, as_typed, executor
-from heirmark.commands.options import MARKED, Custom, Run, Seed, guarded, print_json
+from heirmark.commands.options import MARKED, Custom, ModelsSplitSeed, Run, Seed, guarded, print_json
 from heirmark.console import show
 
 
@@ -46,7 +45,7 @@ def audit(
     ] = None,
     model: Custom = None,
     seed: Seed = 0,
-    split_seed: SplitSeed = None,
+    split_seed: ModelsSplitSeed = None,
     *,
     spread: Spread,
     run: Run,

@@ -106,6 +106,7 @@ SplitSeed = Annotated[
         "--split-seed", help="Seed of who gets which example, also for a --data function that takes seed.", min=0
     ),
 ]
+ModelsSplitSeed = Annotated[int | None, typer.Option("--split-seed", help="Default: the model's.", min=0)]
 Protocol = Annotated[
     str,
     typer.Option(

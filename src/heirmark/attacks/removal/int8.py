@@ -59,9 +59,7 @@ class Int8(Removal):
         Raises:
             BadConfig: when ONNX is not installed, or the model cannot be written in it.
         """
-        _require()
-        if any(name == "noise" for name, _ in copy.spec.front):
-            raise BadConfig("noise of the image's own cannot be written as ONNX: quantise a model without that front")
+        check_writable(copy)
         sample = data.floats(drawn(len(data), self.calibration, seed=derive_seed(seed, "calibration"))).cpu()
         content = self._quantise(to_onnx(copy.model.cpu(), sample[:2]), sample)
         return replace(copy, model=OnnxModel(content), onnx=content)
@@ -164,12 +162,19 @@ def to_onnx(model: nn.Module, example: Tensor) -> bytes:
         return path.read_bytes()
 
 
-def _require() -> None:
+def check_writable(net: Net) -> None:
+    """Make sure that models can be written as ONNX here, and this one as far as can be told beforehand.
+
+    Raises:
+        BadConfig: when a package is missing, or noise stands before the model.
+    """
     try:
         import onnx  # noqa: F401
         import onnxruntime.quantization  # noqa: F401
     except ImportError:
-        raise BadConfig('real int8 needs onnx and onnxruntime: pip install "heirmark[onnx]"') from None
+        raise BadConfig('to write ONNX needs onnx and onnxruntime: pip install "heirmark[onnx]"') from None
+    if any(name == "noise" for name, _ in net.spec.front):
+        raise BadConfig("noise of the image's own cannot be written as ONNX: take a model without that front")
 
 
 @contextlib.contextmanager
