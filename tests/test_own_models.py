@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from heirmark.attacks import ABS, NeuralCleanse, Pruning
-from heirmark.errors import BadConfig, BadData, HeirmarkError, HeirmarkWarning
+from heirmark.errors import BadConfig, BadData, HeirmarkError, HeirmarkWarning, out_of_memory
 from heirmark.files import read_bytes
 from heirmark.jobs.preflight import SMALL, preflight, small, small_task
 from heirmark.keys.key import Key
@@ -27,7 +27,7 @@ from heirmark.models import CUSTOM, ModelSpec, Net
 from heirmark.models.front import Fronted
 from heirmark.models.storage import load_model, save_model
 from heirmark.profiles import QUICK
-from heirmark.querying.asking import batch_for, out_of_memory, outputs_of, predict
+from heirmark.querying.asking import batch_for, outputs_of, predict
 from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.querying.layout import are_probabilities, copied_with_entry, entry_of
 from heirmark.querying.oracle import ModelFault
@@ -390,7 +390,8 @@ def test_memory_is_to_blame_and_not_the_suspect(cpu: Runtime) -> None:
         Suspect.from_callable(Hungry(0), classes=CLASSES),
     ):
         with pytest.raises(MemoryError):
-            verify(suspect, key_of())
+            suspect.labels(images())
+        assert verify(suspect, key_of()).flags == ("out-of-memory",)
     assert verify(Suspect.from_callable(Hungry(7), classes=CLASSES), key_of()).outcome != "INVALID"
     # What is no shortage of memory is the suspect's failing.
     with pytest.raises(ModelFault, match="size mismatch"):

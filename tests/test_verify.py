@@ -16,7 +16,7 @@ from heirmark.keys.making import make_key, nonce_from_seed
 from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.querying.oracle import ModelFault
 from heirmark.runtime import Runtime
-from heirmark.verification import FLAGS, OUTCOMES, Calibration, Suspect, Verdict, calibrate
+from heirmark.verification import FLAGS, OUTCOMES, Calibration, Suspect, Verdict, calibrate, verify_sequentially
 from heirmark.verification import verify as verify_by_grade
 from heirmark.verification.power import queries_needed
 from heirmark.verification.statistics import binomial_p, clopper_pearson, mcnemar_p
@@ -364,8 +364,13 @@ def test_an_accelerator_that_is_full_is_no_failing_of_the_suspect(method, shape)
     def answer(inputs):
         return torch.zeros(len(inputs), *shape, dtype=dtype).as_subclass(full)
 
+    suspect = Suspect.from_callable(answer, classes=CLASSES)
+    verdict = verify(suspect, make())
+    assert (verdict.outcome, verdict.flags) == ("INVALID", ("out-of-memory",))
+    assert "memory ran out while the suspect was asked (OutOfMemoryError: CUDA out of memory)" in verdict.reason
+    assert verify_sequentially(suspect, make()).reason == verdict.reason
     with pytest.raises(torch.OutOfMemoryError):
-        verify(Suspect.from_callable(answer, classes=CLASSES), make())
+        suspect.labels(make().queries)
 
 
 def test_nor_is_one_that_holds_what_torch_makes_of_an_array(monkeypatch):
@@ -373,8 +378,8 @@ def test_nor_is_one_that_holds_what_torch_makes_of_an_array(monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(torch, "as_tensor", fails)
-    with pytest.raises(torch.OutOfMemoryError):
-        verify(Suspect.from_callable(lambda inputs: np.zeros(len(inputs)), classes=CLASSES), make())
+    suspect = Suspect.from_callable(lambda inputs: np.zeros(len(inputs)), classes=CLASSES)
+    assert verify(suspect, make()).flags == ("out-of-memory",)
 
 
 @pytest.mark.parametrize("kind", [np.uint16, np.uint32, np.uint64, np.int8])

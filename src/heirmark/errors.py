@@ -1,5 +1,18 @@
 """Errors a user can mend. Each message is one sentence that names the remedy; the command line prints it without a traceback."""
 
+from contextlib import suppress
+
+_SHORTAGE = (
+    "not enough memory",
+    "can't allocate memory",
+    "cannot allocate memory",
+    "failed to allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "alloc_failed",
+)
+"""Words by which torch, its allocators, onnxruntime and the C++ library tell that memory ran out, in plain errors."""
+
 
 class HeirmarkError(Exception):
     """Base of every error that heirmark raises on purpose."""
@@ -31,6 +44,19 @@ class BudgetExhausted(HeirmarkError):
 
 class HeirmarkWarning(UserWarning):
     """What was done otherwise than a user may expect; the command line prints it as one line."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that the machine ran out of memory, for which no model is to blame."""
+    # torch.OutOfMemoryError by its name, since torch takes seconds to import.
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    if not (isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime.")):
+        return False
+    words = ""
+    with suppress(Exception):  # a foreign error may raise anything when it is printed
+        words = str(error).lower()
+    return any(sign in words for sign in _SHORTAGE)
 
 
 def told(error: BaseException) -> str:

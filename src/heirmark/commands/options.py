@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 import typer
 
 from heirmark.console import Bars, error_line, show
-from heirmark.errors import BadConfig, HeirmarkError
+from heirmark.errors import BadConfig, HeirmarkError, out_of_memory
 
 if TYPE_CHECKING:
     from heirmark.jobs.means import OnEvent, Work
@@ -54,8 +54,6 @@ def guarded(command: Callable[..., int]) -> Callable[..., None]:
             error_line(f"{error.strerror or error}: {error.filename}" if error.filename else str(error))
             code = FAILURE
         except Exception as error:
-            from heirmark.querying.asking import out_of_memory
-
             if not out_of_memory(error):
                 raise
             error_line(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +24,27 @@ from heirmark.console import error_line, show
 from heirmark.errors import BadConfig, HeirmarkError
 
 if TYPE_CHECKING:
+    from heirmark.isolation.limits import Limits
     from heirmark.verification import SequentialVerdict, Verdict
+
+
+@dataclass(frozen=True)
+class Fence:
+    """What a suspect that runs in a process of its own may take."""
+
+    timeout: Annotated[
+        float,
+        typer.Option("--timeout", help="Seconds that an ONNX file may take to load, and for each request.", min=0.1),
+    ] = 300.0
+    memory: Annotated[float, typer.Option("--memory", help="GiB of memory that an ONNX file may take.", min=0.25)] = 4.0
+
+    @property
+    def limits(self) -> Limits:
+        """As limits of a process."""
+        from heirmark.files import GIB
+        from heirmark.isolation.limits import Limits
+
+        return Limits(seconds=self.timeout, total=max(Limits.total, self.timeout), memory=int(self.memory * GIB))
 
 
 @guarded
@@ -88,6 +108,7 @@ def verify(
     device: Device = "auto",
     as_json: Json = False,
     *,
+    fence: Fence,
     wire: Wire,
 ) -> int:
     """Judge a suspect with a key, by queries alone. Exit code 0: MARKED; 3: not established; 1: INVALID."""
@@ -116,6 +137,7 @@ def verify(
         factory=user_factory(model),
         order=None if labels is None else parse_order(labels),
         normalise=None if normalise is None else parse_normalisation(normalise),
+        limits=fence.limits,
         client=wire.client(),
     )
     with Run(as_json=as_json).bars("ask the suspect") as bars:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.errors import BadArtifact, BadConfig
+from heirmark.isolation.limits import Limits
 from heirmark.jobs.folder import ModelFolder
 from heirmark.loading import user_object
 from heirmark.models import Factory
@@ -38,6 +39,7 @@ class Named:
         factory: that builds the model of a folder, if it is the user's own.
         order: for each class of the suspect's the class of the key that it means, -1 for none; None where they are the same.
         normalise: what it wants its inputs normalised by.
+        limits: of the process that an ONNX file runs in.
         client: how a service is asked.
     """
 
@@ -45,6 +47,7 @@ class Named:
     factory: Factory | None = None
     order: Sequence[int] | None = None
     normalise: Normalisation | None = None
+    limits: Limits = field(default_factory=Limits)
     client: Client = field(default=Client())
 
 
@@ -139,7 +142,11 @@ def open_onnx(named: Named, classes: int, runtime: Runtime) -> Suspect | None:
     """An ONNX file, or a folder with one in place of a model of PyTorch's."""
     path = Path(named.name)
     file = path if path.suffix.lower() == ".onnx" else onnx_in(path)
-    return None if file is None else Suspect.from_onnx(file, classes=classes, normalise=named.normalise)
+    return (
+        None
+        if file is None
+        else Suspect.from_onnx(file, classes=classes, normalise=named.normalise, limits=named.limits)
+    )
 
 
 def open_folder(named: Named, classes: int, runtime: Runtime) -> Suspect | None:

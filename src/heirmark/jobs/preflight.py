@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from heirmark.errors import BadConfig, BadData, HeirmarkError, HeirmarkWarning, told
+from heirmark.errors import BadConfig, BadData, HeirmarkError, HeirmarkWarning, out_of_memory, told
 from heirmark.keys.key import LARGEST
 from heirmark.loading import check_architecture
 from heirmark.methods import T2S, Method, Watermark
 from heirmark.methods.base import draw_training, draw_verification, settle
 from heirmark.methods.nets import new_model
-from heirmark.querying.asking import out_of_memory
 from heirmark.querying.layout import copied
 from heirmark.querying.oracle import call_model, checked_scores
 from heirmark.rehearsal.settings import Rehearsal

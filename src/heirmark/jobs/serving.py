@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadArtifact, BadConfig
 from heirmark.files import GIB
+from heirmark.isolation.limits import Limits
 from heirmark.jobs.folder import ModelFolder
 from heirmark.loading import user_object
 from heirmark.models import Factory
@@ -26,6 +27,8 @@ from heirmark.verification.onnx_files import open_onnx
 from heirmark.wire.serving import MODEL, Served, make_app
 from heirmark.work.context import exact
 
+_EVER = 1e9
+"""Seconds that a served model may compute in all: a service has no end of its own."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -63,7 +66,7 @@ def open_served(shown: Shown, runtime: Runtime) -> Served:
     file = path if path.suffix.lower() == ".onnx" else onnx_in(path)
     model: nn.Module | Callable[[Tensor], object]
     if file is not None:
-        opened = open_onnx(file, classes=shown.classes, max_bytes=2 * GIB)
+        opened = open_onnx(file, classes=shown.classes, max_bytes=2 * GIB, limits=Limits(total=_EVER))
         model, classes, shape = _as_probabilities(opened.run, opened.classes), opened.classes, opened.input_shape
     elif (path / "model.json").is_file():
         net = ModelFolder(path, shown.factory).net

@@ -17,10 +17,9 @@ from torch import Tensor, nn
 
 from heirmark.configuration import Constraint, checked, not_empty, within
 from heirmark.configuration.setting import read_text
-from heirmark.errors import BadConfig, ShapeMismatch
+from heirmark.errors import BadConfig, ShapeMismatch, out_of_memory
 from heirmark.models.front import Front, behind, check_front
 from heirmark.models.registry import MODELS
-from heirmark.querying.asking import out_of_memory
 from heirmark.querying.layout import copied, entering, fitted, in_channels_last, through_entry, unwrapped
 from heirmark.runtime import seeded
 

@@ -16,9 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from heirmark.errors import BadConfig
+from heirmark.errors import BadConfig, out_of_memory
 from heirmark.models import HasFeatures
-from heirmark.querying.asking import batch_for, out_of_memory, outputs_of
+from heirmark.querying.asking import batch_for, outputs_of
 from heirmark.querying.layout import are_probabilities, as_logits, takes_stored, through_entry, unwrapped
 from heirmark.runtime import Runtime, generator_of
 

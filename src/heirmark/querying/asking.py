@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
+from heirmark.errors import out_of_memory
 from heirmark.float32 import whole_float32
 from heirmark.querying.layout import are_probabilities, as_logits, channels_last, in_mode, takes_stored, tell_softmax
 from heirmark.runtime import Runtime
@@ -18,16 +19,6 @@ from heirmark.tasks.space import decode
 LARGEST_BATCH = 1000
 _NUMBERS = LARGEST_BATCH * 3 * 32 * 32
 """Numbers in a batch of inputs: a thousand images of CIFAR's size. What a net keeps of a batch grows with it."""
-_SHORTAGE = (
-    "not enough memory",
-    "can't allocate memory",
-    "cannot allocate memory",
-    "failed to allocate memory",
-    "out of memory",
-    "bad_alloc",
-    "alloc_failed",
-)
-"""Words by which torch, its allocators, onnxruntime and the C++ library tell that memory ran out, in plain errors."""
 _usual: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 """Whether a model that has been asked wants the usual memory layout."""
 
@@ -43,18 +34,6 @@ def batch_for(inputs: Tensor) -> int:
         (1000, 20)
     """
     return max(1, min(LARGEST_BATCH, _NUMBERS // max(1, math.prod(inputs.shape[1:]))))
-
-
-def out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that the machine ran out of memory, for which no model is to blame."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    if not (isinstance(error, RuntimeError) or type(error).__module__.startswith("onnxruntime.")):
-        return False
-    words = ""
-    with suppress(Exception):  # a foreign error may raise anything when it is printed
-        words = str(error).lower()
-    return any(sign in words for sign in _SHORTAGE)
 
 
 def evaluating(model: nn.Module) -> AbstractContextManager[nn.Module]:

@@ -12,8 +12,8 @@ from typing import Any, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from heirmark.errors import BadConfig, HeirmarkError, told
-from heirmark.querying.asking import floats_for, in_batches, out_of_memory, outputs_of
+from heirmark.errors import BadConfig, HeirmarkError, out_of_memory, told
+from heirmark.querying.asking import floats_for, in_batches, outputs_of
 from heirmark.querying.layout import are_probabilities, takes_stored, tell_softmax, unwrapped
 from heirmark.runtime import Runtime
 from heirmark.tasks.space import row_digests

@@ -40,6 +40,7 @@ FLAGS: Mapping[str, str] = {
     "key-too-small": "Fewer than 20 queries: the key is not used at all.",
     "wrong-classes": "The suspect has another number of classes than the key.",
     "wrong-shape": "The suspect takes inputs of another shape than the key's queries.",
+    "out-of-memory": "Memory ran out while the suspect was asked, of the machine or of the process that it was allowed.",
     "suspect-failed": "The suspect raised an error, or gave answers that are no labels or finite scores.",
 }
 

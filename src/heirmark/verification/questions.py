@@ -4,11 +4,29 @@ from __future__ import annotations
 
 import hashlib
 
+import torch
+
+from heirmark.errors import told
 from heirmark.keys.key import Key
+from heirmark.querying.oracle import ModelFault
 from heirmark.verification.suspects import Suspect
 
 LEAST_QUERIES = 20
 """A key of fewer judges nobody."""
+
+
+FAILINGS = (ModelFault, MemoryError, torch.OutOfMemoryError)
+"""What ends the asking, and makes a verdict INVALID."""
+
+
+def failing_of(error: BaseException) -> tuple[str, str]:
+    """One of :data:`FAILINGS` as a flag and a reason."""
+    if isinstance(error, ModelFault):
+        return "suspect-failed", str(error)
+    return (
+        "out-of-memory",
+        f"memory ran out while the suspect was asked ({told(error)}): free some, allow more, or use a larger machine",
+    )
 
 
 def is_hostless(key: Key) -> bool:

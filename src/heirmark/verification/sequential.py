@@ -10,13 +10,12 @@ from torch import Tensor
 
 from heirmark.errors import BadArtifact, BadConfig, printable
 from heirmark.keys.key import Key
-from heirmark.querying.oracle import ModelFault
 from heirmark.results.grades import GRADES, LEAST_GRADE, Grade, as_grade, suffices, withheld
 from heirmark.results.verdict import OUTCOMES, Calibration, Document, Outcome
 from heirmark.runtime import generator_of
 from heirmark.verification.e_process import e_value, log_e_value
 from heirmark.verification.null import grade_of, null_of
-from heirmark.verification.questions import is_hostless, misfit_of, order_seed
+from heirmark.verification.questions import FAILINGS, failing_of, is_hostless, misfit_of, order_seed
 from heirmark.verification.suspects import Suspect
 
 
@@ -174,8 +173,8 @@ def verify_sequentially(
         rows = order[start : min(start + at_once, most)]
         try:
             triggers, controls = _pairs(suspect, key, rows, order_seed(key) + start + 1)
-        except ModelFault as fault:
-            outcome, reason = "INVALID", str(fault)
+        except FAILINGS as fault:
+            outcome, reason = "INVALID", failing_of(fault)[1]
             break
         asked += 2 * len(rows)
         hit, plain, own = triggers == key.expected[rows], controls == key.expected[rows], counted[rows]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BudgetExhausted, HeirmarkError, told
 from heirmark.files import GIB
+from heirmark.isolation.limits import Limits
 from heirmark.models import Net
 from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.querying.oracle import REMEDY, ModelFault
@@ -229,8 +230,11 @@ class Suspect:
         classes: int | None = None,
         max_bytes: int = 2 * GIB,
         normalise: Normalisation | None = None,
+        limits: Limits | None = None,
     ) -> Suspect:
         """An ONNX file, run by onnxruntime on the CPU; it cannot run code of its own nor reach other files.
+
+        It may loop without end or ask for any amount of memory, so it runs in a process of its own, with limits.
 
         Its only input is float ``[B, ...]`` in [0, 1] (B fixed or free), its first output scores ``[B, C]`` or integer
         labels ``[B]``.
@@ -240,12 +244,14 @@ class Suspect:
             classes: number of classes C; None reads it off the file.
             max_bytes: refuse a larger file.
             normalise: see :meth:`from_module`.
+            limits: of time and memory; the default's by default.
 
         Raises:
-            BadArtifact: if the file is too large, damaged, or unlike what is described above.
+            BadArtifact: if the file is too large, damaged, unlike what is described above, or cannot be loaded within the
+                limits.
             BadConfig: if onnxruntime is not installed, or C is neither given nor in the file.
         """
-        file = open_onnx(Path(path), classes=classes, max_bytes=max_bytes)
+        file = open_onnx(Path(path), classes=classes, max_bytes=max_bytes, limits=limits or Limits())
         suspect = cls.from_callable(
             file.run, classes=file.classes, batch_size=file.batch_size, retries=0, normalise=normalise
         )

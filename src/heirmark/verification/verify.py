@@ -22,7 +22,7 @@ from heirmark.results.verdict import Calibration, Verdict
 from heirmark.runtime import Runtime, generator_of
 from heirmark.verification.null import CONFIDENCE, grade_of, null_of
 from heirmark.verification.power import queries_needed
-from heirmark.verification.questions import LEAST_QUERIES, is_hostless, misfit_of, order_seed
+from heirmark.verification.questions import FAILINGS, LEAST_QUERIES, failing_of, is_hostless, misfit_of, order_seed
 from heirmark.verification.statistics import binomial_p, clopper_pearson, mcnemar_p
 from heirmark.verification.suspects import Suspect
 
@@ -88,9 +88,9 @@ def verify(
 
     try:
         triggers, controls = _ask(suspect, key)
-    except ModelFault as fault:
-        failed = ("suspect-failed",)
-        return Verdict(outcome="INVALID", reason=str(fault), level=level, queries=asked(), flags=failed, key=commitment)
+    except FAILINGS as fault:
+        flag, reason = failing_of(fault)
+        return Verdict(outcome="INVALID", reason=reason, level=level, queries=asked(), flags=(flag,), key=commitment)
     helped = {"relabelled": suspect.order is not None, "normalised": suspect.normalise is not None}
     return _judge(triggers, controls, key, commitment, calibration, level, accuracy, asked(), helped, (grade, accept))
 

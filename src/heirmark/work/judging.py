@@ -77,6 +77,8 @@ def run_verify(job: Job) -> Mapping[str, Any]:
         accuracy=measured,
         accept=OWN_EYES,
     )
+    if "out-of-memory" in verdict.flags:
+        raise MemoryError(verdict.reason)  # of this machine at this time: no result to keep
     trained = read_training_triggers(job.inputs["marked"].folder)
     training_wsr = None if trained is None else share(suspect.labels(trained[0]) == trained[1])
     judged = Judged(accuracy=measured, ignorant_accuracy=ignorant, training_wsr=training_wsr, verdict=verdict)

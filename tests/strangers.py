@@ -1,0 +1,40 @@
+"""Models of strangers, opened in a process of their own; no torch, so that it starts at once."""
+
+import ctypes
+import os
+import sys
+import time
+
+import numpy as np
+
+from heirmark.errors import BadConfig
+
+
+def opened(**options):
+    """An opener, whose model the options choose."""
+    return {"classes": 10, "sum": sum(options.values())}, lambda inputs: inputs.sum(1)
+
+
+def sleeper():
+    """A model that sleeps, swells, dies or floods, as the first of its inputs says."""
+
+    def answer(inputs):
+        what = int(inputs.flat[0])
+        if what == 1:
+            time.sleep(1000)
+        if what == 2:
+            return np.ones(2**31)
+        if what == 3:
+            ctypes.string_at(0)
+        if what == 4:
+            os._exit(0)
+        if what == 5:
+            os.write(int(sys.argv[1]), b"MARKED" * 1000)
+        return inputs
+
+    return {"classes": 2}, answer
+
+
+def broken(how):
+    """One that says why it cannot."""
+    raise BadConfig("ask otherwise") if how == "config" else ZeroDivisionError("by \x1b[2Jnothing")
