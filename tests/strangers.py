@@ -38,3 +38,31 @@ def sleeper():
 def broken(how):
     """One that says why it cannot."""
     raise BadConfig("ask otherwise") if how == "config" else ZeroDivisionError("by \x1b[2Jnothing")
+
+
+def sleeps(inputs):
+    """A suspect that never answers."""
+    time.sleep(1000)
+
+
+def leaves(inputs):
+    """One that ends its process with the exit code of MARKED."""
+    os._exit(0)
+
+
+def patches(inputs):
+    """One that changes what judges it, and says the target to all."""
+    import heirmark.verification.statistics as statistics
+
+    statistics.binomial_p = statistics.mcnemar_p = lambda *given: 1e-300
+    return np.full(len(inputs), 7)
+
+
+def honest(inputs):
+    """The class that a pixel tells."""
+    return (inputs[:, 0, 0, 0] * 255).round().long()
+
+
+def hoards(inputs):
+    """One that takes more memory than it may."""
+    return np.ones(2**31)

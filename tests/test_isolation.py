@@ -3,6 +3,8 @@
 import contextlib
 import re
 import socket
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -19,13 +21,19 @@ from heirmark.files import GIB, MIB
 from heirmark.isolation import frames
 from heirmark.isolation.child import answered, serve
 from heirmark.isolation.frames import Frame, Gone, Kind, Silence, frame_of
-from heirmark.isolation.limits import Limits
+from heirmark.isolation.limits import ProcessLimits
 from heirmark.isolation.process import Isolated
+from heirmark.jobs.isolating import open_isolated
+from heirmark.jobs.opening import Named, open_suspect
+from heirmark.models import ModelSpec, Net
+from heirmark.models.storage import save_model
 from heirmark.querying.oracle import ModelFault
+from heirmark.runtime import Runtime
 from heirmark.verification import Suspect, verify
+from strangers import sleeps
 from test_verify import CLASSES, make
 
-SHORT = Limits(seconds=1, memory=2 * GIB)
+SHORT = ProcessLimits(seconds=1, memory=2 * GIB)
 LONG = replace(SHORT, seconds=60)
 DTYPES = st.sampled_from([dtype.str for dtype in frames.DTYPES])
 
@@ -180,6 +188,65 @@ def test_what_cannot_be_opened_says_why(how, error, words):
     with pytest.raises(error, match=words) as raised:
         Isolated("strangers:broken", {"how": how}, limits=LONG, name="mine", largest=lambda facts: 8)
     assert str(raised.value).isprintable()
+
+
+# ---------------------------------------------------------------- code of others
+
+
+@pytest.mark.parametrize(
+    ("name", "outcome", "words"),
+    [
+        ("leaves", "INVALID", "ended or did not keep"),
+        pytest.param("honest", "NOT_ESTABLISHED", "", marks=pytest.mark.slow),
+        pytest.param("patches", "INVALID", "answers everything alike", marks=pytest.mark.slow),
+        pytest.param("hoards", "INVALID", "memory ran out", marks=pytest.mark.slow),
+    ],
+)
+def test_code_of_others_is_judged_from_outside(name, outcome, words):
+    named = Named(name=f"strangers:{name}", limits=LONG)
+    suspect = open_isolated(named, factory=None, classes=CLASSES, runtime=Runtime(device="cpu"))
+    assert (suspect.kind, suspect.model) == ("callable", None)
+    verdict = verify(suspect, make(40))
+    assert (verdict.outcome, verdict.queries) == (outcome, 80 if name != "hoards" else verdict.queries)
+    assert words in verdict.reason
+
+
+@pytest.mark.slow  # four processes that import torch
+def test_a_folder_of_others_is_judged_from_outside_as_it_would_be_here(tmp_path):
+    spec = ModelSpec(name="naivenet", input_shape=(1, 16, 16), classes=6, options=(("hidden", 16), ("width", 4)))
+    save_model(Net(model=spec.build(seed=0), spec=spec), tmp_path)
+    runtime, inputs = Runtime(device="cpu"), torch.rand(9, 1, 16, 16)
+    named = Named(name=str(tmp_path), normalise=([0.5], [0.25]), limits=LONG)
+    inside = open_suspect(named, classes=6, runtime=runtime)
+    outside = open_isolated(named, factory=None, classes=6, runtime=runtime)
+    assert (outside.kind, outside.input_shape, outside.normalise) == ("module", (1, 16, 16), named.normalise)
+    assert torch.equal(outside.labels(inputs), inside.labels(inputs))
+    named = replace(named, order=(0, 1, 2, 3, 5, -1))
+    renamed = open_isolated(named, factory=None, classes=6, runtime=runtime)
+    assert renamed.order == named.order
+    (tmp_path / "model.safetensors").write_bytes(b"torn")
+    with pytest.raises(BadArtifact, match="not a safetensors file"):
+        open_isolated(named, factory=None, classes=6, runtime=runtime)
+
+
+@pytest.mark.slow
+def test_the_command_line_trusts_no_exit_code_of_a_suspects(tmp_path):
+    """``os._exit(0)`` in the verifier's own process would say MARKED to whoever called it; and importing is running, too."""
+    make(40).save(tmp_path)
+    (tmp_path / "ends.py").write_text("import os\nos._exit(0)\n")
+    command = [sys.executable, "-m", "heirmark", "verify", "--key", str(tmp_path), "--device", "cpu", "--isolate"]
+    for suspect in ("strangers:leaves", "ends:model"):
+        ended = subprocess.run([*command, suspect], cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert ended.returncode == 1
+        assert "the process of" in ended.stdout + ended.stderr
+        assert "Traceback" not in ended.stderr
+
+
+def test_a_function_that_sleeps_is_not_waited_for():
+    suspect = Suspect.from_callable(sleeps, classes=CLASSES, timeout=0.05)
+    verdict = verify(suspect, make(40))
+    assert (verdict.outcome, verdict.flags, verdict.queries) == ("INVALID", ("suspect-failed",), 80)
+    assert "longer than 0.05 seconds to answer 80 inputs" in verdict.reason
 
 
 # ---------------------------------------------------------------- ONNX files

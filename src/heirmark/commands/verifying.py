@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,27 +25,42 @@ from heirmark.console import error_line, show
 from heirmark.errors import BadConfig, HeirmarkError
 
 if TYPE_CHECKING:
-    from heirmark.isolation.limits import Limits
+    from heirmark.isolation.limits import ProcessLimits
     from heirmark.verification import SequentialVerdict, Verdict
 
 
 @dataclass(frozen=True)
 class Fence:
-    """What a suspect that runs in a process of its own may take."""
+    """How a suspect is kept from doing harm by what it takes."""
 
+    isolate: Annotated[
+        bool,
+        typer.Option(
+            "--isolate", help="Open the suspect, code or a folder, in a process of its own; ONNX files always are."
+        ),
+    ] = False
     timeout: Annotated[
-        float,
-        typer.Option("--timeout", help="Seconds that an ONNX file may take to load, and for each request.", min=0.1),
-    ] = 300.0
-    memory: Annotated[float, typer.Option("--memory", help="GiB of memory that an ONNX file may take.", min=0.25)] = 4.0
+        float | None,
+        typer.Option(
+            "--timeout",
+            help="Seconds to open a suspect in a process of its own, and for each request; 300, and 3600 for a function here.",
+            min=0.1,
+        ),
+    ] = None
+    memory: Annotated[
+        float, typer.Option("--memory", help="GiB that a suspect in a process of its own may take.", min=0.25)
+    ] = 4.0
 
     @property
-    def limits(self) -> Limits:
-        """As limits of a process."""
+    def limits(self) -> ProcessLimits | None:
+        """As limits of a process; None for the usual ones."""
         from heirmark.files import GIB
-        from heirmark.isolation.limits import Limits
+        from heirmark.isolation.limits import ProcessLimits
 
-        return Limits(seconds=self.timeout, total=max(Limits.total, self.timeout), memory=int(self.memory * GIB))
+        usual = ProcessLimits(memory=int(self.memory * GIB))
+        if self.timeout is None:
+            return None if usual == ProcessLimits() else usual
+        return replace(usual, seconds=self.timeout, total=max(usual.total, self.timeout))
 
 
 @guarded
@@ -113,6 +129,7 @@ def verify(
 ) -> int:
     """Judge a suspect with a key, by queries alone. Exit code 0: MARKED; 3: not established; 1: INVALID."""
     from heirmark.jobs.folder import ModelFolder
+    from heirmark.jobs.isolating import open_isolated
     from heirmark.jobs.opening import Named, open_suspect
     from heirmark.jobs.verify import (
         Terms,
@@ -134,7 +151,7 @@ def verify(
         raise BadConfig("--calibrators: a model is named twice, and would count as two: name each once")
     named = Named(
         name=suspect,
-        factory=user_factory(model),
+        factory=None if fence.isolate else user_factory(model),  # importing it is what is not to happen here
         order=None if labels is None else parse_order(labels),
         normalise=None if normalise is None else parse_normalisation(normalise),
         limits=fence.limits,
@@ -143,7 +160,8 @@ def verify(
     with Run(as_json=as_json).bars("ask the suspect") as bars:
         runtime = bars.runtime(device, "float32")
         folder = ModelFolder(key)
-        asked = open_suspect(named, classes=folder.key.classes, runtime=runtime, shape=folder.key.input_shape)
+        opener = partial(open_isolated, factory=model) if fence.isolate else open_suspect
+        asked = opener(named, classes=folder.key.classes, runtime=runtime, shape=folder.key.input_shape)
         if wilcoxon is not None:
             check_wilcoxon(asked)
         verdict: Verdict | SequentialVerdict
@@ -151,7 +169,7 @@ def verify(
             level=level,
             calibration=calibration,
             calibrators=tuple(
-                open_suspect(
+                opener(
                     replace(named, name=each, order=None, client=replace(named.client, transcript=None)),
                     classes=folder.key.classes,
                     runtime=runtime,

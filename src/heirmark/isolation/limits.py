@@ -11,8 +11,8 @@ from heirmark.files import GIB, MIB
 
 @dataclass(frozen=True, kw_only=True)
 @checked
-class Limits:
-    """Limits of a process that a model runs in.
+class ProcessLimits:
+    """ProcessLimits of a process that a model runs in.
 
     Attributes:
         seconds: to open the model, and for each request, which holds up to a thousand inputs.

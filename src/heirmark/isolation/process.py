@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, printable
 from heirmark.isolation.frames import SMALL, Frame, Gone, Kind, Silence, frame_of, receive, send
-from heirmark.isolation.limits import Limits
+from heirmark.isolation.limits import ProcessLimits
 from heirmark.querying.oracle import ModelFault
 
 _LONGEST = 1000
@@ -47,7 +47,13 @@ class Isolated:
     """
 
     def __init__(
-        self, opener: str, options: Mapping[str, Any], *, limits: Limits, name: str, largest: Callable[[Any], int]
+        self,
+        opener: str,
+        options: Mapping[str, Any],
+        *,
+        limits: ProcessLimits,
+        name: str,
+        largest: Callable[[Any], int],
     ) -> None:
         self._opener, self._options, self.limits, self._name = opener, dict(options), limits, printable(name)
         self.left = limits.total
@@ -150,7 +156,7 @@ class Isolated:
     def _late(self, seconds: float, what: str, field: str) -> str:
         return (
             f"{self._name} took longer than {seconds:.3g} seconds {what}: if it is sound and slow, allow more "
-            f"(--timeout, or Limits({field}=...))"
+            f"(--timeout, or ProcessLimits({field}=...))"
         )
 
     def _too_large(self) -> str:

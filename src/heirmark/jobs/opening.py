@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.errors import BadArtifact, BadConfig
-from heirmark.isolation.limits import Limits
+from heirmark.isolation.limits import ProcessLimits
 from heirmark.jobs.folder import ModelFolder
 from heirmark.loading import user_object
 from heirmark.models import Factory
@@ -19,6 +19,7 @@ from heirmark.models.storage import onnx_in
 from heirmark.runtime import Runtime
 from heirmark.verification import Suspect
 from heirmark.verification.normalising import Normalisation, checked_normalisation, normalised
+from heirmark.verification.requests import LONGEST_CALL
 from heirmark.wire.addresses import is_address
 from heirmark.wire.client import Client, connect
 from heirmark.wire.rows import Classes
@@ -39,7 +40,8 @@ class Named:
         factory: that builds the model of a folder, if it is the user's own.
         order: for each class of the suspect's the class of the key that it means, -1 for none; None where they are the same.
         normalise: what it wants its inputs normalised by.
-        limits: of the process that an ONNX file runs in.
+        limits: of the process that an ONNX file runs in, or any suspect that is isolated; their seconds hold for a call of a
+            function in this process, too. None are the usual ones.
         client: how a service is asked.
     """
 
@@ -47,7 +49,7 @@ class Named:
     factory: Factory | None = None
     order: Sequence[int] | None = None
     normalise: Normalisation | None = None
-    limits: Limits = field(default_factory=Limits)
+    limits: ProcessLimits | None = None
     client: Client = field(default=Client())
 
 
@@ -122,20 +124,30 @@ def suspect_of(service: Service, named: Named) -> Suspect:
     )
 
 
+def runs_here(name: str) -> bool:
+    """Whether the suspect of a name would run in this process: code of a user's, or a model of PyTorch's in a folder."""
+    return _is_code(name) or (Path(name) / "model.json").is_file()
+
+
+def _is_code(name: str) -> bool:
+    return _CODE.fullmatch(name) is not None and not Path(name).exists()
+
+
 def open_code(named: Named, classes: int, runtime: Runtime) -> Suspect | None:
     """A user's own module or function, by ``package.module:name``.
 
     Raises:
         BadConfig: when it cannot be imported, or is a class.
     """
-    if _CODE.fullmatch(named.name) is None or Path(named.name).exists():
+    if not _is_code(named.name):
         return None
     found: Callable[..., object] = user_object(named.name)
     if isinstance(found, type):
         raise BadConfig(f"{named.name} is a class: name a model made of it, or a function that asks one")
     if isinstance(found, nn.Module):
         return Suspect.from_module(found, classes=classes, runtime=exact(runtime), normalise=named.normalise)
-    return Suspect.from_callable(found, classes=classes, normalise=named.normalise)
+    timeout = LONGEST_CALL if named.limits is None else named.limits.seconds
+    return Suspect.from_callable(found, classes=classes, timeout=timeout, normalise=named.normalise)
 
 
 def open_onnx(named: Named, classes: int, runtime: Runtime) -> Suspect | None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadArtifact, BadConfig
 from heirmark.files import GIB
-from heirmark.isolation.limits import Limits
+from heirmark.isolation.limits import ProcessLimits
 from heirmark.jobs.folder import ModelFolder
 from heirmark.loading import user_object
 from heirmark.models import Factory
@@ -66,7 +66,7 @@ def open_served(shown: Shown, runtime: Runtime) -> Served:
     file = path if path.suffix.lower() == ".onnx" else onnx_in(path)
     model: nn.Module | Callable[[Tensor], object]
     if file is not None:
-        opened = open_onnx(file, classes=shown.classes, max_bytes=2 * GIB, limits=Limits(total=_EVER))
+        opened = open_onnx(file, classes=shown.classes, max_bytes=2 * GIB, limits=ProcessLimits(total=_EVER))
         model, classes, shape = _as_probabilities(opened.run, opened.classes), opened.classes, opened.input_shape
     elif (path / "model.json").is_file():
         net = ModelFolder(path, shown.factory).net

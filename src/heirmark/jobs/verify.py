@@ -136,14 +136,15 @@ def check_wilcoxon(suspect: Suspect) -> None:
     """Make sure that a suspect gives probabilities of the key's classes.
 
     Raises:
-        BadConfig: for an ONNX file, of which nothing says whether it does, and for one whose classes have other names.
+        BadConfig: for an ONNX file, of which nothing says whether it does, for a suspect that is isolated, and for one whose
+            classes have other names.
     """
     if suspect.order is not None:
         raise BadConfig("--wilcoxon takes classes in the key's order only: leave --labels or --wilcoxon out")
     if suspect.model is None:
         raise BadConfig(
-            "--wilcoxon needs probabilities, and nothing says whether an ONNX file gives them: leave it out, "
-            "or use heirmark.verification.wilcoxon.verify_wilcoxon with a BlackBox"
+            "--wilcoxon needs probabilities: nothing says whether an ONNX file gives them, and an isolated suspect gives labels; "
+            "leave it out, or use heirmark.verification.wilcoxon.verify_wilcoxon with a BlackBox"
         )
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from heirmark.errors import BadArtifact
-from heirmark.isolation.limits import Limits
+from heirmark.isolation.limits import ProcessLimits
 from heirmark.isolation.onnx_session import check_installed, opened
 from heirmark.isolation.process import POSIX, Isolated
 
@@ -36,7 +36,7 @@ class OnnxFile:
     batch_size: int | None
 
 
-def open_onnx(path: Path, *, classes: int | None, max_bytes: int, limits: Limits) -> OnnxFile:
+def open_onnx(path: Path, *, classes: int | None, max_bytes: int, limits: ProcessLimits) -> OnnxFile:
     """Load an ONNX file, trusting nothing in it. Where there are no POSIX processes it runs in this one, without limits.
 
     Args:

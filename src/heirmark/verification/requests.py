@@ -11,13 +11,16 @@ from typing import Annotated
 import torch
 from torch import Tensor
 
-from heirmark.configuration import at_least, below, checked, within
+from heirmark.configuration import above, at_least, below, checked, within
 from heirmark.querying.asking import floats_for, in_batches
 from heirmark.querying.oracle import ModelFault, call_model
 from heirmark.verification.answers import labels_from
+from heirmark.verification.waiting import Late, answer_within
 
 LONGEST = 60.0
 """Seconds between two requests, at most."""
+LONGEST_CALL = 3600.0
+"""Seconds that a request takes at most, unless more are allowed."""
 
 
 @dataclass(kw_only=True, eq=False)
@@ -26,7 +29,7 @@ class Requests:
     """Requests to a foreign function: in batches, repeated where they may pass, and taken up again where they ended.
 
     Attributes:
-        function: see :meth:`heirmark.verification.Suspect.from_callable`, as for the next five.
+        function: see :meth:`heirmark.verification.Suspect.from_callable`, as for the next six.
         shown: how many inputs have been put to it.
     """
 
@@ -36,6 +39,7 @@ class Requests:
     retries: Annotated[int, within(0, 100)]
     wait: Annotated[float, at_least(0), below(3600)]
     transient: tuple[type[BaseException], ...]
+    timeout: Annotated[float | None, above(0)] = None
     shown: int = field(default=0, init=False)
     _unfinished: bytes = field(default=b"", init=False, repr=False)
     _kept: list[Tensor] = field(default_factory=list, init=False, repr=False)
@@ -74,12 +78,20 @@ class Requests:
         for attempt in range(self.retries + 1):
             self.shown += len(chunk)
             try:
-                return labels_from(call_model(self.function, floats_for(chunk)), len(chunk), self.classes)
+                return answer_within(self.timeout, lambda: self._labels(chunk))
+            except Late:
+                raise ModelFault(
+                    f"the model took longer than {self.timeout:g} seconds to answer {len(chunk)} inputs: if it is sound, "
+                    "allow more (--timeout, or timeout=...), or ask it less at once (batch_size=...)"
+                ) from None
             except ModelFault as fault:
                 if attempt == self.retries or not self._may_pass(fault.__cause__):
                     raise
                 time.sleep(min(self.wait * 2.0**attempt, LONGEST))
         raise AssertionError("the last attempt returns or raises")
+
+    def _labels(self, chunk: Tensor) -> Tensor:
+        return labels_from(call_model(self.function, floats_for(chunk)), len(chunk), self.classes)
 
     def _may_pass(self, error: BaseException | None) -> bool:
         code = getattr(error, "code", None)  # of an HTTP answer

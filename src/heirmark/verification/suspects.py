@@ -15,14 +15,14 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BudgetExhausted, HeirmarkError, told
 from heirmark.files import GIB
-from heirmark.isolation.limits import Limits
+from heirmark.isolation.limits import ProcessLimits
 from heirmark.models import Net
 from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.querying.oracle import REMEDY, ModelFault
 from heirmark.runtime import Runtime
 from heirmark.verification.normalising import Normalisation, given_normalised
 from heirmark.verification.onnx_files import open_onnx
-from heirmark.verification.requests import Requests
+from heirmark.verification.requests import LONGEST_CALL, Requests
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,6 +155,7 @@ class Suspect:
         retries: int = 3,
         wait: float = 1.0,
         transient: tuple[type[BaseException], ...] = (OSError,),
+        timeout: float | None = LONGEST_CALL,
         normalise: Normalisation | None = None,
     ) -> Suspect:
         """Any function of a batch, such as a client of a web service.
@@ -174,6 +175,8 @@ class Suspect:
             transient: errors that may pass, by which alone requests are repeated. OSError covers timeouts and connections of
                 the standard library; name those of another client, ``httpx.TransportError`` say. What a server refuses for
                 good (HTTP 4xx, but for 408 and 429) is not repeated.
+            timeout: seconds that a call may take. A late one is not repeated, and goes on in a thread that is left behind. None
+                waits without end, and calls the function in the thread that asks.
             normalise: see :meth:`from_module`.
 
         Raises:
@@ -187,6 +190,7 @@ class Suspect:
             retries=retries,
             wait=wait,
             transient=transient,
+            timeout=timeout,
         )
         return cls(
             ask=requests,
@@ -230,7 +234,7 @@ class Suspect:
         classes: int | None = None,
         max_bytes: int = 2 * GIB,
         normalise: Normalisation | None = None,
-        limits: Limits | None = None,
+        limits: ProcessLimits | None = None,
     ) -> Suspect:
         """An ONNX file, run by onnxruntime on the CPU; it cannot run code of its own nor reach other files.
 
@@ -251,8 +255,8 @@ class Suspect:
                 limits.
             BadConfig: if onnxruntime is not installed, or C is neither given nor in the file.
         """
-        file = open_onnx(Path(path), classes=classes, max_bytes=max_bytes, limits=limits or Limits())
+        file = open_onnx(Path(path), classes=classes, max_bytes=max_bytes, limits=limits or ProcessLimits())
         suspect = cls.from_callable(
-            file.run, classes=file.classes, batch_size=file.batch_size, retries=0, normalise=normalise
+            file.run, classes=file.classes, batch_size=file.batch_size, retries=0, timeout=None, normalise=normalise
         )
         return replace(suspect, kind="onnx", input_shape=file.input_shape, model=None)
