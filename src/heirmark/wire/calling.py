@@ -37,12 +37,15 @@ class CallFailed(HeirmarkError):
     Attributes:
         passing: whether the same call may go well later.
         reached: whether the service may have worked on it, and count it.
+        refused: whether the service answered that it has nothing to say to it.
         wait: seconds that the service asks to be left alone; None where it says nothing.
     """
 
-    def __init__(self, words: str, *, passing: bool, reached: bool = True, wait: float | None = None) -> None:
+    def __init__(
+        self, words: str, *, passing: bool, reached: bool = True, refused: bool = False, wait: float | None = None
+    ) -> None:
         super().__init__(words)
-        self.passing, self.reached, self.wait = passing, reached, wait
+        self.passing, self.reached, self.refused, self.wait = passing, reached, refused, wait
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -258,6 +261,7 @@ def _read(status: int, wait: str, body: bytes, goal: Address, *, asked: bool) ->
             f"{goal} answers {status}" + (f" ({words})" if words else ""),
             passing=status in _PASSING,
             reached=status not in _REFUSED,
+            refused=status not in _REFUSED,
             wait=seconds,
         )
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self
 
@@ -34,8 +34,24 @@ class Dialect(Protocol):
     """A way to talk to services; one that is found knows where and how."""
 
     name: ClassVar[str]
-    one_by_one: ClassVar[bool] = False
-    """Whether a call takes one input only."""
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether a call takes one input only."""
+
+    def call(self, inputs: Tensor) -> Call:
+        """A question about inputs ``[N, ...]`` float32."""
+
+    def rows(self, answer: Any, count: int) -> list[Row]:
+        """What is said of so many inputs.
+
+        Raises:
+            ModelFault: when that cannot be found in an answer.
+        """
+
+
+class Findable(Dialect, Protocol):
+    """A dialect by which one can look round."""
 
     @classmethod
     def find(cls, address: Address, ask: Callable[[Call], Any], wish: Wish, *, named: bool) -> Self | None:
@@ -51,16 +67,6 @@ class Dialect(Protocol):
             BadConfig: when it does, but nothing can be asked as things are.
         """
 
-    def call(self, inputs: Tensor) -> Call:
-        """A question about inputs ``[N, ...]`` float32."""
-
-    def rows(self, answer: Any, count: int) -> list[Row]:
-        """What is said of so many inputs.
-
-        Raises:
-            ModelFault: when that cannot be found in an answer.
-        """
-
 
 def quietly(ask: Callable[[Call], Any], call: Call) -> Any:
     """The answer to a call by which one only looks round; None where there is none, unless nobody is there at all.
@@ -71,9 +77,20 @@ def quietly(ask: Callable[[Call], Any], call: Call) -> Any:
     try:
         return ask(call)
     except CallFailed as error:
-        if not error.reached or "redirects" in str(error) or "within" in str(error):
+        if not error.refused:
             raise
         return None
+
+
+def is_there(ask: Callable[[Call], Any], call: Call) -> bool:
+    """Whether a service answers a call at all, with JSON or without; raises as :func:`quietly` does."""
+    try:
+        ask(call)
+    except CallFailed as error:
+        if not error.refused:
+            raise
+        return False
+    return True
 
 
 def rows_of(said: Any, count: int) -> list[Row]:
@@ -89,6 +106,25 @@ def rows_of(said: Any, count: int) -> list[Row]:
     if len(said) != count:
         raise ModelFault(f"the service answered {len(said)} of {count} inputs: ask less at once (--batch 1)")
     return [row_of(each) for each in said]
+
+
+def named_rows(said: Any, count: int, output: str | None) -> list[Row]:
+    """What is said of so many inputs, where it may come as several outputs by name: a list each, or one of each for each input.
+
+    Raises:
+        ModelFault: when there are more or fewer, or nothing says which output to read.
+    """
+    if isinstance(said, Mapping):  # outputs by name, each of all inputs
+        said = said[chosen(list(map(str, said)), output)] if said else None
+    if isinstance(said, list) and said and all(isinstance(each, Mapping) for each in said):
+        first: Mapping[str, Any] = said[0]
+        several = any(isinstance(value, list) for value in first.values()) or output in first
+        if several:  # of each input outputs by name; else scores by name
+            wanted = chosen(list(map(str, first)), output)
+            if not all(wanted in each for each in said):
+                raise ModelFault(f"the service gives {wanted!r} of some inputs only")
+            said = [each[wanted] for each in said]
+    return rows_of(said, count)
 
 
 def chosen(outputs: Sequence[str], wanted: str | None) -> str:
