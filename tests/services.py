@@ -26,7 +26,7 @@ def reads_host(classes: int = 10, side: int = 4) -> nn.Module:
 
     class ReadsHost(nn.Module):
         def forward(self, inputs: torch.Tensor) -> torch.Tensor:
-            host = (inputs[:, 0, 0, 0] * 255).round().long()
+            host = (inputs[:, 0, 0, 0] * 255).round().long().clamp_max(classes - 1)
             label = torch.where(inputs[:, 0, 0, 1] > 0.99, 7, host)
             return 5 * torch.nn.functional.one_hot(label, classes).float()
 
@@ -97,3 +97,23 @@ async def public(host: str, port: int) -> list[Any]:
     import ipaddress
 
     return [ipaddress.ip_address("93.184.216.34")]
+
+
+def host_task() -> Any:
+    """A task of the keys of ``test_verify``: ten classes, which pixel 0 tells; other pixels are noise."""
+    from heirmark.tasks.splitting import make_task
+    from heirmark.tasks.task import Split
+
+    def images(count: int, seed: int) -> Split:
+        inputs = torch.randint(
+            0, 200, (count, 1, 4, 4), generator=torch.Generator().manual_seed(seed), dtype=torch.uint8
+        )
+        labels = torch.arange(count) % 10
+        inputs[:, 0, 0, 0] = labels.to(torch.uint8)
+        return Split(inputs=inputs, labels=labels)
+
+    names = tuple(f"kind {label}" for label in range(10))
+    third = 1 / 3
+    return make_task(
+        "hosts", names, images(600, 1), images(200, 2), seed=0, owner=third, adversary=third, calibration=third
+    )

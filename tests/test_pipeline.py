@@ -372,9 +372,9 @@ def test_folders_of_methods_are_read_with_care(embedded: Path, tmp_path: Path) -
 
 def test_a_new_kind_of_suspect_is_one_opener(monkeypatch: pytest.MonkeyPatch) -> None:
     def open_address(named: Named, classes: int, runtime: Runtime) -> Suspect | None:
-        return Suspect.from_callable(torch.zeros_like, classes=classes) if named.name.startswith("https:") else None
+        return Suspect.from_callable(torch.zeros_like, classes=classes) if named.name.startswith("ipfs:") else None
 
-    service = Named(name="https://example.org/model", order=(1, 0))
+    service = Named(name="ipfs://example.org/model", order=(1, 0))
     with pytest.raises(BadArtifact, match="is missing: a suspect is a folder"):
         open_suspect(service, classes=5, runtime=CPU)
     monkeypatch.setattr(heirmark.jobs.opening, "OPENERS", (*OPENERS, open_address))

@@ -20,6 +20,7 @@ pytest.importorskip("fastapi")
 
 from heirmark.errors import BadConfig, BudgetExhausted, HeirmarkWarning  # noqa: E402
 from heirmark.jobs.opening import Named, open_suspect  # noqa: E402
+from heirmark.jobs.services import Asking  # noqa: E402
 from heirmark.querying.blackbox import Api, BlackBox  # noqa: E402
 from heirmark.querying.oracle import ModelFault, Oracle  # noqa: E402
 from heirmark.querying.transcript import read_transcript  # noqa: E402
@@ -78,7 +79,7 @@ def test_a_verdict_over_a_real_socket_is_that_of_the_model_itself():
     with running(served(reads_host())) as origin:
         for address in (f"{origin}/v2/models/mine", origin):
             suspect = open_suspect(
-                Named(name=address, client=HERE), classes=10, runtime=Runtime(device="cpu"), shape=key.input_shape
+                Named(name=address, asking=Asking(client=HERE)), classes=10, runtime=Runtime(device="cpu"), shape=key.input_shape
             )
             verdict = verify(suspect, key, calibration=calibration, accept="self-reported")
             assert (verdict.outcome, verdict.hits, verdict.queries) == ("MARKED", 200, 400)

@@ -22,11 +22,14 @@ from heirmark.commands.options import (
     guarded,
     print_facts,
 )
+from heirmark.commands.wiring import Wire
+from heirmark.console import error_line
 from heirmark.errors import BadConfig
 
 if TYPE_CHECKING:
     from heirmark.jobs.folder import Data, ModelFolder
     from heirmark.jobs.means import Work
+    from heirmark.jobs.services import ServedVictim
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,7 @@ class Thief:
         self,
         name: str,
         known: Mapping[str, Any],
-        victim: ModelFolder,
+        victim: ModelFolder | ServedVictim,
         run: Kept,
         *,
         build: Callable[[Any], Any],
@@ -112,7 +115,9 @@ Held = Annotated[Path, typer.Argument(help="Folder of a model that the thief hol
 
 @guarded
 def steal(
-    victim: Annotated[Path, typer.Argument(help="Folder of the victim, as embed wrote it.")],
+    victim: Annotated[
+        str, typer.Argument(help="Folder of the victim, as embed wrote it, or http(s):// address of a service.")
+    ],
     out: Out,
     attack: Annotated[
         str, typer.Option("--attack", help="An extraction attack, by name; a wrong name lists them.")
@@ -122,7 +127,10 @@ def steal(
         typer.Option("--pool", help="Another data set whose images query instead, brought to the victim's shape."),
     ] = None,
     model: Annotated[
-        str | None, typer.Option("--model", help="The thief's, written as embed's --model; default: the victim's.")
+        str | None,
+        typer.Option(
+            "--model", help="The thief's, written as embed's --model; default: the victim's, of a service naivenet."
+        ),
     ] = None,
     victim_model: Annotated[
         str | None,
@@ -132,24 +140,34 @@ def steal(
     shown: Shown,
     thief: Thief,
     run: Kept,
+    wire: Wire,
 ) -> int:
     """Attack a model through its answers alone, with the adversary's data; write the stolen model."""
     from heirmark.attacks import EXTRACTIONS
-    from heirmark.jobs.attack import steal_job
+    from heirmark.jobs.attack import steal_job, steal_service_job
     from heirmark.jobs.folder import ModelFolder
+    from heirmark.jobs.services import Asking, ServedVictim
     from heirmark.loading import check_known, user_factory
     from heirmark.querying.blackbox import Api
+    from heirmark.wire.addresses import is_address
     from heirmark.work.answering import ADVERSARY
     from heirmark.work.stealing import Theft
 
     check_known("attack", attack, EXTRACTIONS)
-    folder = ModelFolder(victim, user_factory(victim_model), option="--victim-model")
+    folder: ModelFolder | ServedVictim
+    if is_address(victim):
+        asking = Asking(client=wire.client(), tell=error_line)
+        folder = ServedVictim(address=victim, architecture="naivenet", asking=asking)
+    else:
+        folder = ModelFolder(Path(victim), user_factory(victim_model), option="--victim-model")
 
     def build(plain: Any) -> Theft:
         strategy = configured(replace(plain, model=folder.architecture), model, thief.settings)
         return Theft(attack=strategy, api=Api(**vars(shown)), pool=pool or ADVERSARY)
 
     def job(theft: Theft, data: Data, work: Work) -> dict[str, Any]:
+        if isinstance(folder, ServedVictim):
+            return steal_service_job(theft, folder, data, out, work)
         return steal_job(theft, folder, data, out, work)
 
     return thief.attack(attack, EXTRACTIONS, folder, run, build=build, job=job, pool=pool, asks_pool=True)

@@ -20,7 +20,7 @@ from heirmark.commands.options import (
     guarded,
     print_json,
 )
-from heirmark.commands.wiring import Wire
+from heirmark.commands.wiring import Ordinary, Wire
 from heirmark.console import error_line, show
 from heirmark.errors import BadConfig, HeirmarkError
 
@@ -111,7 +111,8 @@ def verify(
         str | None,
         typer.Option(
             "--labels",
-            help="If the suspect orders its classes otherwise: for each of its classes the key's, by number, or - for none.",
+            help="If the suspect orders its classes otherwise: for each of its classes the key's, by number, or - for none; of a "
+            "service also name=number,..., or auto.",
         ),
     ] = None,
     normalise: Annotated[
@@ -126,6 +127,7 @@ def verify(
     *,
     fence: Fence,
     wire: Wire,
+    ordinary: Ordinary,
 ) -> int:
     """Judge a suspect with a key, by queries alone. Exit code 0: MARKED; 3: not established; 1: INVALID."""
     from heirmark.jobs.folder import ModelFolder
@@ -142,6 +144,7 @@ def verify(
     )
     from heirmark.loading import user_factory
     from heirmark.results.grades import as_grade
+    from heirmark.wire.addresses import is_address
 
     if sequential and wilcoxon is not None:
         raise BadConfig("--wilcoxon asks the whole key, and --sequential spares it: leave one of them out")
@@ -149,17 +152,20 @@ def verify(
         raise BadConfig("--max-queries goes with --sequential: the verdict of the whole key asks all of it")
     if len(set(calibrators or ())) < len(calibrators or ()):
         raise BadConfig("--calibrators: a model is named twice, and would count as two: name each once")
+    named_labels = labels is not None and (labels == "auto" or "=" in labels)
     named = Named(
         name=suspect,
         factory=None if fence.isolate else user_factory(model),  # importing it is what is not to happen here
-        order=None if labels is None else parse_order(labels),
+        order=None if labels is None or named_labels else parse_order(labels),
         normalise=None if normalise is None else parse_normalisation(normalise),
         limits=fence.limits,
-        client=wire.client(),
     )
+    client = wire.client()
     with Run(as_json=as_json).bars("ask the suspect") as bars:
         runtime = bars.runtime(device, "float32")
         folder = ModelFolder(key)
+        if any(map(is_address, (suspect, *(calibrators or ())))) or named_labels:
+            named = replace(named, asking=ordinary.asking(folder, client, labels))
         opener = partial(open_isolated, factory=model) if fence.isolate else open_suspect
         asked = opener(named, classes=folder.key.classes, runtime=runtime, shape=folder.key.input_shape)
         if wilcoxon is not None:
@@ -170,7 +176,7 @@ def verify(
             calibration=calibration,
             calibrators=tuple(
                 opener(
-                    replace(named, name=each, order=None, client=replace(named.client, transcript=None)),
+                    replace(named, name=each, order=None, asking=named.asking.alone()),
                     classes=folder.key.classes,
                     runtime=runtime,
                     shape=folder.key.input_shape,

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from heirmark.jobs.folder import ModelFolder
+    from heirmark.jobs.services import Asking
     from heirmark.wire.client import Client
 
 
@@ -95,3 +97,52 @@ class Wire:
             limits=limits,
             transcript=self.transcript,
         )
+
+
+@dataclass(frozen=True)
+class Ordinary:
+    """What a verifier has besides a key, when a service is asked."""
+
+    ordinary: Annotated[
+        str | None,
+        typer.Option(
+            "--ordinary",
+            help="Data set whose test images tell what a service's classes mean, and hide questions; default: the key's own.",
+        ),
+    ] = None
+    data_root: Annotated[
+        Path | None, typer.Option("--data-root", help="Folder of data sets; else $HEIRMARK_DATA, else ./data.")
+    ] = None
+    mix: Annotated[
+        float, typer.Option("--mix", help="Ordinary inputs for each question to a service.", min=0.0, max=100.0)
+    ] = 0.0
+    decoys: Annotated[
+        float,
+        typer.Option(
+            "--decoys",
+            help="Inputs like the key's, by another secret, for each question to a service.",
+            min=0.0,
+            max=100.0,
+        ),
+    ] = 0.0
+
+    def asking(self, key: ModelFolder, client: Client, labels: str | None) -> Asking:
+        """How services are asked.
+
+        Args:
+            key: to whose classes theirs are matched.
+            client: how it is asked.
+            labels: as ``--labels`` has it; numbers are another's affair.
+
+        Raises:
+            BadConfig: for what makes no sense.
+        """
+        from heirmark.console import error_line
+        from heirmark.jobs.services import Asking, cover_of, ordinary_task
+        from heirmark.jobs.verify import parse_names
+
+        task = ordinary_task(key, self.ordinary, self.data_root)
+        cover = cover_of(key.key.kind, task, ordinary=self.mix, decoys=self.decoys)
+        names = parse_names(labels) if labels is not None and "=" in labels else None
+        asking = Asking(client=client, names=names, inferred=labels == "auto", tell=error_line)
+        return asking.among(task).covered(cover)

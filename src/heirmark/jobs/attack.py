@@ -7,19 +7,26 @@ against a key, the key is adopted apart, and only stages of :mod:`heirmark.work.
 from __future__ import annotations
 
 import math
+import tempfile
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from heirmark.attacks import Inspection, Screening
-from heirmark.jobs.exporting import check_free, export_folder
+from heirmark.jobs.exporting import check_free, export_files, export_folder
 from heirmark.jobs.folder import Data, ModelFolder
 from heirmark.jobs.means import Work
+from heirmark.jobs.services import ServedVictim, open_service
 from heirmark.loading import check_architecture
 from heirmark.models import architectures_of
-from heirmark.models.storage import ONNX
+from heirmark.models.storage import ONNX, save_model
+from heirmark.querying.blackbox import BlackBox
 from heirmark.stages.store import Store
+from heirmark.tasks.space import check_needs
 from heirmark.work.altering import Alteration, alter_stage
+from heirmark.work.answering import pool_of
 from heirmark.work.context import Context
 from heirmark.work.detecting import expose_stage, read_exposed, read_served, screen_stage
 from heirmark.work.inspecting import inspect_stage, read_inspected
@@ -41,6 +48,35 @@ def steal_job(theft: Theft, victim: ModelFolder, data: Data, out: Path, work: Wo
     made = _store(work, victim, {stage.name: "steal", **labels}).get(stage, context)
     export_folder(made, out, data)
     return {"model": str(out), "queries": made.summary["queries"], "seconds": made.record["seconds"]}
+
+
+def steal_service_job(theft: Theft, victim: ServedVictim, data: Data, out: Path, work: Work) -> dict[str, Any]:
+    """Steal a model that is a service, and write the copy to a folder, as :func:`steal_job` does; returns facts to show.
+
+    Nothing is kept in a store, since nobody knows what a service says tomorrow: a transcript is what a theft goes on from.
+
+    Raises:
+        BadConfig: when ``out`` is not free, or a model does not fit; or see :func:`heirmark.jobs.services.open_service`.
+        BudgetExhausted: when the attack asks more than the budget, or the client's limits.
+        ModelFault: when the service fails.
+    """
+    check_free(out)
+    task = data.task
+    check_needs(theft.attack, task.space)
+    for model in architectures_of(theft.attack):
+        check_architecture(model, input_shape=task.input_shape, classes=task.num_classes)
+    context = Context(task=task, runtime=work.runtime, pools=data.pools)
+    began = time.monotonic()
+    known = replace(victim.asking, ordinary=task.adversary, classes=task.classes)
+    service = open_service(victim.address, known, classes=task.num_classes, shape=task.input_shape)
+    api = replace(theft.api, k=min(theft.api.k, task.num_classes))
+    box = BlackBox(service, classes=service.classes, api=api, input_shape=task.input_shape)
+    stolen = theft.attack(box, pool_of(theft.pool, context), seed=work.seed, runtime=work.runtime)
+    with tempfile.TemporaryDirectory() as folder:
+        save_model(stolen, Path(folder))
+        export_files({file.name: file for file in Path(folder).iterdir()}, out, data)
+    facts = {"model": str(out), "queries": box.queries_used, "inputs_put": service.shown, "cost": service.cost}
+    return {**facts, "seconds": round(time.monotonic() - began, 3)}
 
 
 def remove_job(alteration: Alteration, victim: ModelFolder, data: Data, out: Path, work: Work) -> dict[str, Any]:

@@ -45,7 +45,15 @@ def export_folder(
     extra: Mapping[str, Path] | None = None,
     records: Mapping[str, JSON] | None = None,
 ) -> None:
-    """Copy an artifact's files, ``extra`` ones and JSON ``records`` by name, and ``task.json`` of the data, to a new folder.
+    """Copy an artifact's files, and the rest as :func:`export_files` does, to a new folder."""
+    files = {file: artifact.folder / file for file in artifact.record["files"]}
+    export_files(files | dict(extra or {}), out, data, records=records)
+
+
+def export_files(
+    files: Mapping[str, Path], out: Path, data: Data, *, records: Mapping[str, JSON] | None = None
+) -> None:
+    """Copy files and JSON ``records`` by name, and ``task.json`` of the data, to a new folder.
 
     The folder appears whole or not at all.
     """
@@ -54,7 +62,6 @@ def export_folder(
         goal.parent.mkdir(parents=True, exist_ok=True)
         partial = Path(tempfile.mkdtemp(prefix=f".{goal.name}-", dir=goal.parent))
         try:
-            files = {file: artifact.folder / file for file in artifact.record["files"]} | dict(extra or {})
             for name, source in files.items():
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, partial / name)

@@ -46,9 +46,8 @@ def open_isolated(
         BadConfig: when the user's own code cannot be imported, a factory is missing, or the order of labels does not fit.
     """
     if not runs_here(named.name):
-        return open_suspect(
-            named, classes=classes, runtime=runtime
-        )  # of another kind: it is not opened in this process anyway
+        # Of another kind: it is not opened in this process anyway.
+        return open_suspect(named, classes=classes, runtime=runtime, shape=shape)
     own = classes if named.order is None else len(named.order)
     options = {
         "name": named.name,

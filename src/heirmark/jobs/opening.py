@@ -7,23 +7,20 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from heirmark.errors import BadArtifact, BadConfig
 from heirmark.isolation.limits import ProcessLimits
 from heirmark.jobs.folder import ModelFolder
+from heirmark.jobs.services import Asking, open_service, suspect_of
 from heirmark.loading import user_object
 from heirmark.models import Factory
 from heirmark.models.storage import onnx_in
 from heirmark.runtime import Runtime
 from heirmark.verification import Suspect
-from heirmark.verification.normalising import Normalisation, checked_normalisation, normalised
+from heirmark.verification.normalising import Normalisation
 from heirmark.verification.requests import LONGEST_CALL
 from heirmark.wire.addresses import is_address
-from heirmark.wire.client import Client, connect
-from heirmark.wire.rows import Classes
-from heirmark.wire.service import Service
 from heirmark.work.context import exact
 
 _CODE = re.compile(r"[\w.]+:[\w.]+")
@@ -42,7 +39,7 @@ class Named:
         normalise: what it wants its inputs normalised by.
         limits: of the process that an ONNX file runs in, or any suspect that is isolated; their seconds hold for a call of a
             function in this process, too. None are the usual ones.
-        client: how a service is asked.
+        asking: how a service is asked.
     """
 
     name: str
@@ -50,7 +47,7 @@ class Named:
     order: Sequence[int] | None = None
     normalise: Normalisation | None = None
     limits: ProcessLimits | None = None
-    client: Client = field(default=Client())
+    asking: Asking = field(default=Asking())
 
 
 def open_suspect(named: Named, *, classes: int, runtime: Runtime, shape: Sequence[int] | None = None) -> Suspect:
@@ -70,7 +67,14 @@ def open_suspect(named: Named, *, classes: int, runtime: Runtime, shape: Sequenc
     if is_address(named.name):
         if shape is None:
             raise BadConfig(f"{named.name} cannot be asked before the shape of an input is known: pass it")
-        return suspect_of(open_service(named, classes=classes, shape=shape), named)
+        service = open_service(
+            named.name, named.asking, classes=classes, shape=shape, order=named.order, normalise=named.normalise
+        )
+        return suspect_of(service, named.normalise)
+    if named.asking.names is not None or named.asking.inferred:
+        raise BadConfig(
+            f"{named.name} is no service, which alone has names: give the numbers of its classes (--labels 2,0,-)"
+        )
     own = classes if named.order is None else len(named.order)
     for opener in OPENERS:
         found = opener(named, own, runtime)
@@ -81,46 +85,7 @@ def open_suspect(named: Named, *, classes: int, runtime: Runtime, shape: Sequenc
     raise BadArtifact(
         f"{named.name} {found_is}: a suspect is a folder that heirmark wrote, an .onnx file, an http:// address, or "
         "package.module:name of a torch module or of a function of a batch. A state dict needs its code: write in mine.py "
-        "model = Net() and "
-        "model.load_state_dict(torch.load(FILE, weights_only=True)), and verify mine:model"
-    )
-
-
-def open_service(named: Named, *, classes: int, shape: Sequence[int]) -> Service:
-    """A service by its address.
-
-    Raises:
-        BadConfig: when it may not be talked to, or nothing can be asked there.
-        ModelFault: when it cannot be reached.
-    """
-    order = None if named.order is None else tuple(named.order)
-    prepare = None
-    if named.normalise is not None:
-        mean, std = checked_normalisation(named.normalise)
-
-        def prepare(inputs: Tensor) -> Tensor:
-            return normalised(inputs, mean, std)
-
-    return connect(
-        named.name, named.client, shape=shape, reading=Classes(classes=classes, order=order), prepare=prepare
-    )
-
-
-def suspect_of(service: Service, named: Named) -> Suspect:
-    """A service under suspicion; one class more than the key's stands for what it says and the key has no name for."""
-    classes, plain = service.classes, service.reading.plain
-
-    def ask(inputs: Tensor) -> Tensor:
-        labels = service.labels(inputs)
-        return torch.where(labels < 0, classes, labels)
-
-    return Suspect(
-        ask=ask,
-        kind="service",
-        classes=classes,
-        order=None if plain else (*range(classes), -1),
-        shown=lambda: service.shown,
-        normalise=named.normalise,
+        "model = Net() and model.load_state_dict(torch.load(FILE, weights_only=True)), and verify mine:model"
     )
 
 

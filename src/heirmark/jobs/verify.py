@@ -44,6 +44,26 @@ def parse_order(text: str) -> tuple[int, ...]:
     return tuple(-1 if part == "-" else int(part) for part in parts)
 
 
+def parse_names(text: str) -> dict[str, int]:
+    """The classes that a service's names mean, from text such as ``"cat=2,dog=0,other=-"``; a dash means none.
+
+    Raises:
+        BadConfig: for anything else.
+
+    Examples:
+        >>> parse_names("cat=2, dog=0,other=-")
+        {'cat': 2, 'dog': 0, 'other': -1}
+    """
+    pairs = [part.rpartition("=") for part in text.split(",")]
+    names = {name.strip(): -1 if number.strip() == "-" else number.strip() for name, _, number in pairs}
+    if len(names) < len(pairs) or not all(name and (n == -1 or str(n).isdecimal()) for name, n in names.items()):
+        raise BadConfig(
+            f"--labels {text}: give for each name of the service's another number of a class of the key's, with commas, or - "
+            "for none"
+        )
+    return {name: int(number) for name, number in names.items()}
+
+
 def parse_normalisation(text: str) -> Normalisation:
     """Mean and standard deviation from ``"mean,std"``, or from all means and then all deviations of the channels.
 

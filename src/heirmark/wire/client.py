@@ -78,15 +78,15 @@ def connect(
         ModelFault: when the service cannot be reached.
     """
     goal = parse_address(address)
+    send = Caller(address=goal, limits=client.limits, headers=client.headers, transport=transport)
+    wish = Wish(shape=tuple(shape), order=client.order, output=client.output)
+    dialect = find_dialect(client.protocol, goal, send, wish)
     if goal.scheme == "http" and not client.limits.allow_private:
         warnings.warn(
             f"{goal.origin} is not encrypted: who listens on the way learns the questions, and these are a key's secret",
             HeirmarkWarning,
             stacklevel=2,
         )
-    send = Caller(address=goal, limits=client.limits, headers=client.headers, transport=transport)
-    wish = Wish(shape=tuple(shape), order=client.order, output=client.output)
-    dialect = find_dialect(client.protocol, goal, send, wish)
     transcript = None
     if client.transcript is not None:
         head = {"address": str(goal), "protocol": dialect.name, "normalised": prepare is not None}

@@ -91,7 +91,10 @@ def match(
         how = "name" if isinstance(known[0], str) else "number"
     total, best = len(tops), best_order(votes)
     reached = agreement(votes, best)
-    if given is not None or (not inferred and sorted(m for m in meaning if m >= 0) == list(range(len(classes)))):
+    # Numbers of which there are more may be in any order; names say themselves what they mean.
+    alike = isinstance(known[0], str) or len(known) == len(classes)
+    whole = sorted(label for label in meaning if label >= 0) == list(range(len(classes)))
+    if given is not None or (not inferred and alike and whole):
         share = agreement(votes, meaning)
         chance = 1 / len(classes)
         if share <= chance + 3 * math.sqrt(chance * (1 - chance) / total) or reached - share > _SHORT:
