@@ -79,7 +79,10 @@ def test_a_verdict_over_a_real_socket_is_that_of_the_model_itself():
     with running(served(reads_host())) as origin:
         for address in (f"{origin}/v2/models/mine", origin):
             suspect = open_suspect(
-                Named(name=address, asking=Asking(client=HERE)), classes=10, runtime=Runtime(device="cpu"), shape=key.input_shape
+                Named(name=address, asking=Asking(client=HERE)),
+                classes=10,
+                runtime=Runtime(device="cpu"),
+                shape=key.input_shape,
             )
             verdict = verify(suspect, key, calibration=calibration, accept="self-reported")
             assert (verdict.outcome, verdict.hits, verdict.queries) == ("MARKED", 200, 400)
