@@ -1,0 +1,123 @@
+"""A shard, disclosed: a folder with all that a stranger needs to ask a suspect, and to know that the key was registered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from heirmark.errors import BadArtifact
+from heirmark.files import atomic_write_bytes, atomic_write_json, read_bytes
+from heirmark.keys.key import Key
+from heirmark.keys.registration import Registration, hash_of
+from heirmark.keys.shards import Proof, commitment_to, cut, proof_of
+from heirmark.records import plain, read_record
+
+REGISTRATION: Final = "registration.json"
+STAMP: Final = "registration.tsr"
+PROOF: Final = "proof.json"
+FILES: Final = ("key.json", "key.safetensors", REGISTRATION, PROOF, STAMP)
+"""Of a disclosed shard; the last only where there is a time stamp."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Disclosed:
+    """A shard of a registered key.
+
+    Attributes:
+        shard: the rows that may be asked.
+        registration: of the whole key.
+        proof: that the shard is one of it.
+        stamp: a time stamp of the registration (RFC 3161, DER), if there is one.
+
+    Raises:
+        BadArtifact: if the shard is none of the registered key's.
+    """
+
+    shard: Key
+    registration: Registration
+    proof: Proof
+    stamp: bytes | None = None
+
+    def __post_init__(self) -> None:
+        said = self.registration
+        if not self.proof.shows(self.shard, commitment=said.commitment, shards=said.shards, drawn=bool(said.beacon)):
+            raise BadArtifact(
+                "the key is none that was registered: it was changed since, or another registration is beside it"
+            )
+        if (said.method, said.family) != (self.shard.method, self.shard.kind):
+            raise BadArtifact(
+                f"the registration is of {said.method} on {said.family}, the key of {self.shard.method} on {self.shard.kind}: "
+                "they do not belong together"
+            )
+
+    @property
+    def tries(self) -> int:
+        """How many tests the owner may have made in all: shards of all attempts, by which the level is divided."""
+        return self.registration.attempts * self.registration.shards
+
+    def save(self, folder: Path) -> None:
+        """Write the folder; what is asked with it is shown, so that it may be read by others.
+
+        Raises:
+            BadArtifact: when another key is there.
+        """
+        self.shard.save(folder)
+        atomic_write_json(folder / PROOF, plain(self.proof))
+        if self.stamp is not None:
+            atomic_write_bytes(folder / STAMP, self.stamp)
+        atomic_write_bytes(folder / REGISTRATION, self.registration.to_json().encode())
+
+    @classmethod
+    def load(cls, folder: Path) -> Disclosed:
+        """Read what :meth:`save` wrote, trusting nothing.
+
+        Raises:
+            BadArtifact: when something is missing, damaged, or not registered.
+        """
+        if not (folder / PROOF).is_file():
+            raise BadArtifact(
+                f"{folder} holds no shard of a registered key: register it by heirmark commit, and show one by heirmark disclose"
+            )
+        return cls(
+            shard=Key.load(folder),
+            registration=read_registration(folder / REGISTRATION),
+            proof=read_record(folder / PROOF, Proof),
+            stamp=read_bytes(folder / STAMP, max_bytes=1 << 20) if (folder / STAMP).exists() else None,
+        )
+
+
+def disclose(key: Key, registration: Registration, index: int, *, stamp: bytes | None = None) -> Disclosed:
+    """One shard of a registered key.
+
+    Args:
+        key: the whole key.
+        registration: of it.
+        index: of the shard, from 0.
+        stamp: of the registration.
+
+    Raises:
+        BadArtifact: when the registration is of another key, or there is no such shard.
+        BadConfig: when the key is too small for as many shards.
+    """
+    drawn = bool(registration.beacon)
+    if registration.nonce_hash != hash_of(key.nonce):
+        raise BadArtifact("the registration is of another key: name the one that was made of this")
+    shards = cut(key, registration.shards, drawn=drawn)
+    if commitment_to(shards, drawn=drawn) != registration.commitment:
+        raise BadArtifact("the registration is of this key as it was, and the key was changed since: restore it")
+    return Disclosed(
+        shard=shards[index] if 0 <= index < len(shards) else shards[0],
+        registration=registration,
+        proof=proof_of(shards, index, drawn=drawn),
+        stamp=stamp,
+    )
+
+
+def read_registration(path: Path) -> Registration:
+    """A registration from its file.
+
+    Raises:
+        BadArtifact: when it is missing, damaged, or not signed.
+    """
+    return Registration.from_json(read_bytes(path, max_bytes=1 << 16))

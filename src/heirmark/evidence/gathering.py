@@ -1,0 +1,158 @@
+"""Gather evidence: ask a suspect on the record, and seal what was said."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from heirmark.errors import BadArtifact, BadConfig
+from heirmark.evidence.bundle import CALIBRATION, MANIFEST, TRANSCRIPT, VERDICT, seal
+from heirmark.evidence.case import Asked, Case
+from heirmark.evidence.dialogue import Dialogue
+from heirmark.evidence.disclosing import Disclosed
+from heirmark.files import atomic_write_bytes
+from heirmark.keys.key import Key
+from heirmark.keys.registration import digest
+from heirmark.keys.signing import Signer
+from heirmark.querying.transcript import Transcript
+from heirmark.records import plain
+from heirmark.results.grades import LEAST_GRADE, Grade
+from heirmark.results.verdict import Calibration, Verdict
+from heirmark.verification.sequential import SequentialVerdict, verify_sequentially
+from heirmark.verification.suspects import Suspect
+from heirmark.verification.verify import calibrate, verify
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Model:
+    """A model that can be asked, with what is told of it."""
+
+    told: Asked
+    suspect: Suspect
+
+
+def gather(
+    suspect: Model,
+    disclosed: Disclosed,
+    folder: Path,
+    *,
+    signer: Signer,
+    calibrators: Sequence[Model] = (),
+    level: float = 0.01,
+    accept: Grade = LEAST_GRADE,
+    sequential: bool = False,
+    max_queries: int | None = None,
+) -> Verdict | SequentialVerdict:
+    """Ask a suspect a shard on the record, and write the bundle.
+
+    An interrupted call goes on with the transcript that it finds, and asks nothing twice.
+
+    Args:
+        suspect: whom to ask.
+        disclosed: a shard of a registered key.
+        folder: to write; it may hold an unfinished bundle of the same case.
+        signer: who asks. A reader who does not know him need not believe the answers.
+        calibrators: unmarked models, which are asked first.
+        level: chance of a wrong MARKED that is tolerated in all. It is divided by the tests that the owner may make: one for each
+            shard of each attempt.
+        accept: the least grade by which the claim is made.
+        sequential: stop when it is enough.
+        max_queries: after so many at most, if sequential.
+
+    Returns:
+        The verdict of who asks; see :func:`heirmark.evidence.rechecking.recheck` for what others make of it.
+
+    Raises:
+        BadArtifact: when the folder has something else, or a finished bundle.
+        BadConfig: for a level out of range, or models that are told of twice.
+        BadData: when an unmarked model cannot calibrate.
+    """
+    if not 0 < level <= 0.5:
+        raise BadConfig(f"level must lie above 0 and at most at 0.5, not {level}")
+    check_apart(suspect.told, [each.told for each in calibrators])
+    if (folder / MANIFEST).exists():
+        raise BadArtifact(f"{folder} holds a finished bundle: name another folder, and disclose another shard for it")
+    case = Case(
+        registration=digest(disclosed.registration).hex(),
+        shard=disclosed.shard.commitment,
+        suspect=suspect.told,
+        calibrators=tuple(each.told for each in calibrators),
+        level=level / disclosed.tries,
+        accept=accept,
+        sequential=sequential,
+        max_queries=max_queries,
+        asker=signer.public_key,
+    )
+    disclosed.save(folder)
+    with Transcript(folder / TRANSCRIPT, head=plain(case)) as transcript:
+        dialogue = Dialogue(transcript.found, transcript)
+        verdict, calibration = judged(
+            case, disclosed.shard, dialogue, suspect.suspect, [each.suspect for each in calibrators]
+        )
+        last = transcript.last
+    dialogue.finish()
+    if calibration is not None:
+        atomic_write_bytes(folder / CALIBRATION, calibration.to_json().encode())
+    atomic_write_bytes(folder / VERDICT, verdict.to_json().encode())
+    seal(folder, signer=signer, last=last)
+    return verdict
+
+
+def judged(
+    case: Case, shard: Key, dialogue: Dialogue, suspect: Suspect, calibrators: Sequence[Suspect]
+) -> tuple[Verdict | SequentialVerdict, Calibration | None]:
+    """What follows from a dialogue, whether it is held now or read: the unmarked models speak first, then the suspect.
+
+    Args:
+        case: what is asked, and on which terms.
+        shard: the key.
+        dialogue: the record.
+        suspect: who is asked, if it is not on the record.
+        calibrators: likewise.
+
+    Returns:
+        The verdict and the calibration that it rests on.
+
+    Raises:
+        BadArtifact: when the record is not of this case.
+        BadData: when an unmarked model cannot calibrate.
+    """
+    calibration = None
+    if calibrators:
+        voices = [dialogue.voice(voice_of(number), each) for number, each in enumerate(calibrators)]
+        calibration = calibrate(voices, shard, note="models that were asked on the record")
+    return (
+        put(case, shard, dialogue.voice("suspect", suspect), calibration, case.max_queries),
+        calibration,
+    )
+
+
+def put(
+    case: Case, shard: Key, suspect: Suspect, calibration: Calibration | None, max_queries: int | None
+) -> Verdict | SequentialVerdict:
+    """Judge a suspect on the terms of a case."""
+    if case.sequential:
+        return verify_sequentially(
+            suspect, shard, calibration=calibration, level=case.level, accept=case.accept, max_queries=max_queries
+        )
+    return verify(suspect, shard, calibration=calibration, level=case.level, accept=case.accept)
+
+
+def voice_of(number: int) -> str:
+    """What the record calls an unmarked model, by its place."""
+    return f"calibrator {number + 1}"
+
+
+def check_apart(suspect: Asked, calibrators: Sequence[Asked]) -> None:
+    """Make sure that no model has two parts.
+
+    Raises:
+        BadConfig: when it has.
+    """
+    known = [each.digest for each in calibrators if each.digest]
+    names = [each.name for each in calibrators if not each.digest]
+    if len(set(known)) < len(known) or len(set(names)) < len(names):
+        raise BadConfig("an unmarked model is named twice, and would count as two: name each once")
+    if suspect.digest in known or (not suspect.digest and suspect.name in names):
+        raise BadConfig("the suspect is among the unmarked models: leave it out")
