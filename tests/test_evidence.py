@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from authorities import Authority
 from heirmark.errors import BadArtifact, BadConfig
 from heirmark.evidence.bundle import MANIFEST, seal
 from heirmark.evidence.case import Asked, Case, digest_of
@@ -19,9 +20,10 @@ from heirmark.evidence.gathering import Model, gather
 from heirmark.evidence.rechecking import Reader, Rechecked, recheck
 from heirmark.files import atomic_write_json
 from heirmark.keys.making import make_key
-from heirmark.keys.registration import register
+from heirmark.keys.registration import digest, register
 from heirmark.keys.shards import commitment_to, cut
 from heirmark.keys.signing import Signer
+from heirmark.keys.stamping import request_of
 from heirmark.querying.oracle import ModelFault
 from heirmark.querying.transcript import BEGINNING, chained
 from heirmark.results.verdict import Calibration, Verdict
@@ -33,7 +35,7 @@ RELEASE = LONG_AGO + timedelta(days=30)
 TARGET, CLASSES = 7, 10
 
 
-def a_key(count=400, *, nonce="ab" * 32, expected=TARGET, **changes):
+def a_key(count=240, *, nonce="ab" * 32, expected=TARGET, **changes):
     """Pixel 0 is the host's class, pixel 1 is 255 where the trigger is."""
     generator = torch.Generator().manual_seed(0)
     controls = torch.randint(0, 200, (count, 1, 4, 4), generator=generator, dtype=torch.uint8)
@@ -90,9 +92,11 @@ def registered(key, *, shards=2, signer=OWNER, made=LONG_AGO, **said):
     )
 
 
-def gathered(folder, *, rate=0.9, key=None, registration=None, signer=JUDGE, calibrators=None, suspect=None, **terms):
+def gathered(
+    folder, *, rate=0.9, key=None, registration=None, signer=JUDGE, calibrators=None, suspect=None, stamp=None, **terms
+):
     key = a_key() if key is None else key
-    disclosed = disclose(key, registration or registered(key), 0)
+    disclosed = disclose(key, registration or registered(key), 0, stamp=stamp)
     calibrators = unmarked() if calibrators is None else calibrators
     suspect = suspect or a_model(rate, "copy:model", trained_by="")
     gather(suspect, disclosed, folder, signer=signer, calibrators=calibrators, **terms)
@@ -117,7 +121,7 @@ def test_an_honest_bundle_shows_a_mark_to_who_knows_the_judge_and_the_registrati
     found = recheck(honest, a_reader())
     assert found.outcome == "MARKED"
     assert found.reasons == ()
-    assert found.verdict.hits > 150
+    assert found.verdict.hits > 90
     assert found.verdict.level == 0.005
     assert (found.owner, found.asker) == (OWNER.public_key, JUDGE.public_key)
     assert Rechecked.from_json(found.to_json()) == found
@@ -165,6 +169,25 @@ def test_what_a_reader_does_not_know_is_not_taken_for_granted(honest, knows, why
     assert why in " ".join(found.reasons)
 
 
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the authority")
+def test_a_time_stamp_shows_how_old_a_registration_is(tmp_path):
+    pytest.importorskip("rfc3161_client")
+    authority, key, now = Authority(tmp_path / "tsa", "Good"), a_key(), datetime.now(UTC)
+    registration = registered(key)
+    stamp = authority.stamp(request_of(digest(registration)))
+    folder = gathered(tmp_path / "b", key=key, registration=registration, stamp=stamp)
+    reader = a_reader(registration=None, roots=authority.roots, before=now + timedelta(hours=1))
+    found = recheck(folder, reader)
+    assert found.outcome == "MARKED"
+    assert "is stamped, and so no later than" in str(found)
+    assert "was not registered before" in str(recheck(folder, replace(reader, before=now - timedelta(hours=1))))
+    assert "nothing shows when" in str(recheck(folder, replace(reader, roots=None)))
+    (folder / "registration.tsr").write_bytes(authority.stamp(request_of(b"another")))
+    resealed(folder)
+    with pytest.raises(BadArtifact, match="the time stamp does not hold"):
+        recheck(folder, reader)
+
+
 # ---------------------------------------------------------------- changed files
 
 
@@ -191,7 +214,7 @@ def test_any_byte_that_is_changed_in_any_file_is_seen(honest, tmp_path_factory, 
 
 def test_every_byte_of_the_manifest_counts(honest, bundle):
     data = (honest / MANIFEST).read_bytes()
-    for place in range(0, len(data), 7):
+    for place in range(0, len(data), 11):
         changed = bytearray(data)
         changed[place] ^= 0x20 if data[place] != 0x20 else 0x2A  # another case, another white space
         (bundle / MANIFEST).write_bytes(changed)
@@ -500,7 +523,7 @@ def test_a_key_of_the_suspects_own_answers_is_younger_than_the_suspect(tmp_path)
 def test_one_picture_with_noise_is_no_key(tmp_path):
     generator = torch.Generator().manual_seed(1)
     one = torch.randint(0, 230, (1, 1, 4, 4), generator=generator)
-    queries = (one + torch.randint(-3, 4, (400, 1, 4, 4), generator=generator)).clamp(0, 255).to(torch.uint8)
+    queries = (one + torch.randint(-3, 4, (240, 1, 4, 4), generator=generator)).clamp(0, 255).to(torch.uint8)
     queries[:, 0, 0, :2] = torch.tensor([1, 255])
     key = a_key(queries=queries)
     registration = registered(key)
@@ -511,7 +534,7 @@ def test_one_picture_with_noise_is_no_key(tmp_path):
 
 def test_labels_that_are_said_to_be_drawn_and_are_not_and_hosts_without_a_class(tmp_path):
     for changes, why in (
-        ({"memorised": True}, "its labels were drawn at random for each query, and 200 of 200 are 7"),
+        ({"memorised": True}, "its labels were drawn at random for each query, and 120 of 120 are 7"),
         ({"host_labels": -1}, "100% of its queries have hosts of no class"),
     ):
         key = a_key(**changes)
@@ -563,7 +586,7 @@ def test_a_suspect_that_fails_leaves_a_bundle_that_says_so(tmp_path):
     found = recheck(gathered(tmp_path / "b", suspect=suspect), a_reader())
     assert found.outcome == "INVALID"
     assert found.verdict.reason == "the line went dead"
-    assert found.verdict.queries == 3 * 64
+    assert found.verdict.queries == 2 * 64 + 64
 
 
 def test_an_interrupted_run_goes_on_and_asks_nothing_twice(tmp_path):
@@ -587,7 +610,7 @@ def test_an_interrupted_run_goes_on_and_asks_nothing_twice(tmp_path):
     gather(Model(told=told, suspect=a_suspect(0.9)), calibrators=models, **said)
     lines = lines_of(tmp_path / "b")
     answered = [line["entry"] for line in lines[1:] if line["entry"]["kind"] == "answers"]
-    assert sum(len(entry["inputs"]) for entry in answered) == 7 * 400
+    assert sum(len(entry["inputs"]) for entry in answered) == 7 * 240
     assert recheck(tmp_path / "b", a_reader()).outcome == "MARKED"
     with pytest.raises(BadArtifact, match="holds a finished bundle"):
         gather(Model(told=told, suspect=a_suspect(0.9)), calibrators=models, **said)
