@@ -16,7 +16,7 @@ from heirmark.keys.drawing import drawn_answers
 from heirmark.verification.drawn import log_e_of_drawn, p_of_drawn, scores
 
 values = st.integers(-400, 400).map(lambda value: value / 100)
-tables = st.lists(st.lists(values, min_size=2, max_size=4), min_size=1, max_size=4)
+tables = st.lists(st.lists(values, min_size=2, max_size=3), min_size=1, max_size=4)
 
 
 def arrays(table: list[list[float]]) -> list[np.ndarray]:
@@ -55,9 +55,14 @@ def test_small_p_values_are_told() -> None:
 
 def test_what_unmarked_models_say_too_counts_for_nothing() -> None:
     said = np.array([[0.0, 0.9, 0.1], [0.0, 0.9, 0.1]])
-    plain = scores(said, np.array([[0.0, 0.9, 0.1], [0.5, 0.0, 0.5]]), [(1, 2), (1, 2)])
-    assert np.allclose(plain[0], 0)
-    assert plain[1][0] > 3 > 0 > plain[1][1]
+    same, seldom = np.array([0.0, 0.9, 0.1]), np.array([0.5, 0.0, 0.5])
+    first, second = scores(said, np.array([[same, seldom]] * 2), [(1, 2), (1, 2)])
+    assert np.allclose(first, 0)
+    assert second[0] > 3 > 0 > second[1]
+    at_odds = scores(said, np.array([[same, seldom], [same, 1 - seldom]]), [(1, 2), (1, 2)])[1]
+    assert 0 < at_odds[0] < second[0], "models that differ among themselves weigh less"
+    alone = scores(said, np.empty((0, 2, 3)), [(1, 2), (1, 2)])
+    assert alone[0][0] > 0 > alone[0][1]
 
 
 def test_the_draw_is_uniform_and_depends_on_all_that_was_fixed() -> None:

@@ -91,7 +91,7 @@ def test_what_a_key_says_of_itself_is_committed_to_and_comes_back(change, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "change", [{"kind": ""}, {"memorised": 1}, {"reference": "luck"}, {"format": "heirmark-key/3"}], ids=repr
+    "change", [{"kind": ""}, {"memorised": 1}, {"reference": "luck"}, {"format": "heirmark-key/9"}], ids=repr
 )
 def test_what_a_key_says_of_itself_must_make_sense(change):
     with pytest.raises(BadConfig, match=next(iter(change))):
@@ -238,7 +238,7 @@ def retensor(folder: Path, **changes):
         (lambda f: rewrite(f, classes=11), "does not match its commitment"),
         (lambda f: rewrite(f, commitment="0" * 64), "does not match its commitment"),
         (lambda f: rewrite(f, trigger={"kind": "patch"}), "does not match its commitment"),
-        (lambda f: rewrite(f, format="heirmark-key/3"), "no manifest of format"),
+        (lambda f: rewrite(f, format="heirmark-key/9"), "no manifest of format"),
         (lambda f: rewrite(f, format="heirmark-key/1"), "not a key's manifest"),
         (lambda f: rewrite(f, kind="mix"), "does not match its commitment"),
         (lambda f: rewrite(f, memorised=True), "does not match its commitment"),

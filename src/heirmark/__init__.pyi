@@ -97,6 +97,7 @@ from heirmark.triggers import CropPaste as CropPaste
 from heirmark.triggers import Entangled as Entangled
 from heirmark.triggers import Feature as Feature
 from heirmark.triggers import GaussianNoise as GaussianNoise
+from heirmark.triggers import Groups as Groups
 from heirmark.triggers import Mistakes as Mistakes
 from heirmark.triggers import Mix as Mix
 from heirmark.triggers import OutOfDistribution as OutOfDistribution
@@ -107,12 +108,14 @@ from heirmark.triggers import Stripes as Stripes
 from heirmark.triggers import TextStamp as TextStamp
 from heirmark.triggers import Tiles as Tiles
 from heirmark.verification import Calibration as Calibration
+from heirmark.verification import DrawnVerdict as DrawnVerdict
 from heirmark.verification import SequentialVerdict as SequentialVerdict
 from heirmark.verification import Suspect as Suspect
 from heirmark.verification import Verdict as Verdict
 from heirmark.verification import WilcoxonResult as WilcoxonResult
 from heirmark.verification import calibrate as calibrate
 from heirmark.verification import verify as verify
+from heirmark.verification import verify_drawn as verify_drawn
 from heirmark.verification import verify_sequentially as verify_sequentially
 from heirmark.verification import verify_wilcoxon as verify_wilcoxon
 from heirmark.version import __version__ as __version__

@@ -71,6 +71,7 @@ from heirmark.triggers import (
     Entangled,
     Feature,
     GaussianNoise,
+    Groups,
     Mix,
     OutOfDistribution,
     Patch,
@@ -200,6 +201,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "tiles": Robust(**ROBUST, trigger=TRIGGERS["tiles"]),
         "mix": Robust(**ROBUST, trigger=TRIGGERS["mix"]),
         "random-labels": Robust(**ROBUST, trigger=RandomLabels(of=TextStamp())),
+        "groups": Robust(**ROBUST, trigger=Groups(count=4, candidates=3, samples=10)),
     },
     "mea-defender": {
         "provable": MEADefender(**MEA, trigger=PROVABLE, weighting="fixed", weights=(1.0, 0.1, 1.0, 0.5)),

@@ -8,7 +8,6 @@ key whose triggers could be guessed.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -19,18 +18,21 @@ import torch
 from torch import Tensor
 
 from heirmark.configuration import Constraint, checked, within
-from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, ShapeMismatch
+from heirmark.errors import BadArtifact, BadConfig, HeirmarkError, ShapeMismatch
 from heirmark.files import GIB, MIB, atomic_write_json, atomic_write_tensors, read_json, read_tensors
-from heirmark.tasks.space import fault, row_digests
+from heirmark.keys.contents import MAX_TRIGGER, canonical, check_tensors, from_description, plain_json
+from heirmark.keys.lots import LOTS, PREFIX, Lots
+from heirmark.tasks.space import row_digests
 from heirmark.training.samples import Reference
 
 FORMAT: Final = "heirmark-key/2"
 OLD_FORMAT: Final = "heirmark-key/1"
 """Its manifest had ``kind`` and ``memorised`` in the description of the secret, and no ``reference``."""
+DRAWN_FORMAT: Final = "heirmark-key/3"
+"""Of a key with lots; all others keep the format before."""
 _TENSORS = ("queries", "expected", "controls", "host_labels")
 _OLD_FACTS = ("classes", "method", "trigger", "nonce")
 _FACTS = ("kind", "memorised", "reference", *_OLD_FACTS)
-_MAX_TRIGGER = 8 * MIB
 _NAME = Constraint("of 1 to 100 characters", lambda name: 1 <= len(name) <= 100)
 _NONCE = Constraint(
     "of 64 lower-case hex digits, as secrets.token_hex(32) draws them",
@@ -61,6 +63,7 @@ class Key:
             where there is none (the default). Never the expected answer: such a host proves nothing.
         kind: of trigger, which is public, such as ``"tiles"``.
         memorised: whether the queries are those that trained the marked model, as random labels need.
+        lots: what the answers are drawn among, where they are; see :mod:`heirmark.keys.drawing`.
         reference: what a test of probabilities compares the answer to a query with: that to its ``"control"``, or ``"chance"``
             where the query is another data set's image as it is.
         format: of its commitment and its files; a key keeps that by which it was committed to.
@@ -82,7 +85,8 @@ class Key:
     kind: Annotated[str, _NAME] = "unknown"
     memorised: bool = False
     reference: Reference = "control"
-    format: Literal["heirmark-key/2", "heirmark-key/1"] = FORMAT
+    lots: Lots | None = None
+    format: Literal["heirmark-key/3", "heirmark-key/2", "heirmark-key/1"] = FORMAT
 
     def __post_init__(self) -> None:
         if not self.host_labels.numel():
@@ -90,8 +94,12 @@ class Key:
         for name in _TENSORS:
             # Copies, so that nobody who holds the original can change the key behind its commitment.
             object.__setattr__(self, name, getattr(self, name).detach().to("cpu", copy=True).contiguous())
-        object.__setattr__(self, "trigger", _plain_json(self.trigger))
-        _check_tensors(self)
+        object.__setattr__(self, "trigger", plain_json(self.trigger))
+        if self.format != OLD_FORMAT:
+            object.__setattr__(self, "format", FORMAT if self.lots is None else DRAWN_FORMAT)
+        elif self.lots is not None:
+            raise BadConfig("a key of the oldest format has no lots: make it anew")
+        check_tensors(self)
 
     def __len__(self) -> int:
         """Number of queries M."""
@@ -118,7 +126,9 @@ class Key:
         if self.format == OLD_FORMAT:
             return self.content
         said = {name: getattr(self, name) for name in _FACTS if name not in _OLD_FACTS}
-        return hashlib.sha256(_canonical([self.format, said, self.content])).hexdigest()
+        if self.lots is not None:
+            said["lots"] = self.lots.digest
+        return hashlib.sha256(canonical([self.format, said, self.content])).hexdigest()
 
     @property
     def content(self) -> str:
@@ -132,10 +142,10 @@ class Key:
 
         part(OLD_FORMAT.encode())
         part(self.nonce.encode())  # salts all the rest
-        part(_canonical({"classes": self.classes, "method": self.method, "trigger": self.trigger}))
+        part(canonical({"classes": self.classes, "method": self.method, "trigger": self.trigger}))
         for name in _TENSORS:
             values = getattr(self, name).numpy()
-            part(_canonical([name, values.dtype.name, list(values.shape)]))
+            part(canonical([name, values.dtype.name, list(values.shape)]))
             part(values.astype(values.dtype.newbyteorder("<"), copy=False).data)
         return digest.hexdigest()
 
@@ -182,7 +192,8 @@ class Key:
             BadArtifact: if the folder already holds another key, or this one is larger than any that :meth:`load` reads.
         """
         folder = Path(folder)
-        size = sum(getattr(self, name).nbytes for name in _TENSORS)
+        tensors = {name: getattr(self, name) for name in _TENSORS} | ({} if self.lots is None else self.lots.tensors())
+        size = sum(tensor.nbytes for tensor in tensors.values())
         if size > LARGEST - MIB:  # a header comes on top
             raise BadArtifact(
                 f"the key takes {size / GIB:.1f} GiB, and no more than {LARGEST / GIB:.1f} are read again: draw fewer queries"
@@ -190,7 +201,7 @@ class Key:
         commitment = self.commitment
         if (folder / "key.json").exists() and _manifest(folder).get("commitment") != commitment:
             raise BadArtifact(f"{folder} already holds another key: choose a new folder")
-        atomic_write_tensors(folder / "key.safetensors", {name: getattr(self, name) for name in _TENSORS}, private=True)
+        atomic_write_tensors(folder / "key.safetensors", tensors, private=True)
         # The manifest goes last: until it is there, the folder holds no key.
         facts = {name: getattr(self, name) for name in (_OLD_FACTS if self.format == OLD_FORMAT else _FACTS)}
         manifest = {"format": self.format, "commitment": commitment, **facts}
@@ -216,11 +227,13 @@ class Key:
                 f"{folder / 'key.json'} is not a key's manifest: copy the key again from where it was made"
             )
         limit = LARGEST if max_bytes is None else max_bytes
-        tensors = read_tensors(folder / "key.safetensors", max_bytes=limit, names=_TENSORS)
+        names = _TENSORS + (LOTS if manifest["format"] == DRAWN_FORMAT else ())
+        tensors = read_tensors(folder / "key.safetensors", max_bytes=limit, names=names)
+        lots = {name: tensors.pop(name) for name in names if name.startswith(PREFIX)}
         try:
             facts = {name: manifest[name] for name in ("format", *expected)}
-            facts |= _from_description(manifest["trigger"]) if facts["format"] == OLD_FORMAT else {}
-            values: dict[str, Any] = {**tensors, **facts}
+            facts |= from_description(manifest["trigger"]) if facts["format"] == OLD_FORMAT else {}
+            values: dict[str, Any] = {**tensors, **facts, "lots": Lots.of_tensors(lots) if lots else None}
             key = cls(**values)
         except HeirmarkError as error:
             raise BadArtifact(f"{folder} holds no usable key ({error}): copy it again from where it was made") from None
@@ -231,69 +244,9 @@ class Key:
         return key
 
 
-def _check_tensors(key: Key) -> None:
-    queries, controls = key.queries, key.controls
-    if queries.dtype not in (torch.uint8, torch.float32) or queries.ndim < 2 or not queries.numel():
-        raise ShapeMismatch("queries must be a non-empty [M, ...] tensor of dtype uint8 or float32")
-    if controls.shape != queries.shape or controls.dtype != queries.dtype:
-        raise ShapeMismatch("controls must have the shape and dtype of the queries")
-    if key.expected.dtype != torch.int64 or tuple(key.expected.shape) != (len(queries),):
-        raise ShapeMismatch(f"expected must be {len(queries)} int64 values, one for each query")
-    if key.host_labels.dtype != torch.int64 or key.host_labels.ndim != 2 or len(key.host_labels) != len(queries):
-        raise ShapeMismatch(f"host_labels must be a [{len(queries)}, H] tensor of dtype int64")
-    for name, values in (("queries", queries), ("controls", controls)):
-        if wrong := fault(values):
-            raise BadData(f"{name} {wrong}")
-    if int(key.expected.min()) < 0 or int(key.expected.max()) >= key.classes:
-        raise BadData(f"expected answers must be classes 0 to {key.classes - 1}")
-    if bool(((key.host_labels < -1) | (key.host_labels >= key.classes)).any()):
-        raise BadData(f"host_labels must be classes 0 to {key.classes - 1}, or -1 where there is no host")
-    if bool((key.host_labels == key.expected[:, None]).any()):
-        raise BadData(
-            "a host is already of the class its query should get, which proves nothing: choose hosts of other classes"
-        )
-    asked, plain = key.digests
-    if len(set(asked)) < len(asked):
-        raise BadData(
-            "the same query occurs twice, but trials must be independent: leave repeats out, as make_key does"
-        )
-    if any(query == control for query, control in zip(asked, plain, strict=True)):
-        raise BadData("a query equals its control, so its trigger does nothing: leave it out, as make_key does")
-
-
-def _canonical(value: object) -> bytes:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
-
-
-def _plain_json(trigger: dict[str, Any]) -> dict[str, Any]:
-    """A copy as JSON gives it back (tuples become lists), so that a loaded key has the commitment of the saved one."""
-    try:
-        text = _canonical(trigger)
-    except (TypeError, ValueError, RecursionError):
-        raise BadConfig(
-            "trigger must hold strings, finite numbers, lists and dicts only: move tensors out of it"
-        ) from None
-    if len(text) > _MAX_TRIGGER:
-        raise BadConfig(
-            f"trigger takes {len(text):,} bytes as JSON, more than the {_MAX_TRIGGER:,} allowed: describe it shorter"
-        )
-    plain: dict[str, Any] = json.loads(text)
-    return plain
-
-
-def _from_description(trigger: dict[str, Any]) -> dict[str, Any]:
-    """What a key of the old format says of its kind in the description of its secret."""
-    kind = trigger.get("kind", "unknown")
-    return {
-        "kind": kind,
-        "memorised": trigger.get("memorised") is True,
-        "reference": "chance" if kind == "out-of-distribution" else "control",
-    }
-
-
 def _manifest(folder: Path) -> dict[str, Any]:
-    manifest = read_json(folder / "key.json", max_bytes=2 * _MAX_TRIGGER)
-    if not isinstance(manifest, dict) or manifest.get("format") not in (FORMAT, OLD_FORMAT):
+    manifest = read_json(folder / "key.json", max_bytes=2 * MAX_TRIGGER)
+    if not isinstance(manifest, dict) or manifest.get("format") not in (FORMAT, OLD_FORMAT, DRAWN_FORMAT):
         raise BadArtifact(
             f"{folder / 'key.json'} is no manifest of format {FORMAT}: check the folder, or update heirmark"
         )

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from heirmark.errors import BadData, ShapeMismatch
 from heirmark.keys.key import Key
+from heirmark.keys.lots import Lots
 from heirmark.runtime import check_seed
 from heirmark.tasks.space import decode, row_digests
 
@@ -25,6 +26,7 @@ def make_key(
     trigger: dict[str, Any],
     host_labels: Tensor | int | None = None,
     nonce: str | None = None,
+    lots: Lots | None = None,
     **said: Any,
 ) -> Key:
     """Make a key from drawn triggers, leaving out rows that can bear no evidence.
@@ -43,6 +45,7 @@ def make_key(
         host_labels: true classes of the hosts, ``[M, H]`` or ``[M]``, or one for all; None where there is no host.
         nonce: 64 hex digits; None draws a fresh one from the operating system. A method that promises the same result
             for the same seed passes :func:`nonce_from_seed`.
+        lots: what the answers are drawn among, with the group of each of the M queries.
         said: ``kind``, ``memorised`` and ``reference``, as :class:`heirmark.keys.key.Key` has them.
 
     Returns:
@@ -82,6 +85,7 @@ def make_key(
         trigger=trigger,
         nonce=secrets.token_hex(32) if nonce is None else nonce,
         host_labels=(hosts[:, None] if hosts.ndim == 1 else hosts)[keep].long(),
+        lots=None if lots is None else lots.rows(torch.tensor(keep)),
         **said,
     )
 

@@ -84,6 +84,7 @@ def cut(key: Key, shards: int, *, drawn: bool = False) -> tuple[Key, ...]:
             expected=key.expected[rows],
             controls=key.controls[rows],
             host_labels=key.host_labels[rows],
+            lots=None if key.lots is None else key.lots.rows(rows),
             trigger={},
             nonce=_derived(key.nonce, f"{index}/{shards}").hex(),
         )
@@ -118,10 +119,13 @@ def material(shard: Key, *, drawn: bool) -> bytes:
     """A SHA-256 (32 bytes) of all that a shard is, or of all but its answers where these are ``drawn`` later."""
     digest = hashlib.sha256()
     names = [name for name in ("queries", "controls", "host_labels", "expected") if not (drawn and name == "expected")]
-    said = ("classes", "kind", "memorised", "method", "nonce", "reference", "trigger")
-    parts = [
-        json.dumps(["heirmark-shard/1", names, {name: getattr(shard, name) for name in said}], sort_keys=True).encode()
-    ]
+    facts = {
+        name: getattr(shard, name)
+        for name in ("classes", "kind", "memorised", "method", "nonce", "reference", "trigger")
+    }
+    if shard.lots is not None:
+        facts["lots"] = shard.lots.digest
+    parts = [json.dumps(["heirmark-shard/1", names, facts], sort_keys=True).encode()]
     for name in names:
         values = getattr(shard, name).numpy()
         parts += [

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, BadData
 from heirmark.keys.key import Key
+from heirmark.keys.lots import Lots
 from heirmark.keys.making import make_key, nonce_from_seed
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.tasks.space import check_needs
 from heirmark.tasks.task import Split, Task
 from heirmark.triggers import Secret, Trigger, TriggerSet
+from heirmark.triggers.groups import GroupedSet, GroupsSecret
 from heirmark.triggers.out_of_distribution import fit_shape
 
 
@@ -182,6 +184,13 @@ def queries_of(prepared: Prepared, queries: str) -> Tensor:
     return images
 
 
+def lots_of(triggers: TriggerSet, secret: Secret) -> Lots | None:
+    """What the answers of a key are drawn among, if they are."""
+    if not isinstance(triggers, GroupedSet) or not isinstance(secret, GroupsSecret):
+        return None
+    return Lots(groups=triggers.groups, candidates=torch.tensor(secret.candidates))
+
+
 def key_from(
     triggers: TriggerSet, secret: Secret, task: Task, *, method: str, seed: int, trained: TriggerSet | None = None
 ) -> Key:
@@ -205,6 +214,7 @@ def key_from(
         kind=secret.kind,
         memorised=secret.memorised,
         reference=secret.reference,
+        lots=lots_of(triggers, secret),
     )
     if secret.memorised:
         return key

@@ -13,6 +13,7 @@ from heirmark.triggers.combiners import PixelBlend as PixelBlend
 from heirmark.triggers.combiners import Stripes as Stripes
 from heirmark.triggers.entangled import Entangled as Entangled
 from heirmark.triggers.feature import Feature as Feature
+from heirmark.triggers.groups import Groups as Groups
 from heirmark.triggers.mistakes import Mistakes as Mistakes
 from heirmark.triggers.mix import Mix as Mix
 from heirmark.triggers.out_of_distribution import OutOfDistribution as OutOfDistribution

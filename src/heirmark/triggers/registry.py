@@ -23,6 +23,7 @@ TRIGGERS: Registry[type[Trigger]] = Registry(
         "entangled": "entangled:Entangled",
         "random-labels": "random_labels:RandomLabels",
         "mistakes": "mistakes:Mistakes",
+        "groups": "groups:Groups",
     },
 )
 """The kinds that a method's configuration may name."""

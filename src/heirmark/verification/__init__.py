@@ -1,6 +1,7 @@
 """Verification: ask a suspect a key's queries, and say what the answers prove."""
 
 from heirmark.results.verdict import FLAGS, OUTCOMES, Calibration, Verdict
+from heirmark.verification.certifying import DrawnVerdict, verify_drawn
 from heirmark.verification.sequential import SequentialVerdict, verify_sequentially
 from heirmark.verification.suspects import Suspect
 from heirmark.verification.verify import calibrate, verify
@@ -10,12 +11,14 @@ __all__ = [
     "FLAGS",
     "OUTCOMES",
     "Calibration",
+    "DrawnVerdict",
     "SequentialVerdict",
     "Suspect",
     "Verdict",
     "WilcoxonResult",
     "calibrate",
     "verify",
+    "verify_drawn",
     "verify_sequentially",
     "verify_wilcoxon",
 ]

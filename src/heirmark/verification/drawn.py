@@ -14,27 +14,39 @@ import numpy as np
 from numpy.typing import NDArray
 
 SMOOTHING = 0.02
-"""Added to the shares of answers: how little a model may be taken to say a class that it was never seen to say."""
+"""Added to shares of answers, so that none is impossible."""
 STEPS = 20_000
 """Of the lattice on which sums of scores are counted: p-values are too large by what they are rounded, never too small."""
+BOLDNESS = (0.125, 0.25, 0.5, 1.0)
+"""Of bets: how far they trust the scores."""
 Scores = Sequence[NDArray[np.float64]]
 
 
 def scores(said: NDArray[np.float64], usual: NDArray[np.float64], candidates: Sequence[Sequence[int]]) -> Scores:
-    r"""How much more often the suspect gives each candidate than models without the mark.
+    r"""How much more often the suspect gives each candidate than unmarked models do, in units of how these differ.
 
-    It is :math:`\log\frac{s+\epsilon}{u+\epsilon}`, so that a group is weighed by how seldom unmarked models give that answer.
+    With the log-odds l of a share, :math:`(l - \bar l_u) / \sqrt{1 + \sigma_u^2}`. So a group is weighed by how seldom unmarked
+    models give that answer, and by how well they agree on it.
 
     Args:
         said: ``[G, C]`` share of each answer to the triggers of each group, by the suspect.
-        usual: ``[G, C]`` the same of unmarked models, fixed before the draw.
+        usual: ``[m, G, C]`` the same of unmarked models, fixed before the draw; none compares with even shares.
         candidates: of each group.
 
     Returns:
         For each group ``[k]``.
     """
-    ratio = np.log((said + SMOOTHING) / (usual + SMOOTHING))
-    return [ratio[group, list(options)] for group, options in enumerate(candidates)]
+    if len(usual):
+        known = _log_odds(usual)
+        centre, spread = known.mean(0), known.std(0, ddof=1) if len(known) > 1 else np.zeros_like(known[0])
+    else:
+        centre, spread = _log_odds(np.full_like(said, 1 / said.shape[1])), np.zeros_like(said)
+    found = (_log_odds(said) - centre) / np.sqrt(1 + spread**2)
+    return [found[group, list(options)] for group, options in enumerate(candidates)]
+
+
+def _log_odds(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.log((shares + SMOOTHING) / (1 - shares + SMOOTHING))
 
 
 def p_of_drawn(found: Scores, places: Sequence[int]) -> float:
@@ -71,9 +83,10 @@ def p_of_drawn(found: Scores, places: Sequence[int]) -> float:
 
 
 def log_e_of_drawn(found: Scores, places: Sequence[int]) -> float:
-    r"""Logarithm of the e-value :math:`\prod_g k_g\, q_g(y_g)` with :math:`q_g \propto \exp(\text{scores})`.
+    r"""Logarithm of the e-value :math:`\frac{1}{|B|}\sum_{\beta \in B} \prod_g k_g\, q_{g\beta}(y_g)`.
 
-    A bet on what was drawn, its stakes the suspect's own answers: each factor has a mean of 1 over the draw.
+    With :math:`q_{g\beta} \propto e^{\beta s_g}` they are bets on what was drawn, bold and timid ones, whose stakes are the
+    suspect's own answers: each has a mean of 1 over the draw.
 
     Args:
         found: scores ``[k]`` of each group.
@@ -83,8 +96,16 @@ def log_e_of_drawn(found: Scores, places: Sequence[int]) -> float:
         >>> round(log_e_of_drawn([np.array([0.0, 0.0])], [0]), 9)
         0.0
     """
-    total = 0.0
-    for group, place in zip(found, places, strict=True):
-        shifted = group - group.max()
-        total += math.log(len(group)) + float(shifted[place]) - math.log(float(np.exp(shifted).sum()))
-    return total
+    bets = [
+        math.fsum(
+            math.log(len(group)) + boldness * float(group[place]) - _log_sum(boldness * group)
+            for group, place in zip(found, places, strict=True)
+        )
+        for boldness in BOLDNESS
+    ]
+    return _log_sum(np.array(bets)) - math.log(len(bets))
+
+
+def _log_sum(logarithms: NDArray[np.float64]) -> float:
+    largest = float(logarithms.max())
+    return largest + math.log(float(np.exp(logarithms - largest).sum()))

@@ -1,0 +1,274 @@
+"""The certified verdict: answers that were drawn after the triggers were registered, asked of a suspect, and tested exactly."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from heirmark.errors import BadArtifact, BadConfig, printable
+from heirmark.keys.drawing import drawn_answers
+from heirmark.keys.key import Key
+from heirmark.keys.lots import Lots
+from heirmark.keys.registration import Registration, digest, hash_of
+from heirmark.keys.shards import Proof, commitment_to, cut
+from heirmark.results.grades import GRADES, Grade
+from heirmark.results.verdict import OUTCOMES, Document, Outcome
+from heirmark.runtime import Runtime, generator_of
+from heirmark.verification.drawn import log_e_of_drawn, p_of_drawn, scores
+from heirmark.verification.e_process import e_value
+from heirmark.verification.questions import FAILINGS, failing_of, misfit_of, order_seed
+from heirmark.verification.suspects import Suspect
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawnVerdict(Document):
+    """What the drawn answers of a key say about a suspect; the defaults say that it could not be judged.
+
+    Attributes:
+        outcome: MARKED if ``p_value <= level / attempts``.
+        reason: why it is INVALID, else empty.
+        hits: triggers that got the drawn answer.
+        trials: triggers asked.
+        groups: groups asked, each with one answer of its own.
+        right: groups in which the drawn answer stands out more than any other candidate.
+        p_value: share of all draws whose answers fit the suspect's as well, exact or a little above.
+        e_value: of the same draw, a bet whose mean is 1; e-values of several suspects or keys may be averaged.
+        level: chance of a wrong MARKED that is tolerated for the whole claim.
+        attempts: registrations that the owner announced, among which the level is divided.
+        queries: inputs put to the suspect.
+        registration: digest of the registration that the answers are drawn from, 64 hex digits.
+        beacon: SHA-256 of the number that drew them, 64 hex digits.
+        key: the key's commitment.
+
+    Raises:
+        BadArtifact: if the values contradict each other.
+    """
+
+    grade: ClassVar[Grade] = "certified"
+
+    outcome: Outcome
+    reason: str = ""
+    hits: int = 0
+    trials: int = 0
+    groups: int = 0
+    right: int = 0
+    p_value: float = 1.0
+    e_value: float = 1.0
+    level: float
+    attempts: int
+    queries: int
+    registration: str
+    beacon: str
+    key: str
+
+    def __post_init__(self) -> None:
+        sound = (
+            self.outcome in OUTCOMES
+            and 0 <= self.hits <= self.trials
+            and 0 <= self.right <= self.groups <= self.trials
+            and 0 < self.p_value <= 1
+            and 0 <= self.e_value < math.inf
+            and 0 < self.level <= 0.5
+            and self.attempts >= 1
+            and (
+                self.outcome == "INVALID" or (self.outcome == "MARKED") == (self.p_value <= self.level / self.attempts)
+            )
+        )
+        if not sound:
+            raise BadArtifact("the verdict contradicts itself: it was changed or damaged; verify again")
+
+    def __str__(self) -> str:
+        """The verdict in a few lines of plain text."""
+        among = (
+            f", {self.level / self.attempts:.2g} for each of {self.attempts} registrations" if self.attempts > 1 else ""
+        )
+        lines = [
+            f"{self.outcome}: {self.reason or OUTCOMES[self.outcome]}",
+            f"  groups    {self.right} of {self.groups} answer as was drawn; {self.hits} of {self.trials} triggers",
+            f"  p-value   {self.p_value:.2g} at level {self.level:g}{among} (e-value {self.e_value:.3g})",
+            "  null      the suspect does not depend on what was drawn",
+            f"  grade     {self.grade}: {GRADES[self.grade]}",
+            f"  drawn     from registration {self.registration[:16]} by beacon {self.beacon[:16]}",
+            f"  queries   {self.queries}, key {self.key[:16]}",
+        ]
+        return "\n".join(map(printable, lines))
+
+
+def check_drawn(key: Key, registration: Registration, beacon: str, proof: Proof | None = None) -> None:
+    """Make sure that a key is the registered one, and that its answers are those that were drawn.
+
+    Args:
+        key: the whole key, or a shard of it.
+        registration: what was published before the draw.
+        beacon: the number that came later.
+        proof: that a shard is one of the registered key's; None where the key is whole.
+
+    Raises:
+        BadArtifact: when one of these does not hold; the message says which.
+        BadConfig: for a beacon that is no value.
+    """
+    lots = _lots(key)
+    if proof is None:
+        same = hash_of(key.nonce) == registration.nonce_hash
+        same = same and commitment_to(cut(key, registration.shards, drawn=True), drawn=True) == registration.commitment
+    else:
+        same = proof.shows(key, commitment=registration.commitment, shards=registration.shards, drawn=True)
+    if not same or (registration.method, registration.family) != (key.method, key.kind):
+        raise BadArtifact("the registration is of another key: give the one that was made of this key before the draw")
+    if not registration.beacon:
+        raise BadArtifact(
+            "the registration names no beacon, so its owner could have tried many: register the key with one"
+        )
+    drawn = drawn_answers(digest(registration), beacon, lots.options)
+    if not torch.equal(torch.tensor(drawn)[lots.groups], key.expected):
+        raise BadArtifact("the answers of this key are not those that the registration and the beacon draw")
+
+
+def verify_drawn(
+    suspect: Suspect,
+    key: Key,
+    registration: Registration,
+    beacon: str,
+    *,
+    proof: Proof | None = None,
+    level: float = 0.01,
+) -> DrawnVerdict:
+    """Ask a suspect the triggers of a drawn key, once each, and test its answers against the draw.
+
+    No control is asked and no calibration needed: whatever the suspect is, if it does not depend on what was drawn, it is
+    called MARKED with a chance of at most ``level``. That holds for any owner, too: triggers, groups and what unmarked models
+    say to them were fixed by the registration, and attempts are counted.
+
+    Args:
+        suspect: whom to ask.
+        key: with lots.
+        registration: of the key, made before the draw.
+        beacon: what drew the answers.
+        proof: of a shard; see :func:`check_drawn`.
+        level: chance of a wrong MARKED that is tolerated for all registrations together, in (0, 0.5].
+
+    Returns:
+        The verdict. A suspect that fails, answers nonsense or does not fit the key gets INVALID, not an exception.
+
+    Raises:
+        BadArtifact: see :func:`check_drawn`.
+        BadConfig: if ``level`` is out of range.
+        BudgetExhausted: if the suspect is a black box with fewer than M queries left; none is asked then.
+    """
+    check_drawn(key, registration, beacon, proof)
+    if not 0 < level <= 0.5:
+        raise BadConfig(f"level must lie above 0 and at most at 0.5, not {level}")
+    claim = _claim(key, registration, beacon, level)
+    if (misfit := misfit_of(suspect, key)) is not None:
+        return replace(claim, reason=misfit[1], queries=0)
+    before = 0 if suspect.shown is None else suspect.shown()
+    order = torch.randperm(len(key), generator=generator_of(order_seed(key)))
+    answers = torch.empty(len(key), dtype=torch.int64)
+    reason = ""
+    try:
+        answers[order] = suspect.labels(key.queries[order])
+    except FAILINGS as error:
+        reason = failing_of(error)[1]
+    queries = len(key) if suspect.shown is None else suspect.shown() - before
+    if reason:
+        return replace(claim, reason=reason, queries=queries)
+    return judge_drawn(answers, key, registration, beacon, level=level, queries=queries)
+
+
+def judge_drawn(
+    answers: Tensor, key: Key, registration: Registration, beacon: str, *, level: float, queries: int
+) -> DrawnVerdict:
+    """The verdict on answers ``[M]`` (labels) to the queries of a drawn key, in their order.
+
+    Args:
+        answers: by a suspect.
+        key: whose draw :func:`check_drawn` found to be right.
+        registration: of the key.
+        beacon: that drew the answers.
+        level: of the whole claim.
+        queries: that it took.
+
+    Raises:
+        BadArtifact: when the key has no lots.
+    """
+    lots, drawn = _lots(key), _lots(key).places(key.expected)
+    asked = [group for group, place in enumerate(drawn) if place >= 0]
+    places = [drawn[group] for group in asked]
+    usual = lots.usual.double().numpy()[:, asked] if len(lots.usual) else np.empty((0, len(asked), key.classes))
+    found = scores(shares(answers, key)[asked], usual, [lots.options[group] for group in asked])
+    p_value = p_of_drawn(found, places)
+    return replace(
+        _claim(key, registration, beacon, level),
+        outcome="MARKED" if p_value <= level / registration.attempts else "NOT_ESTABLISHED",
+        hits=int((answers == key.expected).sum()),
+        trials=len(key),
+        groups=len(asked),
+        right=sum(
+            bool((group < group[place]).sum() == len(group) - 1) for group, place in zip(found, places, strict=True)
+        ),
+        p_value=p_value,
+        e_value=e_value(log_e_of_drawn(found, places)),
+        queries=queries,
+    )
+
+
+def _claim(key: Key, registration: Registration, beacon: str, level: float) -> DrawnVerdict:
+    """What is claimed, before anything was asked."""
+    return DrawnVerdict(
+        outcome="INVALID",
+        level=level,
+        attempts=registration.attempts,
+        queries=0,
+        registration=digest(registration).hex(),
+        beacon=hashlib.sha256(beacon.strip().encode()).hexdigest(),
+        key=key.commitment,
+    )
+
+
+def _lots(key: Key) -> Lots:
+    if key.lots is None:
+        raise BadArtifact("the answers of this key were not drawn: nothing about it can be certified")
+    return key.lots
+
+
+def shares(answers: Tensor, key: Key) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
+    """``[G, C]``, how often each answer was given to the queries of each group; of groups without a query nothing.
+
+    Args:
+        answers: ``[M]`` labels.
+        key: with lots.
+
+    Raises:
+        BadArtifact: when the key has no lots.
+    """
+    lots = _lots(key)
+    counts = np.zeros((len(lots.candidates), key.classes))
+    np.add.at(counts, (lots.groups.numpy(), answers.cpu().numpy()), 1.0)
+    return counts / np.maximum(counts.sum(1, keepdims=True), 1)  # type: ignore[no-any-return]
+
+
+def usual_answers(models: list[Suspect | nn.Module], key: Key, *, runtime: Runtime | None = None) -> Tensor:
+    """What unmarked models say to a key's groups, ``[m, G, C]`` float32, for its lots; before they are registered.
+
+    Args:
+        models: without a mark.
+        key: with lots.
+        runtime: where modules compute.
+
+    Raises:
+        BadArtifact: when the key has no lots.
+        ModelFault: when a model fails.
+    """
+    asked = [
+        model
+        if isinstance(model, Suspect)
+        else Suspect.from_module(model, classes=key.classes, input_shape=key.input_shape, runtime=runtime)
+        for model in models
+    ]
+    return torch.stack([torch.from_numpy(shares(model.labels(key.queries), key)).float() for model in asked])
