@@ -38,7 +38,7 @@ TOGETHER = ("onnx", "fsspec", "http", "serve", "timestamp", "test")
 
 TESTS = (
     "cli", "files", "key", "statistics", "verify", "wilcoxon", "blackbox", "configuration", "data", "mirror", "rehearsal",
-    "training", "triggers", "sections", "results", "bench_report",
+    "training", "triggers", "sections", "results", "bench_report", "transcript", "wire", "dialects",
 )  # fmt: skip
 CONTRACTS = ("removals", "detections")
 LENIENT = ("DeprecationWarning", "FutureWarning", "ResourceWarning", "pytest.PytestUnraisableExceptionWarning")

@@ -19,7 +19,9 @@ httpx = pytest.importorskip("httpx")
 from heirmark.errors import BadConfig  # noqa: E402
 from heirmark.querying.oracle import ModelFault  # noqa: E402
 from heirmark.wire import calling  # noqa: E402
+from heirmark.wire.addresses import parse_address  # noqa: E402
 from heirmark.wire.client import Client, connect  # noqa: E402
+from heirmark.wire.dialects.base import Wish  # noqa: E402
 from heirmark.wire.dialects.hugging_face import HuggingFace  # noqa: E402
 from heirmark.wire.dialects.mlflow import MLflow  # noqa: E402
 from heirmark.wire.dialects.registry import DIALECTS  # noqa: E402
@@ -233,6 +235,38 @@ def test_any_answer_to_any_dialect_is_read_or_refused(said: Any, steps: list[str
         for answer in (said, {"predictions": said}, {"predictions": [said, said]}, [said, said]):
             with contextlib.suppress(ModelFault):
                 assert isinstance(dialect.rows(answer, 2), list)
+
+
+FACTS = st.recursive(
+    st.none() | st.integers(-2, 9) | st.floats() | st.sampled_from(["", "FP32", "-1", "4", "x", "BYTES", "UINT8"]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(st.sampled_from(["name", "shape", "datatype", "dtype", "size"]), inner)
+    ),
+)
+INPUT = st.fixed_dictionaries({}, optional=dict.fromkeys(("name", "shape", "datatype", "dtype", "tensor_shape"), FACTS))
+
+
+@settings(max_examples=100)
+@given(
+    st.one_of(FACTS, st.lists(INPUT, max_size=2), st.dictionaries(st.sampled_from(["a", "serving_default"]), INPUT)),
+    FACTS,
+)
+def test_whatever_a_service_tells_of_itself_is_taken_or_refused(inputs: Any, more: Any) -> None:
+    told = [inputs, {"inputs": inputs, "outputs": more}, {"inputs": more, "outputs": inputs}, {"models": inputs}]
+    for step in (
+        {"inputs": inputs},
+        {"inputs": {"x": inputs}},
+        {"inputs": {"x": {"dtype": more, "tensor_shape": {"dim": inputs}}}},
+    ):
+        told.append({"metadata": {"signature_def": {"signature_def": {"serving_default": step}}}})
+    wish = Wish(shape=(1, 4, 4))
+    for answer in told:
+        for dialect in DIALECTS.values():
+            for path in ("/v2/models/m", "/v1/models/m", "/"):
+                with contextlib.suppress(BadConfig, ModelFault):
+                    found = dialect.find(parse_address(ROOT).at(path), lambda call, said=answer: said, wish, named=True)
+                    assert found is None or found.call(torch.rand(1, 1, 4, 4)).path.startswith("/")
 
 
 @given(JSON, st.text(alphabet="*0a.", max_size=6))

@@ -31,7 +31,7 @@ from heirmark.jobs.folder import Data, ModelFolder, Origin
 from heirmark.jobs.inspect import inspect_folder
 from heirmark.jobs.means import Work
 from heirmark.jobs.opening import OPENERS, Named, open_suspect
-from heirmark.jobs.verify import verify_job
+from heirmark.jobs.verify import Terms, verify_job
 from heirmark.loading import (
     check_architecture,
     check_factory,
@@ -267,7 +267,7 @@ def test_global_generators_are_left_alone(
         embed(task, tmp_path / "again", calibrators=0)
         check_architecture(own_code.make_net, input_shape=task.input_shape, classes=5)
         suspect = open_suspect(Named(name=str(embedded)), classes=5, runtime=CPU)
-        verify_job(suspect, ModelFolder(embedded), None, level=0.01)
+        verify_job(suspect, ModelFolder(embedded), Terms())
 
 
 def started(task: Task, out: Path, **changes: Any) -> list[str]:

@@ -72,10 +72,15 @@ def test_verify_asks_a_service_and_confirms_its_classes(key: Path, tmp_path: Pat
         assert verify(origin, key).exit_code == 0
         first = verify(origin, key, *ORDINARY, "--transcript", transcript, "--json")
         again = verify(origin, key, *ORDINARY, "--transcript", transcript, "--json")
+        few = verify(origin, key, "--sequential", "--level", "0.001", "--json")
         refused = run("verify", origin, "--key", key)
+        unable = verify(origin, key, "--wilcoxon", "0.3")
     assert refused.exit_code == 2
     assert "--allow-private" in refused.stderr
-    assert (first.exit_code, again.exit_code) == (0, 0)
+    assert unable.exit_code == 2
+    assert "--wilcoxon needs probabilities" in unable.stderr
+    assert (first.exit_code, again.exit_code, few.exit_code) == (0, 0, 0)
+    assert json.loads(few.stdout)["queries"] < 120
     assert "classes by number: 0 = kind 0; 1 = kind 1;" in first.stderr
     assert "100% of 100 ordinary inputs agree" in first.stderr
     verdict, repeated = json.loads(first.stdout), json.loads(again.stdout)

@@ -163,8 +163,8 @@ def check_wilcoxon(suspect: Suspect) -> None:
         raise BadConfig("--wilcoxon takes classes in the key's order only: leave --labels or --wilcoxon out")
     if suspect.model is None:
         raise BadConfig(
-            "--wilcoxon needs probabilities: nothing says whether an ONNX file gives them, and an isolated suspect gives labels; "
-            "leave it out, or use heirmark.verification.wilcoxon.verify_wilcoxon with a BlackBox"
+            "--wilcoxon needs probabilities: nothing says whether an ONNX file or a service gives them, and an isolated suspect "
+            "gives labels; leave it out, or use heirmark.verification.wilcoxon.verify_wilcoxon with a BlackBox"
         )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -67,8 +67,9 @@ def _ranked(said: Sequence[Mapping[str, Any]]) -> Row:
 
 
 def _number(said: Any) -> float:
-    if isinstance(said, bool) or not isinstance(said, int | float) or not math.isfinite(float(said)):
-        raise ModelFault(f"the service says {printable(repr(said))[:60]} where a number is expected")
+    number = isinstance(said, int | float) and not isinstance(said, bool)
+    if not number or not abs(said) <= sys.float_info.max:  # NaN neither; whole numbers may have thousands of digits
+        raise ModelFault(f"the service says {printable(repr(said)[:60])} where a number is expected")
     return float(said)
 
 
