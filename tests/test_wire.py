@@ -5,6 +5,7 @@ import contextlib
 import ipaddress
 import json
 import socket
+import sys
 import threading
 import time
 import warnings
@@ -160,6 +161,16 @@ def test_nobody_there_is_said_so():
         port = listening.getsockname()[1]
     with pytest.raises(ModelFault, match="cannot be reached"):
         to(None, Limits(allow_private=True), f"http://127.0.0.1:{port}/v2/models/m")
+
+
+@pytest.mark.parametrize("missing", ["httpx", "fastapi"])
+def test_what_is_not_installed_is_named(monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    extra = {"httpx": "http", "fastapi": "serve"}[missing]
+    with pytest.raises(BadConfig, match=rf"pip install \"heirmark\[{extra}\]\""):
+        to(None, Limits(allow_private=True), "http://127.0.0.1:1/v2/models/m") if missing == "httpx" else served(
+            reads_host()
+        )
 
 
 # ---------------------------------------------------------------- whom a client talks to

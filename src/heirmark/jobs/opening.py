@@ -12,7 +12,7 @@ from torch import nn
 from heirmark.errors import BadArtifact, BadConfig
 from heirmark.isolation.limits import ProcessLimits
 from heirmark.jobs.folder import ModelFolder
-from heirmark.jobs.services import Asking, open_service, suspect_of
+from heirmark.jobs.services import Asking, open_service
 from heirmark.loading import user_object
 from heirmark.models import Factory
 from heirmark.models.storage import onnx_in
@@ -70,7 +70,7 @@ def open_suspect(named: Named, *, classes: int, runtime: Runtime, shape: Sequenc
         service = open_service(
             named.name, named.asking, classes=classes, shape=shape, order=named.order, normalise=named.normalise
         )
-        return suspect_of(service, named.normalise)
+        return Suspect.from_service(service, normalise=named.normalise)
     if named.asking.names is not None or named.asking.inferred:
         raise BadConfig(
             f"{named.name} is no service, which alone has names: give the numbers of its classes (--labels 2,0,-)"

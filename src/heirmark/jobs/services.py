@@ -20,7 +20,6 @@ from heirmark.tasks.space import join
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe
 from heirmark.triggers import GaussianNoise, Mix, Patch, TextStamp, Tiles, Trigger
-from heirmark.verification import Suspect
 from heirmark.verification.normalising import Normalisation, checked_normalisation, normalised
 from heirmark.wire.client import Client, connect
 from heirmark.wire.matching import match
@@ -125,24 +124,6 @@ def open_service(
     asking.tell(found.words(asking.classes))
     service.reading = found.reading(classes)
     return service
-
-
-def suspect_of(service: Service, normalise: Normalisation | None) -> Suspect:
-    """A service under suspicion; one class more than the key's stands for what it says and the key has no name for."""
-    classes, plain = service.classes, service.reading.plain
-
-    def ask(inputs: Tensor) -> Tensor:
-        labels = service.labels(inputs)
-        return torch.where(labels < 0, classes, labels)
-
-    return Suspect(
-        ask=ask,
-        kind="service",
-        classes=classes,
-        order=None if plain else (*range(classes), -1),
-        shown=lambda: service.shown,
-        normalise=normalise,
-    )
 
 
 def few_of_each(split: Split, classes: int) -> Split:

@@ -23,6 +23,7 @@ from heirmark.runtime import Runtime
 from heirmark.verification.normalising import Normalisation, given_normalised
 from heirmark.verification.onnx_files import open_onnx
 from heirmark.verification.requests import LONGEST_CALL, Requests
+from heirmark.wire.service import Service
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,7 +33,7 @@ class Suspect:
     Attributes:
         ask: maps ``[N, ...]`` uint8 or float inputs to labels ``[N]`` int64 on the CPU; raises ``ModelFault`` for every
             failing of the suspect's.
-        kind: ``"module"``, ``"callable"``, ``"black-box"`` or ``"onnx"``.
+        kind: ``"module"``, ``"callable"``, ``"black-box"`` ``"onnx"`` or ``"service"``.
         classes: number of classes it claims.
         input_shape: shape of one input, where it is known and fixed.
         order: the class that each of its own means, -1 for one that has no other name; see :meth:`relabelled`.
@@ -224,6 +225,29 @@ class Suspect:
             classes=box.classes,
             input_shape=box.input_shape,
             shown=lambda: box.inputs_shown,
+        )
+
+    @classmethod
+    def from_service(cls, service: Service, *, normalise: Normalisation | None = None) -> Suspect:
+        """A model behind a network, as :func:`heirmark.wire.client.connect` finds it.
+
+        Args:
+            service: asks, counts and reads; its limits are the client's own, and raise ``BudgetExhausted``.
+            normalise: what it is given its inputs normalised by, for the verdict to say.
+        """
+        classes = service.classes
+
+        def ask(inputs: Tensor) -> Tensor:
+            labels = service.labels(inputs)
+            return torch.where(labels < 0, classes, labels)  # one class more for what has no name here
+
+        return cls(
+            ask=ask,
+            kind="service",
+            classes=classes,
+            order=None if service.reading.plain else (*range(classes), -1),
+            shown=lambda: service.shown,
+            normalise=normalise,
         )
 
     @classmethod
