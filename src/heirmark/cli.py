@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from heirmark.commands import attacking, auditing, benching, exporting, owning, serving, showing, verifying
+from heirmark.commands import attacking, auditing, benching, drafting, exporting, owning, serving, showing, verifying
 from heirmark.commands.options import FAILURE, ended_well
 from heirmark.console import error_line
 from heirmark.errors import HeirmarkWarning
@@ -48,6 +48,8 @@ def root(
 for command in (
     showing.demo,
     owning.embed,
+    drafting.draft,
+    drafting.draw,
     auditing.audit,
     attacking.steal,
     attacking.remove,

@@ -26,7 +26,7 @@ from heirmark.errors import BadConfig, HeirmarkError
 
 if TYPE_CHECKING:
     from heirmark.isolation.limits import ProcessLimits
-    from heirmark.verification import SequentialVerdict, Verdict
+    from heirmark.verification import DrawnVerdict, SequentialVerdict, Verdict
 
 
 @dataclass(frozen=True)
@@ -130,6 +130,7 @@ def verify(
     ordinary: Ordinary,
 ) -> int:
     """Judge a suspect with a key, by queries alone. Exit code 0: MARKED; 3: not established; 1: INVALID."""
+    from heirmark.jobs.drafting import read_draw
     from heirmark.jobs.folder import ModelFolder
     from heirmark.jobs.isolating import open_isolated
     from heirmark.jobs.opening import Named, open_suspect
@@ -144,6 +145,7 @@ def verify(
     )
     from heirmark.loading import user_factory
     from heirmark.results.grades import as_grade
+    from heirmark.verification.certifying import verify_drawn
     from heirmark.wire.addresses import is_address
 
     if sequential and wilcoxon is not None:
@@ -170,7 +172,8 @@ def verify(
         asked = opener(named, classes=folder.key.classes, runtime=runtime, shape=folder.key.input_shape)
         if wilcoxon is not None:
             check_wilcoxon(asked)
-        verdict: Verdict | SequentialVerdict
+        verdict: Verdict | SequentialVerdict | DrawnVerdict
+        drawn = None if sequential or wilcoxon is not None or calibration or calibrators else read_draw(key)
         terms = Terms(
             level=level,
             calibration=calibration,
@@ -185,7 +188,9 @@ def verify(
             ),
             accept=as_grade(accept),
         )
-        if sequential:
+        if drawn is not None:
+            verdict = verify_drawn(asked, folder.key, *drawn, level=level)
+        elif sequential:
             verdict = sequential_job(asked, folder, terms, max_queries=max_queries)
         else:
             verdict = verify_job(asked, folder, terms)

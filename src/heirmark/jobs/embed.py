@@ -9,6 +9,7 @@ from typing import Any
 from heirmark.attacks import Knockoff
 from heirmark.configuration import to_json
 from heirmark.errors import BadData
+from heirmark.jobs.drafting import Draft
 from heirmark.jobs.exporting import check_free, export_folder
 from heirmark.jobs.folder import TWIN, Data
 from heirmark.jobs.means import Work
@@ -23,13 +24,20 @@ from heirmark.verification.questions import LEAST_QUERIES
 from heirmark.work.calibrating import calibrator_seed, stolen_calibrators
 from heirmark.work.context import Context
 from heirmark.work.embedding import embed_stage, train_stage
-from heirmark.work.judging import CALIBRATION, calibrate_stage, read_judged, verify_stage
+from heirmark.work.judging import CALIBRATION, calibrate_stage, read_judged, read_key, verify_stage
 from heirmark.work.marked_folder import read_history
 from heirmark.work.stealing import Theft
 
 
 def embed_job(
-    method: Method, data: Data, out: Path, work: Work, *, calibrators: int = 5, start: Start | None = None
+    method: Method,
+    data: Data,
+    out: Path,
+    work: Work,
+    *,
+    calibrators: int = 5,
+    start: Start | None = None,
+    draft: Draft | None = None,
 ) -> dict[str, Any]:
     """Embed, calibrate, judge the model with its own key, and write one folder with all of it.
 
@@ -46,6 +54,7 @@ def embed_job(
         BadConfig: when ``out`` is not free, the model does not fit the task, the method trains its own in place of that of
             ``start``, or the key could never be judged.
         BadData: when the data give too few triggers for a key.
+        BadArtifact: when the key is not the one that the ``draft`` of it registered.
     """
     check_free(out)
     if start is not None:
@@ -101,6 +110,8 @@ def embed_job(
             f"{gave} only {made.summary['key_size']} different triggers, and no verdict can rest on fewer than "
             f"{LEAST_QUERIES}: {remedy}"
         )
+    if draft is not None:
+        draft.check(read_key(made.folder))
     extra = {} if calibration is None else {CALIBRATION: kept.get(calibration, context).folder / CALIBRATION}
     found = {name: read_judged(kept.get(verdict, context).folder) for name, verdict in judged.items()}
     worth = worth_of(
@@ -109,7 +120,8 @@ def embed_job(
         examples=len(task.test),
         marked=not isinstance(method, Unmarked),
     )
-    export_folder(made, out, data, extra=extra, records={TWIN: to_json(unmarked)})
+    beside, records = ({}, {}) if draft is None else (draft.files(), draft.records())
+    export_folder(made, out, data, extra=extra | beside, records={TWIN: to_json(unmarked), **records})
     return {
         "model": str(out),
         "key": str(out / "key"),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from heirmark.configuration import Constraint, checked, within
-from heirmark.errors import BadArtifact, BadConfig, HeirmarkError, ShapeMismatch
+from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, ShapeMismatch
 from heirmark.files import GIB, MIB, atomic_write_json, atomic_write_tensors, read_json, read_tensors
 from heirmark.keys.contents import MAX_TRIGGER, canonical, check_tensors, from_description, plain_json
 from heirmark.keys.lots import LOTS, PREFIX, Lots
@@ -153,6 +153,16 @@ class Key:
     def digests(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
         """Of the content of each query, and of each control; see :func:`heirmark.tasks.space.row_digests`."""
         return tuple(row_digests(self.queries)), tuple(row_digests(self.controls))
+
+    def answered(self, targets: tuple[int, ...]) -> Key:
+        """The same key with other answers of its groups, one for each.
+
+        Raises:
+            BadData: when the key has no lots, or an answer is no candidate.
+        """
+        if self.lots is None:
+            raise BadData("the answers of this key are not drawn: make one with trigger=groups")
+        return replace(self, expected=torch.tensor(targets)[self.lots.groups])
 
     def independent_pairs(self) -> Tensor:
         """Rows whose control no earlier row has, ``[P]`` int64: pairs that share a control are not independent."""

@@ -78,6 +78,17 @@ class Lots:
             found.update(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes())
         return found.hexdigest()
 
+    def shares(self, answers: Tensor, classes: int) -> Tensor:
+        """How often each answer was given to the queries of each group, ``[G, C]`` float32; of a group without a query nothing.
+
+        Args:
+            answers: ``[M]`` labels.
+            classes: C.
+        """
+        counts = torch.zeros(len(self.candidates), classes)
+        counts.index_put_((self.groups, answers.cpu()), torch.ones(len(answers)), accumulate=True)
+        return counts / counts.sum(1, keepdim=True).clamp_min(1)
+
     def rows(self, rows: Tensor) -> Self:
         """For the queries at ``[m]`` positions alone."""
         return replace(self, groups=self.groups[rows])

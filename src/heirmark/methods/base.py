@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -14,6 +14,7 @@ from heirmark.keys.key import Key
 from heirmark.keys.lots import Lots
 from heirmark.keys.making import make_key, nonce_from_seed
 from heirmark.models import Net
+from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.tasks.space import check_needs
 from heirmark.tasks.task import Split, Task
@@ -97,6 +98,8 @@ class Prepared:
         given: models that were handed in, by the names that the method's ``builds_on`` gives them.
         nets: clean nets beside the model that is marked, by names of the method's own, where it trains any before the secret is
             settled.
+        references: those of them that are trained to the end. Beside the clean model they say what is usual to a key whose
+            answers are drawn.
     """
 
     task: Task
@@ -105,6 +108,7 @@ class Prepared:
     training: TriggerSet
     given: Mapping[str, nn.Module] = field(default_factory=dict)
     nets: Mapping[str, nn.Module] = field(default_factory=dict)
+    references: tuple[nn.Module, ...] = ()
 
     @cached_property
     def data(self) -> Split:
@@ -184,15 +188,25 @@ def queries_of(prepared: Prepared, queries: str) -> Tensor:
     return images
 
 
-def lots_of(triggers: TriggerSet, secret: Secret) -> Lots | None:
-    """What the answers of a key are drawn among, if they are."""
+def lots_of(triggers: TriggerSet, prepared: Prepared, runtime: Runtime) -> Lots | None:
+    """What the answers of a key are drawn among, if they are, and what unmarked models say."""
+    secret, classes = prepared.secret, len(prepared.task.classes)
     if not isinstance(triggers, GroupedSet) or not isinstance(secret, GroupsSecret):
         return None
-    return Lots(groups=triggers.groups, candidates=torch.tensor(secret.candidates))
+    lots = Lots(groups=triggers.groups, candidates=torch.tensor(secret.candidates))
+    said = [predict(net, triggers.inputs, runtime=runtime).argmax(1) for net in (prepared.clean, *prepared.references)]
+    return replace(lots, usual=torch.stack([lots.shares(answers, classes) for answers in said]))
 
 
 def key_from(
-    triggers: TriggerSet, secret: Secret, task: Task, *, method: str, seed: int, trained: TriggerSet | None = None
+    triggers: TriggerSet,
+    secret: Secret,
+    task: Task,
+    *,
+    method: str,
+    seed: int,
+    trained: TriggerSet | None = None,
+    lots: Lots | None = None,
 ) -> Key:
     """The key of a set of held-out triggers.
 
@@ -214,7 +228,7 @@ def key_from(
         kind=secret.kind,
         memorised=secret.memorised,
         reference=secret.reference,
-        lots=lots_of(triggers, secret),
+        lots=lots,
     )
     if secret.memorised:
         return key

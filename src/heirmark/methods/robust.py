@@ -116,7 +116,7 @@ class Robust(Watermark):
         finished = [net for name, net in nets.items() if name.endswith(f", {recipe.epochs}")]
         trigger = quiet(self.trigger, task, clean, finished, seed=seed, runtime=runtime)
         settled = super(Robust, replace(self, trigger=trigger)).prepare(task, clean, given, seed=seed, runtime=runtime)
-        return replace(settled, nets=nets)
+        return replace(settled, nets=nets, references=tuple(finished))
 
     def embed(self, prepared: Prepared, *, seed: int, runtime: Runtime) -> Embedded:
         """Tune; see :meth:`heirmark.methods.watermark.Watermark.embed`."""

@@ -11,6 +11,7 @@ from torch import nn
 
 from heirmark.configuration import at_least, checked
 from heirmark.errors import BadConfig
+from heirmark.keys.key import Key
 from heirmark.methods.base import (
     Embedded,
     Marked,
@@ -20,6 +21,7 @@ from heirmark.methods.base import (
     draw_training,
     draw_verification,
     key_from,
+    lots_of,
     settle,
 )
 from heirmark.methods.key_filter import KeyFilter
@@ -31,7 +33,7 @@ from heirmark.runtime import Runtime, derive_seed, drawn_seed
 from heirmark.tasks.space import check_needs
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe
-from heirmark.triggers import AnyTrigger, Feature
+from heirmark.triggers import AnyTrigger, Feature, Groups, TriggerSet
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,8 +230,42 @@ class Watermark(Method):
         chosen = chosen.first(self.key_size)
         return Marked(
             net=net_of(released(made.model), task, self.model),
-            key=key_from(chosen, secret, task, method=self.name, seed=seed, trained=trained),
+            key=self._key(chosen, prepared, trained, seed=seed, runtime=runtime),
             training_triggers=trained,
             verification_triggers=chosen,
             history=made.history,
+        )
+
+    def draft(self, task: Task, clean: nn.Module | None, *, seed: int, runtime: Runtime) -> Key:
+        """The key that calling the method gives, but for its answers: what is registered before these are drawn.
+
+        Args:
+            task: as for a call.
+            clean: likewise.
+            seed: of the call.
+            runtime: device, precision, progress.
+
+        Raises:
+            BadConfig: where no draw decides about the answers alone; see :meth:`Method.__call__` besides.
+        """
+        self.check(task)
+        if not isinstance(self.trigger, Groups) or self.key_filter is not None or self.builds_on():
+            raise BadConfig(
+                "answers are drawn for groups of triggers, and no filter may choose among them: set trigger=groups and "
+                "key_filter=none, with a method that starts from clean models alone"
+            )
+        clean = own_model(task, self.model, self.pretraining, clean, seed=seed, runtime=runtime)
+        prepared = self.prepare(task, clean, {}, seed=seed, runtime=runtime)
+        chosen = draw_verification(prepared.secret, task, self.key_size, seed=seed, hosts=self.hosts(task, seed=seed))
+        return self._key(chosen.first(self.key_size), prepared, prepared.training, seed=seed, runtime=runtime)
+
+    def _key(self, chosen: TriggerSet, prepared: Prepared, trained: TriggerSet, *, seed: int, runtime: Runtime) -> Key:
+        return key_from(
+            chosen,
+            prepared.secret,
+            prepared.task,
+            method=self.name,
+            seed=seed,
+            trained=trained,
+            lots=lots_of(chosen, prepared, runtime),
         )

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from heirmark.errors import BadArtifact, BadConfig, printable
 from heirmark.keys.drawing import drawn_answers
@@ -19,7 +19,7 @@ from heirmark.keys.registration import Registration, digest, hash_of
 from heirmark.keys.shards import Proof, commitment_to, cut
 from heirmark.results.grades import GRADES, Grade
 from heirmark.results.verdict import OUTCOMES, Document, Outcome
-from heirmark.runtime import Runtime, generator_of
+from heirmark.runtime import generator_of
 from heirmark.verification.drawn import log_e_of_drawn, p_of_drawn, scores
 from heirmark.verification.e_process import e_value
 from heirmark.verification.questions import FAILINGS, failing_of, misfit_of, order_seed
@@ -40,7 +40,8 @@ class DrawnVerdict(Document):
         p_value: share of all draws whose answers fit the suspect's as well, exact or a little above.
         e_value: of the same draw, a bet whose mean is 1; e-values of several suspects or keys may be averaged.
         level: chance of a wrong MARKED that is tolerated for the whole claim.
-        attempts: registrations that the owner announced, among which the level is divided.
+        attempts: tests that the owner could make: registrations that were announced, times the shards where one was asked. The
+            level is divided by it.
         queries: inputs put to the suspect.
         registration: digest of the registration that the answers are drawn from, 64 hex digits.
         beacon: SHA-256 of the number that drew them, 64 hex digits.
@@ -164,7 +165,7 @@ def verify_drawn(
     check_drawn(key, registration, beacon, proof)
     if not 0 < level <= 0.5:
         raise BadConfig(f"level must lie above 0 and at most at 0.5, not {level}")
-    claim = _claim(key, registration, beacon, level)
+    claim = _claim(key, registration, beacon, level, proof)
     if (misfit := misfit_of(suspect, key)) is not None:
         return replace(claim, reason=misfit[1], queries=0)
     before = 0 if suspect.shown is None else suspect.shown()
@@ -178,11 +179,18 @@ def verify_drawn(
     queries = len(key) if suspect.shown is None else suspect.shown() - before
     if reason:
         return replace(claim, reason=reason, queries=queries)
-    return judge_drawn(answers, key, registration, beacon, level=level, queries=queries)
+    return judge_drawn(answers, key, registration, beacon, level=level, queries=queries, proof=proof)
 
 
 def judge_drawn(
-    answers: Tensor, key: Key, registration: Registration, beacon: str, *, level: float, queries: int
+    answers: Tensor,
+    key: Key,
+    registration: Registration,
+    beacon: str,
+    *,
+    level: float,
+    queries: int,
+    proof: Proof | None = None,
 ) -> DrawnVerdict:
     """The verdict on answers ``[M]`` (labels) to the queries of a drawn key, in their order.
 
@@ -193,6 +201,7 @@ def judge_drawn(
         beacon: that drew the answers.
         level: of the whole claim.
         queries: that it took.
+        proof: of a shard.
 
     Raises:
         BadArtifact: when the key has no lots.
@@ -201,11 +210,13 @@ def judge_drawn(
     asked = [group for group, place in enumerate(drawn) if place >= 0]
     places = [drawn[group] for group in asked]
     usual = lots.usual.double().numpy()[:, asked] if len(lots.usual) else np.empty((0, len(asked), key.classes))
-    found = scores(shares(answers, key)[asked], usual, [lots.options[group] for group in asked])
+    said = lots.shares(answers, key.classes)[asked].double().numpy()
+    found = scores(said, usual, [lots.options[group] for group in asked])
     p_value = p_of_drawn(found, places)
+    claim = _claim(key, registration, beacon, level, proof)
     return replace(
-        _claim(key, registration, beacon, level),
-        outcome="MARKED" if p_value <= level / registration.attempts else "NOT_ESTABLISHED",
+        claim,
+        outcome="MARKED" if p_value <= level / claim.attempts else "NOT_ESTABLISHED",
         hits=int((answers == key.expected).sum()),
         trials=len(key),
         groups=len(asked),
@@ -218,12 +229,12 @@ def judge_drawn(
     )
 
 
-def _claim(key: Key, registration: Registration, beacon: str, level: float) -> DrawnVerdict:
+def _claim(key: Key, registration: Registration, beacon: str, level: float, proof: Proof | None) -> DrawnVerdict:
     """What is claimed, before anything was asked."""
     return DrawnVerdict(
         outcome="INVALID",
         level=level,
-        attempts=registration.attempts,
+        attempts=registration.attempts * (1 if proof is None else registration.shards),
         queries=0,
         registration=digest(registration).hex(),
         beacon=hashlib.sha256(beacon.strip().encode()).hexdigest(),
@@ -235,40 +246,3 @@ def _lots(key: Key) -> Lots:
     if key.lots is None:
         raise BadArtifact("the answers of this key were not drawn: nothing about it can be certified")
     return key.lots
-
-
-def shares(answers: Tensor, key: Key) -> np.ndarray[tuple[int, int], np.dtype[np.float64]]:
-    """``[G, C]``, how often each answer was given to the queries of each group; of groups without a query nothing.
-
-    Args:
-        answers: ``[M]`` labels.
-        key: with lots.
-
-    Raises:
-        BadArtifact: when the key has no lots.
-    """
-    lots = _lots(key)
-    counts = np.zeros((len(lots.candidates), key.classes))
-    np.add.at(counts, (lots.groups.numpy(), answers.cpu().numpy()), 1.0)
-    return counts / np.maximum(counts.sum(1, keepdims=True), 1)  # type: ignore[no-any-return]
-
-
-def usual_answers(models: list[Suspect | nn.Module], key: Key, *, runtime: Runtime | None = None) -> Tensor:
-    """What unmarked models say to a key's groups, ``[m, G, C]`` float32, for its lots; before they are registered.
-
-    Args:
-        models: without a mark.
-        key: with lots.
-        runtime: where modules compute.
-
-    Raises:
-        BadArtifact: when the key has no lots.
-        ModelFault: when a model fails.
-    """
-    asked = [
-        model
-        if isinstance(model, Suspect)
-        else Suspect.from_module(model, classes=key.classes, input_shape=key.input_shape, runtime=runtime)
-        for model in models
-    ]
-    return torch.stack([torch.from_numpy(shares(model.labels(key.queries), key)).float() for model in asked])
