@@ -17,7 +17,8 @@ from heirmark.evidence.bundle import MANIFEST, seal
 from heirmark.evidence.case import Asked, Case, digest_of
 from heirmark.evidence.disclosing import Disclosed, disclose
 from heirmark.evidence.gathering import Model, gather
-from heirmark.evidence.rechecking import Reader, Rechecked, recheck
+from heirmark.evidence.rechecking import Rechecked, recheck
+from heirmark.evidence.weighing import Reader
 from heirmark.files import atomic_write_json
 from heirmark.keys.making import make_key
 from heirmark.keys.registration import digest, register

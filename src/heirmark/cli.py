@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from heirmark.commands import attacking, auditing, benching, drafting, exporting, owning, serving, showing, verifying
+from heirmark.commands import attacking, auditing, benching, drafting, exporting, owning, proving, serving, showing, verifying
 from heirmark.commands.options import FAILURE, ended_well
 from heirmark.console import error_line
 from heirmark.errors import HeirmarkWarning
@@ -56,6 +56,9 @@ for command in (
     attacking.detect,
     benching.bench,
     verifying.verify,
+    proving.commit,
+    proving.disclose,
+    proving.recheck,
     serving.serve,
     exporting.export,
     owning.inspect,

@@ -63,6 +63,41 @@ class Fence:
         return replace(usual, seconds=self.timeout, total=max(usual.total, self.timeout))
 
 
+@dataclass(frozen=True)
+class Record:
+    """On whose record a suspect is asked."""
+
+    evidence: Annotated[
+        Path | None,
+        typer.Option(
+            "--evidence", help="Write a bundle that others can recheck; --key is then a shard that disclose wrote."
+        ),
+    ] = None
+    signer: Annotated[
+        Path | None,
+        typer.Option(
+            "--signer", help="With --evidence: file of your private key, made if missing: you say what was answered."
+        ),
+    ] = None
+    trained_by: Annotated[
+        str, typer.Option("--trained-by", help="With --evidence: who trained the --calibrators, in words.")
+    ] = ""
+
+    def check(self, *, wilcoxon: float | None, calibration: Path | None) -> None:
+        """Make sure that the options go together."""
+        if self.evidence is None:
+            if self.signer is not None or self.trained_by:
+                raise BadConfig("--signer and --trained-by go with --evidence FOLDER, which is written")
+            return
+        if self.signer is None:
+            raise BadConfig("--evidence is signed by who asks: say --signer FILE, which is made if it is missing")
+        if wilcoxon is not None or calibration is not None:
+            raise BadConfig(
+                "--evidence holds what is asked on the record and nothing else: leave --wilcoxon and --calibration out, and name "
+                "unmarked models by --calibrators"
+            )
+
+
 @guarded
 def verify(
     suspect: Annotated[
@@ -125,12 +160,15 @@ def verify(
     device: Device = "auto",
     as_json: Json = False,
     *,
+    record: Record,
     fence: Fence,
     wire: Wire,
     ordinary: Ordinary,
 ) -> int:
     """Judge a suspect with a key, by queries alone. Exit code 0: MARKED; 3: not established; 1: INVALID."""
+    from heirmark.evidence.disclosing import Disclosed
     from heirmark.jobs.drafting import read_draw
+    from heirmark.jobs.evidence import evidence_job
     from heirmark.jobs.folder import ModelFolder
     from heirmark.jobs.isolating import open_isolated
     from heirmark.jobs.opening import Named, open_suspect
@@ -148,6 +186,7 @@ def verify(
     from heirmark.verification.certifying import verify_drawn
     from heirmark.wire.addresses import is_address
 
+    record.check(wilcoxon=wilcoxon, calibration=calibration)
     if sequential and wilcoxon is not None:
         raise BadConfig("--wilcoxon asks the whole key, and --sequential spares it: leave one of them out")
     if max_queries is not None and not sequential:
@@ -188,7 +227,21 @@ def verify(
             ),
             accept=as_grade(accept),
         )
-        if drawn is not None:
+        if record.evidence is not None and record.signer is not None:
+            verdict = evidence_job(
+                asked,
+                suspect,
+                Disclosed.load(key),
+                record.evidence,
+                signer=record.signer,
+                calibrators=list(zip(calibrators or (), terms.calibrators, strict=True)),
+                trained_by=record.trained_by,
+                level=level,
+                accept=terms.accept,
+                sequential=sequential,
+                max_queries=max_queries,
+            )
+        elif drawn is not None:
             verdict = verify_drawn(asked, folder.key, *drawn, level=level)
         elif sequential:
             verdict = sequential_job(asked, folder, terms, max_queries=max_queries)

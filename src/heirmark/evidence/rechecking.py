@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
@@ -14,43 +14,26 @@ from heirmark.evidence.case import Asked, Case
 from heirmark.evidence.dialogue import Dialogue
 from heirmark.evidence.disclosing import Disclosed
 from heirmark.evidence.gathering import Model, check_apart, judged, put, voice_of
-from heirmark.evidence.weighing import weigh_models
+from heirmark.evidence.weighing import (
+    CLOCKS,
+    Findings,
+    Reader,
+    share_known,
+    short,
+    weigh_age,
+    weigh_asker,
+    weigh_models,
+)
 from heirmark.files import read_bytes
-from heirmark.keys.key import Key
 from heirmark.keys.registration import Registration, digest, is_moment
-from heirmark.keys.stamping import stamped_at
 from heirmark.querying.transcript import Entry, read_transcript
 from heirmark.results.verdict import OUTCOMES, Calibration, Document, Outcome, Verdict
 from heirmark.verification.scrutiny import faults_of
 from heirmark.verification.sequential import SequentialVerdict
 from heirmark.verification.verify import calibrate
 
-CLOCKS: Final = timedelta(minutes=5)
-"""By how much two parties' clocks may differ."""
 _SAME: Final = 0.98
 """Share of answers in which a model agrees with itself on another machine, at least: near a tie rounding decides."""
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Reader:
-    """What somebody who rechecks a bundle knows from elsewhere. Nothing of it can come out of the bundle.
-
-    Attributes:
-        trusted: public keys of those whose word is taken for what they asked and were answered.
-        registration: as it was published; None where that is not known.
-        before: what the registration must be older than: the suspect's first appearance, or of a drawn key the moment at which
-            the beacon was known.
-        roots: certificates of time-stamping authorities that are trusted, PEM.
-        calibrators: unmarked models of the reader's, or those that the bundle names.
-        level: chance of a wrong MARKED that is tolerated in all.
-    """
-
-    trusted: Collection[str] = ()
-    registration: Registration | None = None
-    before: datetime | None = None
-    roots: bytes | None = None
-    calibrators: Sequence[Model] = ()
-    level: float = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,13 +72,6 @@ class Rechecked(Document):
         return "\n".join(map(printable, lines))
 
 
-@dataclass(eq=False)
-class _Findings:
-    checked: list[str] = field(default_factory=list)
-    words: list[str] = field(default_factory=list)
-    reasons: list[str] = field(default_factory=list)
-
-
 def recheck(folder: Path, reader: Reader | None = None) -> Rechecked:
     """Derive a bundle again and say what it shows.
 
@@ -118,7 +94,7 @@ def recheck(folder: Path, reader: Reader | None = None) -> Rechecked:
     manifest = read_manifest(folder)
     disclosed = Disclosed.load(folder)
     entries = read_transcript(folder / TRANSCRIPT)
-    found = _Findings()
+    found = Findings()
     if not entries or manifest.last != entries[-1].hash:
         raise BadArtifact("the transcript does not end where the manifest says: it was cut off or written anew")
     case = Case.read(entries[0].said)
@@ -129,19 +105,19 @@ def recheck(folder: Path, reader: Reader | None = None) -> Rechecked:
     found.checked += [
         f"{len(manifest.files)} files are as sealed on {manifest.made}; the transcript is a chain of {len(entries)} lines",
         f"the shard of {len(disclosed.shard)} queries is number {disclosed.proof.index + 1} of {said.shards} that "
-        f"{_short(said.public_key)} registered, in attempt {said.attempt} of {said.attempts}",
+        f"{short(said.public_key)} registered, in attempt {said.attempt} of {said.attempts}",
         "the verdict and the calibration follow from the answers, which were asked in the key's own order",
     ]
     for fault in faults_of(disclosed.shard):
         raise BadArtifact(f"the key proves nothing: {fault}")
-    _weigh_asker(case, disclosed, reader, found)
-    _weigh_age(disclosed, entries, reader, found)
+    weigh_asker(case, disclosed, reader, found)
+    weigh_age(disclosed, reader, found)
     if reader.calibrators:
         verdict = _by_own_models(case, disclosed, entries, verdict, reader, found)
     elif verdict.grade == "calibrated":
         assert calibration is not None
         found.reasons += weigh_models(
-            calibration, case.calibrators, suspect_knows=_knows(case, disclosed.shard, entries)
+            calibration, case.calibrators, suspect_knows=share_known(case, disclosed.shard, entries)
         )
         if case.asker == disclosed.registration.public_key:
             found.reasons.append(
@@ -214,60 +190,13 @@ def _judged_again(
     return verdict, calibration
 
 
-def _weigh_asker(case: Case, disclosed: Disclosed, reader: Reader, found: _Findings) -> None:
-    who = "the owner" if case.asker == disclosed.registration.public_key else _short(case.asker)
-    found.words.append(f"{who}: that {case.suspect.name} was asked this and answered so")
-    if case.suspect.digest:
-        found.words[-1] += f", whose files have the SHA-256 {case.suspect.digest}"
-    for each in case.calibrators:
-        by = each.trained_by or "somebody who is not named"
-        found.words.append(
-            f"{who}: that {each.name} ({each.digest[:16] or 'no files'}) was trained by {by}, without a mark"
-        )
-    if case.asker not in reader.trusted:
-        found.reasons.append(f"the answers are the word of {case.asker}, whom you do not name as trusted (--trust)")
-
-
-def _weigh_age(disclosed: Disclosed, entries: Sequence[Entry], reader: Reader, found: _Findings) -> None:
-    """Whether the registration is known to be old enough."""
-    said = disclosed.registration
-    if reader.registration is not None and reader.registration != said:
-        raise BadArtifact(
-            "the registration is not the one that was published: another key, another attempt, or another draw"
-        )
-    shown: datetime | None = None
-    if disclosed.stamp is not None and reader.roots is not None:
-        shown = stamped_at(disclosed.stamp, digest(said), roots=reader.roots)
-        if said.beginning > shown + CLOCKS:
-            raise BadArtifact("the registration is dated after its time stamp: one of the two is not of this key")
-        found.checked.append(f"the registration is stamped, and so no later than {shown.isoformat()}")
-    elif reader.registration is not None:
-        shown = said.beginning
-        found.checked.append("the registration is the one that you know to be published")
-    if shown is None:
-        found.words.append(f"the owner: that the key was registered on {said.made}")
-        found.reasons.append(
-            "nothing shows when the key was registered: give the registration as it was published (--registration), or the "
-            "roots of the authority that stamped it (--stamp-roots)"
-        )
-    elif reader.before is None:
-        found.reasons.append(
-            "you do not say what the key must be older than (--before): the suspect, or the beacon that its answers were drawn by"
-        )
-    elif shown >= reader.before:
-        found.reasons.append(
-            f"the key was not registered before {reader.before.isoformat()}, but on {shown.isoformat()}: it can have been made "
-            "from the suspect's own answers"
-        )
-
-
 def _by_own_models(
     case: Case,
     disclosed: Disclosed,
     entries: Sequence[Entry],
     verdict: Verdict | SequentialVerdict,
     reader: Reader,
-    found: _Findings,
+    found: Findings,
 ) -> Verdict | SequentialVerdict:
     """The verdict by a calibration that is measured here; models that the bundle names have to say what they said."""
     shard = disclosed.shard
@@ -281,7 +210,7 @@ def _by_own_models(
             found.checked.append(f"{each.told.name} answers as it did")
     calibration = calibrate([each.suspect for each in own], shard, note="models of who rechecked")
     found.checked.append(f"the null was measured here, on {len(own)} models that you named")
-    knows = _knows(case, shard, entries)
+    knows = share_known(case, shard, entries)
     found.reasons += weigh_models(calibration, [each.told for each in own], suspect_knows=knows)
     spoken = Dialogue([entry for entry in entries[1:] if entry.said.get("by") == "suspect"])
     suspect = spoken.voice("suspect", case.suspect.silent(shard.classes))
@@ -300,20 +229,3 @@ def _check_same(told: Asked, model: Model, disclosed: Disclosed, entries: Sequen
             raise BadArtifact(
                 f"{told.name} does not say what the transcript has it say: its answers were written by hand"
             )
-
-
-def _knows(case: Case, shard: Key, entries: Sequence[Entry]) -> float | None:
-    """Share of the hosts that the suspect gives their class, of those that it was asked; None where it was asked none."""
-    said: dict[str, int] = {}
-    for entry in entries[1:]:
-        if entry.said["by"] == "suspect" and entry.said["kind"] == "answers":
-            said |= zip(entry.said["inputs"], entry.said["labels"], strict=True)
-    names = case.suspect.order or range(shard.classes)
-    hosts = [set(row) - {-1} for row in shard.host_labels.tolist()]
-    answers = [said.get(digest.hex()) for digest in shard.digests[1]]
-    known = [names[label] in host for label, host in zip(answers, hosts, strict=True) if label is not None and host]
-    return sum(known) / len(known) if known else None
-
-
-def _short(public_key: str) -> str:
-    return f"{public_key[:16]}..."

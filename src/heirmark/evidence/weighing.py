@@ -1,17 +1,111 @@
-"""Whether unmarked models carry a null that a stranger believes."""
+"""Whom and what a bundle asks to be believed, and how far a reader's own knowledge carries."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from typing import Final
 
-from heirmark.evidence.case import Asked
+from heirmark.errors import BadArtifact
+from heirmark.evidence.case import Asked, Case
+from heirmark.evidence.disclosing import Disclosed
+from heirmark.evidence.gathering import Model
+from heirmark.keys.key import Key
+from heirmark.keys.registration import Registration, digest
+from heirmark.keys.stamping import stamped_at
+from heirmark.querying.transcript import Entry
 from heirmark.results.verdict import Calibration
 
+CLOCKS: Final = timedelta(minutes=5)
+"""By how much two parties' clocks may differ."""
 LEAST: Final = 5
 """Unmarked models, at least, that are about as good as the suspect."""
 ALIKE: Final = 0.9
 """Of the share of hosts that the suspect knows, what an unmarked model has to know to be as good."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reader:
+    """What somebody who rechecks a bundle knows from elsewhere. Nothing of it can come out of the bundle.
+
+    Attributes:
+        trusted: public keys of those whose word is taken for what they asked and were answered.
+        registration: as it was published; None where that is not known.
+        before: what the registration must be older than: the suspect's first appearance, or of a drawn key the moment at which
+            the beacon was known.
+        roots: certificates of time-stamping authorities that are trusted, PEM.
+        calibrators: unmarked models of the reader's, or those that the bundle names.
+        level: chance of a wrong MARKED that is tolerated in all.
+    """
+
+    trusted: Collection[str] = ()
+    registration: Registration | None = None
+    before: datetime | None = None
+    roots: bytes | None = None
+    calibrators: Sequence[Model] = ()
+    level: float = 0.01
+
+
+@dataclass(eq=False)
+class Findings:
+    """What is found while a bundle is rechecked; see :class:`heirmark.evidence.rechecking.Rechecked`."""
+
+    checked: list[str] = field(default_factory=list)
+    words: list[str] = field(default_factory=list)
+    reasons: list[str] = field(default_factory=list)
+
+
+def weigh_asker(case: Case, disclosed: Disclosed, reader: Reader, found: Findings) -> None:
+    """Note what is the word of who asked, and whether it is taken."""
+    who = "the owner" if case.asker == disclosed.registration.public_key else short(case.asker)
+    found.words.append(f"{who}: that {case.suspect.name} was asked this and answered so")
+    if case.suspect.digest:
+        found.words[-1] += f", whose files have the SHA-256 {case.suspect.digest}"
+    for each in case.calibrators:
+        by = each.trained_by or "somebody who is not named"
+        found.words.append(
+            f"{who}: that {each.name} ({each.digest[:16] or 'no files'}) was trained by {by}, without a mark"
+        )
+    if case.asker not in reader.trusted:
+        found.reasons.append(f"the answers are the word of {case.asker}, whom you do not name as trusted (--trust)")
+
+
+def weigh_age(disclosed: Disclosed, reader: Reader, found: Findings) -> None:
+    """Note how old the registration is shown to be, and whether that is enough.
+
+    Raises:
+        BadArtifact: when it is not the one that was published, or its time stamp does not hold.
+    """
+    said = disclosed.registration
+    if reader.registration is not None and reader.registration != said:
+        raise BadArtifact(
+            "the registration is not the one that was published: another key, another attempt, or another draw"
+        )
+    shown: datetime | None = None
+    if disclosed.stamp is not None and reader.roots is not None:
+        shown = stamped_at(disclosed.stamp, digest(said), roots=reader.roots)
+        if said.beginning > shown + CLOCKS:
+            raise BadArtifact("the registration is dated after its time stamp: one of the two is not of this key")
+        found.checked.append(f"the registration is stamped, and so no later than {shown.isoformat()}")
+    elif reader.registration is not None:
+        shown = said.beginning
+        found.checked.append("the registration is the one that you know to be published")
+    if shown is None:
+        found.words.append(f"the owner: that the key was registered on {said.made}")
+        found.reasons.append(
+            "nothing shows when the key was registered: give the registration as it was published (--registration), or the "
+            "roots of the authority that stamped it (--stamp-roots)"
+        )
+    elif reader.before is None:
+        found.reasons.append(
+            "you do not say what the key must be older than (--before): the suspect, or the beacon that its answers were drawn by"
+        )
+    elif shown >= reader.before:
+        found.reasons.append(
+            f"the key was not registered before {reader.before.isoformat()}, but on {shown.isoformat()}: it can have been made "
+            "from the suspect's own answers"
+        )
 
 
 def weigh_models(calibration: Calibration, told: Sequence[Asked], *, suspect_knows: float | None) -> list[str]:
@@ -39,3 +133,21 @@ def weigh_models(calibration: Calibration, told: Sequence[Asked], *, suspect_kno
     if nameless := [each.name for each in told if not each.trained_by]:
         found.append(f"nobody is said to have trained {nameless[0]}")
     return found
+
+
+def share_known(case: Case, shard: Key, entries: Sequence[Entry]) -> float | None:
+    """Share of the hosts that the suspect gives their class, of those that it was asked; None where it was asked none."""
+    said: dict[str, int] = {}
+    for entry in entries[1:]:
+        if entry.said["by"] == "suspect" and entry.said["kind"] == "answers":
+            said |= zip(entry.said["inputs"], entry.said["labels"], strict=True)
+    names = case.suspect.order or range(shard.classes)
+    hosts = [set(row) - {-1} for row in shard.host_labels.tolist()]
+    answers = [said.get(digest.hex()) for digest in shard.digests[1]]
+    known = [names[label] in host for label, host in zip(answers, hosts, strict=True) if label is not None and host]
+    return sum(known) / len(known) if known else None
+
+
+def short(public_key: str) -> str:
+    """Enough of a public key to tell it from others."""
+    return f"{public_key[:16]}..."
