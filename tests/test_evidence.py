@@ -20,6 +20,8 @@ from heirmark.evidence.gathering import Model, gather
 from heirmark.evidence.rechecking import Rechecked, recheck
 from heirmark.evidence.weighing import Reader
 from heirmark.files import atomic_write_json
+from heirmark.keys.drawing import drawn_answers
+from heirmark.keys.lots import Lots
 from heirmark.keys.making import make_key
 from heirmark.keys.registration import digest, register
 from heirmark.keys.shards import commitment_to, cut
@@ -559,6 +561,80 @@ def test_a_calibrator_that_does_not_say_what_it_said_is_seen(tmp_path):
     other = [a_model(0.5, str(each), seed=number) for number, each in enumerate(weights)]
     with pytest.raises(BadArtifact, match="its answers were written by hand"):
         recheck(folder, a_reader(calibrators=other))
+
+
+# ---------------------------------------------------------------- drawn keys
+
+
+def undrawn():
+    """Pixel 2 tells the group, of which there are 24 with ten queries each."""
+    groups = torch.arange(240) % 24
+    controls = a_key().controls.clone()
+    controls[:, 0, 0, 2] = groups.to(torch.uint8)
+    queries = controls.clone()
+    queries[:, 0, 0, 1] = 255
+    candidates = torch.arange(5, CLASSES).repeat(24, 1)
+    return a_key(queries=queries, controls=controls, expected=5, lots=Lots(groups=groups, candidates=candidates))
+
+
+def drawn_by(beacon, *, made=LONG_AGO):
+    key = undrawn()
+    registration = register(
+        signer=OWNER, commitment=commitment_to(cut(key, 2, drawn=True), drawn=True), nonce=key.nonce, method=key.method,
+        family=key.kind, shards=2, made=made, beacon="a public lottery of 31 January",
+    )  # fmt: skip
+    answers = torch.tensor(drawn_answers(digest(registration), beacon, key.lots.options))
+    return replace(key, expected=answers[key.lots.groups]), registration, answers
+
+
+def asked_by_draw(folder, answers, key, registration, *, beacon="17", index=0):
+    suspect = Suspect.from_callable(
+        lambda inputs: answers[(inputs[:, 0, 0, 2] * 255).round().long().clamp(0, 23)], classes=CLASSES
+    )
+    gather(Model(told=Asked.of(suspect, "copy:model"), suspect=suspect), disclose(key, registration, index), folder,
+           signer=JUDGE, beacon=beacon)  # fmt: skip
+    return folder
+
+
+def test_a_drawn_key_is_drawn_again_and_needs_no_unmarked_models(tmp_path):
+    key, registration, answers = drawn_by("17")
+    folder = asked_by_draw(tmp_path / "b", answers, key, registration)
+    reader = a_reader(registration=registration, beacon="17 ")
+    found = recheck(folder, reader)
+    assert (found.outcome, found.verdict.grade) == ("MARKED", "certified")
+    assert found.verdict.p_value < 1e-10
+    assert Rechecked.from_json(found.to_json()) == found
+    with pytest.raises(BadArtifact, match="it is a second draw"):
+        recheck(folder, replace(reader, beacon="18"))
+    assert "which number a public lottery of 31 January gave" in str(recheck(folder, replace(reader, beacon=None)))
+    assert "was not registered before" in str(recheck(folder, replace(reader, before=LONG_AGO)))
+    innocent = asked_by_draw(tmp_path / "i", torch.full((24,), 6), key, registration)
+    assert recheck(innocent, reader).outcome == "NOT_ESTABLISHED"
+
+
+def test_answers_that_another_number_drew_are_a_second_draw(tmp_path):
+    key, registration, answers = drawn_by("18")
+    folder = asked_by_draw(tmp_path / "b", answers, key, registration, beacon="18")
+    with pytest.raises(BadArtifact, match="it is a second draw"):
+        recheck(folder, a_reader(registration=registration, beacon="17"))
+    with pytest.raises(BadArtifact, match="not those that the registration and the beacon draw"):
+        asked_by_draw(tmp_path / "c", answers, key, registration, beacon="17")
+    lines = lines_of(folder)
+    lines[0]["entry"]["beacon"] = "17"
+    rewritten(folder, lines)
+    with pytest.raises(BadArtifact, match="not those that the registration and the beacon draw"):
+        recheck(folder, a_reader(registration=registration, beacon="17"))
+
+
+def test_what_does_not_go_with_a_draw_is_refused(tmp_path):
+    key, registration, answers = drawn_by("17")
+    with pytest.raises(BadConfig, match="give the number that drew them"):
+        asked_by_draw(tmp_path / "b", answers, key, registration, beacon="")
+    with pytest.raises(BadConfig, match="were not drawn"):
+        gathered(tmp_path / "b", beacon="17")
+    with pytest.raises(BadConfig, match="needs no unmarked models"):
+        gather(a_model(0.5, "copy:model"), disclose(key, registration, 0), tmp_path / "b", signer=JUDGE,
+               calibrators=unmarked(), beacon="17")  # fmt: skip
 
 
 # ---------------------------------------------------------------- while it is gathered

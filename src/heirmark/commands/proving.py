@@ -34,6 +34,12 @@ def commit(
     attempts: Annotated[
         int, typer.Option("--attempts", help="How many there will be; it divides the level.", min=1)
     ] = 1,
+    beacon: Annotated[
+        str,
+        typer.Option(
+            "--beacon", help="Of a key whose answers are drawn: which number will, in words; nobody may know it yet."
+        ),
+    ] = "",
     timestamp: Annotated[
         str | None, typer.Option("--timestamp", help="http(s):// of an authority that stamps it (RFC 3161).")
     ] = None,
@@ -42,7 +48,7 @@ def commit(
     """Register a key before the model is released: write registration.json beside it, which shows nothing of it. Publish that."""
     from heirmark.jobs.evidence import Attempt, commit_job
 
-    said = Attempt(attempt=attempt, attempts=attempts, shards=shards)
+    said = Attempt(attempt=attempt, attempts=attempts, shards=shards, beacon=beacon)
     print_facts(commit_job(key, said, signer=signer, stamp_from=timestamp), as_json)
     return MARKED
 
@@ -77,6 +83,10 @@ def recheck(
     before: Annotated[
         str | None, typer.Option("--before", help="When the suspect first appeared: the key must be older.")
     ] = None,
+    beacon: Annotated[
+        str | None,
+        typer.Option("--beacon", help="The number that drew the answers of a drawn key, as it was published."),
+    ] = None,
     stamp_roots: Annotated[
         Path | None,
         typer.Option("--stamp-roots", help="Certificates (PEM) of the authorities whose time stamps you trust."),
@@ -107,6 +117,7 @@ def recheck(
             registration=registration,
             before=before,
             roots=stamp_roots,
+            beacon=beacon,
             calibrators=[
                 (name, open_suspect(Named(name=name), classes=shard.classes, runtime=runtime, shape=shard.input_shape))
                 for name in calibrators or ()

@@ -82,12 +82,15 @@ class Record:
     trained_by: Annotated[
         str, typer.Option("--trained-by", help="With --evidence: who trained the --calibrators, in words.")
     ] = ""
+    beacon: Annotated[
+        str, typer.Option("--beacon", help="With --evidence, of a drawn key: the number that drew its answers.")
+    ] = ""
 
     def check(self, *, wilcoxon: float | None, calibration: Path | None) -> None:
         """Make sure that the options go together."""
         if self.evidence is None:
-            if self.signer is not None or self.trained_by:
-                raise BadConfig("--signer and --trained-by go with --evidence FOLDER, which is written")
+            if self.signer is not None or self.trained_by or self.beacon:
+                raise BadConfig("--signer, --trained-by and --beacon go with --evidence FOLDER, which is written")
             return
         if self.signer is None:
             raise BadConfig("--evidence is signed by who asks: say --signer FILE, which is made if it is missing")
@@ -240,6 +243,7 @@ def verify(
                 accept=terms.accept,
                 sequential=sequential,
                 max_queries=max_queries,
+                beacon=record.beacon,
             )
         elif drawn is not None:
             verdict = verify_drawn(asked, folder.key, *drawn, level=level)

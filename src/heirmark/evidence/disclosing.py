@@ -41,7 +41,7 @@ class Disclosed:
 
     def __post_init__(self) -> None:
         said = self.registration
-        if not self.proof.shows(self.shard, commitment=said.commitment, shards=said.shards, drawn=bool(said.beacon)):
+        if not self.proof.shows(self.shard, commitment=said.commitment, shards=said.shards, drawn=self.drawn):
             raise BadArtifact(
                 "the key is none that was registered: it was changed since, or another registration is beside it"
             )
@@ -50,6 +50,11 @@ class Disclosed:
                 f"the registration is of {said.method} on {said.family}, the key of {self.shard.method} on {self.shard.kind}: "
                 "they do not belong together"
             )
+
+    @property
+    def drawn(self) -> bool:
+        """Whether the answers were drawn after the registration."""
+        return bool(self.registration.beacon)
 
     @property
     def tries(self) -> int:

@@ -12,16 +12,18 @@ from heirmark.evidence.case import Asked, Case
 from heirmark.evidence.dialogue import Dialogue
 from heirmark.evidence.disclosing import Disclosed
 from heirmark.files import atomic_write_bytes
-from heirmark.keys.key import Key
 from heirmark.keys.registration import digest
 from heirmark.keys.signing import Signer
 from heirmark.querying.transcript import Transcript
 from heirmark.records import plain
 from heirmark.results.grades import LEAST_GRADE, Grade
 from heirmark.results.verdict import Calibration, Verdict
+from heirmark.verification.certifying import DrawnVerdict, verify_drawn
 from heirmark.verification.sequential import SequentialVerdict, verify_sequentially
 from heirmark.verification.suspects import Suspect
 from heirmark.verification.verify import calibrate, verify
+
+Finding = Verdict | SequentialVerdict | DrawnVerdict
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -43,7 +45,8 @@ def gather(
     accept: Grade = LEAST_GRADE,
     sequential: bool = False,
     max_queries: int | None = None,
-) -> Verdict | SequentialVerdict:
+    beacon: str = "",
+) -> Finding:
     """Ask a suspect a shard on the record, and write the bundle.
 
     An interrupted call goes on with the transcript that it finds, and asks nothing twice.
@@ -59,18 +62,29 @@ def gather(
         accept: the least grade by which the claim is made.
         sequential: stop when it is enough.
         max_queries: after so many at most, if sequential.
+        beacon: the number that drew the answers, of a drawn key. Nothing is calibrated then, and all of the shard is asked.
 
     Returns:
         The verdict of who asks; see :func:`heirmark.evidence.rechecking.recheck` for what others make of it.
 
     Raises:
         BadArtifact: when the folder has something else, or a finished bundle.
-        BadConfig: for a level out of range, or models that are told of twice.
+        BadConfig: for a level out of range, models that are told of twice, or what does not go with a drawn key.
         BadData: when an unmarked model cannot calibrate.
     """
     if not 0 < level <= 0.5:
         raise BadConfig(f"level must lie above 0 and at most at 0.5, not {level}")
     check_apart(suspect.told, [each.told for each in calibrators])
+    if bool(beacon) != disclosed.drawn:
+        raise BadConfig(
+            "the answers of this key were drawn: give the number that drew them (--beacon)"
+            if disclosed.drawn
+            else "the answers of this key were not drawn: leave the beacon out"
+        )
+    if disclosed.drawn and (calibrators or sequential):
+        raise BadConfig(
+            "a drawn key needs no unmarked models, and is asked as a whole: leave --calibrators and --sequential out"
+        )
     if (folder / MANIFEST).exists():
         raise BadArtifact(f"{folder} holds a finished bundle: name another folder, and disclose another shard for it")
     case = Case(
@@ -82,13 +96,14 @@ def gather(
         accept=accept,
         sequential=sequential,
         max_queries=max_queries,
+        beacon=beacon.strip(),
         asker=signer.public_key,
     )
     disclosed.save(folder)
     with Transcript(folder / TRANSCRIPT, head=plain(case)) as transcript:
         dialogue = Dialogue(transcript.found, transcript)
         verdict, calibration = judged(
-            case, disclosed.shard, dialogue, suspect.suspect, [each.suspect for each in calibrators]
+            case, disclosed, dialogue, suspect.suspect, [each.suspect for each in calibrators]
         )
         last = transcript.last
     dialogue.finish()
@@ -100,13 +115,13 @@ def gather(
 
 
 def judged(
-    case: Case, shard: Key, dialogue: Dialogue, suspect: Suspect, calibrators: Sequence[Suspect]
-) -> tuple[Verdict | SequentialVerdict, Calibration | None]:
+    case: Case, disclosed: Disclosed, dialogue: Dialogue, suspect: Suspect, calibrators: Sequence[Suspect]
+) -> tuple[Finding, Calibration | None]:
     """What follows from a dialogue, whether it is held now or read: the unmarked models speak first, then the suspect.
 
     Args:
         case: what is asked, and on which terms.
-        shard: the key.
+        disclosed: the shard, with its registration.
         dialogue: the record.
         suspect: who is asked, if it is not on the record.
         calibrators: likewise.
@@ -121,17 +136,21 @@ def judged(
     calibration = None
     if calibrators:
         voices = [dialogue.voice(voice_of(number), each) for number, each in enumerate(calibrators)]
-        calibration = calibrate(voices, shard, note="models that were asked on the record")
+        calibration = calibrate(voices, disclosed.shard, note="models that were asked on the record")
     return (
-        put(case, shard, dialogue.voice("suspect", suspect), calibration, case.max_queries),
+        put(case, disclosed, dialogue.voice("suspect", suspect), calibration, case.max_queries),
         calibration,
     )
 
 
 def put(
-    case: Case, shard: Key, suspect: Suspect, calibration: Calibration | None, max_queries: int | None
-) -> Verdict | SequentialVerdict:
+    case: Case, disclosed: Disclosed, suspect: Suspect, calibration: Calibration | None, max_queries: int | None
+) -> Finding:
     """Judge a suspect on the terms of a case."""
+    shard, registration = disclosed.shard, disclosed.registration
+    if disclosed.drawn:
+        level = case.level * registration.attempts  # by which it divides itself
+        return verify_drawn(suspect, shard, registration, case.beacon, proof=disclosed.proof, level=level)
     if case.sequential:
         return verify_sequentially(
             suspect, shard, calibration=calibration, level=case.level, accept=case.accept, max_queries=max_queries

@@ -13,7 +13,7 @@ from heirmark.evidence.bundle import CALIBRATION, TRANSCRIPT, VERDICT, Manifest,
 from heirmark.evidence.case import Asked, Case
 from heirmark.evidence.dialogue import Dialogue
 from heirmark.evidence.disclosing import Disclosed
-from heirmark.evidence.gathering import Model, check_apart, judged, put, voice_of
+from heirmark.evidence.gathering import Finding, Model, check_apart, judged, put, voice_of
 from heirmark.evidence.weighing import (
     CLOCKS,
     Findings,
@@ -22,12 +22,14 @@ from heirmark.evidence.weighing import (
     short,
     weigh_age,
     weigh_asker,
+    weigh_draw,
     weigh_models,
 )
 from heirmark.files import read_bytes
 from heirmark.keys.registration import Registration, digest, is_moment
 from heirmark.querying.transcript import Entry, read_transcript
 from heirmark.results.verdict import OUTCOMES, Calibration, Document, Outcome, Verdict
+from heirmark.verification.certifying import DrawnVerdict
 from heirmark.verification.scrutiny import faults_of
 from heirmark.verification.sequential import SequentialVerdict
 from heirmark.verification.verify import calibrate
@@ -52,7 +54,7 @@ class Rechecked(Document):
 
     outcome: Outcome
     reasons: tuple[str, ...] = ()
-    verdict: Verdict | SequentialVerdict
+    verdict: Finding
     checked: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
     owner: str
@@ -108,11 +110,14 @@ def recheck(folder: Path, reader: Reader | None = None) -> Rechecked:
         f"{short(said.public_key)} registered, in attempt {said.attempt} of {said.attempts}",
         "the verdict and the calibration follow from the answers, which were asked in the key's own order",
     ]
-    for fault in faults_of(disclosed.shard):
-        raise BadArtifact(f"the key proves nothing: {fault}")
+    if disclosed.drawn:
+        weigh_draw(case, disclosed, reader, found)
+    else:
+        for fault in faults_of(disclosed.shard):
+            raise BadArtifact(f"the key proves nothing: {fault}")
     weigh_asker(case, disclosed, reader, found)
     weigh_age(disclosed, reader, found)
-    if reader.calibrators:
+    if reader.calibrators and not disclosed.drawn:
         verdict = _by_own_models(case, disclosed, entries, verdict, reader, found)
     elif verdict.grade == "calibrated":
         assert calibration is not None
@@ -168,12 +173,12 @@ def _check_dates(entries: Sequence[Entry], manifest: Manifest, registration: Reg
 
 def _judged_again(
     folder: Path, case: Case, disclosed: Disclosed, entries: Sequence[Entry]
-) -> tuple[Verdict | SequentialVerdict, Calibration | None]:
+) -> tuple[Finding, Calibration | None]:
     classes = disclosed.shard.classes
     dialogue = Dialogue(entries[1:])
     try:
         silent = [each.silent(classes) for each in (case.suspect, *case.calibrators)]
-        verdict, calibration = judged(case, disclosed.shard, dialogue, silent[0], silent[1:])
+        verdict, calibration = judged(case, disclosed, dialogue, silent[0], silent[1:])
         dialogue.finish()
     except BadArtifact:
         raise
@@ -184,7 +189,7 @@ def _judged_again(
         calibration is not None and written is not None and Calibration.from_json(written) != calibration
     ):
         raise BadArtifact("the calibration is not what the unmarked models' answers give: it was written by hand")
-    kind = SequentialVerdict if case.sequential else Verdict
+    kind: type[Finding] = DrawnVerdict if disclosed.drawn else SequentialVerdict if case.sequential else Verdict
     if kind.from_json(read_bytes(folder / VERDICT, max_bytes=1 << 20)) != verdict:
         raise BadArtifact("the verdict is not what the answers give: it was written by hand")
     return verdict, calibration
@@ -194,10 +199,10 @@ def _by_own_models(
     case: Case,
     disclosed: Disclosed,
     entries: Sequence[Entry],
-    verdict: Verdict | SequentialVerdict,
+    verdict: Finding,
     reader: Reader,
     found: Findings,
-) -> Verdict | SequentialVerdict:
+) -> Finding:
     """The verdict by a calibration that is measured here; models that the bundle names have to say what they said."""
     shard = disclosed.shard
     own = list(reader.calibrators)
@@ -214,7 +219,7 @@ def _by_own_models(
     found.reasons += weigh_models(calibration, [each.told for each in own], suspect_knows=knows)
     spoken = Dialogue([entry for entry in entries[1:] if entry.said.get("by") == "suspect"])
     suspect = spoken.voice("suspect", case.suspect.silent(shard.classes))
-    return put(case, shard, suspect, calibration, 2 * verdict.trials if case.sequential else None)
+    return put(case, disclosed, suspect, calibration, 2 * verdict.trials if case.sequential else None)
 
 
 def _check_same(told: Asked, model: Model, disclosed: Disclosed, entries: Sequence[Entry], voice: str) -> None:

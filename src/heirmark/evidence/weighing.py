@@ -35,6 +35,7 @@ class Reader:
         before: what the registration must be older than: the suspect's first appearance, or of a drawn key the moment at which
             the beacon was known.
         roots: certificates of time-stamping authorities that are trusted, PEM.
+        beacon: the number that drew the answers of a drawn key, as it was published.
         calibrators: unmarked models of the reader's, or those that the bundle names.
         level: chance of a wrong MARKED that is tolerated in all.
     """
@@ -43,6 +44,7 @@ class Reader:
     registration: Registration | None = None
     before: datetime | None = None
     roots: bytes | None = None
+    beacon: str | None = None
     calibrators: Sequence[Model] = ()
     level: float = 0.01
 
@@ -106,6 +108,21 @@ def weigh_age(disclosed: Disclosed, reader: Reader, found: Findings) -> None:
             f"the key was not registered before {reader.before.isoformat()}, but on {shown.isoformat()}: it can have been made "
             "from the suspect's own answers"
         )
+
+
+def weigh_draw(case: Case, disclosed: Disclosed, reader: Reader, found: Findings) -> None:
+    """Note whether the answers were drawn by the number that the registration promised.
+
+    Raises:
+        BadArtifact: when it was another one.
+    """
+    promised = disclosed.registration.beacon
+    found.checked.append(f"the answers are those that the registration and the number {case.beacon} draw")
+    if reader.beacon is None:
+        found.words.append(f"{short(case.asker)}: that {case.beacon} is what {promised} gave")
+        found.reasons.append(f"you do not say which number {promised} gave (--beacon)")
+    elif reader.beacon.strip() != case.beacon:
+        raise BadArtifact(f"the answers were drawn by another number than {promised} gave: it is a second draw")
 
 
 def weigh_models(calibration: Calibration, told: Sequence[Asked], *, suspect_knows: float | None) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from heirmark.errors import BadArtifact, BadConfig
 from heirmark.evidence.case import Asked
 from heirmark.evidence.disclosing import REGISTRATION, STAMP, Disclosed, disclose, read_registration
-from heirmark.evidence.gathering import Model, gather
+from heirmark.evidence.gathering import Finding, Model, gather
 from heirmark.evidence.rechecking import Rechecked, recheck
 from heirmark.evidence.weighing import Reader
 from heirmark.files import atomic_write_bytes, atomic_write_json, read_bytes, read_json
@@ -21,8 +21,7 @@ from heirmark.keys.shards import commitment_to, cut
 from heirmark.keys.signing import Signer
 from heirmark.keys.stamping import fetch_stamp
 from heirmark.results.grades import Grade
-from heirmark.results.verdict import Verdict
-from heirmark.verification import SequentialVerdict, Suspect
+from heirmark.verification import Suspect
 
 SHOWN: Final = "shown.json"
 """Beside a key: which of its shards were shown, and when."""
@@ -59,7 +58,13 @@ def commit_job(key: Path, said: Attempt, *, signer: Path, stamp_from: str | None
     """
     folder = folder_of(key)
     made = Key.load(folder)
-    drawn = bool(said.beacon)
+    drawn = made.lots is not None
+    if drawn != bool(said.beacon):
+        raise BadConfig(
+            "the answers of this key are drawn: say by which number that nobody knows yet (--beacon)"
+            if drawn
+            else "the answers of this key are in it already, and no beacon draws them: leave --beacon out"
+        )
     commitment = commitment_to(cut(made, said.shards, drawn=drawn), drawn=drawn)
     owner = Signer.of(signer)
     file = folder / REGISTRATION
@@ -154,7 +159,8 @@ def evidence_job(
     accept: Grade,
     sequential: bool = False,
     max_queries: int | None = None,
-) -> Verdict | SequentialVerdict:
+    beacon: str = "",
+) -> Finding:
     """Judge a suspect on the record, and write a bundle; see :func:`heirmark.evidence.gathering.gather`."""
     return gather(
         Model(told=Asked.of(suspect, name), suspect=suspect),
@@ -166,6 +172,7 @@ def evidence_job(
         accept=accept,
         sequential=sequential,
         max_queries=max_queries,
+        beacon=beacon,
     )
 
 
@@ -176,6 +183,7 @@ def recheck_job(
     registration: Path | None = None,
     before: str | None = None,
     roots: Path | None = None,
+    beacon: str | None = None,
     calibrators: Sequence[tuple[str, Suspect]] = (),
     level: float = 0.01,
 ) -> Rechecked:
@@ -196,6 +204,7 @@ def recheck_job(
             trusted=tuple(trusted),
             registration=None if registration is None else read_registration(registration),
             before=None if before is None else parse_moment(before),
+            beacon=beacon,
             roots=None if roots is None else read_bytes(roots, max_bytes=1 << 20),
             calibrators=[
                 Model(told=Asked.of(each, name, trained_by=OWN_MODELS), suspect=each) for name, each in calibrators
