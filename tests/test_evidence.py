@@ -587,12 +587,12 @@ def drawn_by(beacon, *, made=LONG_AGO):
     return replace(key, expected=answers[key.lots.groups]), registration, answers
 
 
-def asked_by_draw(folder, answers, key, registration, *, beacon="17", index=0):
+def asked_by_draw(folder, answers, key, registration, *, beacon="17"):
     suspect = Suspect.from_callable(
         lambda inputs: answers[(inputs[:, 0, 0, 2] * 255).round().long().clamp(0, 23)], classes=CLASSES
     )
-    gather(Model(told=Asked.of(suspect, "copy:model"), suspect=suspect), disclose(key, registration, index), folder,
-           signer=JUDGE, beacon=beacon)  # fmt: skip
+    gather(Model(told=Asked.of(suspect, "copy:model"), suspect=suspect), disclose(key, registration, 0, beacon=beacon),
+           folder, signer=JUDGE)  # fmt: skip
     return folder
 
 
@@ -619,22 +619,21 @@ def test_answers_that_another_number_drew_are_a_second_draw(tmp_path):
         recheck(folder, a_reader(registration=registration, beacon="17"))
     with pytest.raises(BadArtifact, match="not those that the registration and the beacon draw"):
         asked_by_draw(tmp_path / "c", answers, key, registration, beacon="17")
-    lines = lines_of(folder)
-    lines[0]["entry"]["beacon"] = "17"
-    rewritten(folder, lines)
+    atomic_write_json(folder / "draw.json", {"beacon": "17"})
+    resealed(folder)
     with pytest.raises(BadArtifact, match="not those that the registration and the beacon draw"):
         recheck(folder, a_reader(registration=registration, beacon="17"))
 
 
 def test_what_does_not_go_with_a_draw_is_refused(tmp_path):
     key, registration, answers = drawn_by("17")
-    with pytest.raises(BadConfig, match="give the number that drew them"):
+    with pytest.raises(BadArtifact, match="none is beside it"):
         asked_by_draw(tmp_path / "b", answers, key, registration, beacon="")
-    with pytest.raises(BadConfig, match="were not drawn"):
-        gathered(tmp_path / "b", beacon="17")
+    with pytest.raises(BadArtifact, match="a number is beside it"):
+        disclose(a_key(), registered(a_key()), 0, beacon="17")
     with pytest.raises(BadConfig, match="needs no unmarked models"):
-        gather(a_model(0.5, "copy:model"), disclose(key, registration, 0), tmp_path / "b", signer=JUDGE,
-               calibrators=unmarked(), beacon="17")  # fmt: skip
+        gather(a_model(0.5, "copy:model"), disclose(key, registration, 0, beacon="17"), tmp_path / "b",
+               signer=JUDGE, calibrators=unmarked())  # fmt: skip
 
 
 # ---------------------------------------------------------------- while it is gathered

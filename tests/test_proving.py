@@ -69,7 +69,7 @@ def test_a_claim_from_the_registration_to_the_third_person(command, key, tmp_pat
     assert code == 0
     owner = json.loads(said)["owner"]
     assert command("commit", key, "--signer", "owner.pem", "--shards", 2, "--json") == (0, said)
-    published = shutil.copy(key / "key" / "registration.json", tmp_path / "published.json")
+    published = shutil.copy(key / "registration.json", tmp_path / "published.json")
     assert "pixel 1" not in (tmp_path / "published.json").read_text()
     code, said = command("disclose", key, "--out", "shard", "--json")
     assert (code, json.loads(said)["shard"], json.loads(said)["left"]) == (0, "1 of 2", 1)

@@ -12,7 +12,18 @@ from typing import Annotated, Any
 
 import typer
 
-from heirmark.commands import attacking, auditing, benching, drafting, exporting, owning, proving, serving, showing, verifying
+from heirmark.commands import (
+    attacking,
+    auditing,
+    benching,
+    drafting,
+    exporting,
+    owning,
+    proving,
+    serving,
+    showing,
+    verifying,
+)
 from heirmark.commands.options import FAILURE, ended_well
 from heirmark.console import error_line
 from heirmark.errors import HeirmarkWarning

@@ -82,15 +82,12 @@ class Record:
     trained_by: Annotated[
         str, typer.Option("--trained-by", help="With --evidence: who trained the --calibrators, in words.")
     ] = ""
-    beacon: Annotated[
-        str, typer.Option("--beacon", help="With --evidence, of a drawn key: the number that drew its answers.")
-    ] = ""
 
     def check(self, *, wilcoxon: float | None, calibration: Path | None) -> None:
         """Make sure that the options go together."""
         if self.evidence is None:
-            if self.signer is not None or self.trained_by or self.beacon:
-                raise BadConfig("--signer, --trained-by and --beacon go with --evidence FOLDER, which is written")
+            if self.signer is not None or self.trained_by:
+                raise BadConfig("--signer and --trained-by go with --evidence FOLDER, which is written")
             return
         if self.signer is None:
             raise BadConfig("--evidence is signed by who asks: say --signer FILE, which is made if it is missing")
@@ -169,7 +166,7 @@ def verify(
     ordinary: Ordinary,
 ) -> int:
     """Judge a suspect with a key, by queries alone. Exit code 0: MARKED; 3: not established; 1: INVALID."""
-    from heirmark.evidence.disclosing import Disclosed
+    from heirmark.evidence.disclosing import Disclosed, read_proof
     from heirmark.jobs.drafting import read_draw
     from heirmark.jobs.evidence import evidence_job
     from heirmark.jobs.folder import ModelFolder
@@ -243,10 +240,9 @@ def verify(
                 accept=terms.accept,
                 sequential=sequential,
                 max_queries=max_queries,
-                beacon=record.beacon,
             )
         elif drawn is not None:
-            verdict = verify_drawn(asked, folder.key, *drawn, level=level)
+            verdict = verify_drawn(asked, folder.key, *drawn, proof=read_proof(key), level=level)
         elif sequential:
             verdict = sequential_job(asked, folder, terms, max_queries=max_queries)
         else:

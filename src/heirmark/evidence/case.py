@@ -89,7 +89,6 @@ class Case:
         accept: the least grade by which who asked makes the claim.
         sequential: whether the asking stopped when it was enough.
         max_queries: after how many at most; None is the whole shard.
-        beacon: the number that drew the answers, of a drawn key; else empty.
         asker: public key of who asked.
         heirmark: version that asked.
         torch: likewise.
@@ -104,7 +103,6 @@ class Case:
     accept: Grade
     sequential: bool = False
     max_queries: int | None = None
-    beacon: str = ""
     asker: str
     heirmark: str = __version__
     torch: str = str(torch.__version__)

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Final
 
 from heirmark.errors import BadArtifact
-from heirmark.files import atomic_write_bytes, atomic_write_json, read_bytes
+from heirmark.files import atomic_write_bytes, atomic_write_json, read_bytes, read_json
 from heirmark.keys.key import Key
 from heirmark.keys.registration import Registration, hash_of
 from heirmark.keys.shards import Proof, commitment_to, cut, proof_of
 from heirmark.records import plain, read_record
+from heirmark.verification.certifying import check_drawn
 
 REGISTRATION: Final = "registration.json"
 STAMP: Final = "registration.tsr"
 PROOF: Final = "proof.json"
-FILES: Final = ("key.json", "key.safetensors", REGISTRATION, PROOF, STAMP)
-"""Of a disclosed shard; the last only where there is a time stamp."""
+DRAW: Final = "draw.json"
+"""The number that drew the answers of the key beside it."""
+FILES: Final = ("key.json", "key.safetensors", REGISTRATION, PROOF, STAMP, DRAW)
+"""Of a disclosed shard; the last two where there is a time stamp, and where the answers were drawn."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -29,15 +32,17 @@ class Disclosed:
         registration: of the whole key.
         proof: that the shard is one of it.
         stamp: a time stamp of the registration (RFC 3161, DER), if there is one.
+        beacon: the number that drew the answers; empty where they were not drawn.
 
     Raises:
-        BadArtifact: if the shard is none of the registered key's.
+        BadArtifact: if the shard is none of the registered key's, or its answers are not those that were drawn.
     """
 
     shard: Key
     registration: Registration
     proof: Proof
     stamp: bytes | None = None
+    beacon: str = ""
 
     def __post_init__(self) -> None:
         said = self.registration
@@ -50,6 +55,14 @@ class Disclosed:
                 f"the registration is of {said.method} on {said.family}, the key of {self.shard.method} on {self.shard.kind}: "
                 "they do not belong together"
             )
+        if bool(self.beacon) != self.drawn:
+            raise BadArtifact(
+                "the registration says that a number draws the answers, and none is beside it: heirmark draw comes first"
+                if self.drawn
+                else "the registration knows of no draw, and a number is beside it: they do not belong together"
+            )
+        if self.drawn:
+            check_drawn(self.shard, said, self.beacon, self.proof)
 
     @property
     def drawn(self) -> bool:
@@ -71,6 +84,8 @@ class Disclosed:
         atomic_write_json(folder / PROOF, plain(self.proof))
         if self.stamp is not None:
             atomic_write_bytes(folder / STAMP, self.stamp)
+        if self.beacon:
+            atomic_write_json(folder / DRAW, {"beacon": self.beacon})
         atomic_write_bytes(folder / REGISTRATION, self.registration.to_json().encode())
 
     @classmethod
@@ -80,19 +95,23 @@ class Disclosed:
         Raises:
             BadArtifact: when something is missing, damaged, or not registered.
         """
-        if not (folder / PROOF).is_file():
+        proof = read_proof(folder)
+        if proof is None:
             raise BadArtifact(
                 f"{folder} holds no shard of a registered key: register it by heirmark commit, and show one by heirmark disclose"
             )
         return cls(
             shard=Key.load(folder),
             registration=read_registration(folder / REGISTRATION),
-            proof=read_record(folder / PROOF, Proof),
+            proof=proof,
             stamp=read_bytes(folder / STAMP, max_bytes=1 << 20) if (folder / STAMP).exists() else None,
+            beacon=read_beacon(folder),
         )
 
 
-def disclose(key: Key, registration: Registration, index: int, *, stamp: bytes | None = None) -> Disclosed:
+def disclose(
+    key: Key, registration: Registration, index: int, *, stamp: bytes | None = None, beacon: str = ""
+) -> Disclosed:
     """One shard of a registered key.
 
     Args:
@@ -100,6 +119,7 @@ def disclose(key: Key, registration: Registration, index: int, *, stamp: bytes |
         registration: of it.
         index: of the shard, from 0.
         stamp: of the registration.
+        beacon: that drew the answers.
 
     Raises:
         BadArtifact: when the registration is of another key, or there is no such shard.
@@ -116,7 +136,31 @@ def disclose(key: Key, registration: Registration, index: int, *, stamp: bytes |
         registration=registration,
         proof=proof_of(shards, index, drawn=drawn),
         stamp=stamp,
+        beacon=beacon.strip(),
     )
+
+
+def read_beacon(folder: Path) -> str:
+    """The number that drew the answers of the key in a folder; empty where none did.
+
+    Raises:
+        BadArtifact: when the file is damaged.
+    """
+    if not (folder / DRAW).exists():
+        return ""
+    record = read_json(folder / DRAW, max_bytes=1 << 16)
+    if not isinstance(record, dict) or set(record) != {"beacon"} or not isinstance(record["beacon"], str):
+        raise BadArtifact(f"{folder / DRAW} is damaged: copy it again from where it was made")
+    return str(record["beacon"])
+
+
+def read_proof(folder: Path) -> Proof | None:
+    """What shows that the key in a folder is a shard; None where it is whole.
+
+    Raises:
+        BadArtifact: when the file is damaged.
+    """
+    return read_record(folder / PROOF, Proof) if (folder / PROOF).exists() else None
 
 
 def read_registration(path: Path) -> Registration:

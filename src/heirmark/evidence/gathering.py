@@ -45,7 +45,6 @@ def gather(
     accept: Grade = LEAST_GRADE,
     sequential: bool = False,
     max_queries: int | None = None,
-    beacon: str = "",
 ) -> Finding:
     """Ask a suspect a shard on the record, and write the bundle.
 
@@ -62,7 +61,6 @@ def gather(
         accept: the least grade by which the claim is made.
         sequential: stop when it is enough.
         max_queries: after so many at most, if sequential.
-        beacon: the number that drew the answers, of a drawn key. Nothing is calibrated then, and all of the shard is asked.
 
     Returns:
         The verdict of who asks; see :func:`heirmark.evidence.rechecking.recheck` for what others make of it.
@@ -75,12 +73,6 @@ def gather(
     if not 0 < level <= 0.5:
         raise BadConfig(f"level must lie above 0 and at most at 0.5, not {level}")
     check_apart(suspect.told, [each.told for each in calibrators])
-    if bool(beacon) != disclosed.drawn:
-        raise BadConfig(
-            "the answers of this key were drawn: give the number that drew them (--beacon)"
-            if disclosed.drawn
-            else "the answers of this key were not drawn: leave the beacon out"
-        )
     if disclosed.drawn and (calibrators or sequential):
         raise BadConfig(
             "a drawn key needs no unmarked models, and is asked as a whole: leave --calibrators and --sequential out"
@@ -96,7 +88,6 @@ def gather(
         accept=accept,
         sequential=sequential,
         max_queries=max_queries,
-        beacon=beacon.strip(),
         asker=signer.public_key,
     )
     disclosed.save(folder)
@@ -149,8 +140,8 @@ def put(
     """Judge a suspect on the terms of a case."""
     shard, registration = disclosed.shard, disclosed.registration
     if disclosed.drawn:
-        level = case.level * registration.attempts  # by which it divides itself
-        return verify_drawn(suspect, shard, registration, case.beacon, proof=disclosed.proof, level=level)
+        level = min(0.5, case.level * disclosed.tries)  # by which it is divided there
+        return verify_drawn(suspect, shard, registration, disclosed.beacon, proof=disclosed.proof, level=level)
     if case.sequential:
         return verify_sequentially(
             suspect, shard, calibration=calibration, level=case.level, accept=case.accept, max_queries=max_queries

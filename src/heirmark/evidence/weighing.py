@@ -117,11 +117,11 @@ def weigh_draw(case: Case, disclosed: Disclosed, reader: Reader, found: Findings
         BadArtifact: when it was another one.
     """
     promised = disclosed.registration.beacon
-    found.checked.append(f"the answers are those that the registration and the number {case.beacon} draw")
+    found.checked.append(f"the answers are those that the registration and {disclosed.beacon} draw")
     if reader.beacon is None:
-        found.words.append(f"{short(case.asker)}: that {case.beacon} is what {promised} gave")
+        found.words.append(f"{short(case.asker)}: that {disclosed.beacon} is what {promised} gave")
         found.reasons.append(f"you do not say which number {promised} gave (--beacon)")
-    elif reader.beacon.strip() != case.beacon:
+    elif reader.beacon.strip() != disclosed.beacon:
         raise BadArtifact(f"the answers were drawn by another number than {promised} gave: it is a second draw")
 
 

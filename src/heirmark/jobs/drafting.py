@@ -9,7 +9,7 @@ from typing import Any, Final, Self
 
 from heirmark.configuration import JSON, from_json, qualified_name, to_json
 from heirmark.errors import BadArtifact, BadConfig
-from heirmark.evidence.disclosing import REGISTRATION
+from heirmark.evidence.disclosing import DRAW, REGISTRATION, STAMP, read_beacon
 from heirmark.evidence.disclosing import read_registration as parse_registration
 from heirmark.files import MIB, read_json
 from heirmark.jobs.exporting import check_free, export_files
@@ -30,8 +30,6 @@ from heirmark.work.judging import read_key
 
 DRAFT: Final = "draft.json"
 """What marks the model, and by which seed: as secret as the key."""
-DRAW: Final = "draw.json"
-"""The number that drew the answers of the key beside it."""
 
 
 def draft_stage(method: Watermark, context: Context, *, seed: int, clean: Stage | None) -> Stage:
@@ -165,7 +163,7 @@ class Draft:
 
     def files(self) -> dict[str, Path]:
         """What goes with the marked model."""
-        return {REGISTRATION: self.folder / REGISTRATION}
+        return {name: self.folder / name for name in (REGISTRATION, STAMP) if (self.folder / name).is_file()}
 
     def records(self) -> dict[str, JSON]:
         """Likewise."""
@@ -190,9 +188,6 @@ def read_draw(folder: Path) -> tuple[Registration, str] | None:
         BadArtifact: when one of the files is damaged.
     """
     for place in (folder, folder.parent):
-        if (place / DRAW).is_file():
-            record: Any = read_json(place / DRAW, max_bytes=1 << 16)
-            if not isinstance(record, dict) or set(record) != {"beacon"} or not isinstance(record["beacon"], str):
-                raise BadArtifact(f"{place / DRAW} is damaged: copy it again from where it was made")
-            return read_registration(place), record["beacon"]
+        if beacon := read_beacon(place):
+            return read_registration(place), beacon
     return None

@@ -10,18 +10,18 @@ from typing import Any, Final
 
 from heirmark.errors import BadArtifact, BadConfig
 from heirmark.evidence.case import Asked
-from heirmark.evidence.disclosing import REGISTRATION, STAMP, Disclosed, disclose, read_registration
+from heirmark.evidence.disclosing import REGISTRATION, STAMP, Disclosed, disclose, read_beacon, read_registration
 from heirmark.evidence.gathering import Finding, Model, gather
 from heirmark.evidence.rechecking import Rechecked, recheck
 from heirmark.evidence.weighing import Reader
 from heirmark.files import atomic_write_bytes, atomic_write_json, read_bytes, read_json
-from heirmark.keys.key import Key
 from heirmark.keys.registration import digest, register
 from heirmark.keys.shards import commitment_to, cut
 from heirmark.keys.signing import Signer
 from heirmark.keys.stamping import fetch_stamp
 from heirmark.results.grades import Grade
 from heirmark.verification import Suspect
+from heirmark.work.judging import read_key
 
 SHOWN: Final = "shown.json"
 """Beside a key: which of its shards were shown, and when."""
@@ -56,8 +56,7 @@ def commit_job(key: Path, said: Attempt, *, signer: Path, stamp_from: str | None
         BadArtifact: when there is no key, or it is registered otherwise; or the authority does not stamp.
         BadConfig: when the key is too small for so many shards.
     """
-    folder = folder_of(key)
-    made = Key.load(folder)
+    folder, made = home_of(key), read_key(key)
     drawn = made.lots is not None
     if drawn != bool(said.beacon):
         raise BadConfig(
@@ -114,7 +113,7 @@ def disclose_job(key: Path, out: Path, *, number: int | None = None) -> dict[str
     Raises:
         BadArtifact: when the key is not registered, the shard was shown before, or none is left.
     """
-    folder = folder_of(key)
+    folder = home_of(key)
     if not (folder / REGISTRATION).is_file():
         raise BadArtifact(
             f"the key in {folder} is not registered: heirmark commit does that, before the model is released"
@@ -130,7 +129,7 @@ def disclose_job(key: Path, out: Path, *, number: int | None = None) -> dict[str
             f"shard {number} was shown on {shown[str(number)]}, and its queries may be known: name another"
         )
     stamp = read_bytes(folder / STAMP, max_bytes=1 << 20) if (folder / STAMP).exists() else None
-    disclosed = disclose(Key.load(folder), registration, number - 1, stamp=stamp)
+    disclosed = disclose(read_key(key), registration, number - 1, stamp=stamp, beacon=read_beacon(folder))
     if out.exists() and any(out.iterdir()):
         raise BadArtifact(f"{out} is not empty: name a new folder")
     # Noted first: a shard that may have been seen counts as seen.
@@ -159,7 +158,6 @@ def evidence_job(
     accept: Grade,
     sequential: bool = False,
     max_queries: int | None = None,
-    beacon: str = "",
 ) -> Finding:
     """Judge a suspect on the record, and write a bundle; see :func:`heirmark.evidence.gathering.gather`."""
     return gather(
@@ -172,7 +170,6 @@ def evidence_job(
         accept=accept,
         sequential=sequential,
         max_queries=max_queries,
-        beacon=beacon,
     )
 
 
@@ -214,9 +211,10 @@ def recheck_job(
     )
 
 
-def folder_of(key: Path) -> Path:
-    """Where a key lies: in a folder, or in the folder ``key`` inside."""
-    return key if (key / "key.json").is_file() else key / "key"
+def home_of(key: Path) -> Path:
+    """Where what belongs to a key lies: beside it, and above a folder that is named ``key``."""
+    inner = (key / "key.json").is_file() and key.absolute().name == "key"
+    return key.absolute().parent if inner else key
 
 
 def parse_moment(text: str) -> datetime:
