@@ -21,12 +21,15 @@ from heirmark.files import atomic_write_json
 from heirmark.jobs import services as jobs
 from heirmark.jobs.serving import Shown, address_of, is_loopback, listen, open_served
 from heirmark.jobs.verify import parse_names
+from heirmark.models import fresh_net
+from heirmark.models.storage import save_model
+from heirmark.querying.asking import predict
 from heirmark.querying.blackbox import Api
 from heirmark.querying.transcript import read_transcript
 from heirmark.runtime import Runtime
 from heirmark.verification import Calibration
 from services import host_task, reads_host, running, served
-from test_verify import make
+from test_verify import WEIGHT, make, onnx_model
 
 CPU = Runtime(device="cpu", precision="float32")
 ORDINARY = ["--ordinary", "services:host_task"]
@@ -196,6 +199,28 @@ def test_what_is_served_may_be_a_function_of_any_kind(said: str) -> None:
     box = open_served(shown, CPU).box
     task = host_task()
     assert torch.equal(box.query(task.test.inputs).labels, task.test.labels)
+
+
+@pytest.mark.parametrize("batch", ["N", 1, 64])
+def test_an_onnx_file_is_served(tmp_path: Path, batch: Any) -> None:
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "model.onnx").write_bytes(onnx_model(WEIGHT, batch=batch))
+    inputs = host_task().test.inputs[:70]
+    for model in (tmp_path / "model.onnx", tmp_path):
+        said = open_served(Shown(model=str(model)), CPU).box.query(inputs)
+        scores = (inputs.float() / 255).flatten(1) @ torch.from_numpy(WEIGHT)
+        assert torch.equal(said.labels, scores.argmax(1))
+        assert said.probabilities is not None
+        assert torch.allclose(said.probabilities, scores.softmax(1), atol=1e-5)
+
+
+def test_a_folder_is_served(tmp_path: Path) -> None:
+    net = fresh_net("naivenet:width=2,hidden=8", input_shape=(1, 16, 16), classes=5, seed=0)
+    save_model(net, tmp_path)
+    served_ = open_served(Shown(model=str(tmp_path), api=Api(answers="label")), CPU)
+    inputs = torch.rand(9, 1, 16, 16)
+    assert torch.equal(served_.box.query(inputs).labels, predict(net.model, inputs, runtime=CPU).argmax(1))
+    assert served_.metadata["outputs"] == [{"name": "label", "datatype": "INT64", "shape": [-1]}]
 
 
 def says_labels(inputs: torch.Tensor) -> torch.Tensor:

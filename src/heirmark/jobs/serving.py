@@ -67,7 +67,11 @@ def open_served(shown: Shown, runtime: Runtime) -> Served:
     model: nn.Module | Callable[[Tensor], object]
     if file is not None:
         opened = open_onnx(file, classes=shown.classes, max_bytes=2 * GIB, limits=ProcessLimits(total=_EVER))
-        model, classes, shape = _as_probabilities(opened.run, opened.classes), opened.classes, opened.input_shape
+        model, classes, shape = (
+            _as_probabilities(opened.run, opened.classes, opened.batch_size),
+            opened.classes,
+            opened.input_shape,
+        )
     elif (path / "model.json").is_file():
         net = ModelFolder(path, shown.factory).net
         model, classes, shape = net.model, net.spec.classes, net.spec.input_shape
@@ -133,15 +137,16 @@ def serve_job(served: Served, listening: socket.socket) -> None:
     uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off")).run(sockets=[listening])
 
 
-def _as_probabilities(function: Callable[[Tensor], object], classes: int) -> Callable[[Tensor], object]:
-    """What a function says, as probabilities: labels as certain, what are no probabilities as logits."""
+def _as_probabilities(
+    function: Callable[[Tensor], object], classes: int, batch: int | None = None
+) -> Callable[[Tensor], Tensor]:
+    """What a function says, so many inputs at once, as probabilities: labels as certain, what are none as logits."""
 
-    def ask(inputs: Tensor) -> object:
-        said = function(inputs)
-        scores = torch.as_tensor(said)
+    def once(inputs: Tensor) -> Tensor:
+        scores = torch.as_tensor(function(inputs))
         if scores.ndim == 1:
-            return torch.nn.functional.one_hot(labels_from(scores, len(inputs), classes), classes).float()
+            return nn.functional.one_hot(labels_from(scores, len(inputs), classes), classes).float()
         scores = scores.detach().float()
         return scores if are_probabilities(scores) else scores.softmax(1)
 
-    return ask
+    return lambda inputs: torch.cat([once(part) for part in inputs.split(batch or max(1, len(inputs)))])  # type: ignore[no-untyped-call]
