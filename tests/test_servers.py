@@ -21,16 +21,20 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from torch import Tensor
 
 pytest.importorskip("httpx")
+pytest.importorskip("fastapi")
 
+from heirmark.files import atomic_write_json
 from heirmark.jobs.opening import Named, open_suspect
 from heirmark.jobs.services import Asking
+from heirmark.querying.transcript import read_transcript
 from heirmark.runtime import Runtime
 from heirmark.verification import Calibration, verify
 from heirmark.wire.client import Client
 from heirmark.wire.limits import Limits
-from services import host_task
+from services import host_task, reads_host, running, served
 from test_verify import make
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -161,6 +165,45 @@ def test_heirmark_serve_answers_until_it_is_interrupted(tmp_path: Path) -> None:
             server.send_signal(signal.SIGINT)
             server.wait(30)
         assert server.stderr.read().count("Traceback") == 0
+
+
+def test_a_verifier_that_is_killed_goes_on_and_asks_nothing_twice(tmp_path: Path) -> None:
+    key, transcript, put = make(), tmp_path / "asked.jsonl", []
+    key.save(tmp_path)
+    told = Calibration(trials=len(key), hits=(0,) * 5, key=key.commitment)
+    atomic_write_json(tmp_path / "calibration.json", told.to_dict())
+    inner = reads_host()
+
+    def counting(inputs: Tensor) -> Tensor:
+        put.append(len(inputs))
+        return inner(inputs).softmax(1)
+
+    with running(served(counting)) as origin:
+        command = [
+            sys.executable,
+            "-m",
+            "heirmark",
+            "verify",
+            origin,
+            "--key",
+            str(tmp_path),
+            "--transcript",
+            str(transcript),
+        ]
+        command += ["--allow-private", "--accept", "self-reported", "--batch", "20", "--device", "cpu"]
+        with subprocess.Popen([*command, "--rate", "100"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as first:
+            end = time.monotonic() + 120
+            while sum(put) < 100 and first.poll() is None and time.monotonic() < end:
+                time.sleep(0.01)
+            first.kill()
+        assert first.returncode == -signal.SIGKILL
+        known = sum(put)
+        assert 100 <= known < 400
+        second = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert second.returncode == 0, second.stderr
+    assert 400 <= sum(put) <= 420  # a batch that was under way may have been answered and not written down
+    answers = [entry.said["inputs"] for entry in read_transcript(transcript) if entry.said["kind"] == "answer"]
+    assert sum(map(len, answers)) == 400
 
 
 def test_mlflow_models_serve(tmp_path: Path) -> None:
