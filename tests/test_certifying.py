@@ -115,13 +115,15 @@ def test_whatever_the_suspect_answers_it_keeps_the_level() -> None:
 
 def test_attempts_share_the_level() -> None:
     key = undrawn()
-    one, many = registered(key), registered(key, attempts=1000)
-    for registration in (one, many):
-        marked = drawn(key, registration)
-        verdict = verify_drawn(copy_of(marked, 0.35, seed=3), marked, registration, "17")
-        assert 1e-5 < verdict.p_value <= 0.01
-        assert verdict.outcome == ("MARKED" if registration is one else "NOT_ESTABLISHED")
-    assert "each of 1000 tries" in str(verdict)
+    said = (torch.arange(GROUPS) * 5 % CLASSES)[key.lots.groups]  # type: ignore[union-attr]
+    for attempts in (1, 10, 1000):
+        registration = registered(key, attempts=attempts)
+        for beacon in map(str, range(40)):
+            marked = drawn(key, registration, beacon)
+            verdict = judge_drawn(said, marked, registration, beacon, level=0.5, queries=240)
+            assert verdict.attempts == attempts
+            assert verdict.outcome == ("MARKED" if verdict.p_value <= 0.5 / attempts else "NOT_ESTABLISHED")
+            assert ("for each of" in str(verdict)) == (attempts > 1)
 
 
 def test_a_draw_that_is_not_the_registered_one_is_refused() -> None:
