@@ -129,6 +129,8 @@ def test_an_honest_bundle_shows_a_mark_to_who_knows_the_judge_and_the_registrati
     assert (found.owner, found.asker) == (OWNER.public_key, JUDGE.public_key)
     assert Rechecked.from_json(found.to_json()) == found
     assert "trained by the court's expert" in str(found)
+    assert found.ratio > 1e6
+    assert "extremely strong support, if the null holds; 6 unmarked models alone carry 7 (weak support)" in str(found)
 
 
 def test_a_bundle_shows_the_shard_and_nothing_else_of_the_key(honest):
@@ -146,6 +148,8 @@ def test_a_bundle_shows_the_shard_and_nothing_else_of_the_key(honest):
 @pytest.mark.parametrize("sequential", [False, True])
 def test_an_innocent_suspect_is_not_found_guilty(tmp_path, sequential):
     found = recheck(gathered(tmp_path / "b", rate=0.02, sequential=sequential), a_reader())
+    assert found.ratio < 1
+    assert "no support" in str(found)
     assert (found.outcome, found.reasons) == ("NOT_ESTABLISHED", ())
 
 
@@ -602,7 +606,8 @@ def test_a_drawn_key_is_drawn_again_and_needs_no_unmarked_models(tmp_path):
     reader = a_reader(registration=registration, beacon="17 ")
     found = recheck(folder, reader)
     assert (found.outcome, found.verdict.grade) == ("MARKED", "certified")
-    assert found.verdict.p_value < 1e-10
+    assert found.verdict.p_value < 1e-7
+    assert "in ENFSI's words extremely strong support\n" in str(found)
     assert Rechecked.from_json(found.to_json()) == found
     with pytest.raises(BadArtifact, match="it is a second draw"):
         recheck(folder, replace(reader, beacon="18"))

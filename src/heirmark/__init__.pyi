@@ -35,6 +35,8 @@ from heirmark.data import load_images as load_images
 from heirmark.data import load_task as load_task
 from heirmark.errors import HeirmarkError as HeirmarkError
 from heirmark.errors import HeirmarkWarning as HeirmarkWarning
+from heirmark.evidence.rechecking import recheck as recheck
+from heirmark.evidence.weighing import Reader as Reader
 from heirmark.isolation.limits import ProcessLimits as ProcessLimits
 from heirmark.jobs.marking import mark as mark
 from heirmark.jobs.preflight import preflight as preflight

@@ -28,8 +28,10 @@ from heirmark.evidence.weighing import (
 from heirmark.files import read_bytes
 from heirmark.keys.registration import Registration, digest, is_moment
 from heirmark.querying.transcript import Entry, read_transcript
+from heirmark.results.support import support_of
 from heirmark.results.verdict import OUTCOMES, Calibration, Document, Outcome, Verdict
 from heirmark.verification.certifying import DrawnVerdict
+from heirmark.verification.e_process import e_value, log_e_value
 from heirmark.verification.scrutiny import faults_of
 from heirmark.verification.sequential import SequentialVerdict
 from heirmark.verification.verify import calibrate
@@ -48,6 +50,7 @@ class Rechecked(Document):
         verdict: derived again from the answers.
         checked: what was derived, in words.
         words: what is somebody's word, in words.
+        models: unmarked models that the null rests on; none for a drawn key.
         owner: public key of who registered the key.
         asker: public key of who asked.
     """
@@ -57,6 +60,7 @@ class Rechecked(Document):
     verdict: Finding
     checked: tuple[str, ...] = ()
     words: tuple[str, ...] = ()
+    models: int = 0
     owner: str
     asker: str
 
@@ -64,11 +68,33 @@ class Rechecked(Document):
         if (self.outcome == "MARKED") != (self.verdict.outcome == "MARKED" and not self.reasons):
             raise BadArtifact("what was rechecked contradicts itself: recheck again")
 
+    @property
+    def ratio(self) -> float:
+        """How much more probable the answers are if the suspect learned from the marked model than if it did not, at least.
+
+        The e-value: every hit rate above the null in equal measure, against the null that is best for the suspect.
+        """
+        said = self.verdict
+        if not isinstance(said, Verdict):
+            return said.e_value
+        if not said.trials or said.null_rate <= 0:
+            return 1.0
+        hits = log_e_value(said.hits, said.trials - said.hits, said.null_rate)
+        return e_value(min(hits, log_e_value(*said.discordant, 0.5)))
+
+    def _support(self) -> str:
+        words = f"a likelihood ratio of {self.ratio:.3g} or more, in ENFSI's words {support_of(self.ratio)}"
+        if not self.models:
+            return words
+        alone = self.models + 1
+        return f"{words}, if the null holds; {self.models} unmarked models alone carry {alone} ({support_of(alone)})"
+
     def __str__(self) -> str:
         """In a few lines of plain text."""
         lines = [f"{self.outcome}: {'; '.join(self.reasons) or self.verdict.reason or OUTCOMES[self.outcome]}"]
         lines += [f"  derived   {each}" for each in self.checked]
         lines += [f"  word of   {each}" for each in self.words]
+        lines.append(f"  support   {self._support()}")
         said, *rest = str(self.verdict).splitlines()
         lines += [f"  asked     {said}", *(f"          {each}" for each in rest)]
         return "\n".join(map(printable, lines))
@@ -140,6 +166,7 @@ def recheck(folder: Path, reader: Reader | None = None) -> Rechecked:
         verdict=verdict,
         checked=tuple(found.checked),
         words=tuple(found.words),
+        models=0 if disclosed.drawn else len(reader.calibrators) or len(case.calibrators),
         owner=disclosed.registration.public_key,
         asker=case.asker,
     )

@@ -86,9 +86,7 @@ class DrawnVerdict(Document):
 
     def __str__(self) -> str:
         """The verdict in a few lines of plain text."""
-        among = (
-            f", {self.level / self.attempts:.2g} for each of {self.attempts} registrations" if self.attempts > 1 else ""
-        )
+        among = f", {self.level / self.attempts:.2g} for each of {self.attempts} tries" if self.attempts > 1 else ""
         lines = [
             f"{self.outcome}: {self.reason or OUTCOMES[self.outcome]}",
             f"  groups    {self.right} of {self.groups} answer as was drawn; {self.hits} of {self.trials} triggers",
