@@ -54,17 +54,16 @@ def draft(
     run: Kept,
 ) -> int:
     """Settle the triggers of a mark whose answers will be drawn: what is registered before the draw."""
-    from heirmark.jobs.drafting import draft_job
+    from heirmark.jobs.drafting import draft_job, grouped
     from heirmark.jobs.folder import Data as Given
     from heirmark.jobs.folder import Origin
     from heirmark.jobs.starting import check_starts, open_start
     from heirmark.loading import load_named_task
     from heirmark.methods import Robust
     from heirmark.profiles import QUICK
-    from heirmark.triggers import Groups
 
     base = QUICK.method("robust") if quick else Robust()
-    method: Any = configured(replace(base, trigger=Groups(), triggers=3000, key_size=48 * 20), model, settings)  # type: ignore[call-arg]
+    method: Any = configured(grouped(base), model, settings)
     with run.bars() as bars:
         task = load_named_task(data, split_seed=split_seed, root=run.data_root, protocol=protocol)  # type: ignore[arg-type]
         opened = None

@@ -19,7 +19,7 @@ from heirmark.jobs.starting import Start, check_starts
 from heirmark.keys.drawing import drawn_answers
 from heirmark.keys.key import Key
 from heirmark.keys.registration import Registration, digest
-from heirmark.methods import METHODS, Unmarked, Watermark
+from heirmark.methods import METHODS, Method, Robust, Unmarked, Watermark
 from heirmark.models import Factory
 from heirmark.stages.stage import Job, Stage
 from heirmark.triggers import Groups
@@ -30,6 +30,18 @@ from heirmark.work.judging import read_key
 
 DRAFT: Final = "draft.json"
 """What marks the model, and by which seed: as secret as the key."""
+
+
+def grouped(method: Method) -> Watermark:
+    """``robust`` for drawn answers: groups of triggers, twenty queries and some sixty training samples of each.
+
+    Raises:
+        BadConfig: for another method.
+    """
+    if not isinstance(method, Robust):
+        raise BadConfig("answers are drawn for the method robust: leave --method out")
+    trigger = Groups()
+    return replace(method, trigger=trigger, triggers=62 * trigger.count, key_size=20 * trigger.count)
 
 
 def draft_stage(method: Watermark, context: Context, *, seed: int, clean: Stage | None) -> Stage:
