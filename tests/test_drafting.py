@@ -1,0 +1,74 @@
+"""From a draft to a certified verdict, on the command line."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from heirmark.keys.key import Key
+from heirmark.verification import DrawnVerdict
+from test_cli import CPU, NET, Ran, here, refused, run, settings
+
+__all__ = ["here"]
+
+SMALL = [
+    *CPU[:2], *CPU[2:], "--model", NET, "--seed", "0",
+    *settings(
+        thieves="naivenet:width=4", judges="naivenet:width=3,hidden=8", feature_recipe__epochs=1, trigger__count=12,
+        trigger__candidates=3, trigger__samples=10, triggers=120, key_size=120, pretraining__epochs=4, pretraining__batch_size=32,
+        pretraining__learning_rate=0.05, rehearsal__recipe__epochs=4, rehearsal__recipe__batch_size=16,
+        rehearsal__recipe__learning_rate=0.01, rehearsal__rho=1, rehearsal__accuracy_budget=0.2,
+    ),
+]  # fmt: skip
+MACHINE = ["--device", "cpu", "--precision", "float32"]
+
+
+def begin(*more: str) -> Ran:
+    return run("draft", *SMALL, "--out", "draft", "--store", "store", *more)
+
+
+def test_a_claim_from_the_draft_to_the_certified_verdict(here: Path) -> None:
+    made = begin("--json")
+    assert made.code == 0, made.err
+    assert made.json["groups"] == 12
+    assert "next: heirmark commit draft" in made.err
+    refused(run("draw", "draft", "--beacon", "17", "--out", "mine"), 1, "not registered", "heirmark commit")
+    key = Key.load(here / "draft/key")
+    assert key.lots is not None
+    assert key.lots.usual.shape[0] == 2, "the clean model and a finished net of the audience"
+    said = ["--signer", "owner.pem", "--shards", "1", "--beacon", "a judge's number"]
+    assert run("commit", "draft", *said).code == 0
+    drawn = run("draw", "draft", "--beacon", "17", *MACHINE, "--calibrators", "0", "--out", "mine", "--store", "store")
+    assert drawn.code in (0, 4), drawn.err
+    mine = Key.load(here / "mine/key")
+    assert mine.content != key.content
+    registered = key.answered(tuple(mine.trigger["targets"]))
+    assert replace(mine, trigger=key.trigger).commitment == registered.commitment
+    ran = run("verify", "mine", "--key", "mine", "--json")
+    verdict = DrawnVerdict.from_json(ran.out)
+    assert verdict.groups == 12
+    assert verdict.p_value < 0.01
+    assert ran.code == 0
+    assert "certified" in run("verify", "mine", "--key", "mine").out
+    ordinary = run("verify", "mine", "--key", "mine", "--calibrators", "mine", "--json").json
+    assert ordinary["grade"] == "calibrated", "asked for, the ordinary verdict is there too"
+    # Another number is another draw, and the files beside the key say which one it was.
+    (here / "mine/draw.json").write_text(json.dumps({"beacon": "18"}))
+    refused(run("verify", "mine", "--key", "mine"), 1, "not those that")
+    (here / "mine/draw.json").write_text("[]")
+    refused(run("verify", "mine", "--key", "mine"), 1, "draw.json")
+    shutil.copy(here / "draft/draft.json", here / "kept.json")
+    for text in ("{}", '{"method": {"type": "Nobody"}, "seed": 0}', '{"method": {"type": "Vanilla"}, "seed": 0}'):
+        (here / "draft/draft.json").write_text(text)
+        assert run("draw", "draft", "--beacon", "17", "--out", "again").code == 1
+    shutil.copy(here / "kept.json", here / "draft/draft.json")
+    refused(run("draw", "draft", "--beacon", " ", "--out", "again"), 2, "beacon")
+
+
+@pytest.mark.parametrize("wrong", [["--set", "trigger=tiles"], ["--set", "key_filter=powerfilter"]])
+def test_what_no_draw_decides_is_refused(wrong: list[str]) -> None:
+    assert begin(*wrong).code == 2
