@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
@@ -51,6 +51,7 @@ def test_what_is_said_arrives(values, most):
     assert came.values.shape == values.shape
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300), st.integers(0, 96), st.integers(0, 64))
 def test_no_bytes_are_taken_for_more_than_they_are(noise, cut, most):
     """Whatever comes is a frame within the bound, or is refused as none; nothing is waited for once the other side is gone."""

@@ -21,6 +21,8 @@ GIB = 2**30
 
 # A header holds names, dtypes and shapes only; even a very deep network needs well under a megabyte.
 _MAX_HEADER = 8 * MIB
+_DEEPEST = 100
+"""Levels of nesting in JSON; what heirmark writes has a dozen."""
 
 
 @contextmanager
@@ -95,28 +97,33 @@ def atomic_write_tensors(path: Path, tensors: Mapping[str, Tensor], *, private: 
     atomic_write_bytes(path, save(plain), private=private)
 
 
-def read_bytes(path: Path, *, max_bytes: int) -> bytes:
+def read_bytes(path: Path, *, max_bytes: int, begins: bytes = b"") -> bytes:
     """Read a regular file of bounded size.
 
     Args:
         path: the file.
         max_bytes: refuse anything larger, before it is read.
+        begins: with which a file begins that is not empty, looked at before the rest is read: a file of gigabytes of zeros takes
+            no room on a disk, and all of it in memory.
 
     Raises:
-        BadArtifact: if it is missing, no regular file, unreadable or too large.
+        BadArtifact: if it is missing, no regular file, unreadable, too large or begins otherwise.
     """
     try:
         # A pipe or a device named by a stranger could block or never end, so look before opening.
         if not path.is_file():
             raise BadArtifact(f"{path} is missing or not a regular file: check the path")
         with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size and file.peek(len(begins))[: len(begins)] != begins:
+                raise BadArtifact(f"{path} is another kind of file, or damaged: copy it again from where it was made")
             # By its size, since as much is allocated as is asked for; one byte more shows a file that has grown.
-            data = file.read(min(os.fstat(file.fileno()).st_size, max_bytes) + 1)
+            data = file.read(size + 1) if size <= max_bytes else b""
     except OSError as error:
         raise BadArtifact(
             f"{path} cannot be read ({error.strerror or error}): check the path and its permissions"
         ) from None
-    if len(data) > max_bytes:
+    if max(size, len(data)) > max_bytes:
         raise BadArtifact(
             f"{path} is larger than the {max_bytes:,} bytes allowed: pass a larger max_bytes if you trust it"
         )
@@ -148,7 +155,10 @@ def parse_json(data: str | bytes, *, source: str) -> Any:
     """
     try:
         text = data.decode() if isinstance(data, bytes) else data
-        return json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_unique_keys)
+        value = json.loads(text, parse_constant=_finite, parse_float=_finite, object_pairs_hook=_unique_keys)
+        if _is_deep(value):  # whoever goes through it would run out of stack
+            raise ValueError
+        return value
     except (ValueError, RecursionError):
         raise BadArtifact(
             f"{source} is not valid JSON: it is truncated or not a heirmark file; write it again"
@@ -172,10 +182,9 @@ def read_tensors(path: Path, *, max_bytes: int = GIB, names: Collection[str] | N
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    data = read_bytes(path, max_bytes=max_bytes)
-    header = int.from_bytes(data[:8], "little")
-    if len(data) < 8 or header > len(data) - 8 or header > _MAX_HEADER or data[8:9] != b"{":
+    if not _has_header(path):  # before gigabytes are read, of which a file of zeros takes none on the disk
         raise BadArtifact(f"{path} is not a safetensors file or is truncated: copy it again from where it was made")
+    data = read_bytes(path, max_bytes=max_bytes)
     try:
         tensors = load(data)
     except (SafetensorError, AssertionError, KeyError, OverflowError, RuntimeError, TypeError, ValueError):
@@ -185,6 +194,19 @@ def read_tensors(path: Path, *, max_bytes: int = GIB, names: Collection[str] | N
             f"{path} does not hold exactly the tensors {', '.join(sorted(names))}: it is another kind of file"
         )
     return tensors
+
+
+def _has_header(path: Path) -> bool:
+    """Whether a file begins as a safetensors file of its size does; what cannot be read, or is no file, is told elsewhere."""
+    try:
+        if not path.is_file():
+            return True
+        with path.open("rb") as file:
+            begins, size = file.read(9), os.fstat(file.fileno()).st_size
+    except OSError:
+        return True
+    header = int.from_bytes(begins[:8], "little")
+    return len(begins) == 9 and header <= min(size - 8, _MAX_HEADER) and begins[8:] == b"{"
 
 
 def _finite(text: str) -> float:
@@ -199,6 +221,17 @@ def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         raise ValueError("repeated key")
     return value
+
+
+def _is_deep(value: Any) -> bool:
+    """Whether lists and objects are nested deeper than :data:`_DEEPEST`."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        within = [part for part in level if isinstance(part, dict | list)]
+        level = [item for part in within for item in (part.values() if isinstance(part, dict) else part)]
+        if not level:
+            return False
+    return True
 
 
 def _sync_folder(folder: Path) -> None:

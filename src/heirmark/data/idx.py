@@ -105,6 +105,8 @@ def read_idx(path: Path, *, dims: int) -> Tensor:
     Raises:
         BadData: for a wrong magic number, unreasonable sizes, too few or too many bytes, or a damaged gzip stream.
     """
+    if not path.is_file():  # a pipe would be waited for without end
+        raise BadData(f"{path} is missing or not a regular file: put the official file there")
     try:
         with path.open("rb") as plain:
             if path.suffix != ".gz":

@@ -199,8 +199,10 @@ def _text(value: Any) -> str:
 
 
 def _known(module: Any, name: Any) -> Known:
-    if (module, name) not in _NAMES:
-        raise ValueError(f"the name {module!s:.60}.{name!s:.60}, which is not on the list of what CIFAR needs")
+    # Text first: a tuple of the same tuple twice, thirty times over, is never done being hashed or printed.
+    if not (isinstance(module, str) and isinstance(name, str)) or (module, name) not in _NAMES:
+        named = f"{module:.60}.{name:.60}" if isinstance(module, str) and isinstance(name, str) else "that is no text"
+        raise ValueError(f"the name {named}, which is not on the list of what CIFAR needs")
     return _NAMES[module, name]
 
 
@@ -214,7 +216,7 @@ def _fill(target: Any, state: Any) -> None:
                 raise ValueError(f"an array of type {dtype.code!r:.20}")
             flat = np.frombuffer(content, dtype=_DTYPES[dtype.code])
             if any(type(side) is not int or side < 0 for side in shape) or math.prod(shape) != flat.size:
-                raise ValueError(f"an array of shape {shape!r:.60} with {flat.size} values")
+                raise ValueError(f"an array of {len(shape)} dimensions that do not hold its {flat.size} values")
             target.value = flat.reshape(shape, order="F" if fortran else "C")
             return
     raise ValueError("an object state that no official file has")

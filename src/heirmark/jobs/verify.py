@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from heirmark.errors import BadConfig
+from heirmark.errors import BadConfig, printable
 from heirmark.jobs.folder import ModelFolder
 from heirmark.querying.blackbox import BlackBox
 from heirmark.results.grades import LEAST_GRADE, Grade
@@ -36,10 +36,10 @@ def parse_order(text: str) -> tuple[int, ...]:
         (2, 0, -1)
     """
     parts = [part.strip() for part in text.split(",")]
-    if not all(part == "-" or part.isdecimal() for part in parts):
+    if not all(part == "-" or _is_number(part) for part in parts):
         raise BadConfig(
-            f"--labels {text}: give for each class of the suspect's, in its order, the number of the class that it means in the "
-            "key, or - for none, with commas"
+            f"--labels {printable(text)}: give for each class of the suspect's, in its order, the number of the class that it "
+            "means in the key, or - for none, with commas"
         )
     return tuple(-1 if part == "-" else int(part) for part in parts)
 
@@ -56,12 +56,16 @@ def parse_names(text: str) -> dict[str, int]:
     """
     pairs = [part.rpartition("=") for part in text.split(",")]
     names = {name.strip(): -1 if number.strip() == "-" else number.strip() for name, _, number in pairs}
-    if len(names) < len(pairs) or not all(name and (n == -1 or str(n).isdecimal()) for name, n in names.items()):
+    if len(names) < len(pairs) or not all(name and (n == -1 or _is_number(str(n))) for name, n in names.items()):
         raise BadConfig(
-            f"--labels {text}: give for each name of the service's another number of a class of the key's, with commas, or - "
-            "for none"
+            f"--labels {printable(text)}: give for each name of the service's another number of a class of the key's, with "
+            "commas, or - for none"
         )
     return {name: int(number) for name, number in names.items()}
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) < 10  # Python refuses to read thousands of digits
 
 
 def parse_normalisation(text: str) -> Normalisation:
@@ -79,7 +83,9 @@ def parse_normalisation(text: str) -> Normalisation:
     except ValueError:
         numbers = ()
     if not numbers or len(numbers) % 2:
-        raise BadConfig(f"--normalise {text}: give mean,std, or the means of all channels and then their deviations")
+        raise BadConfig(
+            f"--normalise {printable(text)}: give mean,std, or the means of all channels and then their deviations"
+        )
     return checked_normalisation((numbers[: len(numbers) // 2], numbers[len(numbers) // 2 :]))
 
 

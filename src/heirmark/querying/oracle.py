@@ -187,9 +187,9 @@ class GuardedModule(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Scores ``[B, C]`` of the module, checked."""
-        self._failed = len(inputs)
-        scores = checked_scores(call_model(self.model, inputs), len(inputs), self.classes)
-        self._answered, self._failed = self._answered + len(inputs), 0
+        self._failed = rows = len(inputs)  # before the model is asked, which may resize them
+        scores = checked_scores(call_model(self.model, inputs), rows, self.classes)
+        self._answered, self._failed = self._answered + rows, 0
         return scores
 
 

@@ -64,7 +64,7 @@ def read_transcript(path: Path, *, max_bytes: int = 4 * GIB) -> tuple[Entry, ...
     Raises:
         BadArtifact: when it is missing, too large, cut off, or not as it was written.
     """
-    data = read_bytes(path, max_bytes=max_bytes)
+    data = read_bytes(path, max_bytes=max_bytes, begins=b"{")
     entries, whole = _read(data, path)
     if whole < len(data):
         raise BadArtifact(
@@ -104,7 +104,7 @@ class Transcript:
         """Let go of the file; done by itself when nobody has the transcript any more."""
         try:
             _lock(descriptor, path)
-            entries, whole = _read(read_bytes(path, max_bytes=max_bytes), path)
+            entries, whole = _read(read_bytes(path, max_bytes=max_bytes, begins=b"{"), path)
             if entries and json.loads(_canonical(head)) != entries[0].said:
                 raise BadConfig(
                     f"{path} is the transcript of something else ({_difference(entries[0].said, head)}): name another file"

@@ -197,7 +197,7 @@ def read_rows(path: Path) -> tuple[Row, ...]:
         BadArtifact: when it is missing or damaged; the message names the line.
     """
     found = []
-    for number, line in enumerate(read_bytes(path, max_bytes=256 * MIB).splitlines(), 1):
+    for number, line in enumerate(read_bytes(path, max_bytes=256 * MIB, begins=b"{").splitlines(), 1):
         where = f"{path}, line {number},"
         try:
             found.append(row_from_json(parse_json(line, source=where), where))

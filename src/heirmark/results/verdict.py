@@ -13,6 +13,7 @@ from heirmark.errors import BadArtifact, printable
 from heirmark.files import parse_json
 from heirmark.records import plain, record_of
 from heirmark.results.grades import GRADES, Grade, suffices
+from heirmark.results.tails import agrees
 
 Outcome = Literal["MARKED", "NOT_ESTABLISHED", "INVALID"]
 OUTCOMES: Mapping[Outcome, str] = {
@@ -239,6 +240,25 @@ class Verdict(Document):
         )
         if not sound:
             raise BadArtifact("the verdict contradicts itself: it was changed or damaged; verify again")
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Read back what :meth:`to_json` wrote, and hold its p-values to its counts; a certified verdict's are of other counts.
+
+        Raises:
+            BadArtifact: if it is anything else.
+        """
+        read = super().from_json(text)
+        if read.trials and read.grade != "certified" and not read._follows():
+            raise BadArtifact(
+                "the verdict's p-values are not those of its counts: it was changed or damaged; verify again"
+            )
+        return read
+
+    def _follows(self) -> bool:
+        return agrees(self.p_binomial, self.hits, self.trials, self.null_rate) and agrees(
+            self.p_matched, self.discordant[0], sum(self.discordant), 0.5
+        )
 
     def __str__(self) -> str:
         """The verdict in a few lines of plain text; what a suspect or a file said is made fit to show."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -30,9 +32,24 @@ def labels_from(outputs: object, rows: int, classes: int) -> Tensor:
         raise ModelFault(f"the model's answer cannot be read ({told(error)}): return floats or int64 labels") from error
 
 
+def _plain(outputs: object) -> np.ndarray[Any, Any]:
+    """An array as torch takes it: of this machine's byte order, of no wider numbers than it has, forwards, without a mask.
+
+    Raises:
+        ValueError: where answers are masked, which are none.
+    """
+    if isinstance(outputs, np.ma.MaskedArray) and bool(np.ma.getmaskarray(outputs).any()):
+        raise ValueError("some of it is masked")
+    values = np.asarray(outputs)
+    kind = values.dtype.newbyteorder("=")
+    if kind.kind == "f" and kind.itemsize > 8:
+        kind = np.dtype(np.float64)
+    return np.ascontiguousarray(values, dtype=kind).reshape(values.shape)
+
+
 def _read_labels(outputs: object, rows: int, classes: int) -> Tensor:
     if isinstance(outputs, np.ndarray | np.generic | list | tuple):
-        outputs = torch.as_tensor(np.asarray(outputs))
+        outputs = torch.as_tensor(_plain(outputs))
     if not isinstance(outputs, Tensor) or outputs.ndim != 1:
         return checked_scores(outputs, rows, classes).detach().argmax(1).cpu()
     if outputs.is_floating_point() or outputs.is_complex() or outputs.dtype == torch.bool or len(outputs) != rows:

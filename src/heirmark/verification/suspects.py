@@ -73,6 +73,8 @@ class Suspect:
             raise
         except BaseException as error:  # SystemExit would end the verifier, with whatever exit code the suspect likes
             raise ModelFault(f"the model cannot be asked ({told(error)}): {REMEDY}") from error
+        if tuple(labels.shape) != (len(inputs),):  # so that nothing is ever spread over inputs that got no answer
+            raise ModelFault(f"the model gave {tuple(labels.shape)} answers to {len(inputs)} inputs: {REMEDY}")
         return labels if self.order is None else torch.tensor(self.order)[labels]
 
     def relabelled(self, order: Sequence[int], *, classes: int) -> Suspect:
