@@ -469,6 +469,60 @@ def test_another_shard_is_seen(bundle):
         recheck(bundle, a_reader())
 
 
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 300) | st.floats(-1, 2) | st.text(max_size=3) | st.just("00" * 32),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def places_in(value, path=()):
+    """Where something stands in JSON."""
+    yield path
+    inner = value.items() if isinstance(value, dict) else enumerate(value[:3]) if isinstance(value, list) else ()
+    for name, item in inner:
+        yield from places_in(item, (*path, name))
+
+
+def changed(value, path, other):
+    """The same JSON with something else in one place."""
+    if not path:
+        return other
+    head, *rest = path
+    copy = dict(value) if isinstance(value, dict) else list(value)
+    copy[head] = changed(copy[head], rest, other)
+    return copy
+
+
+@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.data())
+def test_whatever_a_dishonest_asker_writes_and_seals_is_refused_or_says_the_same(honest, tmp_path_factory, data):
+    folder = tmp_path_factory.mktemp("written") / "b"
+    shutil.copytree(honest, folder)
+    name = data.draw(
+        st.sampled_from([each for each in FILES if each.endswith(".json") and each != MANIFEST] + ["line"])
+    )
+    if name == "line":
+        lines = lines_of(folder)
+        number = data.draw(st.integers(0, len(lines) - 1))
+        path = data.draw(st.sampled_from([path for path in places_in(lines[number]) if path and path[0] != "hash"]))
+        lines[number] = changed(lines[number], path, data.draw(ANYTHING))
+        rewritten(folder, lines)
+    else:
+        said = json.loads((folder / name).read_text())
+        path = data.draw(st.sampled_from(list(places_in(said))))
+        (folder / name).write_text(json.dumps(changed(said, path, data.draw(ANYTHING))))
+        resealed(folder)
+    try:
+        found = recheck(folder, a_reader())
+    except BadArtifact:
+        return
+    finally:
+        shutil.rmtree(folder)
+    # What is told of a model, and of where it ran, is the asker's word; the answers and what follows are not.
+    assert found.verdict == recheck(honest, a_reader()).verdict
+
+
 # ---------------------------------------------------------------- forged keys
 
 

@@ -13,6 +13,7 @@ from heirmark.errors import BadConfig
 from heirmark.jobs.evidence import parse_moment
 from heirmark.keys.key import Key
 from heirmark.keys.making import make_key
+from heirmark.querying.blackbox import Api
 
 MODELS = """
 import torch
@@ -100,6 +101,22 @@ def test_an_innocent_model_stays_innocent_on_the_record(command, key):
     assert command("recheck", "bundle")[0] == 3
     code, said = command("verify", "suspected_here:innocent", *judge, "--evidence", "bundle")
     assert (code, "holds a finished bundle" in said) == (1, True)
+
+
+def test_a_suspect_behind_a_network_is_asked_on_the_record(command, key):
+    pytest.importorskip("uvicorn")
+    services = pytest.importorskip("services")
+    command("commit", key, "--signer", "owner.pem", "--shards", 2)
+    command("disclose", key, "--out", "shard")
+    with services.running(services.served(services.reads_host(), api=Api(answers="label"))) as origin:
+        address = f"{origin}/v2/models/mine"
+        judge = ("--key", "shard", "--signer", "judge.pem", *CALIBRATORS, "--trained-by", "the court's expert")
+        code, said = command("verify", address, "--allow-private", *judge, "--evidence", "bundle", "--json")
+        assert (code, json.loads(said)["outcome"]) == (0, "MARKED")
+    asker = json.loads(command("recheck", "bundle", "--json")[1])["asker"]
+    knowing = ("--trust", asker, "--registration", key / "registration.json", "--before", "2999-01-01")
+    code, said = command("recheck", "bundle", *knowing)
+    assert (code, f"that {address} was asked this and answered so" in said) == (0, True)
 
 
 def test_a_shard_is_shown_once(command, key, tmp_path):
