@@ -206,7 +206,7 @@ def test_these_are_the_files(honest):
     assert {each.name for each in honest.iterdir()} == set(FILES)
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.sampled_from(FILES), st.floats(0, 1, exclude_max=True), st.integers(1, 255))
 def test_any_byte_that_is_changed_in_any_file_is_seen(honest, tmp_path_factory, name, place, change):
     folder = tmp_path_factory.mktemp("changed") / "b"
@@ -246,8 +246,18 @@ def test_files_that_nobody_sealed_and_links_are_refused(bundle, tmp_path):
     (bundle / "more.txt").unlink()
     (bundle / "proof.json").rename(tmp_path / "proof.json")
     (bundle / "proof.json").symlink_to(tmp_path / "proof.json")
-    with pytest.raises(BadArtifact, match="not as it was sealed"):
+    with pytest.raises(BadArtifact, match="no file of its own"):
         recheck(bundle, a_reader())
+
+
+def test_a_file_of_holes_is_not_read(bundle):
+    for name in ("proof.json", "key.safetensors"):
+        with (bundle / name).open("ab") as file:
+            file.truncate(3 << 30)
+        with pytest.raises(BadArtifact, match=f"{name} is larger than any"):
+            recheck(bundle, a_reader())
+        with (bundle / name).open("ab") as file:
+            file.truncate(0)
 
 
 # ---------------------------------------------------------------- whoever asked is dishonest, and seals again
@@ -494,7 +504,7 @@ def changed(value, path, other):
     return copy
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.data())
 def test_whatever_a_dishonest_asker_writes_and_seals_is_refused_or_says_the_same(honest, tmp_path_factory, data):
     folder = tmp_path_factory.mktemp("written") / "b"
@@ -762,6 +772,19 @@ def test_models_with_two_parts_and_nonsense_are_refused_before_anything_is_asked
     assert not (tmp_path / "b").exists()
     with pytest.raises(BadConfig, match="level"):
         recheck(tmp_path / "b", Reader(level=1))
+
+
+def test_a_suspect_that_does_not_fit_or_has_other_names_for_its_classes_is_on_the_record_as_it_is(tmp_path):
+    narrow = Suspect.from_callable(a_suspect(0.9).labels, classes=4)
+    model = Model(told=Asked.of(narrow, "copy:narrow"), suspect=narrow)
+    found = recheck(gathered(tmp_path / "narrow", suspect=model), a_reader())
+    assert (found.outcome, found.verdict.queries, found.verdict.flags) == ("INVALID", 0, ("wrong-classes",))
+    order = [*range(1, CLASSES), 0]
+    turned = Suspect.from_callable(lambda x: (a_suspect(0.9).labels(x) - 1) % CLASSES, classes=CLASSES)
+    turned = turned.relabelled(order, classes=CLASSES)
+    model = Model(told=Asked.of(turned, "copy:turned"), suspect=turned)
+    found = recheck(gathered(tmp_path / "turned", suspect=model), a_reader())
+    assert (found.outcome, "relabelled" in found.verdict.flags) == ("MARKED", True)
 
 
 def test_a_case_says_what_was_asked_and_how():

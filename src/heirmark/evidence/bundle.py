@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Final
 
 from heirmark.errors import BadArtifact
-from heirmark.evidence.disclosing import FILES, PROOF, REGISTRATION
-from heirmark.files import atomic_write_bytes, parse_json, read_bytes
+from heirmark.evidence.disclosing import FILES, MOST, PROOF, REGISTRATION
+from heirmark.files import MIB, atomic_write_bytes, parse_json, read_bytes
 from heirmark.keys.registration import is_moment
 from heirmark.keys.signing import Signer, is_signed
 from heirmark.records import plain, record_of
@@ -26,6 +26,7 @@ CALIBRATION: Final = "calibration.json"
 VERDICT: Final = "verdict.json"
 NEEDED: Final = frozenset({TRANSCRIPT, VERDICT, REGISTRATION, PROOF, "key.json", "key.safetensors"})
 KNOWN: Final = frozenset({*FILES, TRANSCRIPT, CALIBRATION, VERDICT})
+_LARGE: Final = frozenset({TRANSCRIPT, "key.safetensors"})
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -107,6 +108,13 @@ def read_manifest(folder: Path) -> Manifest:
             f"{folder} has other files than were sealed ({', '.join(sorted(there ^ names))[:200]}): get the whole bundle again"
         )
     for name, digest in manifest.files.items():
-        if (folder / name).is_symlink() or not (folder / name).is_file() or sha256(folder / name) != digest:
-            raise BadArtifact(f"{folder / name} is not as it was sealed: it was changed or damaged")
+        file = folder / name
+        if file.is_symlink() or not file.is_file():
+            raise BadArtifact(f"{file} is no file of its own, as it was sealed: get the whole bundle again")
+        if file.stat().st_size > (MOST if name in _LARGE else MIB * 16):
+            raise BadArtifact(
+                f"{file} is larger than any that heirmark writes into a bundle: nothing in it is looked at"
+            )
+        if sha256(file) != digest:
+            raise BadArtifact(f"{file} is not as it was sealed: it was changed or damaged")
     return manifest

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from heirmark.errors import BadArtifact
-from heirmark.files import atomic_write_bytes, atomic_write_json, read_bytes, read_json
+from heirmark.files import GIB, atomic_write_bytes, atomic_write_json, read_bytes, read_json
 from heirmark.keys.key import Key
 from heirmark.keys.registration import Registration, hash_of
 from heirmark.keys.shards import Proof, commitment_to, cut, proof_of
@@ -21,6 +21,10 @@ DRAW: Final = "draw.json"
 """The number that drew the answers of the key beside it."""
 FILES: Final = ("key.json", "key.safetensors", REGISTRATION, PROOF, STAMP, DRAW)
 """Of a disclosed shard; the last two where there is a time stamp, and where the answers were drawn."""
+
+
+MOST: Final = 2 * GIB
+"""Bytes of a shard at most: what strangers send is not looked at beyond."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -101,7 +105,7 @@ class Disclosed:
                 f"{folder} holds no shard of a registered key: register it by heirmark commit, and show one by heirmark disclose"
             )
         return cls(
-            shard=Key.load(folder),
+            shard=Key.load(folder, max_bytes=MOST),
             registration=read_registration(folder / REGISTRATION),
             proof=proof,
             stamp=read_bytes(folder / STAMP, max_bytes=1 << 20) if (folder / STAMP).exists() else None,

@@ -12,7 +12,7 @@ from heirmark.errors import BadArtifact, BadConfig, HeirmarkError, printable
 from heirmark.evidence.bundle import CALIBRATION, TRANSCRIPT, VERDICT, Manifest, read_manifest
 from heirmark.evidence.case import Asked, Case
 from heirmark.evidence.dialogue import Dialogue
-from heirmark.evidence.disclosing import Disclosed
+from heirmark.evidence.disclosing import MOST, Disclosed
 from heirmark.evidence.gathering import Finding, Model, check_apart, judged, put, voice_of
 from heirmark.evidence.weighing import (
     CLOCKS,
@@ -121,7 +121,7 @@ def recheck(folder: Path, reader: Reader | None = None) -> Rechecked:
         raise BadConfig(f"level must lie above 0 and at most at 0.5, not {reader.level}")
     manifest = read_manifest(folder)
     disclosed = Disclosed.load(folder)
-    entries = read_transcript(folder / TRANSCRIPT)
+    entries = read_transcript(folder / TRANSCRIPT, max_bytes=MOST)
     found = Findings()
     if not entries or manifest.last != entries[-1].hash:
         raise BadArtifact("the transcript does not end where the manifest says: it was cut off or written anew")
