@@ -40,6 +40,8 @@ from heirmark.evidence.weighing import Reader as Reader
 from heirmark.isolation.limits import ProcessLimits as ProcessLimits
 from heirmark.jobs.marking import mark as mark
 from heirmark.jobs.preflight import preflight as preflight
+from heirmark.jobs.zoo import Zoo as Zoo
+from heirmark.jobs.zoo import load_zoo as load_zoo
 from heirmark.keys.key import Key as Key
 from heirmark.keys.making import make_key as make_key
 from heirmark.methods import EWE as EWE

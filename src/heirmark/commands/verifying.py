@@ -103,10 +103,13 @@ def verify(
     suspect: Annotated[
         str,
         typer.Argument(
-            help="Folder of the suspect's model, an .onnx file, http(s)://, or package.module:name of a module or a function."
+            help="Folder of the suspect's model, an .onnx file, http(s)://, package.module:name of a module or a function, or "
+            "zoo:NAME of the package's zoo."
         ),
     ],
-    key: Annotated[Path, typer.Option("--key", help="Folder of the key, or of the marked model.")],
+    key: Annotated[
+        Path | None, typer.Option("--key", help="Folder of the key, or of the marked model; of the zoo's, the zoo's.")
+    ] = None,
     calibration: Annotated[
         Path | None, typer.Option("--calibration", help="calibration.json; default: the one beside the key.")
     ] = None,
@@ -114,7 +117,9 @@ def verify(
     calibrators: Annotated[
         list[str] | None,
         typer.Option(
-            "--calibrators", help="An unmarked model, as a suspect is named, asked here and now; give several."
+            "--calibrators",
+            help="An unmarked model, as a suspect is named, asked here and now; give several. Default: none, or six of the "
+            "zoo's for its keys.",
         ),
     ] = None,
     accept: Annotated[
@@ -166,6 +171,7 @@ def verify(
     ordinary: Ordinary,
 ) -> int:
     """Judge a suspect with a key, by queries alone. Exit code 0: MARKED; 3: not established; 1: INVALID."""
+    from heirmark.data.zoo import calibrators_for, key_for
     from heirmark.evidence.disclosing import Disclosed, read_proof
     from heirmark.jobs.drafting import read_draw
     from heirmark.jobs.evidence import evidence_job
@@ -186,6 +192,9 @@ def verify(
     from heirmark.verification.certifying import verify_drawn
     from heirmark.wire.addresses import is_address
 
+    key = key_for(suspect) if key is None else key
+    if calibrators is None and calibration is None:
+        calibrators = calibrators_for(suspect, key)
     record.check(wilcoxon=wilcoxon, calibration=calibration)
     if sequential and wilcoxon is not None:
         raise BadConfig("--wilcoxon asks the whole key, and --sequential spares it: leave one of them out")

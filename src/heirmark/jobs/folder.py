@@ -10,6 +10,7 @@ from typing import Any
 
 from heirmark.configuration import from_json, qualified_name
 from heirmark.data.registry import is_folder
+from heirmark.data.zoo import located
 from heirmark.errors import BadArtifact, BadConfig, BadData, ShapeMismatch
 from heirmark.files import read_json
 from heirmark.keys.key import Key
@@ -80,14 +81,13 @@ class ModelFolder:
     """A folder with a model, a key, or both. Nothing is read before it is asked for, and nothing twice.
 
     Args:
-        path: the folder.
+        path: the folder; ``zoo:NAME`` is one of the package's zoo.
         factory: builds the model, where it is a user's own; never taken from the files.
         option: of the command line that names the factory, for errors.
     """
 
     def __init__(self, path: Path, factory: Factory | None = None, *, option: str = "--model") -> None:
-        self.path, self.factory = path, factory
-        self._option = option
+        self.path, self.factory, self._option = located(path), factory, option
 
     @cached_property
     def spec(self) -> ModelSpec:

@@ -22,6 +22,7 @@ def inspect_folder(path: Path, *, secrets: bool = False, factory: Factory | None
         BadArtifact: when it holds nothing of heirmark's, or something damaged.
     """
     folder = ModelFolder(path, factory)
+    path = folder.path
     facts: dict[str, Any] = {"folder": str(path)}
     if (path / "model.json").is_file():
         spec = load_spec(path)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
+from heirmark.data.zoo import in_zoo
 from heirmark.errors import BadArtifact, BadConfig
 from heirmark.isolation.limits import ProcessLimits
 from heirmark.jobs.folder import ModelFolder
@@ -31,9 +32,9 @@ class Named:
     """A suspect as a user names it.
 
     Attributes:
-        name: a folder that heirmark wrote, an ``.onnx`` file, or ``package.module:name`` of a torch module or of a function that
-            maps float32 ``[B, ...]`` in [0, 1] to scores ``[B, C]`` or labels ``[B]``; or ``http://`` and ``https://`` addresses
-            of a service.
+        name: a folder that heirmark wrote, ``zoo:NAME`` of the package's zoo, an ``.onnx`` file, or ``package.module:name`` of a
+            torch module or of a function that maps float32 ``[B, ...]`` in [0, 1] to scores ``[B, C]`` or labels ``[B]``; or
+            ``http://`` and ``https://`` addresses of a service.
         factory: that builds the model of a folder, if it is the user's own.
         order: for each class of the suspect's the class of the key that it means, -1 for none; None where they are the same.
         normalise: what it wants its inputs normalised by.
@@ -95,7 +96,7 @@ def runs_here(name: str) -> bool:
 
 
 def _is_code(name: str) -> bool:
-    return _CODE.fullmatch(name) is not None and not Path(name).exists()
+    return _CODE.fullmatch(name) is not None and not Path(name).exists() and not in_zoo(name)
 
 
 def open_code(named: Named, classes: int, runtime: Runtime) -> Suspect | None:
@@ -128,11 +129,10 @@ def open_onnx(named: Named, classes: int, runtime: Runtime) -> Suspect | None:
 
 def open_folder(named: Named, classes: int, runtime: Runtime) -> Suspect | None:
     """A folder of heirmark's."""
-    folder = Path(named.name)
-    if not (folder / "model.json").is_file():
+    folder = ModelFolder(Path(named.name), named.factory)
+    if not (folder.path / "model.json").is_file():
         return None
-    net = ModelFolder(folder, named.factory).net
-    return Suspect.from_net(net, runtime=exact(runtime), normalise=named.normalise)
+    return Suspect.from_net(folder.net, runtime=exact(runtime), normalise=named.normalise)
 
 
 OPENERS = (open_code, open_onnx, open_folder)

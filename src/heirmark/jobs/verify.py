@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from heirmark.data.zoo import in_zoo, located
 from heirmark.errors import BadConfig, printable
 from heirmark.jobs.folder import ModelFolder
 from heirmark.querying.blackbox import BlackBox
@@ -155,6 +156,8 @@ def calibration_for(key: ModelFolder, file: Path | None) -> Calibration | None:
         inner = key.path.absolute().name == "key"
         folders = [key.path, *([key.path.absolute().parent] if inner else [])]
         file = next((folder / CALIBRATION for folder in folders if (folder / CALIBRATION).is_file()), None)
+    elif in_zoo(file):
+        file = located(file) / CALIBRATION
     return None if file is None else read_calibration(file)
 
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from heirmark.configuration import at_least, checked, distinct
@@ -148,6 +147,8 @@ def spanning_classes(
     points = torch.stack(centroids).double()
     if not bool(points.isfinite().all()):
         raise BadData("the clean model's features are not finite: train it anew, or give the source classes yourself")
+    from sklearn.cluster import KMeans  # takes a second to import, and who verifies needs none of it
+
     means = KMeans(SOURCES, n_init=10, random_state=seed % 2**32).fit(points.numpy()).cluster_centers_
     free = [label for label in range(classes) if label != without]
     chosen = []
