@@ -34,9 +34,7 @@ NETS = {"NaiveNet": "naivenet:batch_norm=true", "VGG-like": "vgg-like:width=16",
 ANSWERS: tuple[Literal["probabilities", "label"], ...] = ("probabilities", "label")
 
 
-def measure(
-    task: Task, victim: str, seed: int, thieves: list[str], innocents: list[str], runtime: hm.Runtime
-) -> list[dict[str, Any]]:
+def measure(task: Task, victim: str, seed: int, runtime: hm.Runtime) -> list[dict[str, Any]]:
     """Rows of one victim and seed."""
     method = replace(grouped(QUICK.method("robust")), model=NETS[victim])
     unmarked = replace(QUICK.unmarked(), model=NETS[victim])
