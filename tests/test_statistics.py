@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import numpy as np
@@ -6,7 +7,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from heirmark.verification.power import MOST, queries_needed, verdict_power
-from heirmark.verification.statistics import binomial_p, clopper_pearson, holm, least_hits, mcnemar_p, null_rate
+from heirmark.verification.statistics import binomial_p, clopper_pearson, e_bh, holm, least_hits, mcnemar_p, null_rate
 
 rates = st.floats(0, 1)
 sizes = st.integers(1, 60)
@@ -187,6 +188,31 @@ def test_holm_agrees_with_its_definition(p_values):
     assert all(p <= q <= 1 for p, q in zip(p_values, adjusted, strict=True))
 
 
+@given(st.lists(st.floats(0, 1e6), max_size=20))
+def test_e_bh_agrees_with_its_definition(e_values):
+    levels, m = e_bh(e_values), len(e_values)
+    down = sorted(e_values, reverse=True)
+    for level in (0.01, 0.05, 0.3):
+        # The procedure as stated: reject the k largest, for the largest k of which the smallest is m / (k level) or more.
+        counts = [k for k in range(1, m + 1) if down[k - 1] and m / (k * down[k - 1]) <= level]
+        least = down[max(counts) - 1] if counts else math.inf
+        assert [each <= level for each in levels] == [e >= least for e in e_values]
+    assert all(0 <= each <= 1 and each * e >= 1 - 1e-9 for each, e in zip(levels, e_values, strict=True) if each < 1)
+
+
+@pytest.mark.parametrize("shown", [0, 1, 3])
+def test_e_bh_keeps_the_share_of_false_rejections(shown):
+    # Every way that e-values of four innocents, 5 with a chance of 1/5 and else nothing, can fall beside some true ones.
+    level, innocents = 0.3, 4
+    share = 0.0
+    for fall in itertools.product((0.0, 5.0), repeat=innocents):
+        rejected = [each <= level for each in e_bh([*fall, *[50.0] * shown])]
+        false = sum(rejected[:innocents])
+        share += math.prod(0.2 if each else 0.8 for each in fall) * false / max(1, sum(rejected))
+    assert share <= level * innocents / (innocents + shown)
+    assert share > 0
+
+
 @given(st.integers(0, 3000), rates, st.sampled_from([0.001, 0.01, 0.05]))
 def test_least_hits_is_the_first_that_rejects(n, p0, level):
     least = least_hits(n, p0, level)
@@ -212,6 +238,8 @@ def test_least_hits_is_the_first_that_rejects(n, p0, level):
         lambda: null_rate([1], 2, 0.0),
         lambda: null_rate([1], 2, 1.1),
         lambda: null_rate([1], 2, 0.1, 0.0),
+        lambda: e_bh([1.0, -0.1]),
+        lambda: e_bh([math.nan]),
         lambda: holm([0.5, 1.5]),
         lambda: holm([math.nan]),
     ],

@@ -115,9 +115,12 @@ from heirmark.verification import Calibration as Calibration
 from heirmark.verification import DrawnVerdict as DrawnVerdict
 from heirmark.verification import SequentialVerdict as SequentialVerdict
 from heirmark.verification import Suspect as Suspect
+from heirmark.verification import Together as Together
 from heirmark.verification import Verdict as Verdict
 from heirmark.verification import WilcoxonResult as WilcoxonResult
 from heirmark.verification import calibrate as calibrate
+from heirmark.verification import e_bh as e_bh
+from heirmark.verification import holm as holm
 from heirmark.verification import verify as verify
 from heirmark.verification import verify_drawn as verify_drawn
 from heirmark.verification import verify_sequentially as verify_sequentially

@@ -2,6 +2,7 @@
 
 from heirmark.results.verdict import FLAGS, OUTCOMES, Calibration, Verdict
 from heirmark.verification.certifying import DrawnVerdict, verify_drawn
+from heirmark.verification.many import Together, e_bh, holm
 from heirmark.verification.sequential import SequentialVerdict, verify_sequentially
 from heirmark.verification.suspects import Suspect
 from heirmark.verification.verify import calibrate, verify
@@ -14,9 +15,12 @@ __all__ = [
     "DrawnVerdict",
     "SequentialVerdict",
     "Suspect",
+    "Together",
     "Verdict",
     "WilcoxonResult",
     "calibrate",
+    "e_bh",
+    "holm",
     "verify",
     "verify_drawn",
     "verify_sequentially",

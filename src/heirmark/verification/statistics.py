@@ -191,6 +191,39 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
+def e_bh(e_values: Sequence[float]) -> list[float]:
+    r"""The e-BH procedure, as levels: what is at most the level is rejected, and few of that falsely.
+
+    The expected share of false ones among all rejections is at most the level times the share of true nulls.
+    With the e-values sorted downwards, the i-th of m becomes :math:`\min_{k \ge i} \min(1, m / (k\, e_{(k)}))`. The e-values may
+    depend on each other in any way. No rejected one lies below one over the level, so that each keeps that level by itself, too.
+
+    Source: Wang and Ramdas, "False discovery rate control with e-values", J. R. Stat. Soc. B 84 (2022), section 4.
+
+    Args:
+        e_values: one a test, none negative.
+
+    Returns:
+        The least level at which each is rejected, 1 at most, in the order given.
+
+    Raises:
+        ValueError: if a value is negative, or no number.
+
+    Examples:
+        >>> e_bh([1000.0, 0.5, 250.0])
+        [0.003, 1.0, 0.006]
+    """
+    if not all(e >= 0 for e in e_values):
+        raise ValueError("e-values must not be negative")
+    levels = [1.0] * len(e_values)
+    least = 1.0
+    order = sorted(range(len(e_values)), key=e_values.__getitem__)
+    for rank, index in zip(range(len(e_values), 0, -1), order, strict=True):
+        least = min(least, len(e_values) / (rank * e_values[index])) if e_values[index] else least
+        levels[index] = least
+    return levels
+
+
 def least_hits(n: int, p0: float, level: float) -> int | None:
     """The fewest hits of ``n`` that :func:`binomial_p` rejects: how large a key must be to prove anything.
 
