@@ -38,7 +38,7 @@ from heirmark.models.storage import load_model
 from heirmark.querying.blackbox import BlackBox
 from heirmark.runtime import Runtime
 from heirmark.tasks.task import Split
-from heirmark.verification import Calibration, SequentialVerdict, Verdict
+from heirmark.verification import Calibration, SequentialVerdict, Together, Verdict
 from heirmark.version import __version__
 
 
@@ -343,6 +343,52 @@ def test_verify_stops_when_it_is_enough(stage: Path) -> None:
     assert clean.out.startswith("NOT_ESTABLISHED: ")
     few = run(*command, "--max-queries", "4", "--json")
     assert (few.code, few.json["queries"]) == (3, 4)
+
+
+def test_several_suspects_and_keys_are_one_claim(stage: Path, copy: Path) -> None:
+    suspects = [stage / "marked", stage / "clean"]
+    command = ["verify", *suspects, "--key", stage / "marked", *MY_WORD]
+    alone = [run("verify", each, *command[3:], "--json").json for each in suspects]
+    ran, told = run(*command), run(*command, "--json")
+    assert ran.code == told.code == 0
+    assert ran.out.startswith("1 of 2 MARKED, corrected together by Holm")
+    lines = [line.split() for line in ran.out.splitlines()[1:4]]
+    assert lines[0] == ["outcome", "p-value", "corrected", "queries", "suspect", "key"]
+    assert [line[0] for line in lines[1:]] == ["MARKED", "NOT_ESTABLISHED"]
+    assert [pair["verdict"] for pair in told.json["pairs"]] == alone
+    assert [pair["suspect"] for pair in told.json["pairs"]] == list(map(str, suspects))
+    found = Together.from_json(json.dumps(told.json["together"]))
+    assert found.rule == "holm"
+    assert found.values == tuple(each["p_value"] for each in alone)
+    assert found.adjusted[0] == pytest.approx(2 * alone[0]["p_value"])
+    none = run("verify", stage / "clean", "nowhere", "--key", stage / "marked")
+    assert none.code == 3
+    assert "INVALID  nowhere with" in none.out
+    assert run("verify", "nowhere", "noplace", "--key", stage / "marked").code == 1
+    measured = run("verify", *suspects, "--key", stage / "marked", "--calibrators", stage / "stolen", "--json").json
+    assert {pair["verdict"]["grade"] for pair in measured["pairs"]} == {"calibrated"}
+
+
+def test_several_verdicts_that_stop_are_corrected_by_their_e_values(stage: Path) -> None:
+    command = ["verify", stage / "marked", stage / "clean", "--key", stage / "marked", *MY_WORD, "--sequential"]
+    ran, told = run(*command), run(*command, "--json").json
+    assert ran.code == 0
+    assert "e-BH" in ran.out.splitlines()[0]
+    assert told["together"]["rule"] == "e-bh"
+    assert [pair["outcome"] for pair in told["pairs"]] == ["MARKED", "NOT_ESTABLISHED"]
+    assert told["pairs"][0]["verdict"]["e_value"] >= 200, "one of two reaches the level alone"
+
+
+def test_what_makes_no_sense_for_several_is_refused(stage: Path, here: Path) -> None:
+    two = ["verify", stage / "marked", stage / "clean", "--key", stage / "marked"]
+    for options in (["--evidence", "b", "--signer", "s"], ["--wilcoxon", "0.3"], ["--transcript", "t"]):
+        refused(run(*two, *options), 2, options[0], "one suspect and one key")
+    refused(run(*two, "--labels", "0,1,2,3,4"), 2, "--labels is of one suspect")
+    refused(run(*two, "--key", "other", "--calibration", "c.json"), 2, "--calibration is of one key")
+    refused(run(*two, stage / "clean"), 2, "a suspect is named twice")
+    refused(run(*two, "--key", stage / "marked/key"), 2, "a key is named twice")
+    refused(run(*two, "--calibrators", "nowhere"), 1, "nowhere")
+    refused(run(*two, "--key", "nowhere"), 1, "nowhere")
 
 
 def test_wilcoxon_of_a_clean_model_does_not_reject(stage: Path) -> None:

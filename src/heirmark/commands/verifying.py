@@ -26,7 +26,8 @@ from heirmark.errors import BadConfig, HeirmarkError
 
 if TYPE_CHECKING:
     from heirmark.isolation.limits import ProcessLimits
-    from heirmark.verification import DrawnVerdict, SequentialVerdict, Verdict
+    from heirmark.runtime import Runtime
+    from heirmark.verification.many import Single
 
 
 @dataclass(frozen=True)
@@ -100,15 +101,20 @@ class Record:
 
 @guarded
 def verify(
-    suspect: Annotated[
-        str,
+    suspects: Annotated[
+        list[str],
         typer.Argument(
+            metavar="SUSPECT...",
             help="Folder of the suspect's model, an .onnx file, http(s)://, package.module:name of a module or a function, or "
-            "zoo:NAME of the package's zoo."
+            "zoo:NAME of the package's zoo; of several, each is judged with each key, and all verdicts are corrected together.",
         ),
     ],
-    key: Annotated[
-        Path | None, typer.Option("--key", help="Folder of the key, or of the marked model; of the zoo's, the zoo's.")
+    keys: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--key",
+            help="Folder of the key, or of the marked model; of the zoo's, the zoo's. Give several for several.",
+        ),
     ] = None,
     calibration: Annotated[
         Path | None, typer.Option("--calibration", help="calibration.json; default: the one beside the key.")
@@ -170,31 +176,36 @@ def verify(
     wire: Wire,
     ordinary: Ordinary,
 ) -> int:
-    """Judge a suspect with a key, by queries alone. Exit code 0: MARKED; 3: not established; 1: INVALID."""
+    """Judge a suspect with a key, by queries alone. Exit code 0: MARKED (of several one); 3: not established; 1: INVALID."""
+    from heirmark.commands.judging import Judging, check_distinct, judge_all, tell_all
     from heirmark.data.zoo import calibrators_for, key_for
-    from heirmark.evidence.disclosing import Disclosed, read_proof
-    from heirmark.jobs.drafting import read_draw
+    from heirmark.evidence.disclosing import Disclosed
     from heirmark.jobs.evidence import evidence_job
     from heirmark.jobs.folder import ModelFolder
     from heirmark.jobs.isolating import open_isolated
     from heirmark.jobs.opening import Named, open_suspect
     from heirmark.jobs.verify import (
-        Terms,
         check_wilcoxon,
         parse_normalisation,
         parse_order,
-        sequential_job,
-        verify_job,
         wilcoxon_job,
     )
     from heirmark.loading import user_factory
     from heirmark.results.grades import as_grade
-    from heirmark.verification.certifying import verify_drawn
     from heirmark.wire.addresses import is_address
 
-    key = key_for(suspect) if key is None else key
-    if calibrators is None and calibration is None:
-        calibrators = calibrators_for(suspect, key)
+    keys = keys or list(dict.fromkeys(map(key_for, suspects)))
+    pairs = len(suspects) * len(keys)
+    if pairs > 1:
+        only_of_one = {"--evidence": record.evidence, "--wilcoxon": wilcoxon, "--transcript": wire.transcript}
+        for option, given in only_of_one.items():
+            if given is not None:
+                raise BadConfig(f"{option} is of one suspect and one key: name one of each")
+        if len(suspects) > 1 and labels is not None:
+            raise BadConfig("--labels is of one suspect: name one")
+        if len(keys) > 1 and calibration is not None:
+            raise BadConfig("--calibration is of one key: name one, or unmarked models by --calibrators")
+        check_distinct(suspects, keys)
     record.check(wilcoxon=wilcoxon, calibration=calibration)
     if sequential and wilcoxon is not None:
         raise BadConfig("--wilcoxon asks the whole key, and --sequential spares it: leave one of them out")
@@ -204,38 +215,48 @@ def verify(
         raise BadConfig("--calibrators: a model is named twice, and would count as two: name each once")
     named_labels = labels is not None and (labels == "auto" or "=" in labels)
     named = Named(
-        name=suspect,
+        name=suspects[0],
         factory=None if fence.isolate else user_factory(model),  # importing it is what is not to happen here
         order=None if labels is None or named_labels else parse_order(labels),
         normalise=None if normalise is None else parse_normalisation(normalise),
         limits=fence.limits,
     )
     client = wire.client()
+
+    def judging(path: Path, runtime: Runtime) -> Judging:
+        folder, own, unmarked = ModelFolder(path), named, calibrators
+        if unmarked is None and calibration is None:
+            unmarked = [each for each in calibrators_for(suspects[0], path) if each not in suspects]
+        if any(map(is_address, (*suspects, *(unmarked or ())))) or named_labels:
+            own = replace(named, asking=ordinary.asking(folder, client, labels))
+        return Judging(
+            path=path,
+            folder=folder,
+            named=own,
+            opener=partial(open_isolated, factory=model) if fence.isolate else open_suspect,
+            runtime=runtime,
+            level=level / pairs if sequential else level,  # by e-values one of all may have to reach that
+            calibration=calibration,
+            calibrators=unmarked or (),
+            accept=accept,
+            sequential=sequential,
+            max_queries=max_queries,
+            plain=wilcoxon is not None,
+        )
+
+    if pairs > 1:
+        with Run(as_json=as_json).bars("ask the suspects") as bars:
+            runtime = bars.runtime(device, "float32")
+            found = judge_all(suspects, [judging(path, runtime) for path in keys])
+        return tell_all(found, level=level, as_json=as_json)
+    suspect, key = suspects[0], keys[0]
     with Run(as_json=as_json).bars("ask the suspect") as bars:
         runtime = bars.runtime(device, "float32")
-        folder = ModelFolder(key)
-        if any(map(is_address, (suspect, *(calibrators or ())))) or named_labels:
-            named = replace(named, asking=ordinary.asking(folder, client, labels))
-        opener = partial(open_isolated, factory=model) if fence.isolate else open_suspect
-        asked = opener(named, classes=folder.key.classes, runtime=runtime, shape=folder.key.input_shape)
+        one = judging(key, runtime)
+        asked, folder = one.open(suspect), one.folder
         if wilcoxon is not None:
             check_wilcoxon(asked)
-        verdict: Verdict | SequentialVerdict | DrawnVerdict
-        drawn = None if sequential or wilcoxon is not None or calibration or calibrators else read_draw(key)
-        terms = Terms(
-            level=level,
-            calibration=calibration,
-            calibrators=tuple(
-                opener(
-                    replace(named, name=each, order=None, asking=named.asking.alone()),
-                    classes=folder.key.classes,
-                    runtime=runtime,
-                    shape=folder.key.input_shape,
-                )
-                for each in calibrators or ()
-            ),
-            accept=as_grade(accept),
-        )
+        verdict: Single
         if record.evidence is not None and record.signer is not None:
             verdict = evidence_job(
                 asked,
@@ -243,19 +264,15 @@ def verify(
                 Disclosed.load(key),
                 record.evidence,
                 signer=record.signer,
-                calibrators=list(zip(calibrators or (), terms.calibrators, strict=True)),
+                calibrators=list(zip(one.calibrators, one.open_calibrators(), strict=True)),
                 trained_by=record.trained_by,
                 level=level,
-                accept=terms.accept,
+                accept=as_grade(accept),
                 sequential=sequential,
                 max_queries=max_queries,
             )
-        elif drawn is not None:
-            verdict = verify_drawn(asked, folder.key, *drawn, proof=read_proof(key), level=level)
-        elif sequential:
-            verdict = sequential_job(asked, folder, terms, max_queries=max_queries)
         else:
-            verdict = verify_job(asked, folder, terms)
+            verdict = one.judge()(asked)
         beside = None
         if wilcoxon is not None and verdict.outcome in ("MARKED", "NOT_ESTABLISHED"):  # else there is nothing to test
             try:

@@ -96,13 +96,14 @@ class Terms:
 
     Attributes:
         level: chance of a wrong MARKED that is tolerated.
-        calibration: file of a calibration; None looks for ``calibration.json`` beside the key. Either is somebody's word.
+        calibration: file of a calibration; None looks for ``calibration.json`` beside the key. Either is somebody's word. Or one
+            that was measured already.
         calibrators: unmarked models, which are asked here and now instead.
         accept: the least grade by which the claim is made.
     """
 
     level: float = 0.01
-    calibration: Path | None = None
+    calibration: Path | Calibration | None = None
     calibrators: tuple[Suspect, ...] = ()
     accept: Grade = LEAST_GRADE
 
@@ -114,6 +115,8 @@ class Terms:
             BadConfig: when there are models and a file.
             BadData: when a model cannot calibrate.
         """
+        if isinstance(self.calibration, Calibration):
+            return self.calibration
         if not self.calibrators:
             return calibration_for(key, self.calibration)
         if self.calibration is not None:
