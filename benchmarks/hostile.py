@@ -43,11 +43,20 @@ from heirmark.jobs.verify import parse_normalisation, parse_order
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.verification import Suspect, verify, verify_sequentially
 from hostile_files import CLASSES, PARSERS, STRANGE, damaged, disguised, prepared, raw_pickle, small_key
+from hostile_records import recorded
 from hostile_suspects import liar, suspect
 from provenance import provenance
 
 LEVEL = 1e-6
-SECONDS = {"files": 10.0, "suspects": 10.0, "onnx": 25.0, "code": 60.0, "frames": 5.0, "command line": 20.0}
+SECONDS = {
+    "files": 10.0,
+    "suspects": 10.0,
+    "records": 10.0,
+    "onnx": 25.0,
+    "code": 60.0,
+    "frames": 5.0,
+    "command line": 20.0,
+}
 """Limits of one input; of ONNX files and code for loading, for asking, and some to start a process on a busy machine."""
 LIMITS = ProcessLimits(seconds=5, memory=1 * GIB)
 WELL = ("refused", "taken", "INVALID", "NOT_ESTABLISHED", "found out")
@@ -229,9 +238,17 @@ def commands(count: int, seed: int, folder: Path) -> Iterator[Case]:
         yield shown, f"{which}: {how}", run
 
 
+def records(count: int, seed: int, folder: Path) -> Iterator[Case]:
+    """Suspects that are asked on the record, every other time with an interruption."""
+    for index in range(count):
+        rng = random.Random(derive_seed(seed, "records", index))
+        yield "bundle", "on the record", lambda rng=rng: recorded(rng, folder / "bundle")
+
+
 FAMILIES: dict[str, tuple[Callable[[int, int, Path], Iterator[Case]], int]] = {
     "files": (files, 5400),
     "suspects": (suspects, 4000),
+    "records": (records, 500),
     "onnx": (onnx, 300),
     "code": (code, 22),
     "frames": (noise, 1000),

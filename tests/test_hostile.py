@@ -20,7 +20,11 @@ from heirmark.configuration.encoding import from_json
 from heirmark.data import pickles
 from heirmark.data.idx import read_idx
 from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError
+from heirmark.evidence.case import Asked
+from heirmark.evidence.gathering import Model, gather
+from heirmark.evidence.rechecking import recheck
 from heirmark.jobs.verify import parse_names, parse_normalisation, parse_order
+from heirmark.keys.signing import Signer
 from heirmark.methods import Unmarked
 from heirmark.querying.oracle import ModelFault
 from heirmark.results.tails import MOST_TRIALS, agrees
@@ -33,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import hostile
 import hostile_files
+import hostile_records
 import hostile_suspects
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # suspects warn of what they like, and torch of what they do
@@ -140,6 +145,28 @@ def test_a_hostile_suspect_is_judged(kind, rng):
         outcome, where = hostile.ended(lambda: hostile.judged(suspect, sequentially=rng.random() < 0.3))
     allowed = ("INVALID", "NOT_ESTABLISHED", *(["MARKED"] if kind == "liar" else []))
     assert outcome in allowed, where
+
+
+@FEW
+@given(rng=st.randoms())
+def test_a_hostile_suspect_is_on_the_record_as_it_answered(rng, tmp_path_factory):
+    """Whatever it does, and where the asking is interrupted, too: who reads the record alone comes to the same verdict."""
+    with torch.random.fork_rng():
+        folder = tmp_path_factory.getbasetemp() / "bundle"
+        outcome, where = hostile.ended(lambda: hostile_records.recorded(rng, folder))
+    assert outcome in ("INVALID", "NOT_ESTABLISHED"), where
+
+
+def test_memory_that_ran_out_is_on_the_record(tmp_path):
+    def full(inputs):
+        raise MemoryError("no room")
+
+    suspect = Suspect.from_callable(full, classes=hostile_files.CLASSES)
+    model = Model(told=Asked.of(suspect, "a:model"), suspect=suspect)
+    gather(model, hostile_records.disclosed(), tmp_path, signer=Signer(bytes(32)))
+    found = recheck(tmp_path)
+    assert found.outcome == "INVALID"
+    assert "memory ran out while the suspect was asked (MemoryError: no room)" in found.verdict.reason
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from heirmark.errors import BadArtifact, printable
 from heirmark.querying.oracle import ModelFault
 from heirmark.querying.transcript import Entry, Transcript
 from heirmark.tasks.space import row_digests
+from heirmark.verification.questions import FAILINGS, failing_of
 from heirmark.verification.suspects import Suspect
 
 AT_ONCE: Final = 64
@@ -101,8 +102,8 @@ class Dialogue:
         try:
             labels = replace(suspect, order=None).labels(inputs).tolist()
             said = {"kind": "answers", "by": name, "inputs": list(digests), "labels": labels}
-        except ModelFault as fault:
-            said = {"kind": "fault", "by": name, "words": printable(str(fault))}
+        except FAILINGS as fault:
+            said = {"kind": "fault", "by": name, "words": printable(failing_of(fault)[1])}
         said["shown"] = len(inputs) if suspect.shown is None else suspect.shown() - before
         self._transcript.append(said)
         return said
