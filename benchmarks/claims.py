@@ -41,7 +41,7 @@ from heirmark.profiles import QUICK
 from heirmark.runtime import derive_seed
 from heirmark.tasks.combining import mosaic
 from heirmark.tasks.space import decode, encode
-from heirmark.tasks.task import Split, Task
+from heirmark.tasks.task import Split
 from heirmark.verification.drawn import p_of_drawn, scores
 from provenance import provenance
 
@@ -283,19 +283,18 @@ def certified(shares: np.ndarray[Any, Any], lots: Lots, draws: int, registration
     return np.array(p)
 
 
-def trained(task: Task, images: Split, count: int, epochs: int, seed: int) -> list[nn.Module]:
-    """NaiveNets and VGG-like nets in turn."""
+def trained(images: Split, count: int, epochs: int, seed: int) -> list[nn.Module]:
+    """NaiveNets and VGG-like nets, two to one."""
+    recipe = replace(QUICK.recipe, epochs=epochs, warmup=0.15)
     made = []
     for index in range(count):
-        name = "vgg-like:width=16" if index % 3 == 2 else "naivenet:batch_norm=true"
-        method = hm.Unmarked(
-            model=name, trigger=hm.Tiles(), pretraining=replace(QUICK.recipe, epochs=epochs, warmup=0.15)
-        )
-        made.append(
-            method.train(
-                replace(task, owner=images), seed=derive_seed(seed, "model", index), runtime=hm.Runtime(device="cpu")
-            ).float()
-        )
+        name = "vgg-like" if index % 3 == 2 else "naivenet"
+        options = {"width": 16} if name == "vgg-like" else {"batch_norm": True}
+        torch.manual_seed(derive_seed(seed, "weights", index))
+        model = hm.build(name, input_shape=tuple(images.inputs.shape[1:]), classes=10, **options)
+        own = derive_seed(seed, "model", index)
+        hm.fit(model, images.inputs, images.labels, recipe=recipe, seed=own, runtime=hm.Runtime(device="cpu"))
+        made.append(model.float().eval())
     return made
 
 
@@ -310,8 +309,8 @@ def main() -> None:
     torch.manual_seed(options.seed)
     task = hm.load_task("fashion-mini", seed=0)
     suspects = hm.load_zoo().innocents
-    accuser = Accuser(task.test, trained(task, task.owner, 6, options.epochs, options.seed), options.seed)
-    judge = trained(task, task.adversary, 8, options.epochs, options.seed + 1)
+    accuser = Accuser(task.test, trained(task.owner, 6, options.epochs, options.seed), options.seed)
+    judge = trained(task.adversary, 8, options.epochs, options.seed + 1)
     rows = []
     every = []
     for name, strategy in STRATEGIES.items():
