@@ -56,6 +56,16 @@ def test_a_claim_from_the_draft_to_the_certified_verdict(here: Path) -> None:
     assert "certified" in run("verify", "mine", "--key", "mine").out
     ordinary = run("verify", "mine", "--key", "mine", "--calibrators", "mine", "--json").json
     assert ordinary["grade"] == "calibrated", "asked for, the ordinary verdict is there too"
+    # A third person draws again, from what was published.
+    assert run("disclose", "mine", "--out", "shard").code == 0
+    assert run("verify", "mine", "--key", "shard", "--evidence", "bundle", "--signer", "judge.pem").code == 0
+    asker = run("recheck", "bundle", "--json").json["asker"]
+    known = ["--trust", asker, "--registration", "draft/registration.json", "--before", "2999-01-01"]
+    assert run("recheck", "bundle", *known).code == 3
+    assert "certified" in run("recheck", "bundle", *known, "--beacon", "17").out
+    assert run("recheck", "bundle", *known, "--beacon", "17").code == 0
+    refused(run("recheck", "bundle", *known, "--beacon", "18"), 1, "second draw")
+    assert run("verify", "mine", "--key", "shard").code == 0
     # Another number is another draw, and the files beside the key say which one it was.
     (here / "mine/draw.json").write_text(json.dumps({"beacon": "18"}))
     refused(run("verify", "mine", "--key", "mine"), 1, "not those that")
