@@ -566,6 +566,9 @@ def test_no_calibration_is_no_claim(tmp_path):
     found = recheck(gathered(tmp_path / "b", calibrators=[]), a_reader())
     assert found.outcome == "NOT_ESTABLISHED"
     assert "the null is assumed" in found.verdict.reason
+    found = recheck(gathered(tmp_path / "c", calibrators=[], accept="assumed"), a_reader())
+    assert (found.verdict.outcome, found.outcome) == ("MARKED", "NOT_ESTABLISHED")
+    assert "the null is assumed" in " ".join(found.reasons)
 
 
 @pytest.mark.parametrize(

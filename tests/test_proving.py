@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from authorities import Authority
 from heirmark.cli import app
+from heirmark.data.zoo import zoo_folder
 from heirmark.errors import BadConfig
 from heirmark.jobs.evidence import parse_moment
 from heirmark.keys.key import Key
@@ -117,6 +118,24 @@ def test_a_suspect_behind_a_network_is_asked_on_the_record(command, key):
     knowing = ("--trust", asker, "--registration", key / "registration.json", "--before", "2999-01-01")
     code, said = command("recheck", "bundle", *knowing)
     assert (code, f"that {address} was asked this and answered so" in said) == (0, True)
+
+
+def test_the_zoos_forged_key_convinces_nobody_who_asks_models_of_their_own(command, tmp_path):
+    shutil.copytree(zoo_folder() / "dishonest" / "key", tmp_path / "forged" / "key")
+    command("commit", "forged", "--signer", "owner.pem", "--shards", 2)
+    command("disclose", "forged", "--out", "shard")
+    judge = ("--key", "shard", "--signer", "owner.pem", "--accept", "assumed", "--evidence", "bundle", "--json")
+    code, said = command("verify", "zoo:innocent-7", *judge)
+    assert (code, json.loads(said)["outcome"]) == (0, "MARKED"), "on the accuser's own terms"
+    asker = json.loads(command("recheck", "bundle", "--json")[1])["asker"]
+    knowing = ("--trust", asker, "--registration", "forged/registration.json", "--before", "2999-01-01")
+    code, said = command("recheck", "bundle", *knowing)
+    assert (code, "the null is assumed" in said) == (3, True)
+    own = [word for number in range(1, 7) for word in ("--calibrators", f"zoo:innocent-{number}")]
+    code, said = command("recheck", "bundle", *knowing, *own, "--json")
+    found = json.loads(said)
+    assert (code, found["outcome"], found["verdict"]["grade"]) == (3, "NOT_ESTABLISHED", "calibrated")
+    assert found["verdict"]["p_value"] > 0.005
 
 
 def test_a_shard_is_shown_once(command, key, tmp_path):

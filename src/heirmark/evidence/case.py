@@ -12,6 +12,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
+from heirmark.data.zoo import located
 from heirmark.errors import BadArtifact
 from heirmark.records import record_of
 from heirmark.results.grades import Grade
@@ -59,7 +60,7 @@ class Asked:
             order=suspect.order or (),
             mean=tuple(mean),
             std=tuple(std),
-            digest=digest_of(Path(name)),
+            digest=digest_of(located(name)),
             trained_by=trained_by,
         )
 

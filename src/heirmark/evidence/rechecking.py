@@ -28,6 +28,7 @@ from heirmark.evidence.weighing import (
 from heirmark.files import read_bytes
 from heirmark.keys.registration import Registration, digest, is_moment
 from heirmark.querying.transcript import Entry, read_transcript
+from heirmark.results.grades import GRADES
 from heirmark.results.support import support_of
 from heirmark.results.verdict import OUTCOMES, Calibration, Document, Outcome, Verdict
 from heirmark.verification.certifying import DrawnVerdict
@@ -154,6 +155,8 @@ def recheck(folder: Path, reader: Reader | None = None) -> Rechecked:
             found.reasons.append(
                 "the unmarked models were chosen and asked by the owner of the key alone (--calibrators)"
             )
+    elif verdict.grade != "certified":
+        found.reasons.append(f"the null is {verdict.grade}: {GRADES[verdict.grade]} (--calibrators)")
     if case.level * disclosed.tries > reader.level * (1 + 1e-9):
         found.reasons.append(
             f"the level of {case.level:.2g} for one of {disclosed.tries} shards and attempts makes "
