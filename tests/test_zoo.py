@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 import heirmark as hm
-from documents import blocks_of
+from documents import ROOT, blocks_of
 from heirmark.cli import app
 from heirmark.data.zoo import CALIBRATORS, COPIES, FORGED, INNOCENTS, MARKED, MEMBERS, ZOO, located, zoo_folder
 from heirmark.errors import BadConfig
@@ -58,6 +59,12 @@ def test_the_zoo_is_small_and_as_it_was_made(zoo: Zoo) -> None:
     assert {name: hashlib.sha256(content).hexdigest() for name, content in files.items()} == zoo.made["files"]
     assert {name.partition("/")[0] for name in files} == set(MEMBERS)
     assert {Path(name).suffix for name in files} == {".json", ".safetensors"}
+
+
+def test_the_package_takes_the_zoo_along() -> None:
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["package-data"]["heirmark"]
+    shipped = {path for pattern in settings for path in zoo_folder().parents[2].glob(pattern)}
+    assert {path for path in zoo_folder().rglob("*") if path.is_file()} <= shipped
 
 
 def test_every_member_is_there(zoo: Zoo) -> None:
