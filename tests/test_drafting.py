@@ -60,7 +60,16 @@ def test_a_claim_from_the_draft_to_the_certified_verdict(here: Path) -> None:
     assert run("disclose", "mine", "--out", "shard").code == 0
     assert run("verify", "mine", "--key", "shard", "--evidence", "bundle", "--signer", "judge.pem").code == 0
     asker = run("recheck", "bundle", "--json").json["asker"]
-    known = ["--trust", asker, "--registration", "draft/registration.json", "--before", "2999-01-01"]
+    known = [
+        "--trust",
+        asker,
+        "--registration",
+        "draft/registration.json",
+        "--published",
+        "2998-01-01",
+        "--before",
+        "2999-01-01",
+    ]
     assert run("recheck", "bundle", *known).code == 3
     assert "certified" in run("recheck", "bundle", *known, "--beacon", "17").out
     assert run("recheck", "bundle", *known, "--beacon", "17").code == 0

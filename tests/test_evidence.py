@@ -107,7 +107,15 @@ def gathered(
 
 
 def a_reader(**knows):
-    return Reader(**{"trusted": (JUDGE.public_key,), "registration": registered(a_key()), "before": RELEASE, **knows})
+    return Reader(
+        **{
+            "trusted": (JUDGE.public_key,),
+            "registration": registered(a_key()),
+            "published": LONG_AGO + timedelta(days=1),
+            "before": RELEASE,
+            **knows,
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -165,6 +173,7 @@ def test_a_verdict_that_stopped_early_is_derived_again(tmp_path):
         ({"trusted": ()}, "whom you do not name as trusted"),
         ({"trusted": (OWNER.public_key,)}, "whom you do not name as trusted"),
         ({"registration": None}, "nothing shows when the key was registered"),
+        ({"published": None}, "nothing shows when the key was registered"),
         ({"before": None}, "you do not say what the key must be older than"),
         ({"before": LONG_AGO}, "from the suspect's own answers"),
         ({"level": 1e-3}, "above 0.001"),
@@ -193,6 +202,11 @@ def test_a_time_stamp_shows_how_old_a_registration_is(tmp_path):
     resealed(folder)
     with pytest.raises(BadArtifact, match="the time stamp does not hold"):
         recheck(folder, reader)
+
+
+def test_a_registration_that_was_public_before_it_was_made_was_not(honest):
+    with pytest.raises(BadArtifact, match="one of the two dates is wrong"):
+        recheck(honest, a_reader(published=LONG_AGO - timedelta(days=2)))
 
 
 # ---------------------------------------------------------------- changed files
@@ -589,7 +603,10 @@ def test_badly_chosen_calibrators_are_seen(tmp_path, calibrators, why):
 def test_a_key_of_the_suspects_own_answers_is_younger_than_the_suspect(tmp_path):
     key = a_key()
     late = registered(key, made=RELEASE + timedelta(days=1))
-    found = recheck(gathered(tmp_path / "b", key=key, registration=late), a_reader(registration=late))
+    found = recheck(
+        gathered(tmp_path / "b", key=key, registration=late),
+        a_reader(registration=late, published=RELEASE + timedelta(days=2)),
+    )
     assert found.outcome == "NOT_ESTABLISHED"
     assert "from the suspect's own answers" in " ".join(found.reasons)
 

@@ -81,7 +81,7 @@ def test_a_claim_from_the_registration_to_the_third_person(command, key, tmp_pat
     code, said = command("recheck", "bundle", "--json")
     asker = json.loads(said)["asker"]
     assert (code, json.loads(said)["owner"]) == (3, owner)
-    knowing = ("--trust", asker, "--registration", published, "--before", "2999-01-01")
+    knowing = ("--trust", asker, "--registration", published, "--published", "2998-01-01", "--before", "2999-01-01")
     code, said = command("recheck", "bundle", *knowing)
     assert code == 0
     assert said.startswith("MARKED")
@@ -115,7 +115,16 @@ def test_a_suspect_behind_a_network_is_asked_on_the_record(command, key):
         code, said = command("verify", address, "--allow-private", *judge, "--evidence", "bundle", "--json")
         assert (code, json.loads(said)["outcome"]) == (0, "MARKED")
     asker = json.loads(command("recheck", "bundle", "--json")[1])["asker"]
-    knowing = ("--trust", asker, "--registration", key / "registration.json", "--before", "2999-01-01")
+    knowing = (
+        "--trust",
+        asker,
+        "--registration",
+        key / "registration.json",
+        "--published",
+        "2998-01-01",
+        "--before",
+        "2999-01-01",
+    )
     code, said = command("recheck", "bundle", *knowing)
     assert (code, f"that {address} was asked this and answered so" in said) == (0, True)
 
@@ -128,7 +137,16 @@ def test_the_zoos_forged_key_convinces_nobody_who_asks_models_of_their_own(comma
     code, said = command("verify", "zoo:innocent-7", *judge)
     assert (code, json.loads(said)["outcome"]) == (0, "MARKED"), "on the accuser's own terms"
     asker = json.loads(command("recheck", "bundle", "--json")[1])["asker"]
-    knowing = ("--trust", asker, "--registration", "forged/registration.json", "--before", "2999-01-01")
+    knowing = (
+        "--trust",
+        asker,
+        "--registration",
+        "forged/registration.json",
+        "--published",
+        "2998-01-01",
+        "--before",
+        "2999-01-01",
+    )
     code, said = command("recheck", "bundle", *knowing)
     assert (code, "the null is assumed" in said) == (3, True)
     own = [word for number in range(1, 7) for word in ("--calibrators", f"zoo:innocent-{number}")]

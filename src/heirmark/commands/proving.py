@@ -80,6 +80,9 @@ def recheck(
         Path | None,
         typer.Option("--registration", help="registration.json as it was published, not as the bundle has it."),
     ] = None,
+    published: Annotated[
+        str | None, typer.Option("--published", help="Since when you know that registration to be public.")
+    ] = None,
     before: Annotated[
         str | None, typer.Option("--before", help="When the suspect first appeared: the key must be older.")
     ] = None,
@@ -115,6 +118,7 @@ def recheck(
             bundle,
             trusted=trust or (),
             registration=registration,
+            published=published,
             before=before,
             roots=stamp_roots,
             beacon=beacon,

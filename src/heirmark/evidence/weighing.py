@@ -32,6 +32,7 @@ class Reader:
     Attributes:
         trusted: public keys of those whose word is taken for what they asked and were answered.
         registration: as it was published; None where that is not known.
+        published: since when it is known to be public. The date that it bears itself is its owner's word.
         before: what the registration must be older than: the suspect's first appearance, or of a drawn key the moment at which
             the beacon was known.
         roots: certificates of time-stamping authorities that are trusted, PEM.
@@ -42,6 +43,7 @@ class Reader:
 
     trusted: Collection[str] = ()
     registration: Registration | None = None
+    published: datetime | None = None
     before: datetime | None = None
     roots: bytes | None = None
     beacon: str | None = None
@@ -90,14 +92,18 @@ def weigh_age(disclosed: Disclosed, reader: Reader, found: Findings) -> None:
         if said.beginning > shown + CLOCKS:
             raise BadArtifact("the registration is dated after its time stamp: one of the two is not of this key")
         found.checked.append(f"the registration is stamped, and so no later than {shown.isoformat()}")
-    elif reader.registration is not None:
-        shown = said.beginning
-        found.checked.append("the registration is the one that you know to be published")
+    elif reader.registration is not None and reader.published is not None:
+        shown = reader.published
+        if said.beginning > shown + timedelta(days=1):
+            raise BadArtifact(
+                "the registration is dated after you know it to be published: one of the two dates is wrong"
+            )
+        found.checked.append(f"the registration is the one that you know to be public since {shown.isoformat()}")
     if shown is None:
         found.words.append(f"the owner: that the key was registered on {said.made}")
         found.reasons.append(
-            "nothing shows when the key was registered: give the registration as it was published (--registration), or the "
-            "roots of the authority that stamped it (--stamp-roots)"
+            "nothing shows when the key was registered: give the registration as it was published, and since when "
+            "(--registration, --published), or the roots of the authority that stamped it (--stamp-roots)"
         )
     elif reader.before is None:
         found.reasons.append(

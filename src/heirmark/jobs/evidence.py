@@ -178,6 +178,7 @@ def recheck_job(
     *,
     trusted: Sequence[str] = (),
     registration: Path | None = None,
+    published: str | None = None,
     before: str | None = None,
     roots: Path | None = None,
     beacon: str | None = None,
@@ -200,6 +201,7 @@ def recheck_job(
         Reader(
             trusted=tuple(trusted),
             registration=None if registration is None else read_registration(registration),
+            published=None if published is None else parse_moment(published),
             before=None if before is None else parse_moment(before),
             beacon=beacon,
             roots=None if roots is None else read_bytes(roots, max_bytes=1 << 20),
