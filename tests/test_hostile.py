@@ -19,6 +19,7 @@ from heirmark import files
 from heirmark.configuration.encoding import from_json
 from heirmark.data import pickles
 from heirmark.data.idx import read_idx
+from heirmark.data.root import read_bounded
 from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError
 from heirmark.evidence.case import Asked
 from heirmark.evidence.gathering import Model, gather
@@ -229,6 +230,7 @@ def test_zeros_are_not_read_to_be_refused(tmp_path, monkeypatch):
         file.truncate(2**33)
     with pytest.raises(BadArtifact, match="another kind of file"):
         files.read_bytes(path, max_bytes=2**34, begins=b"{")
+    assert len(read_bounded(path, most=2**34, sign=b"IM", at=126)) <= 1024
     monkeypatch.setattr(files, "read_bytes", lambda *given, **options: pytest.fail("it was read"))
     with pytest.raises(BadArtifact, match="not a safetensors file"):
         files.read_tensors(path, max_bytes=2**34)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -158,6 +159,13 @@ def test_a_model_that_crashes_or_talks_out_of_turn_is_ended_and_begun_again(chil
     with pytest.raises(ModelFault, match=words):
         child(np.full(2, what))
     assert child(np.zeros(2)).tolist() == [0, 0]
+
+
+def test_threads_get_the_answers_to_their_own_inputs(child):
+    """As those of a server do."""
+    with ThreadPoolExecutor(4) as threads:
+        rows = [np.full((2, 3), float(number)) for number in range(10, 60)]
+        assert all(np.array_equal(said, row) for said, row in zip(threads.map(child, rows), rows, strict=True))
 
 
 def test_a_model_that_swells_is_told_so(child):

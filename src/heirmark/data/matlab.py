@@ -15,6 +15,9 @@ from typing import Any
 
 import numpy as np
 
+SIGN = b"\x00\x01IM"
+"""Of a little-endian file of level 5."""
+SIGN_AT = 124
 _MATRIX = 14
 _COMPRESSED = 15
 _COMPLEX = 0x800
@@ -49,7 +52,7 @@ def parse(raw: bytes, names: Collection[str], *, most: int) -> dict[str, np.ndar
     Raises:
         ValueError: for a damaged or foreign file; the message says what was met.
     """
-    if raw[124:128] != b"\x00\x01IM":
+    if raw[SIGN_AT : SIGN_AT + len(SIGN)] != SIGN:
         raise ValueError("no header of a little-endian MATLAB file of level 5")
     view, position, found = memoryview(raw), 128, {}
     try:

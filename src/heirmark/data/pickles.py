@@ -18,6 +18,9 @@ from typing import Any
 
 import numpy as np
 
+SIGN = b"\x80"
+"""With which a pickle of protocol 2 or later begins."""
+
 
 class Known(Enum):
     """The only names a file may mention."""

@@ -38,15 +38,26 @@ def find(candidates: Sequence[Path], *, remedy: str) -> Path:
     )
 
 
-def read_bounded(path: Path, *, most: int) -> bytes:
+_HEAD = 1024
+
+
+def read_bounded(path: Path, *, most: int, sign: bytes, at: int = 0) -> bytes:
     """Read a whole file that may not be larger than expected.
+
+    Args:
+        path: the file.
+        most: bytes that it may have.
+        sign: bytes by which its format is known. Of a file that has others its first ones alone are read, for its parser to
+            refuse: gigabytes of zeros take no room on a disk.
+        at: their place.
 
     Raises:
         BadData: if the file is larger than ``most`` bytes or cannot be read.
     """
     try:
         with path.open("rb") as file:
-            content = file.read(most + 1)
+            head = file.peek(_HEAD)[:_HEAD]
+            content = file.read(most + 1) if head[at : at + len(sign)] == sign else head
     except OSError as error:
         raise BadData(f"{path} cannot be read: {error.strerror or error}") from error
     if len(content) > most:

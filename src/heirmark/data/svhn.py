@@ -33,7 +33,8 @@ def read_svhn(root: Path) -> tuple[Split, Split]:
 def _read(path: Path) -> Split:
     again = "put the official file there"
     try:
-        content = matlab.parse(read_bounded(path, most=_MOST_BYTES), ("X", "y"), most=_MOST_BYTES)
+        raw = read_bounded(path, most=_MOST_BYTES, sign=matlab.SIGN, at=matlab.SIGN_AT)
+        content = matlab.parse(raw, ("X", "y"), most=_MOST_BYTES)
     except ValueError as error:
         raise BadData(f"{path} is not an SVHN file, or is truncated: it has {error}; {again}") from error
     if not {"X", "y"} <= content.keys():

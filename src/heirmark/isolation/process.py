@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import weakref
 from collections.abc import Callable, Mapping
@@ -58,6 +59,7 @@ class Isolated:
         self._opener, self._options, self.limits, self._name = opener, dict(options), limits, printable(name)
         self.left = limits.total
         self._channel: socket.socket | None = None
+        self._turn = threading.Lock()
         self.facts = self._start()
         try:
             self._largest = largest(self.facts)
@@ -66,12 +68,16 @@ class Isolated:
             raise BadArtifact(f"{self._name} does not say what it is: do not trust it") from None
 
     def __call__(self, inputs: NDArray[Any]) -> NDArray[Any]:
-        """What the model says to inputs ``[B, ...]``: an array of numbers, of any shape.
+        """What the model says to inputs ``[B, ...]``: an array of numbers, of any shape. Threads ask one after another.
 
         Raises:
             ModelFault: if it fails, ends, or takes too long; its process is ended then.
             MemoryError: if memory ran out there.
         """
+        with self._turn:
+            return self._answer(inputs)
+
+    def _answer(self, inputs: NDArray[Any]) -> NDArray[Any]:
         if self.left <= 0:
             raise ModelFault(self._late(self.limits.total, "to answer all that it was asked", "total"))
         if self._channel is None:
