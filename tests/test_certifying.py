@@ -185,6 +185,15 @@ def test_unmarked_models_say_what_is_usual() -> None:
     assert verdict.p_value > 0.5, "what all unmarked models say counts for nothing"
 
 
+def test_a_class_without_a_name_is_no_answer() -> None:
+    key = undrawn()
+    assert key.lots is not None
+    said = torch.where(torch.arange(len(key)) % EACH < 4, 5, -1)
+    shares = key.lots.shares(said, CLASSES)
+    assert torch.allclose(shares[:, 5], torch.full((GROUPS,), 0.4)), "and least of all the last class"
+    assert not shares[:, :5].any()
+
+
 def test_a_suspect_that_fails_is_invalid() -> None:
     key = undrawn()
     registration = registered(key)

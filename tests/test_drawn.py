@@ -50,6 +50,7 @@ def test_small_p_values_are_told() -> None:
     found = [np.eye(8)[0] * 3.0] * 20
     assert math.isclose(p_of_drawn(found, [0] * 20), 8.0**-20, rel_tol=1e-9)
     assert log_e_of_drawn(found, [0] * 20) > math.log(1e6)
+    assert 0 < p_of_drawn([np.eye(8)[0] * 3.0] * 600, [0] * 600) < 1e-300, "smaller than any float, and still a p-value"
     assert p_of_drawn([np.zeros(3)] * 2, [0, 2]) == 1.0, "a suspect that answers all alike says nothing"
 
 

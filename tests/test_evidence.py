@@ -805,6 +805,7 @@ def test_a_suspect_that_does_not_fit_or_has_other_names_for_its_classes_is_on_th
     model = Model(told=Asked.of(turned, "copy:turned"), suspect=turned)
     found = recheck(gathered(tmp_path / "turned", suspect=model), a_reader())
     assert (found.outcome, "relabelled" in found.verdict.flags) == ("MARKED", True)
+    assert "that its classes mean" in str(found), "the order is the word of who asked"
 
 
 def test_a_case_says_what_was_asked_and_how():

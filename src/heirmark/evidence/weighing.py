@@ -66,6 +66,11 @@ def weigh_asker(case: Case, disclosed: Disclosed, reader: Reader, found: Finding
     found.words.append(f"{who}: that {case.suspect.name} was asked this and answered so")
     if case.suspect.digest:
         found.words[-1] += f", whose files have the SHA-256 {case.suspect.digest}"
+    if order := case.suspect.order:
+        meant = ", ".join("-" if label < 0 else str(label) for label in order[:20]) + (
+            ", ..." if len(order) > 20 else ""
+        )
+        found.words.append(f"{who}: that its classes mean {meant}, which was not chosen to fit these answers")
     for each in case.calibrators:
         by = each.trained_by or "somebody who is not named"
         found.words.append(

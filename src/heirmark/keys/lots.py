@@ -82,12 +82,12 @@ class Lots:
         """How often each answer was given to the queries of each group, ``[G, C]`` float32; of a group without a query nothing.
 
         Args:
-            answers: ``[M]`` labels.
+            answers: ``[M]`` labels, -1 for a class that has no name here: an answer that is none of the C.
             classes: C.
         """
-        counts = torch.zeros(len(self.candidates), classes)
-        counts.index_put_((self.groups, answers.cpu()), torch.ones(len(answers)), accumulate=True)
-        return counts / counts.sum(1, keepdim=True).clamp_min(1)
+        counts = torch.zeros(len(self.candidates), classes + 1)
+        counts.index_put_((self.groups, answers.cpu() + 1), torch.ones(len(answers)), accumulate=True)
+        return counts[:, 1:] / counts.sum(1, keepdim=True).clamp_min(1)
 
     def rows(self, rows: Tensor) -> Self:
         """For the queries at ``[m]`` positions alone."""

@@ -8,6 +8,7 @@ and its place among all is a p-value: exact, with no word on how the suspect cam
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 
 import numpy as np
@@ -60,7 +61,7 @@ def p_of_drawn(found: Scores, places: Sequence[int]) -> float:
         places: which candidate of each group was drawn.
 
     Returns:
-        A p-value in (0, 1].
+        A p-value in (0, 1], at least the least normal float.
 
     Examples:
         >>> p_of_drawn([np.array([0.0, 1.0])] * 3, [1, 1, 1]), p_of_drawn([np.array([0.0, 1.0])] * 3, [0, 1, 1])
@@ -78,8 +79,10 @@ def p_of_drawn(found: Scores, places: Sequence[int]) -> float:
         for by in moved.tolist():
             wider[by : by + len(chances)] += chances / len(moved)
         chances = wider
+    # Every group may have been rounded down by as much as the ceiling forgives; so is the sum, and by what floats err.
+    least = max(0, math.ceil(own / step - 1e-6 - 1e-9 * len(found)))
     # The tail is summed from its thin end, so that small chances keep their digits.
-    return min(1.0, float(chances[max(0, math.ceil(own / step - 1e-6)) :][::-1].sum()))
+    return min(1.0, max(sys.float_info.min, float(chances[least:][::-1].sum())))
 
 
 def log_e_of_drawn(found: Scores, places: Sequence[int]) -> float:
