@@ -109,3 +109,9 @@ def test_the_best_order_is_the_best_of_all(votes):
     assert agreement(counted, best_order(counted)) == max(
         agreement(counted, order) for order in itertools.permutations(range(3))
     )
+
+
+def test_names_without_end_are_no_classes():
+    rows = [{f"{row} {place}": 1.0 for place in range(700)} for row in range(100)]
+    with pytest.raises(BadConfig, match="70,000 names"):
+        match(rows, [row % 3 for row in range(100)], ["a", "b", "c"])

@@ -17,6 +17,8 @@ from heirmark.wire.rows import Classes, Row
 _NUMBERED = re.compile(r"(?:label|class|category|kind)?[^a-z0-9]*([0-9]+)")
 _SHORT = 0.1
 """By how much an order may agree less than the best one: as much as inputs of classes that are much alike may bring about."""
+_MOST = 1 << 16
+"""Classes of a service: a table of them and of one's own is made."""
 Said = str | int
 """What a service calls a class."""
 Counts = np.ndarray[Any, np.dtype[np.int64]]
@@ -174,11 +176,15 @@ def _known(rows: Sequence[Row], tops: Sequence[Said], given: object, classes: in
     }
     if names and any(isinstance(said, int) for said in tops):
         raise BadConfig("the service calls classes now by name, now by number: nothing can be made of it")
+    if len(names) > _MOST:
+        raise BadConfig(
+            f"the service calls its classes by {len(names):,} names, and these are none: read another output (--output)"
+        )
     if names:
         return sorted(names | set(given if isinstance(given, Mapping) else ()))
     widths = [len(row) for row in rows if isinstance(row, list)]
     most = max([*widths, *(said + 1 for said in tops if isinstance(said, int)), *([] if widths else [classes])])
-    if most > 1 << 16 or min(said for said in tops if isinstance(said, int)) < 0:
+    if most > _MOST or min(said for said in tops if isinstance(said, int)) < 0:
         raise BadConfig("the service says numbers that are no classes: read another output (--output)")
     return list(range(most))
 

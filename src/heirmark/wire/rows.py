@@ -15,7 +15,6 @@ from heirmark.querying.oracle import ModelFault
 
 Row = list[float] | dict[str, float] | int | str
 """Scores of all classes; scores of some classes by name; a label; the name of one. As JSON has it, so that it can be kept."""
-_MOST_NAMES = 1 << 20
 _LONGEST_NAME = 300
 
 
