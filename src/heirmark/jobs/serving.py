@@ -7,11 +7,11 @@ import re
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from heirmark.data.zoo import located
 from heirmark.errors import BadArtifact, BadConfig
 from heirmark.files import GIB
 from heirmark.isolation.limits import ProcessLimits
@@ -62,7 +62,7 @@ def open_served(shown: Shown, runtime: Runtime) -> Served:
     """
     if _NAME.fullmatch(shown.name) is None:
         raise BadConfig(f"--name {shown.name}: up to 100 letters, digits, dots, dashes and underscores make a name")
-    path = Path(shown.model)
+    path = located(shown.model)
     file = path if path.suffix.lower() == ".onnx" else onnx_in(path)
     model: nn.Module | Callable[[Tensor], object]
     if file is not None:
