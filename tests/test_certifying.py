@@ -96,6 +96,24 @@ def test_a_copy_is_certified_and_the_verdict_tells_how() -> None:
     assert verify_drawn(copy_of(marked, 0.3), marked, registration, "17", level=1e-9).outcome == "NOT_ESTABLISHED"
 
 
+def test_what_comes_from_the_owner_alone_is_not_certified() -> None:
+    key = undrawn()
+    registration = registered(key)
+    marked = drawn(key, registration)
+    suspect = copy_of(marked, 0.9)
+    told = verify_drawn(suspect, marked, registration, "17", vouched=False)
+    assert (told.outcome, told.grade) == ("NOT_ESTABLISHED", "self-reported")
+    assert "as they were published" in told.reason
+    assert told.p_value < 1e-6
+    assert DrawnVerdict.from_json(told.to_json()) == told
+    taken = verify_drawn(suspect, marked, registration, "17", vouched=False, accept="self-reported")
+    assert taken.outcome == "MARKED"
+    with pytest.raises(BadArtifact, match="contradicts"):
+        replace(told, outcome="MARKED")
+    with pytest.raises(BadConfig, match="sworn"):
+        verify_drawn(suspect, marked, registration, "17", accept="sworn")  # type: ignore[arg-type]
+
+
 def test_whatever_the_suspect_answers_it_keeps_the_level() -> None:
     """For every way of answering the draw is luck: at most one in a hundred at 1 %, over beacons."""
     key = undrawn()
@@ -165,7 +183,7 @@ def test_a_shard_is_certified_by_itself() -> None:
         verdict = verify_drawn(copy_of(whole, 0.8), shard, registration, "17", proof=proof)
         assert verdict.outcome == "MARKED"
         assert verdict.trials == len(shard)
-        assert verdict.attempts == 3, "an owner could show the best of them"
+        assert verdict.attempts == 4, "an owner could show the best of them, or the whole key"
     with pytest.raises(BadArtifact, match="another key"):
         verify_drawn(copy_of(whole, 0.8), shards[0], registration, "17", proof=proof_of(shards, 1, drawn=True))
 

@@ -11,7 +11,7 @@ import pytest
 
 from heirmark.keys.key import Key
 from heirmark.verification import DrawnVerdict
-from test_cli import CPU, NET, Ran, here, refused, run, settings
+from test_cli import CPU, MY_WORD, NET, Ran, here, refused, run, settings
 
 __all__ = ["here"]
 
@@ -48,17 +48,28 @@ def test_a_claim_from_the_draft_to_the_certified_verdict(here: Path) -> None:
     assert mine.content != key.content
     registered = key.answered(tuple(mine.trigger["targets"]))
     assert replace(mine, trigger=key.trigger).commitment == registered.commitment
-    ran = run("verify", "mine", "--key", "mine", "--json")
+    published = ["--registration", "published.json", "--beacon", "17"]
+    shutil.copy(here / "draft/registration.json", here / "published.json")
+    alone = run("verify", "mine", "--key", "mine", "--json")
+    assert (alone.code, alone.json["grade"]) == (3, "self-reported"), "an owner may draw until a draw fits"
+    assert "as they were published" in alone.json["reason"]
+    assert run("verify", "mine", "--key", "mine", *MY_WORD).code == 0
+    assert run("verify", "mine", "--key", "mine", *published[2:]).code == 3
+    refused(run("verify", "mine", "--key", "mine", *published[:2], "--beacon", "18"), 1, "second draw")
+    shutil.copytree(here / "draft", here / "other", ignore=shutil.ignore_patterns("registration.json"))
+    assert run("commit", "other", "--signer", "other.pem", *said[2:]).code == 0
+    refused(run("verify", "mine", "--key", "mine", "--registration", "other/registration.json"), 1, "second draw")
+    ran = run("verify", "mine", "--key", "mine", "--json", *published)
     verdict = DrawnVerdict.from_json(ran.out)
     assert verdict.groups == 12
     assert verdict.p_value < 0.01
     assert ran.code == 0
-    assert "certified" in run("verify", "mine", "--key", "mine").out
+    assert "certified" in run("verify", "mine", "--key", "mine", *published).out
     ordinary = run("verify", "mine", "--key", "mine", "--calibrators", "mine", "--json").json
     assert ordinary["grade"] == "calibrated", "asked for, the ordinary verdict is there too"
     # A third person draws again, from what was published.
     assert run("disclose", "mine", "--out", "shard").code == 0
-    assert run("verify", "mine", "--key", "shard", "--evidence", "bundle", "--signer", "judge.pem").code == 0
+    assert run("verify", "mine", "--key", "shard", "--evidence", "bundle", "--signer", "judge.pem", *published).code == 0
     asker = run("recheck", "bundle", "--json").json["asker"]
     known = [
         "--trust",
@@ -74,7 +85,7 @@ def test_a_claim_from_the_draft_to_the_certified_verdict(here: Path) -> None:
     assert "certified" in run("recheck", "bundle", *known, "--beacon", "17").out
     assert run("recheck", "bundle", *known, "--beacon", "17").code == 0
     refused(run("recheck", "bundle", *known, "--beacon", "18"), 1, "second draw")
-    assert run("verify", "mine", "--key", "shard").code == 0
+    assert run("verify", "mine", "--key", "shard", *published).code == 0
     # Another number is another draw, and the files beside the key say which one it was.
     (here / "mine/draw.json").write_text(json.dumps({"beacon": "18"}))
     refused(run("verify", "mine", "--key", "mine"), 1, "not those that")

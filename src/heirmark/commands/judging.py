@@ -15,6 +15,7 @@ from heirmark.jobs.drafting import read_draw
 from heirmark.jobs.folder import ModelFolder
 from heirmark.jobs.opening import Named
 from heirmark.jobs.verify import Terms, sequential_job, verify_job
+from heirmark.keys.registration import Registration
 from heirmark.results.grades import as_grade
 from heirmark.runtime import Runtime
 from heirmark.verification import Suspect, Together, Verdict
@@ -45,6 +46,7 @@ class Judging:
         sequential: whether to stop when it is enough.
         max_queries: then at most.
         plain: not by its draw, though it has one.
+        vouches: whether the verifier knows registration and beacon of a draw from elsewhere.
     """
 
     path: Path
@@ -59,6 +61,7 @@ class Judging:
     sequential: bool
     max_queries: int | None
     plain: bool
+    vouches: Callable[[Registration, str], bool]
 
     def open(self, name: str) -> Suspect:
         """A suspect."""
@@ -78,8 +81,16 @@ class Judging:
         draw = None if self.sequential or self.plain or self.calibration or self.calibrators else read_draw(self.path)
         if draw is not None:
             registration, beacon = draw
+            vouched = self.vouches(registration, beacon)
             return lambda suspect: verify_drawn(
-                suspect, self.folder.key, registration, beacon, proof=read_proof(self.path), level=self.level
+                suspect,
+                self.folder.key,
+                registration,
+                beacon,
+                proof=read_proof(self.path),
+                level=self.level,
+                vouched=vouched,
+                accept=as_grade(self.accept),
             )
         terms = Terms(
             level=self.level,

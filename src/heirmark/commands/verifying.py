@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from heirmark.commands.asking import Fence, Published, Record
 from heirmark.commands.options import (
     FAILURE,
     MARKED,
@@ -25,78 +26,8 @@ from heirmark.console import error_line, show
 from heirmark.errors import BadConfig, HeirmarkError
 
 if TYPE_CHECKING:
-    from heirmark.isolation.limits import ProcessLimits
     from heirmark.runtime import Runtime
     from heirmark.verification.many import Single
-
-
-@dataclass(frozen=True)
-class Fence:
-    """How a suspect is kept from doing harm by what it takes."""
-
-    isolate: Annotated[
-        bool,
-        typer.Option(
-            "--isolate", help="Open the suspect, code or a folder, in a process of its own; ONNX files always are."
-        ),
-    ] = False
-    timeout: Annotated[
-        float | None,
-        typer.Option(
-            "--timeout",
-            help="Seconds to open a suspect in a process of its own, and for each request; 300, and 3600 for a function here.",
-            min=0.1,
-        ),
-    ] = None
-    memory: Annotated[
-        float, typer.Option("--memory", help="GiB that a suspect in a process of its own may take.", min=0.25)
-    ] = 4.0
-
-    @property
-    def limits(self) -> ProcessLimits | None:
-        """As limits of a process; None for the usual ones."""
-        from heirmark.files import GIB
-        from heirmark.isolation.limits import ProcessLimits
-
-        usual = ProcessLimits(memory=int(self.memory * GIB))
-        if self.timeout is None:
-            return None if usual == ProcessLimits() else usual
-        return replace(usual, seconds=self.timeout, total=max(usual.total, self.timeout))
-
-
-@dataclass(frozen=True)
-class Record:
-    """On whose record a suspect is asked."""
-
-    evidence: Annotated[
-        Path | None,
-        typer.Option(
-            "--evidence", help="Write a bundle that others can recheck; --key is then a shard that disclose wrote."
-        ),
-    ] = None
-    signer: Annotated[
-        Path | None,
-        typer.Option(
-            "--signer", help="With --evidence: file of your private key, made if missing: you say what was answered."
-        ),
-    ] = None
-    trained_by: Annotated[
-        str, typer.Option("--trained-by", help="With --evidence: who trained the --calibrators, in words.")
-    ] = ""
-
-    def check(self, *, wilcoxon: float | None, calibration: Path | None) -> None:
-        """Make sure that the options go together."""
-        if self.evidence is None:
-            if self.signer is not None or self.trained_by:
-                raise BadConfig("--signer and --trained-by go with --evidence FOLDER, which is written")
-            return
-        if self.signer is None:
-            raise BadConfig("--evidence is signed by who asks: say --signer FILE, which is made if it is missing")
-        if wilcoxon is not None or calibration is not None:
-            raise BadConfig(
-                "--evidence holds what is asked on the record and nothing else: leave --wilcoxon and --calibration out, and name "
-                "unmarked models by --calibrators"
-            )
 
 
 @guarded
@@ -171,6 +102,7 @@ def verify(
     device: Device = "auto",
     as_json: Json = False,
     *,
+    published: Published,
     record: Record,
     fence: Fence,
     wire: Wire,
@@ -242,6 +174,7 @@ def verify(
             sequential=sequential,
             max_queries=max_queries,
             plain=wilcoxon is not None,
+            vouches=published.vouches_for,
         )
 
     if pairs > 1:
@@ -258,10 +191,16 @@ def verify(
             check_wilcoxon(asked)
         verdict: Single
         if record.evidence is not None and record.signer is not None:
+            disclosed = Disclosed.load(key)
+            if disclosed.drawn and not published.vouches_for(disclosed.registration, disclosed.beacon):
+                raise BadConfig(
+                    "a drawn key is asked on the record by who knows registration and beacon from elsewhere than the owner: "
+                    "give both as they were published, --registration FILE --beacon VALUE"
+                )
             verdict = evidence_job(
                 asked,
                 suspect,
-                Disclosed.load(key),
+                disclosed,
                 record.evidence,
                 signer=record.signer,
                 calibrators=list(zip(one.calibrators, one.open_calibrators(), strict=True)),

@@ -75,8 +75,8 @@ class Disclosed:
 
     @property
     def tries(self) -> int:
-        """How many tests the owner may have made in all: shards of all attempts, by which the level is divided."""
-        return self.registration.attempts * self.registration.shards
+        """See :attr:`heirmark.keys.registration.Registration.tries`."""
+        return self.registration.tries
 
     def save(self, folder: Path) -> None:
         """Write the folder; what is asked with it is shown, so that it may be read by others.

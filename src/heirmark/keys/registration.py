@@ -76,6 +76,11 @@ class Registration(Document):
             )
 
     @property
+    def tries(self) -> int:
+        """Tests that the owner may make in all, by which the level is divided: each shard, and the whole key, of each attempt."""
+        return self.attempts * (self.shards + (self.shards > 1))
+
+    @property
     def beginning(self) -> datetime:
         """:attr:`made`, as a moment."""
         return datetime.fromisoformat(self.made)

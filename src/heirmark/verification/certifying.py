@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import Final
 
 import numpy as np
 import torch
@@ -17,13 +17,18 @@ from heirmark.keys.key import Key
 from heirmark.keys.lots import Lots
 from heirmark.keys.registration import Registration, digest, hash_of
 from heirmark.keys.shards import Proof, commitment_to, cut
-from heirmark.results.grades import GRADES, Grade
+from heirmark.results.grades import GRADES, LEAST_GRADE, Grade, as_grade, suffices
 from heirmark.results.verdict import OUTCOMES, Document, Outcome
 from heirmark.runtime import generator_of
 from heirmark.verification.drawn import log_e_of_drawn, p_of_drawn, scores
 from heirmark.verification.e_process import e_value
 from heirmark.verification.questions import FAILINGS, failing_of, misfit_of, order_seed
 from heirmark.verification.suspects import Suspect
+
+OWN_WORD: Final = (
+    "registration and beacon come from who claims, who may have drawn until a draw fitted: give both as they were published "
+    "(--registration FILE --beacon VALUE)"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,18 +45,18 @@ class DrawnVerdict(Document):
         p_value: share of all draws whose answers fit the suspect's as well, exact or a little above.
         e_value: of the same draw, a bet whose mean is 1; e-values of several suspects or keys may be averaged.
         level: chance of a wrong MARKED that is tolerated for the whole claim.
-        attempts: tests that the owner could make: registrations that were announced, times the shards where one was asked. The
-            level is divided by it.
+        attempts: tests that the owner could make, by which the level is divided; see
+            :attr:`heirmark.keys.registration.Registration.tries`.
         queries: inputs put to the suspect.
         registration: digest of the registration that the answers are drawn from, 64 hex digits.
         beacon: SHA-256 of the number that drew them, 64 hex digits.
         key: the key's commitment.
+        grade: ``certified`` where the verifier knows registration and beacon from elsewhere, else ``self-reported``.
+        accepts: the least grade by which the claim is made.
 
     Raises:
         BadArtifact: if the values contradict each other.
     """
-
-    grade: ClassVar[Grade] = "certified"
 
     outcome: Outcome
     reason: str = ""
@@ -67,6 +72,8 @@ class DrawnVerdict(Document):
     registration: str
     beacon: str
     key: str
+    grade: Grade = "certified"
+    accepts: Grade = LEAST_GRADE
 
     def __post_init__(self) -> None:
         sound = (
@@ -77,8 +84,12 @@ class DrawnVerdict(Document):
             and 0 <= self.e_value < math.inf
             and 0 < self.level <= 0.5
             and self.attempts >= 1
+            and self.grade in GRADES
+            and self.accepts in GRADES
             and (
-                self.outcome == "INVALID" or (self.outcome == "MARKED") == (self.p_value <= self.level / self.attempts)
+                self.outcome == "INVALID"
+                or (self.outcome == "MARKED")
+                == (self.p_value <= self.level / self.attempts and suffices(self.grade, self.accepts))
             )
         )
         if not sound:
@@ -92,7 +103,7 @@ class DrawnVerdict(Document):
             f"  groups    {self.right} of {self.groups} answer as was drawn; {self.hits} of {self.trials} triggers",
             f"  p-value   {self.p_value:.2g} at level {self.level:g}{among} (e-value {self.e_value:.3g})",
             "  null      the suspect does not depend on what was drawn",
-            f"  grade     {self.grade}: {GRADES[self.grade]}",
+            f"  grade     {self.grade}: {GRADES[self.grade] if self.grade == 'certified' else OWN_WORD}",
             f"  drawn     from registration {self.registration[:16]} by beacon {self.beacon[:16]}",
             f"  queries   {self.queries}, key {self.key[:16]}",
         ]
@@ -137,6 +148,8 @@ def verify_drawn(
     *,
     proof: Proof | None = None,
     level: float = 0.01,
+    vouched: bool = True,
+    accept: Grade = LEAST_GRADE,
 ) -> DrawnVerdict:
     """Ask a suspect the triggers of a drawn key, once each, and test its answers against the draw.
 
@@ -147,10 +160,13 @@ def verify_drawn(
     Args:
         suspect: whom to ask.
         key: with lots.
-        registration: of the key, made before the draw.
-        beacon: what drew the answers.
+        registration: of the key, as it was published before the draw.
+        beacon: what drew the answers, as it was published.
         proof: of a shard; see :func:`check_drawn`.
         level: chance of a wrong MARKED that is tolerated for all registrations together, in (0, 0.5].
+        vouched: whether registration and beacon are known to the verifier from elsewhere than the owner's files. An owner who
+            hands in both may have drawn until a draw fitted this suspect.
+        accept: the least grade by which the claim is made.
 
     Returns:
         The verdict. A suspect that fails, answers nonsense or does not fit the key gets INVALID, not an exception.
@@ -163,7 +179,8 @@ def verify_drawn(
     check_drawn(key, registration, beacon, proof)
     if not 0 < level <= 0.5:
         raise BadConfig(f"level must lie above 0 and at most at 0.5, not {level}")
-    claim = _claim(key, registration, beacon, level, proof)
+    as_grade(accept)
+    claim = _claim(key, registration, beacon, level, vouched, accept)
     if (misfit := misfit_of(suspect, key)) is not None:
         return replace(claim, reason=misfit[1], queries=0)
     before = 0 if suspect.shown is None else suspect.shown()
@@ -177,7 +194,7 @@ def verify_drawn(
     queries = len(key) if suspect.shown is None else suspect.shown() - before
     if reason:
         return replace(claim, reason=reason, queries=queries)
-    return judge_drawn(answers, key, registration, beacon, level=level, queries=queries, proof=proof)
+    return judge_drawn(answers, key, registration, beacon, level=level, queries=queries, vouched=vouched, accept=accept)
 
 
 def judge_drawn(
@@ -188,7 +205,8 @@ def judge_drawn(
     *,
     level: float,
     queries: int,
-    proof: Proof | None = None,
+    vouched: bool = True,
+    accept: Grade = LEAST_GRADE,
 ) -> DrawnVerdict:
     """The verdict on answers ``[M]`` (labels) to the queries of a drawn key, in their order.
 
@@ -199,7 +217,8 @@ def judge_drawn(
         beacon: that drew the answers.
         level: of the whole claim.
         queries: that it took.
-        proof: of a shard.
+        vouched: see :func:`verify_drawn`.
+        accept: likewise.
 
     Raises:
         BadArtifact: when the key has no lots.
@@ -211,10 +230,13 @@ def judge_drawn(
     said = lots.shares(answers, key.classes)[asked].double().numpy()
     found = scores(said, usual, [lots.options[group] for group in asked])
     p_value = p_of_drawn(found, places)
-    claim = _claim(key, registration, beacon, level, proof)
+    claim = _claim(key, registration, beacon, level, vouched, accept)
+    rejected = p_value <= level / claim.attempts
+    claimed = rejected and suffices(claim.grade, accept)
     return replace(
         claim,
-        outcome="MARKED" if p_value <= level / claim.attempts else "NOT_ESTABLISHED",
+        outcome="MARKED" if claimed else "NOT_ESTABLISHED",
+        reason=f"the test rejects, but {OWN_WORD}" if rejected and not claimed else "",
         hits=int((answers == key.expected).sum()),
         trials=len(key),
         groups=len(asked),
@@ -227,12 +249,16 @@ def judge_drawn(
     )
 
 
-def _claim(key: Key, registration: Registration, beacon: str, level: float, proof: Proof | None) -> DrawnVerdict:
+def _claim(
+    key: Key, registration: Registration, beacon: str, level: float, vouched: bool, accept: Grade
+) -> DrawnVerdict:
     """What is claimed, before anything was asked."""
     return DrawnVerdict(
         outcome="INVALID",
         level=level,
-        attempts=registration.attempts * (1 if proof is None else registration.shards),
+        attempts=registration.tries,
+        grade="certified" if vouched else "self-reported",
+        accepts=accept,
         queries=0,
         registration=digest(registration).hex(),
         beacon=hashlib.sha256(beacon.strip().encode()).hexdigest(),
