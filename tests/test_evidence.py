@@ -16,7 +16,7 @@ from heirmark.errors import BadArtifact, BadConfig
 from heirmark.evidence.bundle import MANIFEST, seal
 from heirmark.evidence.case import Asked, Case, digest_of
 from heirmark.evidence.disclosing import Disclosed, disclose
-from heirmark.evidence.gathering import Model, gather
+from heirmark.evidence.gathering import Model, check_apart, gather
 from heirmark.evidence.rechecking import Rechecked, recheck
 from heirmark.evidence.weighing import Reader
 from heirmark.files import atomic_write_json
@@ -819,3 +819,15 @@ def test_a_case_says_what_was_asked_and_how():
         silent.labels(torch.zeros(1, 1, 4, 4))
     with pytest.raises(BadArtifact, match="which unmarked models were asked"):
         Case.read({"calibrators": None})
+
+
+def test_a_bundle_holds_no_secret_of_an_address_and_tells_services_apart():
+    suspect = a_suspect(0.9)
+    one, two = (Asked.of(suspect, f"https://a.example/m?api_key={key}") for key in ("one", "two"))
+    assert one.name == two.name == "https://a.example/m?..."
+    assert "api_key" not in repr(one)
+    assert one.seal != two.seal
+    check_apart(one, [two])
+    with pytest.raises(BadConfig, match="among the unmarked"):
+        check_apart(one, [one])
+    assert Asked.of(suspect, "https://a.example/m").seal == Asked.of(suspect, "runs/why?").seal == ""

@@ -241,6 +241,44 @@ def test_addresses_that_are_none(text):
         parse_address(text)
 
 
+def test_the_query_of_an_address_is_asked_and_neither_written_down_nor_told(tmp_path):
+    file, paths = tmp_path / "asked.jsonl", []
+
+    def answer(path, asked):
+        return [[1.0] + [0.0] * 9] * len(asked["x"])
+
+    def handle(request):
+        paths.append(request.url.query)
+        return httpx.Response(200, json=answer(request.url.path, json.loads(request.content)))
+
+    template = tmp_path / "own.json"
+    template.write_text(json.dumps({"request": {"x": "$inputs"}, "answers": ""}))
+    own = {"protocol": str(template), "transcript": file}
+    service = to(httpx.MockTransport(handle), address=f"{ROOT}/m?api_key=one", **own)
+    service.labels(images(3))
+    service.transcript.close()
+    assert set(paths) == {b"api_key=one"}
+    assert "api_key" not in file.read_text()
+    assert read_transcript(file)[0].said["address"] == f"{ROOT}/m?..."
+    again = to(httpx.MockTransport(handle), address=f"{ROOT}/m?api_key=one", **own)
+    again.labels(images(3))
+    again.transcript.close()
+    assert len(paths) == 1
+    with pytest.raises(BadConfig, match=r"something else \(seal\)"):
+        to(httpx.MockTransport(handle), address=f"{ROOT}/m?api_key=two", **own)
+    failing = httpx.MockTransport(lambda request: httpx.Response(401))
+    with pytest.raises(ModelFault, match=r"/m\?\.\.\. answers 401") as fault:
+        to(failing, address=f"{ROOT}/m?api_key=one", protocol=str(template)).rows(images(1))
+    assert "api_key" not in str(fault.value)
+
+
+def test_a_redirect_is_told_without_a_secret():
+    to_where = "https://me:word@other.example/m?api_key=one"
+    moved = httpx.MockTransport(lambda request: httpx.Response(307, headers={"Location": to_where}))
+    with pytest.raises(ModelFault, match=r"redirects to https://other\.example/m\?\.\.\.: name"):
+        to(moved)
+
+
 def test_redirects_are_followed_on_request_alone_and_take_no_secret_along():
     seen = []
     real = v2_service(host_scores)

@@ -21,6 +21,7 @@ from heirmark.runtime import Runtime
 from heirmark.verification import Suspect, Together, Verdict
 from heirmark.verification.certifying import verify_drawn
 from heirmark.verification.many import Single, together
+from heirmark.wire.addresses import shown_name
 
 Judge = Callable[[Suspect], Single]
 _RULES = {
@@ -137,7 +138,7 @@ def judge_all(suspects: Sequence[str], judgings: Sequence[Judging]) -> list[tupl
                     flags=("suspect-failed",),
                     key=judging.folder.key.commitment,
                 )
-            found.append((name, judging.path, verdict))
+            found.append((shown_name(name), judging.path, verdict))
     return found
 
 

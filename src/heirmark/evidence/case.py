@@ -20,6 +20,7 @@ from heirmark.stages.records import sha256
 from heirmark.verification.normalising import Normalisation
 from heirmark.verification.suspects import Suspect
 from heirmark.version import __version__
+from heirmark.wire.addresses import seal_of, shown_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +28,7 @@ class Asked:
     """A model that was asked, as far as it can be told.
 
     Attributes:
-        name: as who asked named it.
+        name: as who asked named it; of an address without its query, which may hold a secret.
         kind: see :class:`heirmark.verification.Suspect`, as for the next two.
         classes: of its own.
         input_shape: of one input, where it is known.
@@ -36,6 +37,7 @@ class Asked:
         std: by which they were divided.
         digest: see :func:`digest_of`; empty where there are no files.
         trained_by: who trained it, of a model that calibrates; who asked says so.
+        seal: SHA-256 of the whole name where the query is left out of it, else empty.
     """
 
     name: str
@@ -47,13 +49,14 @@ class Asked:
     std: tuple[float, ...] = ()
     digest: str = ""
     trained_by: str = ""
+    seal: str = ""
 
     @classmethod
     def of(cls, suspect: Suspect, name: str, *, trained_by: str = "") -> Self:
         """What is told of a suspect that goes by a name, most often that of its files."""
         mean, std = suspect.normalise or ((), ())
         return cls(
-            name=name,
+            name=shown_name(name),
             kind=suspect.kind,
             classes=suspect.classes if suspect.order is None else len(suspect.order),
             input_shape=suspect.input_shape,
@@ -62,6 +65,7 @@ class Asked:
             std=tuple(std),
             digest=digest_of(located(name)),
             trained_by=trained_by,
+            seal=seal_of(name),
         )
 
     def silent(self, classes: int) -> Suspect:

@@ -161,8 +161,8 @@ def check_apart(suspect: Asked, calibrators: Sequence[Asked]) -> None:
         BadConfig: when it has.
     """
     known = [each.digest for each in calibrators if each.digest]
-    names = [each.name for each in calibrators if not each.digest]
+    names = [(each.name, each.seal) for each in calibrators if not each.digest]
     if len(set(known)) < len(known) or len(set(names)) < len(names):
         raise BadConfig("an unmarked model is named twice, and would count as two: name each once")
-    if suspect.digest in known or (not suspect.digest and suspect.name in names):
+    if suspect.digest in known or (not suspect.digest and (suspect.name, suspect.seal) in names):
         raise BadConfig("the suspect is among the unmarked models: leave it out")

@@ -21,7 +21,7 @@ from heirmark.runtime import Runtime
 from heirmark.verification import Suspect
 from heirmark.verification.normalising import Normalisation
 from heirmark.verification.requests import LONGEST_CALL
-from heirmark.wire.addresses import is_address
+from heirmark.wire.addresses import is_address, shown_name
 from heirmark.work.context import exact
 
 _CODE = re.compile(r"[\w.]+:[\w.]+")
@@ -67,7 +67,7 @@ def open_suspect(named: Named, *, classes: int, runtime: Runtime, shape: Sequenc
     """
     if is_address(named.name):
         if shape is None:
-            raise BadConfig(f"{named.name} cannot be asked before the shape of an input is known: pass it")
+            raise BadConfig(f"{shown_name(named.name)} cannot be asked before the shape of an input is known: pass it")
         service = open_service(
             named.name, named.asking, classes=classes, shape=shape, order=named.order, normalise=named.normalise
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 from cryptography.x509 import load_pem_x509_certificates
 
 from heirmark.errors import BadArtifact, BadConfig, told
+from heirmark.wire.addresses import shown_address
 
 if TYPE_CHECKING:
     from rfc3161_client import TimeStampResponse
@@ -44,7 +45,9 @@ def fetch_stamp(message: bytes, url: str) -> bytes:
         BadConfig: when the extra is not installed, or the URL is none.
     """
     if not url.startswith(("http://", "https://")):
-        raise BadConfig(f"{url} is no address of a time-stamping authority: give http://... or https://...")
+        raise BadConfig(
+            f"{shown_address(url)} is no address of a time-stamping authority: give http://... or https://..."
+        )
     request = urllib.request.Request(
         url, data=request_of(message), headers={"Content-Type": "application/timestamp-query"}
     )
@@ -52,7 +55,9 @@ def fetch_stamp(message: bytes, url: str) -> bytes:
         with urllib.request.urlopen(request, timeout=_SECONDS) as answer:
             stamp = bytes(answer.read(LARGEST + 1))
     except (urllib.error.URLError, OSError) as error:
-        raise BadArtifact(f"{url} does not stamp ({told(error)}): try again, or name another authority") from None
+        raise BadArtifact(
+            f"{shown_address(url)} does not stamp ({told(error)}): try again, or name another authority"
+        ) from None
     _decoded(stamp)
     return stamp
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from urllib.parse import SplitResult, urljoin, urlsplit
@@ -35,9 +37,14 @@ class Address:
         usual = self.port == {"http": 80, "https": 443}[self.scheme]
         return f"{self.scheme}://{host}" + ("" if usual else f":{self.port}")
 
-    def __str__(self) -> str:
-        """The whole."""
+    @property
+    def whole(self) -> str:
+        """With its query, which may hold a secret: to be asked, and neither shown nor written down."""
         return self.origin + self.path
+
+    def __str__(self) -> str:
+        """As it is shown; see :func:`shown_address`."""
+        return shown_address(self.whole)
 
     def at(self, path: str) -> Address:
         """Another path at the same origin."""
@@ -49,7 +56,7 @@ class Address:
         Raises:
             BadConfig: when that is no address.
         """
-        return parse_address(urljoin(str(self), location))
+        return parse_address(urljoin(self.whole, location))
 
 
 def is_address(text: str) -> bool:
@@ -60,6 +67,32 @@ def is_address(text: str) -> bool:
         (True, False)
     """
     return text.lower().startswith(("http://", "https://"))
+
+
+def shown_address(text: str) -> str:
+    """An address, or where a redirect leads, without what may be a secret: a user's name and password, and the query.
+
+    Examples:
+        >>> shown_address("https://me:word@a.example:8000/m?api_key=secret"), shown_address("/v2/models/m")
+        ('https://a.example:8000/m?...', '/v2/models/m')
+    """
+    seen = re.split(r"[?#]", text, maxsplit=1)[0]
+    return re.sub(r"^([^/]*//)[^/]*@", r"\1", seen) + (f"{text[len(seen)]}..." if len(seen) < len(text) else "")
+
+
+def shown_name(name: str) -> str:
+    """What a suspect goes by, without what may be a secret if that is an address.
+
+    Examples:
+        >>> shown_name("https://a.example/m?api_key=secret"), shown_name("runs/why?")
+        ('https://a.example/m?...', 'runs/why?')
+    """
+    return shown_address(name) if is_address(name) else name
+
+
+def seal_of(name: str) -> str:
+    """What tells a name from others that are shown alike: its SHA-256, 64 hex digits; empty where all of it is shown."""
+    return "" if shown_name(name) == name else hashlib.sha256(name.encode()).hexdigest()
 
 
 def parse_address(text: str) -> Address:
@@ -80,7 +113,7 @@ def parse_address(text: str) -> Address:
     strange = not text.isascii() or not text.isprintable() or " " in text
     if parts.scheme not in ("http", "https") or not parts.hostname or strange:
         raise BadConfig(
-            f"{printable(text)[:200]} is no address of a service: write http://host:port/path, or https://..."
+            f"{printable(shown_address(text))[:200]} is no address of a service: write http://host:port/path, or https://..."
         )
     if parts.username is not None or parts.password is not None:
         raise BadConfig("an address with a password would be shown and written down: give it by --header in its place")

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from heirmark.errors import BadArtifact, BadConfig, HeirmarkError, printable, told
 from heirmark.files import parse_json
-from heirmark.wire.addresses import IP, Address, check_public
+from heirmark.wire.addresses import IP, Address, check_public, shown_address
 from heirmark.wire.limits import Limits
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Caller:
         raise CallFailed(f"{self.address.host} redirects without end: name the address that it leads to", passing=False)
 
     def _moved(self, goal: Address, status: int, location: str, *, asked: bool) -> Address:
-        where = printable(location)[:200] or "nowhere"
+        where = printable(shown_address(location))[:200] or "nowhere"
         if not self.limits.allow_redirects:
             raise CallFailed(
                 f"{goal.host} redirects to {where}: name that address if you trust it, or add --allow-redirects",
@@ -161,7 +161,7 @@ class Caller:
             headers |= self.headers
         if call.body is not None:
             headers["Content-Type"] = "application/json"
-        url = str(Address(scheme=goal.scheme, host=host, port=goal.port, path=goal.path))
+        url = Address(scheme=goal.scheme, host=host, port=goal.port, path=goal.path).whole
         async with httpx.AsyncClient(
             transport=self.transport, verify=_contexts.default, trust_env=False, timeout=self.limits.call_seconds
         ) as client:

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from heirmark.errors import BadConfig, HeirmarkWarning
 from heirmark.querying.transcript import Transcript
-from heirmark.wire.addresses import parse_address
+from heirmark.wire.addresses import parse_address, seal_of
 from heirmark.wire.calling import Caller
 from heirmark.wire.dialects.base import Wish
 from heirmark.wire.dialects.registry import AUTO, find_dialect
@@ -90,6 +90,8 @@ def connect(
     transcript = None
     if client.transcript is not None:
         head = {"address": str(goal), "protocol": dialect.name, "normalised": prepare is not None}
+        if seal := seal_of(goal.whole):
+            head["seal"] = seal
         transcript = Transcript(client.transcript, head=head)
     return Service(
         dialect=dialect,
