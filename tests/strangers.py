@@ -35,6 +35,11 @@ def sleeper():
     return {"classes": 2}, answer
 
 
+def nosy():
+    """One that says which variables of the environment it sees."""
+    return {"seen": sorted(os.environ)}, lambda inputs: inputs
+
+
 def broken(how):
     """One that says why it cannot."""
     raise BadConfig("ask otherwise") if how == "config" else ZeroDivisionError("by \x1b[2Jnothing")

@@ -161,6 +161,17 @@ def test_a_model_that_crashes_or_talks_out_of_turn_is_ended_and_begun_again(chil
     assert child(np.zeros(2)).tolist() == [0, 0]
 
 
+def test_a_model_sees_no_secret_of_the_environment(monkeypatch):
+    for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "HEIRMARK_STORE", "MY_PATH"):
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    made = Isolated("strangers:nosy", {}, limits=LONG, name="mine", largest=lambda facts: 8)
+    made.close()
+    seen = set(made.facts["seen"])
+    assert {"OMP_NUM_THREADS", "PATH", "PYTHONPATH"} <= seen
+    assert not seen & {"HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "HEIRMARK_STORE", "MY_PATH"}
+
+
 def test_threads_get_the_answers_to_their_own_inputs(child):
     """As those of a server do."""
     with ThreadPoolExecutor(4) as threads:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -24,6 +25,11 @@ from heirmark.querying.oracle import ModelFault
 _LONGEST = 1000
 """Characters of a stranger's words that are kept."""
 _KNOWN: Mapping[str, type[HeirmarkError]] = {error.__name__: error for error in (BadArtifact, BadConfig, BadData)}
+_HARMLESS = re.compile(
+    "PATH|HOME|LANG|LC_[A-Z]+|TZ|TMPDIR|TEMP|TMP|SYSTEMROOT|(DY)?LD_LIBRARY_PATH|HEIRMARK_DATA|PYTHON(DONTWRITEBYTECODE|HASHSEED|UTF8)"
+    "|(OMP|MKL|KMP|GOMP|OPENBLAS|NUMEXPR|VECLIB)_[A-Z_]+|CUDA_(VISIBLE_DEVICES|DEVICE_ORDER)|CUBLAS_WORKSPACE_CONFIG"
+)
+"""Variables that a model in a process of its own is given."""
 POSIX = os.name == "posix"
 """Whether there are processes with limits here; elsewhere models run in the verifier's own."""
 
@@ -115,7 +121,7 @@ class Isolated:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+            env={**harmless(os.environ), "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
             start_new_session=True,
         )
         theirs.close()
@@ -172,6 +178,16 @@ class Isolated:
         with suppress(HeirmarkError):
             return printable(str(said.facts.get("words", ""))[:_LONGEST]) or "it does not say why"
         return "it does not say why"
+
+
+def harmless(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a stranger's model may see of an environment, in which tokens may be: where things are, and how to compute.
+
+    Examples:
+        >>> harmless({"PATH": "/bin", "OMP_NUM_THREADS": "1", "HF_TOKEN": "secret", "HEIRMARK_STORE": "s3://me:word@a/b"})
+        {'PATH': '/bin', 'OMP_NUM_THREADS': '1'}
+    """
+    return {name: value for name, value in environment.items() if _HARMLESS.fullmatch(name)}
 
 
 def _end(process: subprocess.Popen[bytes], channel: socket.socket) -> None:
