@@ -69,7 +69,9 @@ def test_a_claim_from_the_draft_to_the_certified_verdict(here: Path) -> None:
     assert ordinary["grade"] == "calibrated", "asked for, the ordinary verdict is there too"
     # A third person draws again, from what was published.
     assert run("disclose", "mine", "--out", "shard").code == 0
-    assert run("verify", "mine", "--key", "shard", "--evidence", "bundle", "--signer", "judge.pem", *published).code == 0
+    assert (
+        run("verify", "mine", "--key", "shard", "--evidence", "bundle", "--signer", "judge.pem", *published).code == 0
+    )
     asker = run("recheck", "bundle", "--json").json["asker"]
     known = [
         "--trust",
