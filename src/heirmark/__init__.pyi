@@ -112,7 +112,9 @@ from heirmark.triggers import Stripes as Stripes
 from heirmark.triggers import TextStamp as TextStamp
 from heirmark.triggers import Tiles as Tiles
 from heirmark.verification import Calibration as Calibration
+from heirmark.verification import Decoys as Decoys
 from heirmark.verification import DrawnVerdict as DrawnVerdict
+from heirmark.verification import RankVerdict as RankVerdict
 from heirmark.verification import SequentialVerdict as SequentialVerdict
 from heirmark.verification import Suspect as Suspect
 from heirmark.verification import Together as Together
@@ -123,6 +125,7 @@ from heirmark.verification import e_bh as e_bh
 from heirmark.verification import holm as holm
 from heirmark.verification import verify as verify
 from heirmark.verification import verify_drawn as verify_drawn
+from heirmark.verification import verify_rank as verify_rank
 from heirmark.verification import verify_sequentially as verify_sequentially
 from heirmark.verification import verify_wilcoxon as verify_wilcoxon
 from heirmark.version import __version__ as __version__

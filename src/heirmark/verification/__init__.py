@@ -1,6 +1,7 @@
 """Verification: ask a suspect a key's queries, and say what the answers prove."""
 
 from heirmark.results.verdict import FLAGS, OUTCOMES, Calibration, Verdict
+from heirmark.verification.among import Decoys, RankVerdict, verify_rank
 from heirmark.verification.certifying import DrawnVerdict, verify_drawn
 from heirmark.verification.many import Together, e_bh, holm
 from heirmark.verification.sequential import SequentialVerdict, verify_sequentially
@@ -12,7 +13,9 @@ __all__ = [
     "FLAGS",
     "OUTCOMES",
     "Calibration",
+    "Decoys",
     "DrawnVerdict",
+    "RankVerdict",
     "SequentialVerdict",
     "Suspect",
     "Together",
@@ -23,6 +26,7 @@ __all__ = [
     "holm",
     "verify",
     "verify_drawn",
+    "verify_rank",
     "verify_sequentially",
     "verify_wilcoxon",
 ]
