@@ -18,10 +18,10 @@ __all__ = ["here"]
 SMALL = [
     *CPU[:2], *CPU[2:], "--model", NET, "--seed", "0",
     *settings(
-        thieves="naivenet:width=4", judges="naivenet:width=3,hidden=8", feature_recipe__epochs=1, trigger__count=12,
-        trigger__candidates=3, trigger__samples=10, triggers=120, key_size=120, pretraining__epochs=4, pretraining__batch_size=32,
-        pretraining__learning_rate=0.05, rehearsal__recipe__epochs=4, rehearsal__recipe__batch_size=16,
-        rehearsal__recipe__learning_rate=0.01, rehearsal__rho=1, rehearsal__accuracy_budget=0.2,
+        thieves="naivenet:width=4", judges="naivenet:width=3,hidden=8", feature_recipe__epochs=1, trigger__count=24,
+        trigger__candidates=3, trigger__samples=10, triggers=240, key_size=240, pretraining__epochs=4, pretraining__batch_size=32,
+        pretraining__learning_rate=0.05, rehearsal__recipe__epochs=8, rehearsal__recipe__batch_size=16,
+        rehearsal__recipe__learning_rate=0.01, rehearsal__rho=1, rehearsal__accuracy_budget=0.5,
     ),
 ]  # fmt: skip
 MACHINE = ["--device", "cpu", "--precision", "float32"]
@@ -34,7 +34,7 @@ def begin(*more: str) -> Ran:
 def test_a_claim_from_the_draft_to_the_certified_verdict(here: Path) -> None:
     made = begin("--json")
     assert made.code == 0, made.err
-    assert made.json["groups"] == 12
+    assert made.json["groups"] == 24
     assert "next: heirmark commit draft" in made.err
     refused(run("draw", "draft", "--beacon", "17", "--out", "mine"), 1, "not registered", "heirmark commit")
     key = Key.load(here / "draft/key")
@@ -61,7 +61,7 @@ def test_a_claim_from_the_draft_to_the_certified_verdict(here: Path) -> None:
     refused(run("verify", "mine", "--key", "mine", "--registration", "other/registration.json"), 1, "second draw")
     ran = run("verify", "mine", "--key", "mine", "--json", *published)
     verdict = DrawnVerdict.from_json(ran.out)
-    assert verdict.groups == 12
+    assert verdict.groups == 24
     assert verdict.p_value < 0.01
     assert ran.code == 0
     assert "certified" in run("verify", "mine", "--key", "mine", *published).out
