@@ -32,6 +32,7 @@ from heirmark.work.stealing import Theft
 from heirmark.work.trials import Probe, Trial
 from own_parts import Brightness, Halves, Inverted, Loud, Shrinking, Suspecting, read_shapes
 
+MY_WORD = ["--accept", "assumed"]
 CPU = ["--device", "cpu", "--precision", "float32"]
 RECIPE = Recipe(epochs=3, batch_size=32, learning_rate=0.05)
 
@@ -72,13 +73,13 @@ def marked(registered: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_they_work_on_the_command_line(marked: Path, tmp_path: Path) -> None:
     key = Key.load(marked / "key")
     assert (key.method, key.kind) == ("loud", "inverted")
-    described = json.loads(run("verify", marked, "--key", marked, *CPU[:2], "--json"))
+    described = json.loads(run("verify", marked, "--key", marked, *CPU[:2], *MY_WORD, "--json"))
     assert described["outcome"] == "MARKED"
     store = ["--store", tmp_path / "store"]
     run("steal", marked, "--attack", "halves", *CPU, "--out", tmp_path / "stolen", *store)
     run("remove", marked, "--attack", "shrinking", *CPU, "--out", tmp_path / "altered", *store)
     for folder, code in (("stolen", 3), ("altered", 0)):
-        judged = json.loads(run("verify", tmp_path / folder, "--key", marked, *CPU[:2], "--json", code=code))
+        judged = json.loads(run("verify", tmp_path / folder, "--key", marked, *CPU[:2], *MY_WORD, "--json", code=code))
         assert judged["key"] == key.commitment
     assert "kind 2" in run("detect", marked, "--attack", "suspecting", *CPU, *store)
     for name in ("loud", "halves", "shrinking", "brightness"):

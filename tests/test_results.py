@@ -27,7 +27,10 @@ def test_recorded_rows_are_read_as_they_stand(path: Path) -> None:
     assert len(rows) == len(lines) > 0
     for row, line in zip(rows, lines, strict=True):
         if isinstance(line.get("verdict"), dict):  # of today: those of before have the verdict's figures themselves
-            assert json.loads(json.dumps(row_to_json(row))) == line
+            again = json.loads(json.dumps(row_to_json(row)))
+            for name in again["verdict"].keys() - line["verdict"].keys():
+                again["verdict"].pop(name)  # of before there were grades
+            assert again == line
             continue
         for name, value in line.items():
             assert getattr(row, {"cell": "square", "false_alarms": "flagged"}.get(name, name)) == value
