@@ -51,6 +51,12 @@ def make(count=200, *, hosts=(1, 2, 3), seed=0, **changes):
     return make_key(**values | changes)
 
 
+def drawn_labels(key):
+    """Answers as random labels have them: any class but the host's."""
+    shifts = torch.randint(1, CLASSES, (len(key),), generator=torch.Generator().manual_seed(8))
+    return (key.controls[:, 0, 0, 0].long() + shifts) % CLASSES
+
+
 def answering(trigger_rate, control_rate=0.0, *, seed=0, other=None):
     """A suspect that says the target on so large a share of triggered and of plain inputs, else the host's class."""
     generator = torch.Generator().manual_seed(seed)
@@ -65,7 +71,7 @@ def answering(trigger_rate, control_rate=0.0, *, seed=0, other=None):
 
 
 def calibration_of(key, *hits):
-    return Calibration(hits=hits, trials=len(key), key=key.commitment)
+    return Calibration(hits=hits, trials=len(key), key=key.commitment, known=(0.9,) * len(hits))
 
 
 def test_a_marked_suspect_is_marked_and_every_number_follows_from_its_answers():
@@ -164,7 +170,7 @@ def test_ten_unmarked_models_need_no_floor():
     assert ten.outcome == "MARKED"
     assert "the larger of 1/200 and" in ten.null
     assert verify(answering(0.0), key, calibration=calibration_of(key, *[1, 0] * 5)).outcome == "NOT_ESTABLISHED"
-    memorised = replace(key, memorised=True)
+    memorised = replace(key, memorised=True, expected=drawn_labels(key))
     assert verify(suspect, memorised, calibration=calibration_of(memorised, *[0] * 10)).null_rate == 0.1
     hostless = make(host_labels=torch.empty(200, 0))
     assert verify(suspect, hostless, calibration=calibration_of(hostless, *[0] * 10)).null_rate == 0.5
@@ -299,6 +305,7 @@ def test_queries_without_hosts_must_be_hit_by_more_than_half():
 
 def test_random_labels_are_granted_chance_without_hosts_too():
     key = make(500, host_labels=None, memorised=True)
+    key = replace(key, expected=drawn_labels(key))
     verdict = verify(answering(0.4), key)
     assert verdict.null_rate == 1 / CLASSES
     assert "no-hosts" not in verdict.flags

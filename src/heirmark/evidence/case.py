@@ -38,6 +38,7 @@ class Asked:
         digest: see :func:`digest_of`; empty where there are no files.
         trained_by: who trained it, of a model that calibrates; who asked says so.
         seal: SHA-256 of the whole name where the query is left out of it, else empty.
+        family: of nets that it is of, where that is known.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Asked:
     digest: str = ""
     trained_by: str = ""
     seal: str = ""
+    family: str = ""
 
     @classmethod
     def of(cls, suspect: Suspect, name: str, *, trained_by: str = "") -> Self:
@@ -66,6 +68,7 @@ class Asked:
             digest=digest_of(located(name)),
             trained_by=trained_by,
             seal=seal_of(name),
+            family=suspect.family,
         )
 
     def silent(self, classes: int) -> Suspect:
@@ -76,7 +79,12 @@ class Asked:
         """
         normalise: Normalisation | None = (self.mean, self.std) if self.mean else None
         suspect = Suspect(
-            ask=_nobody, kind=self.kind, classes=self.classes, input_shape=self.input_shape, normalise=normalise
+            ask=_nobody,
+            kind=self.kind,
+            classes=self.classes,
+            input_shape=self.input_shape,
+            normalise=normalise,
+            family=self.family,
         )
         return suspect.relabelled(self.order, classes=classes) if self.order else suspect
 

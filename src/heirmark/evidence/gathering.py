@@ -18,10 +18,11 @@ from heirmark.querying.transcript import Transcript
 from heirmark.records import plain
 from heirmark.results.grades import LEAST_GRADE, Grade
 from heirmark.results.verdict import Calibration, Verdict
+from heirmark.verification.calibrating import calibrate
 from heirmark.verification.certifying import DrawnVerdict, verify_drawn
 from heirmark.verification.sequential import SequentialVerdict, verify_sequentially
 from heirmark.verification.suspects import Suspect
-from heirmark.verification.verify import calibrate, verify
+from heirmark.verification.verify import verify
 
 Finding = Verdict | SequentialVerdict | DrawnVerdict
 

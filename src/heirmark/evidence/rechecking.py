@@ -31,11 +31,11 @@ from heirmark.querying.transcript import Entry, read_transcript
 from heirmark.results.grades import GRADES
 from heirmark.results.support import support_of
 from heirmark.results.verdict import OUTCOMES, Calibration, Document, Outcome, Verdict
+from heirmark.verification.calibrating import calibrate
 from heirmark.verification.certifying import DrawnVerdict
 from heirmark.verification.e_process import e_value, log_e_value
-from heirmark.verification.scrutiny import faults_of
+from heirmark.verification.scrutiny import faults_of, told_apart
 from heirmark.verification.sequential import SequentialVerdict
-from heirmark.verification.verify import calibrate
 
 _SAME: Final = 0.98
 """Share of answers in which a model agrees with itself on another machine, at least: near a tie rounding decides."""
@@ -254,7 +254,7 @@ def _by_own_models(
 
 def _check_same(told: Asked, model: Model, disclosed: Disclosed, entries: Sequence[Entry], voice: str) -> None:
     """Make sure that a model says what it said."""
-    shard = disclosed.shard
+    shard = told_apart(disclosed.shard)
     silent = Dialogue([entry for entry in entries[1:] if entry.said.get("by") == voice]).voice(
         voice, told.silent(shard.classes)
     )

@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 from heirmark.errors import BadArtifact, printable
 from heirmark.files import parse_json
 from heirmark.records import plain, record_of
+from heirmark.results.flags import FLAGS
 from heirmark.results.grades import GRADES, Grade, suffices
 from heirmark.results.tails import agrees
 
@@ -21,30 +22,6 @@ OUTCOMES: Mapping[Outcome, str] = {
     "NOT_ESTABLISHED": "The tests do not all reject. This is no proof that the model is independent.",
     "INVALID": "The suspect or the key cannot be judged, so nothing is said about the mark.",
 }
-FLAGS: Mapping[str, str] = {
-    "uncalibrated": "No unmarked model was asked: that they hit at most at chance, 1/C, or at half without hosts, is assumed.",
-    "few-calibration-models": "Fewer than 5 independent unmarked models were asked, too few to see how much such models differ.",
-    "high-null-rate": "Unmarked models may hit more than half of the key, which can then hardly tell a copy from them.",
-    "no-hosts": "The queries show nothing of the task; models differ much on such, so unmarked ones are granted half of them.",
-    "small-key": "Fewer than 100 queries: the interval is wide, and a faint mark goes unseen.",
-    "repeated-controls": "Queries share controls; the matched test counts only the first pair of each control.",
-    "memorised-key": "The queries trained the marked model: that it hits them shows memory; only a copy's hits show inheritance.",
-    "controls-also-hit": "More than a fifth of the hosts get the expected answer without any trigger.",
-    "hosts-misread": "The hosts alone get their own class far less often than from unmarked models: the suspect may want other "
-    "inputs (--normalise mean,std) or call its classes otherwise (--labels).",
-    "another-answer": "Under other names of its classes most triggers would hit, and far fewer hosts alone: if the suspect "
-    "orders its classes otherwise, give its order (--labels).",
-    "relabelled": "The suspect's classes were renamed by an order that the verifier gave; it must have been known before asking.",
-    "normalised": "The suspect was given inputs normalised as the verifier said; that must have been known before asking.",
-    "suspect-inaccurate": "The suspect's accuracy is below 50 %: a collapsed model can hit a key by accident.",
-    "constant-answers": "The suspect gave one and the same answer to every trigger and every control.",
-    "key-too-small": "Fewer than 20 queries: the key is not used at all.",
-    "wrong-classes": "The suspect has another number of classes than the key.",
-    "wrong-shape": "The suspect takes inputs of another shape than the key's queries.",
-    "out-of-memory": "Memory ran out while the suspect was asked, of the machine or of the process that it was allowed.",
-    "suspect-failed": "The suspect raised an error, or gave answers that are no labels or finite scores.",
-}
-
 _HEX = re.compile(r"[0-9a-f]{64}")
 
 
@@ -92,6 +69,7 @@ class Calibration(Document):
         known: share of the key's controls to which each model gives a class of their hosts, in [0, 1]; empty where controls
             have no hosts.
         accuracies: of each model on ordinary images, in [0, 1]; empty where they were not measured.
+        families: name of each model's family of nets, empty where it is not known; or none of them.
 
     Raises:
         BadArtifact: if there is no model, or a number is out of range.
@@ -104,6 +82,7 @@ class Calibration(Document):
     copies: int = 0
     known: tuple[float, ...] = ()
     accuracies: tuple[float, ...] = ()
+    families: tuple[str, ...] = ()
 
     @property
     def made_here(self) -> bool:
@@ -120,31 +99,39 @@ class Calibration(Document):
         """How many models are no copies of others."""
         return len(self.hits) - self.copies
 
-    def comparable(self, accuracy: float | None, *, share: float, least: int) -> tuple[int, ...]:
-        """Hits of the models that are about as accurate as a suspect, or more.
+    @property
+    def one_family(self) -> bool:
+        """Whether all of several models are known to be of one family of nets."""
+        return len(self.families) > 1 and len(set(self.families)) == 1 and bool(self.families[0])
 
-        What a model that learned little says to triggers tells nothing of a good one: it hits some of nearly any key. Which
-        models count is told by ordinary images alone, and so not by whether the suspect hits.
+    def comparable(
+        self, accuracy: float | None, known: float | None = None, *, share: float, known_share: float = 1.0
+    ) -> tuple[int, ...]:
+        """Which models are about as good as a suspect, or better.
+
+        What a model that learned little says to triggers tells nothing of a good one: it hits some of nearly any key, or none.
+        Which models count is told by ordinary images and hosts alone, and so not by whether the suspect hits.
 
         Args:
             accuracy: of the suspect, in [0, 1]; None where it is not known.
-            share: of it that a model must have to be compared with it, in [0, 1].
-            least: models below which all of them count.
+            known: share of the hosts that the suspect knows, which counts where accuracies are not known; likewise.
+            share: of the first that a model must have to be compared with it, in [0, 1].
+            known_share: likewise of the second.
 
         Returns:
-            Their hits, in the order of :attr:`hits`; all of them where accuracies are not known.
+            Their places in :attr:`hits`; all where nothing is known.
 
         Examples:
             >>> measured = Calibration(hits=(0, 2, 27), trials=500, key="0" * 64, accuracies=(0.85, 0.8, 0.35))
-            >>> measured.comparable(0.84, share=0.9, least=2), measured.comparable(0.3, share=0.9, least=2)
-            ((0, 2), (0, 2, 27))
+            >>> measured.comparable(0.84, share=0.9), measured.comparable(0.3, share=0.9)
+            ((0, 1), (0, 1, 2))
         """
-        if accuracy is None or not self.accuracies:
-            return self.hits
-        alike = tuple(
-            hits for hits, theirs in zip(self.hits, self.accuracies, strict=True) if theirs >= share * accuracy
-        )
-        return alike if len(alike) >= least else self.hits
+        everyone = tuple(range(len(self.hits)))
+        if accuracy is not None and self.accuracies:
+            return tuple(place for place in everyone if self.accuracies[place] >= share * accuracy)
+        if known is not None and self.known:
+            return tuple(place for place in everyone if self.known[place] >= known_share * known)
+        return everyone
 
     def __post_init__(self) -> None:
         if not 0 <= self.copies < max(1, len(self.hits)):
@@ -157,6 +144,8 @@ class Calibration(Document):
             raise BadArtifact("a calibration says of each model which share of the hosts it knows: calibrate again")
         if len(self.accuracies) not in (0, len(self.hits)) or not all(0 <= share <= 1 for share in self.accuracies):
             raise BadArtifact("a calibration says of each model how accurate it is, or of none: calibrate again")
+        if len(self.families) not in (0, len(self.hits)):
+            raise BadArtifact("a calibration says of each model which family it is of, or of none: calibrate again")
         if not _HEX.fullmatch(self.key):
             raise BadArtifact("a calibration names its key by a commitment of 64 hex digits: calibrate again")
 

@@ -29,12 +29,6 @@ def failing_of(error: BaseException) -> tuple[str, str]:
     )
 
 
-def is_hostless(key: Key) -> bool:
-    """Whether the queries show nothing of the task, and models may answer them alike by chance."""
-    # Of a memorised key the null is by design: every query has a random label of its own.
-    return not key.host_labels.shape[1] and not key.memorised
-
-
 def order_seed(key: Key) -> int:
     """Of the order in which a key is asked, drawn from its nonce.
 

@@ -10,12 +10,14 @@ from torch import Tensor
 
 from heirmark.errors import BadArtifact, BadConfig, printable
 from heirmark.keys.key import Key
-from heirmark.results.grades import GRADES, LEAST_GRADE, Grade, as_grade, suffices, withheld
+from heirmark.results.grades import GRADES, LEAST_GRADE, Grade, as_grade, suffices
 from heirmark.results.verdict import OUTCOMES, Calibration, Document, Outcome
 from heirmark.runtime import generator_of
+from heirmark.verification.calibrating import share_known
 from heirmark.verification.e_process import e_value, log_e_value
-from heirmark.verification.null import grade_of, null_of
-from heirmark.verification.questions import FAILINGS, failing_of, is_hostless, misfit_of, order_seed
+from heirmark.verification.null import grade_of, null_of, shortfall
+from heirmark.verification.questions import FAILINGS, failing_of, misfit_of, order_seed
+from heirmark.verification.scrutiny import doubts_of, told_apart
 from heirmark.verification.suspects import Suspect
 
 
@@ -144,7 +146,7 @@ def verify_sequentially(
         raise BadConfig(f"accuracy must lie in [0, 1], not {accuracy}")
     if at_once < 1 or (max_queries is not None and max_queries < 2):
         raise BadConfig(f"ask one pair at once at least, and two queries in all: not {at_once} and {max_queries}")
-    commitment = key.commitment
+    commitment, key = key.commitment, told_apart(key)
     if calibration is not None and (calibration.key != commitment or calibration.trials != len(key)):
         raise BadArtifact("the calibration belongs to another key: calibrate this key, or verify without a calibration")
     as_grade(accept)
@@ -159,12 +161,14 @@ def verify_sequentially(
             accepts=accept,
             key=commitment,
         )
-    null = null_of(key, calibration, accuracy, hostless=is_hostless(key))
+    doubts = doubts_of(key)
+    null = null_of(key, calibration, accuracy, doubts=doubts)
     before = 0 if suspect.shown is None else suspect.shown()
     counted = torch.zeros(len(key), dtype=torch.bool)
     counted[key.independent_pairs()] = True
     order = torch.randperm(len(key), generator=generator_of(order_seed(key)))
     most = len(key) if max_queries is None else min(len(key), max_queries // 2)
+    bare = torch.full((len(key),), -1)
     hits = trials = asked = only_trigger = only_control = 0
     evidence, smallest = (0.0, 0.0), 1.0
     outcome: Outcome = "NOT_ESTABLISHED"
@@ -177,6 +181,7 @@ def verify_sequentially(
             outcome, reason = "INVALID", failing_of(fault)[1]
             break
         asked += 2 * len(rows)
+        bare[rows] = controls
         hit, plain, own = triggers == key.expected[rows], controls == key.expected[rows], counted[rows]
         hits, trials = hits + int(hit.sum()), trials + len(rows)
         only_trigger += int((hit & ~plain & own).sum())
@@ -187,7 +192,10 @@ def verify_sequentially(
         )
         smallest = min(smallest, 1 / e_value(max(0.0, min(evidence))))
         if smallest <= level:
-            reason = withheld(grade, accept)
+            # Only now is it known what the suspect knows, and so whether the models that were asked are as good.
+            told = null_of(key, calibration, accuracy, known=share_known(bare, key, order[:trials]), doubts=doubts)
+            grade = grade_of(calibration, calibrated_by, told.models if told.rate <= null.rate else 0)
+            reason = shortfall(told, grade, accept)
             outcome = "NOT_ESTABLISHED" if reason else "MARKED"
             break
     binomial, matched = map(e_value, evidence)

@@ -6,6 +6,7 @@ A suspect belongs to somebody else, so all it says is checked: whatever goes wro
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +41,7 @@ class Suspect:
         shown: tells how many inputs have been put to it so far, failed requests and repeated ones among them; None where nobody
             counts.
         normalise: by which mean and standard deviation it is given its inputs; None gives them as they are.
+        family: of nets that it is of; empty where that is not known.
         model: the module or function that answers, if it may be asked for probabilities too; normalised as it wants.
     """
 
@@ -50,6 +52,7 @@ class Suspect:
     order: tuple[int, ...] | None = None
     shown: Callable[[], int] | None = None
     normalise: Normalisation | None = None
+    family: str = ""
     model: nn.Module | Callable[[Tensor], object] | None = None
 
     def labels(self, inputs: Tensor) -> Tensor:
@@ -139,13 +142,15 @@ class Suspect:
     @classmethod
     def from_net(cls, net: Net, *, runtime: Runtime, normalise: Normalisation | None = None) -> Suspect:
         """A model with what rebuilds it; see :meth:`from_module`."""
-        return cls.from_module(
+        suspect = cls.from_module(
             net.model,
             classes=net.spec.classes,
             input_shape=net.spec.input_shape,
             runtime=runtime,
             normalise=normalise,
         )
+        # Names such as resnet18 and resnet50 differ in size alone.
+        return replace(suspect, family=net.spec.factory or re.split(r"-?[0-9]", net.spec.name)[0])
 
     @classmethod
     def from_callable(

@@ -8,21 +8,22 @@ each query with its host shown without the trigger. ``docs/verdicts.md`` says wh
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from scipy.optimize import linear_sum_assignment
-from torch import Tensor, nn
+from torch import Tensor
 
-from heirmark.errors import BadArtifact, BadConfig, BadData
+from heirmark.errors import BadArtifact, BadConfig
 from heirmark.keys.key import Key
-from heirmark.querying.oracle import ModelFault
-from heirmark.results.grades import LEAST_GRADE, Grade, as_grade, withheld
+from heirmark.results.grades import LEAST_GRADE, Grade, as_grade
 from heirmark.results.verdict import Calibration, Verdict
-from heirmark.runtime import Runtime, generator_of
-from heirmark.verification.null import CONFIDENCE, grade_of, null_of
+from heirmark.runtime import generator_of
+from heirmark.verification.calibrating import share_known
+from heirmark.verification.null import CONFIDENCE, DISPUTED_HOSTS, grade_of, hosts_are_disputed, null_of, shortfall
 from heirmark.verification.power import queries_needed
-from heirmark.verification.questions import FAILINGS, LEAST_QUERIES, failing_of, is_hostless, misfit_of, order_seed
+from heirmark.verification.questions import FAILINGS, LEAST_QUERIES, failing_of, misfit_of, order_seed
+from heirmark.verification.scrutiny import CHOSEN_LABELS, FOREIGN_CONTROLS, NO_HOSTS, doubts_of, told_apart
 from heirmark.verification.statistics import binomial_p, clopper_pearson, mcnemar_p
 from heirmark.verification.suspects import Suspect
 
@@ -74,13 +75,14 @@ def verify(
     if accuracy is not None and not 0 <= accuracy <= 1:
         raise BadConfig(f"accuracy must lie in [0, 1], not {accuracy}")
     as_grade(accept)
-    grade = grade_of(calibration, calibrated_by)
-    commitment = key.commitment
+    commitment, whole = key.commitment, len(key)
+    key = told_apart(key)
     if calibration is not None and (calibration.key != commitment or calibration.trials != len(key)):
         raise BadArtifact("the calibration belongs to another key: calibrate this key, or verify without a calibration")
     if (misfit := misfit_of(suspect, key)) is not None:
         flag, reason = misfit
-        return Verdict(outcome="INVALID", reason=reason, level=level, queries=0, flags=(flag,), key=commitment)
+        flags = (flag, "near-repeats") if len(key) < whole else (flag,)
+        return Verdict(outcome="INVALID", reason=reason, level=level, queries=0, flags=flags, key=commitment)
     before = 0 if suspect.shown is None else suspect.shown()
 
     def asked() -> int:
@@ -91,78 +93,14 @@ def verify(
     except FAILINGS as fault:
         flag, reason = failing_of(fault)
         return Verdict(outcome="INVALID", reason=reason, level=level, queries=asked(), flags=(flag,), key=commitment)
-    helped = {"relabelled": suspect.order is not None, "normalised": suspect.normalise is not None}
-    return _judge(triggers, controls, key, commitment, calibration, level, accuracy, asked(), helped, (grade, accept))
-
-
-def calibrate(
-    models: Iterable[Suspect | nn.Module],
-    key: Key,
-    *,
-    note: str = "",
-    copies: int = 0,
-    examples: tuple[Tensor, Tensor] | None = None,
-    runtime: Runtime | None = None,
-) -> Calibration:
-    """Count the hits of unmarked models on a key, to measure the null rate that :func:`verify` tests against.
-
-    Args:
-        models: unmarked models, five independent ones or more, trained as variously as suspects may be. None may be the
-            model that chose the key's target or filtered its queries, else the rate comes out too low.
-        key: the key.
-        note: where the models come from, in words.
-        copies: how many of them were stolen from others among them; they widen the range, and are not independent.
-        examples: ordinary images and their labels, ``[N, ...]`` and ``[N]``, on which the models' accuracy is measured.
-        runtime: where modules compute; a :class:`Suspect` knows that itself.
-
-    Returns:
-        The calibration, good for this key only.
-
-    Raises:
-        BadData: if there is no model, one cannot be judged, or the key is too small.
-    """
-    if len(key) < LEAST_QUERIES:
-        raise BadData(
-            f"the key has {len(key)} queries, and at least {LEAST_QUERIES} are needed to judge anything: draw a larger one"
-        )
-    hits, known, accuracies = [], [], []
-    for index, model in enumerate(models):
-        suspect = (
-            model if isinstance(model, Suspect) else Suspect.from_module(model, classes=key.classes, runtime=runtime)
-        )
-        if (misfit := misfit_of(suspect, key)) is not None:
-            raise BadData(f"unmarked model {index} does not fit the key ({misfit[1]}): leave it out")
-        try:
-            hits.append(int((suspect.labels(key.queries) == key.expected).sum()))
-            if _hosted(key).any():  # else the controls would tell nothing
-                known.append(_knows(suspect.labels(key.controls), key))
-            if examples is not None:
-                accuracies.append(float((suspect.labels(examples[0]) == examples[1]).double().mean()))
-        except ModelFault as fault:
-            raise BadData(f"unmarked model {index} cannot be judged ({fault}): leave it out") from fault
-    if not hits:
-        raise BadData("no unmarked model was given: train some, or verify without a calibration")
-    shares = tuple(share for share in known if share is not None)
-    return Calibration(
-        hits=tuple(hits),
-        trials=len(key),
-        key=key.commitment,
-        note=note,
-        copies=copies,
-        known=shares,
-        accuracies=tuple(accuracies),
-    ).just_made()
-
-
-def _knows(answers: Tensor, key: Key) -> float | None:
-    """Share of the controls with hosts that get a class of one of them; None where none has hosts."""
-    hosted = _hosted(key)
-    return float((answers[:, None] == key.host_labels).any(1)[hosted].double().mean()) if hosted.any() else None
-
-
-def _hosted(key: Key) -> Tensor:
-    """Which of the controls have hosts, ``[M]`` bool."""
-    return (key.host_labels >= 0).any(1)
+    seen = {
+        "relabelled": suspect.order is not None,
+        "normalised": suspect.normalise is not None,
+        "near-repeats": len(key) < whole,
+    }
+    return _judge(
+        triggers, controls, key, commitment, calibration, calibrated_by, level, accuracy, asked(), seen, accept
+    )
 
 
 def _answers_otherwise(triggers: Tensor, controls: Tensor, key: Key, level: float) -> bool:
@@ -204,19 +142,19 @@ def _judge(
     key: Key,
     commitment: str,
     calibration: Calibration | None,
+    calibrated_by: str | None,
     level: float,
     accuracy: float | None,
     queries: int,
-    helped: Mapping[str, bool],
-    grades: tuple[Grade, Grade],
+    seen: Mapping[str, bool],
+    accept: Grade,
 ) -> Verdict:
     trials = len(key)
     hit, control_hit = triggers == key.expected, controls == key.expected
     hits, control_rate = int(hit.sum()), float(control_hit.double().mean())
-    hostless = is_hostless(key)
-    known = _knows(controls, key)
-    null = null_of(key, calibration, accuracy, hostless=hostless)
-    rate = null.rate
+    doubts, known = doubts_of(key), share_known(controls, key)
+    null = null_of(key, calibration, accuracy, known=known, doubts=doubts)
+    grade, rate = grade_of(calibration, calibrated_by, null.models), null.rate
     pairs = key.independent_pairs()
     discordant = _discordant(hit, control_hit, pairs)
     p_binomial, p_matched = binomial_p(hits, trials, rate), mcnemar_p(*discordant)
@@ -229,7 +167,11 @@ def _judge(
         "uncalibrated": calibration is None,
         "few-calibration-models": calibration is not None and calibration.independent < _FEW_MODELS,
         "high-null-rate": rate > 0.5,
-        "no-hosts": hostless,
+        "ignorant-calibrators": null.ignorant > 0,
+        "untested-calibrators": calibration is not None and not calibration.known and not calibration.accuracies,
+        "one-family": calibration is not None and calibration.one_family,
+        **{doubt: doubt in doubts for doubt in (NO_HOSTS, FOREIGN_CONTROLS, CHOSEN_LABELS)},
+        DISPUTED_HOSTS: hosts_are_disputed(calibration),
         "small-key": trials < _FEW_QUERIES,
         "repeated-controls": len(pairs) < trials,
         "memorised-key": key.memorised,
@@ -237,15 +179,15 @@ def _judge(
         "hosts-misread": misread,
         # Many an unmarked model gives most triggers one class; but with another order of labels it knows no hosts either.
         "another-answer": (misread or known is None) and _answers_otherwise(triggers, controls, key, level),
-        **helped,
+        **seen,
         "suspect-inaccurate": accuracy is not None and accuracy < 0.5,
         "constant-answers": constant,
     }
-    shortfall = withheld(*grades) if p_value < level else ""
-    claimed = p_value < level and not shortfall
+    why_not = shortfall(null, grade, accept) if p_value < level else ""
+    claimed = p_value < level and not why_not
     return Verdict(
         outcome="INVALID" if degenerate else "MARKED" if claimed else "NOT_ESTABLISHED",
-        reason="the suspect answers everything alike, so its hits mean nothing" if degenerate else shortfall,
+        reason="the suspect answers everything alike, so its hits mean nothing" if degenerate else why_not,
         wsr=hits / trials,
         hits=hits,
         trials=trials,
@@ -257,8 +199,8 @@ def _judge(
         p_matched=p_matched,
         null_rate=rate,
         null=null.words,
-        grade=grades[0],
-        accepts=grades[1],
+        grade=grade,
+        accepts=accept,
         models=null.models,
         level=level,
         needed=None if degenerate else queries_needed(hits / trials, control_rate, rate, level, least=LEAST_QUERIES),

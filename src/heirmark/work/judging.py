@@ -17,8 +17,9 @@ from heirmark.records import plain, read_record
 from heirmark.results.grades import Grade
 from heirmark.results.verdict import Calibration, Verdict
 from heirmark.stages.stage import Job, Stage
+from heirmark.verification.calibrating import calibrate
 from heirmark.verification.suspects import Suspect
-from heirmark.verification.verify import calibrate, verify
+from heirmark.verification.verify import verify
 from heirmark.work.context import Context, context_of, exact
 from heirmark.work.marked_folder import read_training_triggers
 
@@ -46,12 +47,11 @@ def run_calibrate(job: Job) -> Mapping[str, Any]:
     copies = sum(found.record["kind"] == "steal" for found in unmarked)
     note = f"{len(unmarked) - copies} models trained on {context.task.name} without a watermark"
     calibration = calibrate(
-        [load_model(found.folder, factories=context.factories).model for found in unmarked],
+        [load_suspect(found.folder, context) for found in unmarked],
         read_key(job.inputs["marked"].folder),
         note=f"{note}, and {copies} copies of these" if copies else note,
         copies=copies,
         examples=(context.task.test.inputs, context.task.test.labels),
-        runtime=exact(context.runtime),
     )
     atomic_write_bytes(job.folder / CALIBRATION, calibration.to_json().encode())
     return {"models": len(unmarked)}
