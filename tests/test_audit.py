@@ -44,7 +44,7 @@ from heirmark.jobs.folder import Data, ModelFolder, Origin
 from heirmark.jobs.inspect import inspect_folder
 from heirmark.jobs.means import Work
 from heirmark.jobs.opening import Named, open_suspect
-from heirmark.jobs.verify import verify_job
+from heirmark.jobs.verify import Terms, verify_job
 from heirmark.keys.making import make_key
 from heirmark.methods import T2S, Vanilla
 from heirmark.models import Net
@@ -67,6 +67,7 @@ from heirmark.triggers import (
     Entangled,
     Feature,
     GaussianNoise,
+    Groups,
     Mistakes,
     Mix,
     OutOfDistribution,
@@ -196,7 +197,7 @@ def marked(task: Task, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def judged(suspect: Path, marked: Path) -> Verdict:
     key = ModelFolder(marked)
     asked = open_suspect(Named(name=str(suspect)), classes=key.key.classes, runtime=CPU)
-    return verify_job(asked, key, None, level=0.01)
+    return verify_job(asked, key, Terms(accept="self-reported"))
 
 
 def data_of(task: Task, **origin: Any) -> Data:
@@ -612,7 +613,7 @@ def test_the_kind_of_trigger_is_all_that_the_plan_reads_of_a_key(
 
 
 def test_a_thief_has_a_guess_for_every_kind_of_composite() -> None:
-    composites = {Tiles, Mix, Patch}
+    composites = {Tiles, Mix, Patch, Groups}
     others = {Feature, OutOfDistribution, TextStamp, GaussianNoise, AbstractImages, Entangled, RandomLabels, Mistakes}
     assert set(TRIGGERS.values()) == composites | others, "say in programme.GUESSES what a thief makes of a new kind"
     assert len(GUESSES) == len(composites)

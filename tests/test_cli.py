@@ -1007,7 +1007,7 @@ def test_onnx_suspect_is_judged_as_the_model_it_is(here: Path) -> None:
     (here / "cut.onnx").write_bytes((here / "mine.onnx").read_bytes()[:-100])
     refused(run("verify", "cut.onnx", "--key", "mine"), 1, "cut.onnx")
     asked = run("verify", "mine.onnx", "--key", "mine", "--wilcoxon", "0.3")
-    refused(asked, 2, "--wilcoxon needs probabilities", "nothing says whether an ONNX file gives them")
+    refused(asked, 2, "--wilcoxon needs probabilities", "nothing says whether an ONNX file or a service gives them")
 
 
 @pytest.mark.parametrize("content", [b"", b"garbage", bytes(range(256)) * 16, b"\x08\x07\x12\x04test"])

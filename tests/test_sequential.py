@@ -47,7 +47,8 @@ def test_no_trial_of_the_null_raises_it_on_average(hits: int, misses: int, p0: f
 def test_it_says_what_it_may_and_refuses_what_makes_no_sense() -> None:
     assert log_e_value(5, 5, 1.0) == 0
     assert e_value(log_e_value(10_000, 0, 0.1)) == pytest.approx(1.797e308, rel=1e-3)
-    assert e_value(log_e_value(0, 5000, 0.9)) == 0
+    assert e_value(log_e_value(0, 5000, 0.9)) == pytest.approx(1 / 5001, rel=1e-9)
+    assert log_e_value(3, 5000, 0.9) < log_e_value(4, 5000, 0.9)
     for arguments in ((-1, 0, 0.1), (0, -1, 0.1), (1, 1, 0.0), (1, 1, 1.1)):
         with pytest.raises(ValueError, match="must"):
             log_e_value(*arguments)

@@ -32,6 +32,7 @@ GUESSES: dict[str, tuple[Kind, ...]] = {
     "tiles": ("tiles",),
     "mix": ("halves", "insets", "blend", "stripes"),
     "patch": ("patch",),
+    "groups": ("tiles", "halves", "insets", "blend", "stripes"),
 }
 """Composites that a thief makes who knows the method, by the public kind of its triggers: not which classes, which of the ways to
 mix, which corner. An autoencoder's blend he guesses at by blending pixels. Triggers of other kinds are no composites."""

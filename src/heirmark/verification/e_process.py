@@ -10,10 +10,11 @@ from __future__ import annotations
 import math
 import sys
 
-from scipy.special import betaln
+from scipy.special import betaln, hyp2f1
 from scipy.stats import beta
 
 _LARGEST = math.log(sys.float_info.max)
+_SMALLEST = math.log(sys.float_info.min) + 40
 
 
 def log_e_value(hits: int, misses: int, p0: float) -> float:
@@ -53,9 +54,20 @@ def log_e_value(hits: int, misses: int, p0: float) -> float:
         raise ValueError(f"p0 must lie above 0 and at most at 1, not {p0}")
     if p0 == 1 or not hits + misses:
         return 0.0
-    above = float(beta.logsf(p0, hits + 1, misses + 1))
     null = hits * math.log(p0) + (misses + 1) * math.log1p(-p0)
-    return float(betaln(hits + 1, misses + 1)) + above - null
+    return _log_above(hits + 1, misses + 1, p0) - null
+
+
+def _log_above(a: int, b: int, p0: float) -> float:
+    r"""Logarithm of :math:`\int_{p_0}^1 q^{a-1} (1-q)^{b-1} dq`.
+
+    Where the share of the whole is too small for a float, by :math:`\frac{(1-p_0)^b p_0^a}{b}\,{}_2F_1(a+b, 1; b+1; 1-p_0)` (DLMF
+    8.17.8), whose terms are all positive and fall fast there.
+    """
+    share = float(beta.logsf(p0, a, b))
+    if share > _SMALLEST:
+        return float(betaln(a, b)) + share
+    return b * math.log1p(-p0) + a * math.log(p0) - math.log(b) + math.log(float(hyp2f1(a + b, 1, b + 1, 1 - p0)))
 
 
 def e_value(logarithm: float) -> float:
