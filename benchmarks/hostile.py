@@ -20,6 +20,7 @@ import resource
 import socket
 import sys
 import tempfile
+import threading
 import time
 import traceback
 import warnings
@@ -213,8 +214,7 @@ def commands(count: int, seed: int, folder: Path) -> Iterator[Case]:
         how = prepared(parser, at, rng, folder / f"sound {parser.name}")
         options = ["--device", "cpu", "--accept", "assumed", "--level", str(LEVEL)]
         if which == "calibration":
-            file = folder / "calibration.json"
-            file.unlink(missing_ok=True)
+            file = folder / f"calibration-{index}.json"
             file.write_text("{}")
             how = disguised(file, rng) if rng.random() < 0.5 else how
             options += ["--calibration", str(file)]
@@ -256,6 +256,26 @@ FAMILIES: dict[str, tuple[Callable[[int, int, Path], Iterator[Case]], int]] = {
 }
 
 
+class Stalls:
+    """Seconds in which this process did not run though it wanted to: the machine was busy elsewhere, or paused.
+
+    No input is to blame for them. What computes and lets nobody else run is, so the processor's time is taken off.
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _watch(self) -> None:
+        last, worked = time.monotonic(), time.process_time()
+        while True:
+            time.sleep(0.1)
+            gap, work = time.monotonic() - last, time.process_time() - worked
+            if gap > 1:
+                self.seconds += max(0.0, gap - work - 0.1)
+            last, worked = last + gap, worked + work
+
+
 def ended(run: Callable[[], str]) -> tuple[str, str]:
     """What became of an input, and where it failed if it did."""
     quiet = io.StringIO()
@@ -274,13 +294,17 @@ def ended(run: Callable[[], str]) -> tuple[str, str]:
 def measure(family: str, count: int, seed: int, folder: Path) -> dict[str, Any]:
     """Count what becomes of a family's inputs."""
     make, _ = FAMILIES[family]
+    stalls = Stalls()
     outcomes: dict[str, Counter[str]] = {}
     slowest, failures, late = (0.0, ""), list[str](), 0
     began = time.monotonic()
     for kind, how, run in make(count, seed, folder):
-        start = time.monotonic()
+        start, stalled = time.monotonic(), stalls.seconds
         outcome, place = ended(run)
         took = time.monotonic() - start
+        if took > SECONDS[family]:
+            time.sleep(0.3)  # until a stall is known
+            took -= stalls.seconds - stalled
         slowest = max(slowest, (took, f"{kind}: {how}"))
         late += took > SECONDS[family]
         outcomes.setdefault(kind, Counter())[outcome] += 1
@@ -295,6 +319,7 @@ def measure(family: str, count: int, seed: int, folder: Path) -> dict[str, Any]:
         "slowest_seconds": round(slowest[0], 1),
         "slowest": slowest[1],
         "past_limit": late,
+        "stalled_seconds": round(stalls.seconds),
         "failures": failures[:50],
         "seconds": round(time.monotonic() - began),
     }
@@ -309,6 +334,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    began = time.monotonic()
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -318,6 +344,8 @@ def main() -> None:
             each.make(folder / f"sound {each.name}")
         for family in options.only or FAMILIES:
             found[family] = measure(family, int(options.share * FAMILIES[family][1]), options.seed, folder)
+            if options.out:  # what is known, in case the rest fails
+                atomic_write_json(options.out, {**provenance(), "seed": options.seed, "families": found})
             print(family, {key: value for key, value in found[family].items() if key != "by_kind"}, flush=True)
     whole = sum((Counter(each["outcomes"]) for each in found.values()), Counter[str]())
     told = {
@@ -328,6 +356,7 @@ def main() -> None:
         "outcomes": dict(sorted(whole.items())),
         "ended_badly": sum(count for outcome, count in whole.items() if outcome not in WELL),
         "past_limit": sum(each["past_limit"] for each in found.values()),
+        "seconds": round(time.monotonic() - began),
         "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
         "families": found,
     }

@@ -24,6 +24,8 @@ from heirmark.querying.oracle import ModelFault
 
 _LONGEST = 1000
 """Characters of a stranger's words that are kept."""
+_PATIENCE = 5.0
+"""Seconds that a killed process is waited for."""
 _KNOWN: Mapping[str, type[HeirmarkError]] = {error.__name__: error for error in (BadArtifact, BadConfig, BadData)}
 _HARMLESS = re.compile(
     "PATH|HOME|LANG|LC_[A-Z]+|TZ|TMPDIR|TEMP|TMP|SYSTEMROOT|(DY)?LD_LIBRARY_PATH|HEIRMARK_DATA|PYTHON(DONTWRITEBYTECODE|HASHSEED|UTF8)"
@@ -197,4 +199,5 @@ def _end(process: subprocess.Popen[bytes], channel: socket.socket) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     with suppress(ProcessLookupError):
         process.kill()
-    process.wait()
+    with suppress(subprocess.TimeoutExpired):  # one that the system itself cannot end is left to it
+        process.wait(_PATIENCE)
