@@ -43,6 +43,7 @@ from heirmark.tasks.combining import mosaic
 from heirmark.tasks.space import decode, encode
 from heirmark.tasks.task import Split
 from heirmark.verification.drawn import p_of_drawn, scores
+from heirmark.verification.scrutiny import told_apart
 from provenance import provenance
 
 QUERIES, GROUPS, CANDIDATES = 240, 24, 4
@@ -236,7 +237,7 @@ def claims(said: Accusation, suspect: nn.Module, judge: list[nn.Module]) -> dict
     """By which rules the suspect is called marked."""
     key = key_of(said)
     asked = hm.Suspect.from_module(suspect, classes=10, runtime=CPU)
-    written = hm.Calibration(key=key.commitment, trials=len(key), hits=(0, 0, 1, 0, 0), note="by hand")
+    written = hm.Calibration(key=key.commitment, trials=len(told_apart(key)), hits=(0, 0, 1, 0, 0), note="by hand")
     try:
         judged = hm.verify(asked, key, calibration=hm.calibrate(judge, key, runtime=CPU), level=LEVEL)
     except HeirmarkError:
