@@ -75,6 +75,12 @@ def test_what_cannot_be_judged_or_claimed_counts_for_nothing_but_counts() -> Non
     assert by_e.outcomes == ("MARKED", "NOT_ESTABLISHED", "INVALID")
 
 
+def test_a_draw_of_which_the_owner_alone_tells_counts_for_nothing() -> None:
+    told = replace(drawn(1e-9, 1e6), grade="self-reported", outcome="NOT_ESTABLISHED")
+    assert holm([told]).outcomes == e_bh([told]).outcomes == ("NOT_ESTABLISHED",)
+    assert holm([replace(told, accepts="self-reported", outcome="MARKED")]).outcomes == ("MARKED",)
+
+
 def test_attempts_of_a_draw_count() -> None:
     assert holm([drawn(0.001, 900.0, attempts=5)]).values == (0.005,)
     assert holm([drawn(0.5, 0.1, attempts=5)]).values == (1.0,)

@@ -11,6 +11,7 @@ from heirmark.results.grades import suffices
 from heirmark.results.verdict import Document, Outcome, Verdict
 from heirmark.verification import statistics
 from heirmark.verification.certifying import DrawnVerdict
+from heirmark.verification.questions import check_level
 from heirmark.verification.sequential import SequentialVerdict
 
 Single = Verdict | SequentialVerdict | DrawnVerdict
@@ -104,8 +105,7 @@ def together(verdicts: Sequence[Single], *, level: float = 0.01) -> Together:
 
 
 def _together(rule: Literal["holm", "e-bh"], verdicts: Sequence[Single], values: list[float], level: float) -> Together:
-    if not 0 < level <= 0.5:
-        raise BadConfig(f"level must lie above 0 and at most at 0.5, not {level}")
+    check_level(level)
     if not verdicts:
         raise BadConfig("there is no verdict to correct: give those of all suspects and keys")
     adjusted = _adjusted(rule, values)
@@ -127,8 +127,7 @@ def _reached(rule: str, adjusted: float, level: float) -> bool:
 
 def _counts(verdict: Single) -> bool:
     """Whether anything can follow from a verdict; its grade was settled before anybody was asked."""
-    claimable = isinstance(verdict, DrawnVerdict) or suffices(verdict.grade, verdict.accepts)
-    return verdict.outcome != "INVALID" and claimable
+    return verdict.outcome != "INVALID" and suffices(verdict.grade, verdict.accepts)
 
 
 def _p_value(verdict: Single) -> float:
