@@ -13,7 +13,7 @@ from heirmark.errors import BadArtifact, printable
 from heirmark.querying.oracle import ModelFault
 from heirmark.querying.transcript import Entry, Transcript
 from heirmark.tasks.space import row_digests
-from heirmark.verification.questions import FAILINGS, failing_of
+from heirmark.verification.questions import FAILINGS, failing_of, meter
 from heirmark.verification.suspects import Suspect
 
 AT_ONCE: Final = 64
@@ -97,14 +97,14 @@ class Dialogue:
 
     def _put(self, name: str, suspect: Suspect, inputs: Tensor, digests: Sequence[str]) -> Mapping[str, Any]:
         assert self._transcript is not None
-        before = 0 if suspect.shown is None else suspect.shown()
+        shown = meter(suspect)
         said: dict[str, Any]
         try:
             labels = replace(suspect, order=None).labels(inputs).tolist()
             said = {"kind": "answers", "by": name, "inputs": list(digests), "labels": labels}
         except FAILINGS as fault:
             said = {"kind": "fault", "by": name, "words": printable(failing_of(fault)[1])}
-        said["shown"] = len(inputs) if suspect.shown is None else suspect.shown() - before
+        said["shown"] = shown(len(inputs))
         self._transcript.append(said)
         return said
 

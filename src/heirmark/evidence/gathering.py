@@ -20,6 +20,7 @@ from heirmark.results.grades import LEAST_GRADE, Grade
 from heirmark.results.verdict import Calibration, Verdict
 from heirmark.verification.calibrating import calibrate
 from heirmark.verification.certifying import DrawnVerdict, verify_drawn
+from heirmark.verification.questions import check_level
 from heirmark.verification.sequential import SequentialVerdict, verify_sequentially
 from heirmark.verification.suspects import Suspect
 from heirmark.verification.verify import verify
@@ -71,8 +72,7 @@ def gather(
         BadConfig: for a level out of range, models that are told of twice, or what does not go with a drawn key.
         BadData: when an unmarked model cannot calibrate.
     """
-    if not 0 < level <= 0.5:
-        raise BadConfig(f"level must lie above 0 and at most at 0.5, not {level}")
+    check_level(level)
     check_apart(suspect.told, [each.told for each in calibrators])
     if disclosed.drawn and (calibrators or sequential):
         raise BadConfig(

@@ -34,6 +34,7 @@ from heirmark.results.verdict import OUTCOMES, Calibration, Document, Outcome, V
 from heirmark.verification.calibrating import calibrate
 from heirmark.verification.certifying import DrawnVerdict
 from heirmark.verification.e_process import e_value, log_e_value
+from heirmark.verification.questions import check_level
 from heirmark.verification.scrutiny import faults_of, told_apart
 from heirmark.verification.sequential import SequentialVerdict
 
@@ -118,8 +119,7 @@ def recheck(folder: Path, reader: Reader | None = None) -> Rechecked:
         BadData: when a model of the reader's cannot calibrate.
     """
     reader = reader or Reader()
-    if not 0 < reader.level <= 0.5:
-        raise BadConfig(f"level must lie above 0 and at most at 0.5, not {reader.level}")
+    check_level(reader.level)
     manifest = read_manifest(folder)
     disclosed = Disclosed.load(folder)
     entries = read_transcript(folder / TRANSCRIPT, max_bytes=MOST)

@@ -49,6 +49,11 @@ def drawn_answers(digest: bytes, beacon: str, candidates: Sequence[Sequence[int]
     return tuple(_drawn(digest, beacon.strip(), group, options) for group, options in enumerate(candidates))
 
 
+def hash_of_beacon(beacon: str) -> str:
+    """The hash by which a verdict names the value of a beacon, 64 hex digits."""
+    return hashlib.sha256(beacon.strip().encode()).hexdigest()
+
+
 def _drawn(digest: bytes, beacon: str, group: int, candidates: Sequence[int]) -> int:
     count = len(candidates)
     if count < 2 or len(set(candidates)) < count:

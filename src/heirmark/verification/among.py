@@ -12,14 +12,15 @@ import torch
 from torch import Tensor
 
 from heirmark.errors import BadArtifact, BadConfig, printable
+from heirmark.keys.drawing import hash_of_beacon
 from heirmark.keys.registration import Registration, digest, hash_of
 from heirmark.results.grades import Grade
 from heirmark.results.verdict import OUTCOMES, Document, Outcome
-from heirmark.runtime import derive_seed, generator_of
+from heirmark.runtime import derive_seed
 from heirmark.tasks.space import row_digests
 from heirmark.tasks.task import Split
 from heirmark.triggers.tiles import Tiles, TilesSecret
-from heirmark.verification.questions import FAILINGS, failing_of
+from heirmark.verification.questions import FAILINGS, check_level, failing_of, meter, shuffled_labels
 from heirmark.verification.ranking import Drawn, drawn_lots, rank_of
 from heirmark.verification.suspects import Suspect
 
@@ -187,8 +188,7 @@ def verify_rank(
         BadData: when there is no image of a class.
         BudgetExhausted: if the suspect is a black box with too few queries left.
     """
-    if not 0 < level <= 0.5:
-        raise BadConfig(f"level must lie above 0 and at most at 0.5, not {level}")
+    check_level(level)
     found = decoys.drawn(registration, beacon)
     claim = RankVerdict(
         outcome="INVALID",
@@ -196,24 +196,18 @@ def verify_rank(
         attempts=registration.attempts,
         queries=0,
         registration=digest(registration).hex(),
-        beacon=hashlib.sha256(beacon.strip().encode()).hexdigest(),
+        beacon=hash_of_beacon(beacon),
     )
     shape = tuple(decoys.hosts.inputs.shape[1:])
     if suspect.classes != decoys.classes or suspect.input_shape not in (None, shape):
         return replace(claim, reason="the suspect has other classes or takes other inputs than the decoys' images")
     distinct = sorted(set(found.lots))
     queries = torch.cat([decoys.tiles(sources) for sources in distinct])
-    order = torch.randperm(len(queries), generator=generator_of(derive_seed(int(decoys.nonce[:15], 16), "order")))
-    answers = torch.empty(len(queries), dtype=torch.int64)
-    before = 0 if suspect.shown is None else suspect.shown()
-    reason = ""
+    shown = meter(suspect)
     try:
-        answers[order] = suspect.labels(queries[order])
+        answers = shuffled_labels(suspect, queries, seed=derive_seed(int(decoys.nonce[:15], 16), "order"))
     except FAILINGS as error:
-        reason = failing_of(error)[1]
-    shown = len(queries) if suspect.shown is None else suspect.shown() - before
-    if reason:
-        return replace(claim, reason=reason, queries=shown)
+        return replace(claim, reason=failing_of(error)[1], queries=shown(len(queries)))
     said = {sources: answers[place * decoys.each :][: decoys.each] for place, sources in enumerate(distinct)}
     counts = [torch.bincount(said[sources] + 1, minlength=decoys.classes + 1)[1:] for sources in found.lots]
     shares = torch.stack(counts).numpy().astype(np.float64) / decoys.each
@@ -227,5 +221,5 @@ def verify_rank(
         rank=rank,
         candidates=candidates,
         p_value=p_value,
-        queries=shown,
+        queries=shown(len(queries)),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass, replace
 from typing import Final
@@ -11,18 +10,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from heirmark.errors import BadArtifact, BadConfig, printable
-from heirmark.keys.drawing import drawn_answers
+from heirmark.errors import BadArtifact, printable
+from heirmark.keys.drawing import drawn_answers, hash_of_beacon
 from heirmark.keys.key import Key
 from heirmark.keys.lots import Lots
 from heirmark.keys.registration import Registration, digest, hash_of
 from heirmark.keys.shards import Proof, commitment_to, cut
 from heirmark.results.grades import GRADES, LEAST_GRADE, Grade, as_grade, suffices
 from heirmark.results.verdict import OUTCOMES, Document, Outcome
-from heirmark.runtime import generator_of
 from heirmark.verification.drawn import log_e_of_drawn, p_of_drawn, scores
 from heirmark.verification.e_process import e_value
-from heirmark.verification.questions import FAILINGS, failing_of, misfit_of, order_seed
+from heirmark.verification.questions import (
+    FAILINGS,
+    check_level,
+    failing_of,
+    meter,
+    misfit_of,
+    order_seed,
+    shuffled_labels,
+)
 from heirmark.verification.suspects import Suspect
 
 OWN_WORD: Final = (
@@ -177,24 +183,17 @@ def verify_drawn(
         BudgetExhausted: if the suspect is a black box with fewer than M queries left; none is asked then.
     """
     check_drawn(key, registration, beacon, proof)
-    if not 0 < level <= 0.5:
-        raise BadConfig(f"level must lie above 0 and at most at 0.5, not {level}")
+    check_level(level)
     as_grade(accept)
     claim = _claim(key, registration, beacon, level, vouched, accept)
     if (misfit := misfit_of(suspect, key)) is not None:
         return replace(claim, reason=misfit[1], queries=0)
-    before = 0 if suspect.shown is None else suspect.shown()
-    order = torch.randperm(len(key), generator=generator_of(order_seed(key)))
-    answers = torch.empty(len(key), dtype=torch.int64)
-    reason = ""
+    shown = meter(suspect)
     try:
-        answers[order] = suspect.labels(key.queries[order])
+        answers = shuffled_labels(suspect, key.queries, seed=order_seed(key))
     except FAILINGS as error:
-        reason = failing_of(error)[1]
-    queries = len(key) if suspect.shown is None else suspect.shown() - before
-    if reason:
-        return replace(claim, reason=reason, queries=queries)
-    return judge_drawn(answers, key, registration, beacon, level=level, queries=queries, vouched=vouched, accept=accept)
+        return replace(claim, reason=failing_of(error)[1], queries=shown(len(key)))
+    return _judged(claim, answers, key, queries=shown(len(key)))
 
 
 def judge_drawn(
@@ -223,16 +222,22 @@ def judge_drawn(
     Raises:
         BadArtifact: when the key has no lots.
     """
-    lots, drawn = _lots(key), _lots(key).places(key.expected)
+    claim = _claim(key, registration, beacon, level, vouched, accept)
+    return _judged(claim, answers, key, queries=queries)
+
+
+def _judged(claim: DrawnVerdict, answers: Tensor, key: Key, *, queries: int) -> DrawnVerdict:
+    """What is claimed, after answers ``[M]`` to the queries."""
+    lots = _lots(key)
+    drawn = lots.places(key.expected)
     asked = [group for group, place in enumerate(drawn) if place >= 0]
     places = [drawn[group] for group in asked]
     usual = lots.usual.double().numpy()[:, asked] if len(lots.usual) else np.empty((0, len(asked), key.classes))
     said = lots.shares(answers, key.classes)[asked].double().numpy()
     found = scores(said, usual, [lots.options[group] for group in asked])
     p_value = p_of_drawn(found, places)
-    claim = _claim(key, registration, beacon, level, vouched, accept)
-    rejected = p_value <= level / claim.attempts
-    claimed = rejected and suffices(claim.grade, accept)
+    rejected = p_value <= claim.level / claim.attempts
+    claimed = rejected and suffices(claim.grade, claim.accepts)
     return replace(
         claim,
         outcome="MARKED" if claimed else "NOT_ESTABLISHED",
@@ -261,7 +266,7 @@ def _claim(
         accepts=accept,
         queries=0,
         registration=digest(registration).hex(),
-        beacon=hashlib.sha256(beacon.strip().encode()).hexdigest(),
+        beacon=hash_of_beacon(beacon),
         key=key.commitment,
     )
 

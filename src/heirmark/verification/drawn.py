@@ -38,15 +38,16 @@ def scores(said: NDArray[np.float64], usual: NDArray[np.float64], candidates: Se
         For each group ``[k]``.
     """
     if len(usual):
-        known = _log_odds(usual)
+        known = log_odds(usual)
         centre, spread = known.mean(0), known.std(0, ddof=1) if len(known) > 1 else np.zeros_like(known[0])
     else:
-        centre, spread = _log_odds(np.full_like(said, 1 / said.shape[1])), np.zeros_like(said)
-    found = (_log_odds(said) - centre) / np.sqrt(1 + spread**2)
+        centre, spread = log_odds(np.full_like(said, 1 / said.shape[1])), np.zeros_like(said)
+    found = (log_odds(said) - centre) / np.sqrt(1 + spread**2)
     return [found[group, list(options)] for group, options in enumerate(candidates)]
 
 
-def _log_odds(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+def log_odds(shares: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Log-odds of shares in [0, 1], smoothed; of the same shape."""
     return np.log((shares + SMOOTHING) / (1 - shares + SMOOTHING))
 
 

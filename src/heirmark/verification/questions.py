@@ -1,14 +1,18 @@
-"""Whether a key can be put to a suspect at all, and in which order."""
+"""How a key is put to a suspect: whether it can be at all, on which terms, in which order, and how often it was."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
-from heirmark.errors import told
+from heirmark.errors import BadArtifact, BadConfig, told
 from heirmark.keys.key import Key
 from heirmark.querying.oracle import ModelFault
+from heirmark.results.verdict import Calibration
+from heirmark.runtime import generator_of
 from heirmark.verification.suspects import Suspect
 
 LEAST_QUERIES = 20
@@ -27,6 +31,56 @@ def failing_of(error: BaseException) -> tuple[str, str]:
         "out-of-memory",
         f"memory ran out while the suspect was asked ({told(error)}): free some, allow more, or use a larger machine",
     )
+
+
+def check_level(level: float) -> None:
+    """Make sure that a level of significance is one.
+
+    Raises:
+        BadConfig: when it is out of range.
+    """
+    if not 0 < level <= 0.5:
+        raise BadConfig(f"level must lie above 0 and at most at 0.5, not {level}")
+
+
+def check_terms(
+    key: Key, commitment: str, calibration: Calibration | None, level: float, accuracy: float | None
+) -> None:
+    """Make sure that a key can be judged on these terms.
+
+    Args:
+        key: as it is asked.
+        commitment: to the whole of it.
+        calibration: of the key.
+        level: of significance.
+        accuracy: of the suspect.
+
+    Raises:
+        BadConfig: if level or accuracy is out of range.
+        BadArtifact: if the calibration is of another key.
+    """
+    check_level(level)
+    if accuracy is not None and not 0 <= accuracy <= 1:
+        raise BadConfig(f"accuracy must lie in [0, 1], not {accuracy}")
+    if calibration is not None and (calibration.key != commitment or calibration.trials != len(key)):
+        raise BadArtifact("the calibration belongs to another key: calibrate this key, or verify without a calibration")
+
+
+def meter(suspect: Suspect) -> Callable[[int], int]:
+    """What tells how many inputs are put to a suspect from now on; of one that does not count them, as many as it is told."""
+    count = suspect.shown
+    if count is None:
+        return lambda asked: asked
+    before = count()
+    return lambda asked: count() - before
+
+
+def shuffled_labels(suspect: Suspect, inputs: Tensor, *, seed: int) -> Tensor:
+    """A suspect's labels ``[N]`` of inputs ``[N, ...]``, which are put to it in an order that the seed draws."""
+    order = torch.randperm(len(inputs), generator=generator_of(seed))
+    labels = torch.empty(len(inputs), dtype=torch.int64)
+    labels[order] = suspect.labels(inputs[order])
+    return labels
 
 
 def order_seed(key: Key) -> int:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from heirmark.errors import BadConfig
 from heirmark.keys.drawing import drawn_answers
+from heirmark.verification.drawn import log_odds
 
 SOURCES = 4
-_SMOOTHING = 0.02
 _ROUNDING = 1e-9
 """Scores that differ by less are ties, which count against the owner."""
 
@@ -81,7 +81,7 @@ def rank_of(shares: NDArray[np.float64], lots: Sequence[Sequence[int]], target: 
         >>> rank_of(np.array([[0.1, 0.0, 0.9, 0.0], [0.0, 0.5, 0.5, 0.0]]), [(0, 1), (1, 0)], 2)
         (1, 4)
     """
-    found = np.log((shares + _SMOOTHING) / (1 - shares + _SMOOTHING))
+    found = log_odds(shares)
     open_to = np.ones(shares.shape, dtype=bool)
     for lot, sources in enumerate(lots):
         open_to[lot, list(sources)] = False

@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from heirmark.errors import BadArtifact, BadConfig, printable
 from heirmark.keys.key import Key
@@ -16,7 +15,15 @@ from heirmark.runtime import generator_of
 from heirmark.verification.calibrating import share_known
 from heirmark.verification.e_process import e_value, log_e_value
 from heirmark.verification.null import grade_of, null_of, shortfall
-from heirmark.verification.questions import FAILINGS, failing_of, misfit_of, order_seed
+from heirmark.verification.questions import (
+    FAILINGS,
+    check_terms,
+    failing_of,
+    meter,
+    misfit_of,
+    order_seed,
+    shuffled_labels,
+)
 from heirmark.verification.scrutiny import doubts_of, told_apart
 from heirmark.verification.suspects import Suspect
 
@@ -140,15 +147,10 @@ def verify_sequentially(
         BadArtifact: if the calibration is of another key.
         BudgetExhausted: if the suspect is a black box with too few queries left.
     """
-    if not 0 < level <= 0.5:
-        raise BadConfig(f"level must lie above 0 and at most at 0.5, not {level}")
-    if accuracy is not None and not 0 <= accuracy <= 1:
-        raise BadConfig(f"accuracy must lie in [0, 1], not {accuracy}")
     if at_once < 1 or (max_queries is not None and max_queries < 2):
         raise BadConfig(f"ask one pair at once at least, and two queries in all: not {at_once} and {max_queries}")
     commitment, key = key.commitment, told_apart(key)
-    if calibration is not None and (calibration.key != commitment or calibration.trials != len(key)):
-        raise BadArtifact("the calibration belongs to another key: calibrate this key, or verify without a calibration")
+    check_terms(key, commitment, calibration, level, accuracy)
     as_grade(accept)
     grade = grade_of(calibration, calibrated_by)
     if (misfit := misfit_of(suspect, key)) is not None:
@@ -163,10 +165,10 @@ def verify_sequentially(
         )
     doubts = doubts_of(key)
     null = null_of(key, calibration, accuracy, doubts=doubts)
-    before = 0 if suspect.shown is None else suspect.shown()
+    shown, seed = meter(suspect), order_seed(key)
     counted = torch.zeros(len(key), dtype=torch.bool)
     counted[key.independent_pairs()] = True
-    order = torch.randperm(len(key), generator=generator_of(order_seed(key)))
+    order = torch.randperm(len(key), generator=generator_of(seed))
     most = len(key) if max_queries is None else min(len(key), max_queries // 2)
     bare = torch.full((len(key),), -1)
     hits = trials = asked = only_trigger = only_control = 0
@@ -176,7 +178,9 @@ def verify_sequentially(
     for start in range(0, most, at_once):
         rows = order[start : min(start + at_once, most)]
         try:
-            triggers, controls = _pairs(suspect, key, rows, order_seed(key) + start + 1)
+            triggers, controls = shuffled_labels(
+                suspect, torch.cat([key.queries[rows], key.controls[rows]]), seed=seed + start + 1
+            ).chunk(2)
         except FAILINGS as fault:
             outcome, reason = "INVALID", failing_of(fault)[1]
             break
@@ -212,16 +216,8 @@ def verify_sequentially(
         null_rate=null.rate,
         null=null.words,
         level=level,
-        queries=asked if suspect.shown is None else suspect.shown() - before,
+        queries=shown(asked),
         grade=grade,
         accepts=accept,
         key=commitment,
     )
-
-
-def _pairs(suspect: Suspect, key: Key, rows: Tensor, seed: int) -> tuple[Tensor, Tensor]:
-    """Labels of some triggers and of their controls, which are put to the suspect in mixed order."""
-    order = torch.randperm(2 * len(rows), generator=generator_of(seed))
-    labels = torch.empty(2 * len(rows), dtype=torch.int64)
-    labels[order] = suspect.labels(torch.cat([key.queries[rows], key.controls[rows]])[order])
-    return labels[: len(rows)], labels[len(rows) :]

@@ -14,15 +14,22 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from heirmark.errors import BadArtifact, BadConfig
 from heirmark.keys.key import Key
 from heirmark.results.grades import LEAST_GRADE, Grade, as_grade
 from heirmark.results.verdict import Calibration, Verdict
-from heirmark.runtime import generator_of
 from heirmark.verification.calibrating import share_known
 from heirmark.verification.null import CONFIDENCE, DISPUTED_HOSTS, grade_of, hosts_are_disputed, null_of, shortfall
 from heirmark.verification.power import queries_needed
-from heirmark.verification.questions import FAILINGS, LEAST_QUERIES, failing_of, misfit_of, order_seed
+from heirmark.verification.questions import (
+    FAILINGS,
+    LEAST_QUERIES,
+    check_terms,
+    failing_of,
+    meter,
+    misfit_of,
+    order_seed,
+    shuffled_labels,
+)
 from heirmark.verification.scrutiny import CHOSEN_LABELS, FOREIGN_CONTROLS, NO_HOSTS, doubts_of, told_apart
 from heirmark.verification.statistics import binomial_p, clopper_pearson, mcnemar_p
 from heirmark.verification.suspects import Suspect
@@ -70,36 +77,42 @@ def verify(
         BadArtifact: if the calibration is of another key.
         BudgetExhausted: if the suspect is a black box with fewer than 2 M queries left; none is asked then.
     """
-    if not 0 < level <= 0.5:
-        raise BadConfig(f"level must lie above 0 and at most at 0.5, not {level}")
-    if accuracy is not None and not 0 <= accuracy <= 1:
-        raise BadConfig(f"accuracy must lie in [0, 1], not {accuracy}")
     as_grade(accept)
     commitment, whole = key.commitment, len(key)
     key = told_apart(key)
-    if calibration is not None and (calibration.key != commitment or calibration.trials != len(key)):
-        raise BadArtifact("the calibration belongs to another key: calibrate this key, or verify without a calibration")
+    check_terms(key, commitment, calibration, level, accuracy)
     if (misfit := misfit_of(suspect, key)) is not None:
         flag, reason = misfit
         flags = (flag, "near-repeats") if len(key) < whole else (flag,)
         return Verdict(outcome="INVALID", reason=reason, level=level, queries=0, flags=flags, key=commitment)
-    before = 0 if suspect.shown is None else suspect.shown()
-
-    def asked() -> int:
-        return 2 * len(key) if suspect.shown is None else suspect.shown() - before
-
+    shown = meter(suspect)
     try:
-        triggers, controls = _ask(suspect, key)
+        # Triggers and controls come in one stream.
+        triggers, controls = shuffled_labels(
+            suspect, torch.cat([key.queries, key.controls]), seed=order_seed(key)
+        ).chunk(2)
     except FAILINGS as fault:
         flag, reason = failing_of(fault)
-        return Verdict(outcome="INVALID", reason=reason, level=level, queries=asked(), flags=(flag,), key=commitment)
+        return Verdict(
+            outcome="INVALID", reason=reason, level=level, queries=shown(2 * len(key)), flags=(flag,), key=commitment
+        )
     seen = {
         "relabelled": suspect.order is not None,
         "normalised": suspect.normalise is not None,
         "near-repeats": len(key) < whole,
     }
     return _judge(
-        triggers, controls, key, commitment, calibration, calibrated_by, level, accuracy, asked(), seen, accept
+        triggers,
+        controls,
+        key,
+        commitment,
+        calibration,
+        calibrated_by,
+        level,
+        accuracy,
+        shown(2 * len(key)),
+        seen,
+        accept,
     )
 
 
@@ -126,14 +139,6 @@ def _answers_otherwise(triggers: Tensor, controls: Tensor, key: Key, level: floa
 def _discordant(hit: Tensor, control_hit: Tensor, pairs: Tensor) -> tuple[int, int]:
     """How many pairs hit with the trigger only, and without it only."""
     return int((hit & ~control_hit)[pairs].sum()), int((control_hit & ~hit)[pairs].sum())
-
-
-def _ask(suspect: Suspect, key: Key) -> tuple[Tensor, Tensor]:
-    """Labels ``[M]`` of the triggers and of the controls, put to the suspect in one stream, shuffled by the key's nonce."""
-    order = torch.randperm(2 * len(key), generator=generator_of(order_seed(key)))
-    labels = torch.empty(2 * len(key), dtype=torch.int64)
-    labels[order] = suspect.labels(torch.cat([key.queries, key.controls])[order])
-    return labels[: len(key)], labels[len(key) :]
 
 
 def _judge(
