@@ -27,7 +27,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from typer.testing import CliRunner
@@ -264,12 +264,20 @@ class Stalls:
 
     def __init__(self) -> None:
         self.seconds = 0.0
-        threading.Thread(target=self._watch, daemon=True).start()
+        self._over = threading.Event()
+        self._watcher = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> Self:
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._watcher.join()
 
     def _watch(self) -> None:
         last, worked = time.monotonic(), time.process_time()
-        while True:
-            time.sleep(0.1)
+        while not self._over.wait(0.1):
             gap, work = time.monotonic() - last, time.process_time() - worked
             if gap > 1:
                 self.seconds += max(0.0, gap - work - 0.1)
@@ -294,22 +302,22 @@ def ended(run: Callable[[], str]) -> tuple[str, str]:
 def measure(family: str, count: int, seed: int, folder: Path) -> dict[str, Any]:
     """Count what becomes of a family's inputs."""
     make, _ = FAMILIES[family]
-    stalls = Stalls()
     outcomes: dict[str, Counter[str]] = {}
     slowest, failures, late = (0.0, ""), list[str](), 0
     began = time.monotonic()
-    for kind, how, run in make(count, seed, folder):
-        start, stalled = time.monotonic(), stalls.seconds
-        outcome, place = ended(run)
-        took = time.monotonic() - start
-        if took > SECONDS[family]:
-            time.sleep(0.3)  # until a stall is known
-            took -= stalls.seconds - stalled
-        slowest = max(slowest, (took, f"{kind}: {how}"))
-        late += took > SECONDS[family]
-        outcomes.setdefault(kind, Counter())[outcome] += 1
-        if outcome not in WELL or took > SECONDS[family]:
-            failures.append(f"{kind}, {how}: {outcome} {place} after {took:.1f} s")
+    with Stalls() as stalls:
+        for kind, how, run in make(count, seed, folder):
+            start, stalled = time.monotonic(), stalls.seconds
+            outcome, place = ended(run)
+            took = time.monotonic() - start
+            if took > SECONDS[family]:
+                time.sleep(0.3)  # until a stall is known
+                took -= stalls.seconds - stalled
+            slowest = max(slowest, (took, f"{kind}: {how}"))
+            late += took > SECONDS[family]
+            outcomes.setdefault(kind, Counter())[outcome] += 1
+            if outcome not in WELL or took > SECONDS[family]:
+                failures.append(f"{kind}, {how}: {outcome} {place} after {took:.1f} s")
     total = sum(outcomes.values(), Counter[str]())
     return {
         "inputs": total.total(),

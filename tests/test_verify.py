@@ -836,7 +836,7 @@ class Refused(OSError):
 )
 def test_only_errors_that_may_pass_are_waited_for(error, transient, calls, monkeypatch):
     waited = []
-    monkeypatch.setattr("time.sleep", waited.append)
+    monkeypatch.setattr("heirmark.verification.requests.sleep", waited.append)
     service = Service(*range(1, 9), error=error)
     options = {} if transient is None else {"transient": transient}
     assert verify(Suspect.from_callable(service, classes=CLASSES, **options), make()).outcome == "INVALID"

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from time import sleep
 from typing import Annotated
 
 import torch
@@ -87,7 +87,7 @@ class Requests:
             except ModelFault as fault:
                 if attempt == self.retries or not self._may_pass(fault.__cause__):
                     raise
-                time.sleep(min(self.wait * 2.0**attempt, LONGEST))
+                sleep(min(self.wait * 2.0**attempt, LONGEST))
         raise AssertionError("the last attempt returns or raises")
 
     def _labels(self, chunk: Tensor) -> Tensor:
