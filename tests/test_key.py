@@ -3,11 +3,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import heirmark.keys.key
 from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, ShapeMismatch
 from heirmark.files import atomic_write_json, atomic_write_tensors, read_tensors
 from heirmark.keys.key import Key
+from heirmark.keys.lots import Lots
 from heirmark.keys.making import make_key, nonce_from_seed
 
 
@@ -196,6 +199,17 @@ def test_pairs_that_share_a_control_count_once():
     values = fields()
     values["controls"][4] = values["controls"][1]
     assert Key(**values).independent_pairs().tolist() == [0, 1, 2, 3, 5]
+
+
+@given(st.lists(st.integers(0, 19), min_size=1, max_size=20, unique=True))
+def test_a_subset_is_a_key_of_those_rows(rows):
+    key = Key(**fields(20, lots=Lots(groups=torch.arange(20) % 4, candidates=torch.tensor([[3, 4]] * 4))))
+    found = key.subset(torch.tensor(rows), kind="other")
+    assert (len(found), found.kind, found.nonce) == (len(rows), "other", key.nonce)
+    for place, row in enumerate(rows):
+        assert torch.equal(found.queries[place], key.queries[row])
+        assert torch.equal(found.controls[place], key.controls[row])
+        assert found.lots.groups[place] == row % 4
 
 
 def test_another_key_is_never_overwritten(tmp_path):

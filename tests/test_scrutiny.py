@@ -31,7 +31,7 @@ from heirmark.triggers import (
     Tiles,
 )
 from heirmark.verification import Calibration, Suspect, calibrate, verify, verify_sequentially
-from heirmark.verification.calibrating import tells_nothing_apart
+from heirmark.verification.calibrating import share_known, tells_nothing_apart
 from heirmark.verification.kinship import share_akin
 from heirmark.verification.scrutiny import doubts_of, log_e_of_pattern, near_repeats, told_apart
 
@@ -339,6 +339,18 @@ def test_a_model_that_answers_all_hosts_alike_knows_none():
     assert calibration.known[1] > 0.9
     assert not tells_nothing_apart(torch.full((200,), 3), make(hosts=(3,)))
     assert not tells_nothing_apart(torch.full((200,), 3), make(host_labels=None))
+
+
+def test_an_answer_that_has_no_name_is_no_host():
+    """Rows with fewer hosts are filled up with -1, and so are the classes of a suspect that mean none of the key's."""
+    key = make(host_labels=torch.tensor([[1, -1], [2, 3]]).repeat(100, 1))
+    nameless = torch.full((200,), -1)
+    assert share_known(nameless, key) == 0
+    assert share_known(torch.tensor([1, 3]).repeat(100), key) == 1
+    assert share_known(nameless, key, torch.tensor([], dtype=torch.int64)) is None
+    unnamed = [replace(knowing(0.0, seed=seed), order=(-1,) * CLASSES) for seed in range(2)]
+    assert calibrate(unnamed, key).known == (0.0, 0.0)
+    assert calibrate(unnamed, key).copies == 1  # both get all hosts wrong, and in the same way
 
 
 def test_one_model_under_two_names_is_one():

@@ -18,8 +18,8 @@ from heirmark.evidence.weighing import (
     CLOCKS,
     Findings,
     Reader,
-    share_known,
     short,
+    suspect_knows,
     weigh_age,
     weigh_asker,
     weigh_draw,
@@ -149,7 +149,7 @@ def recheck(folder: Path, reader: Reader | None = None) -> Rechecked:
     elif verdict.grade == "calibrated":
         assert calibration is not None
         found.reasons += weigh_models(
-            calibration, case.calibrators, suspect_knows=share_known(case, disclosed.shard, entries)
+            calibration, case.calibrators, knows=suspect_knows(case, disclosed.shard, entries)
         )
         if case.asker == disclosed.registration.public_key:
             found.reasons.append(
@@ -245,8 +245,8 @@ def _by_own_models(
             found.checked.append(f"{each.told.name} answers as it did")
     calibration = calibrate([each.suspect for each in own], shard, note="models of who rechecked")
     found.checked.append(f"the null was measured here, on {len(own)} models that you named")
-    knows = share_known(case, shard, entries)
-    found.reasons += weigh_models(calibration, [each.told for each in own], suspect_knows=knows)
+    knows = suspect_knows(case, shard, entries)
+    found.reasons += weigh_models(calibration, [each.told for each in own], knows=knows)
     spoken = Dialogue([entry for entry in entries[1:] if entry.said.get("by") == "suspect"])
     suspect = spoken.voice("suspect", case.suspect.silent(shard.classes))
     return put(case, disclosed, suspect, calibration, 2 * verdict.trials if case.sequential else None)

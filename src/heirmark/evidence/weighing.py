@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
+import torch
+
 from heirmark.errors import BadArtifact
 from heirmark.evidence.case import Asked, Case
 from heirmark.evidence.disclosing import Disclosed
@@ -16,6 +18,7 @@ from heirmark.keys.registration import Registration, digest
 from heirmark.keys.stamping import stamped_at
 from heirmark.querying.transcript import Entry
 from heirmark.results.verdict import Calibration
+from heirmark.verification.calibrating import share_known
 
 CLOCKS: Final = timedelta(minutes=5)
 """By how much two parties' clocks may differ."""
@@ -136,22 +139,22 @@ def weigh_draw(case: Case, disclosed: Disclosed, reader: Reader, found: Findings
         raise BadArtifact(f"the answers were drawn by another number than {promised} gave: it is a second draw")
 
 
-def weigh_models(calibration: Calibration, told: Sequence[Asked], *, suspect_knows: float | None) -> list[str]:
+def weigh_models(calibration: Calibration, told: Sequence[Asked], *, knows: float | None) -> list[str]:
     """Why a calibration does not carry a claim; empty where nothing speaks against it.
 
     Args:
         calibration: measured on the models.
         told: what is said of each.
-        suspect_knows: share of the hosts that the suspect gives their class, in [0, 1]; None where there are no hosts.
+        knows: share of the hosts that the suspect gives their class, in [0, 1]; None where there are no hosts.
 
     Examples:
         >>> measured = Calibration(hits=(0, 1), trials=100, key="0" * 64, known=(0.9, 0.4))
-        >>> weigh_models(measured, (), suspect_knows=0.9)
+        >>> weigh_models(measured, (), knows=0.9)
         ['1 of 2 unmarked models know as many of the hosts as the suspect, and 5 have to: those that learned little say nothing']
     """
     good = len(calibration.hits)
-    if suspect_knows is not None and calibration.known:
-        good = sum(share >= ALIKE * suspect_knows for share in calibration.known)
+    if knows is not None and calibration.known:
+        good = sum(share >= ALIKE * knows for share in calibration.known)
     found = []
     if good < LEAST:
         found.append(
@@ -163,17 +166,18 @@ def weigh_models(calibration: Calibration, told: Sequence[Asked], *, suspect_kno
     return found
 
 
-def share_known(case: Case, shard: Key, entries: Sequence[Entry]) -> float | None:
+def suspect_knows(case: Case, shard: Key, entries: Sequence[Entry]) -> float | None:
     """Share of the hosts that the suspect gives their class, of those that it was asked; None where it was asked none."""
     said: dict[str, int] = {}
     for entry in entries[1:]:
         if entry.said["by"] == "suspect" and entry.said["kind"] == "answers":
             said |= zip(entry.said["inputs"], entry.said["labels"], strict=True)
     names = case.suspect.order or range(shard.classes)
-    hosts = [set(row) - {-1} for row in shard.host_labels.tolist()]
-    answers = [said.get(digest.hex()) for digest in shard.digests[1]]
-    known = [names[label] in host for label, host in zip(answers, hosts, strict=True) if label is not None and host]
-    return sum(known) / len(known) if known else None
+    found = {row: names[said[digest.hex()]] for row, digest in enumerate(shard.digests[1]) if digest.hex() in said}
+    answers = torch.full((len(shard),), -1)
+    rows = torch.tensor(list(found), dtype=torch.int64)
+    answers[rows] = torch.tensor(list(found.values()), dtype=torch.int64)
+    return share_known(answers, shard, rows)
 
 
 def short(public_key: str) -> str:

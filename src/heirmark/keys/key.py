@@ -164,6 +164,11 @@ class Key:
             raise BadData("the answers of this key are not drawn: make one with trigger=groups")
         return replace(self, expected=torch.tensor(targets)[self.lots.groups])
 
+    def subset(self, rows: Tensor, **changes: Any) -> Key:
+        """Some of the rows ``[K]`` (int64) as a key of its own, in that order, with what ``changes`` says besides."""
+        picked = {name: getattr(self, name)[rows] for name in _TENSORS}
+        return replace(self, **picked, lots=None if self.lots is None else self.lots.rows(rows), **changes)
+
     def independent_pairs(self) -> Tensor:
         """Rows whose control no earlier row has, ``[P]`` int64: pairs that share a control are not independent."""
         first: dict[bytes, int] = {}

@@ -10,7 +10,7 @@ import hashlib
 import hmac
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import torch
@@ -78,18 +78,8 @@ def cut(key: Key, shards: int, *, drawn: bool = False) -> tuple[Key, ...]:
     if not drawn:
         order = order[torch.argsort(key.expected[order], stable=True)]
     return tuple(
-        replace(
-            key,
-            queries=key.queries[rows],
-            expected=key.expected[rows],
-            controls=key.controls[rows],
-            host_labels=key.host_labels[rows],
-            lots=None if key.lots is None else key.lots.rows(rows),
-            trigger={},
-            nonce=_derived(key.nonce, f"{index}/{shards}").hex(),
-        )
+        key.subset(order[index::shards], trigger={}, nonce=_derived(key.nonce, f"{index}/{shards}").hex())
         for index in range(shards)
-        for rows in [order[index::shards]]
     )
 
 

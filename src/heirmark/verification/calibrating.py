@@ -95,14 +95,18 @@ def share_known(answers: Tensor, key: Key, rows: Tensor | None = None) -> float 
     """Share of the controls with hosts that get a class of one of them; None where none has hosts.
 
     Args:
-        answers: ``[M]`` labels of the controls.
+        answers: ``[M]`` labels of the controls; -1 is a class that has no name here, and so none of the hosts'.
         key: whose they are.
         rows: those that were asked; None means all.
     """
-    known, hosted = (answers[:, None] == key.host_labels).any(1), (key.host_labels >= 0).any(1)
+    known, hosted = _known(answers, key), (key.host_labels >= 0).any(1)
     if rows is not None:
         known, hosted = known[rows], hosted[rows]
     return float(known[hosted].double().mean()) if bool(hosted.any()) else None
+
+
+def _known(answers: Tensor, key: Key) -> Tensor:
+    return ((answers[:, None] == key.host_labels) & (key.host_labels >= 0)).any(1)
 
 
 def tells_nothing_apart(answers: Tensor, key: Key) -> bool:
@@ -123,7 +127,7 @@ def _twins(said: list[tuple[Tensor, Tensor]], key: Key) -> int:
     """How many models give just the answers of an earlier one, errors about hosts among them."""
     twins = 0
     for place, (answers, plain) in enumerate(said):
-        errors = int(((plain[:, None] != key.host_labels).all(1) & (key.host_labels >= 0).any(1)).sum())
+        errors = int((~_known(plain, key) & (key.host_labels >= 0).any(1)).sum())
         alike = any(torch.equal(answers, other) and torch.equal(plain, theirs) for other, theirs in said[:place])
         twins += alike and errors >= _ERRORS
     return twins

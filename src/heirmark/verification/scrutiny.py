@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -29,17 +28,7 @@ def told_apart(key: Key) -> Key:
     Such queries are no independent trials, and are left out when unmarked models are counted, too.
     """
     repeats = near_repeats(key.queries)
-    if not bool(repeats.any()):
-        return key
-    rows = torch.nonzero(~repeats).flatten()
-    return replace(
-        key,
-        queries=key.queries[rows],
-        expected=key.expected[rows],
-        controls=key.controls[rows],
-        host_labels=key.host_labels[rows],
-        lots=None if key.lots is None else key.lots.rows(rows),
-    )
+    return key.subset(torch.nonzero(~repeats).flatten()) if bool(repeats.any()) else key
 
 
 def near_repeats(queries: Tensor) -> Tensor:
