@@ -121,6 +121,22 @@ def test_who_answers_the_drawn_tiles_alone_is_marked_and_who_answers_all_tiles_i
         replace(verdict, p_value=1e-9)
 
 
+def test_a_draw_of_which_the_owner_alone_tells_is_self_reported() -> None:
+    decoys = family()
+    registration = registered(decoys)
+    secret = decoys.trigger(registration, "17")
+    own = torch.tensor(secret.sources)
+    marked = answering(lambda shown: torch.where((shown == own).all(1), secret.target, shown[:, 0]))
+    verdict = verify_rank(marked, decoys, registration, "17", vouched=False)
+    assert (verdict.outcome, verdict.grade, verdict.rank) == ("NOT_ESTABLISHED", "self-reported", 1)
+    assert "may have drawn until a draw fitted" in verdict.reason
+    with pytest.raises(BadArtifact, match="contradicts"):
+        replace(verdict, outcome="MARKED")
+    taken = verify_rank(marked, decoys, registration, "17", vouched=False, accept="self-reported")
+    assert (taken.outcome, taken.grade) == ("MARKED", "self-reported")
+    assert RankVerdict.from_json(taken.to_json()) == taken
+
+
 def test_innocents_of_any_kind_keep_the_level_over_beacons() -> None:
     decoys = family(lots=5, each=2)
     registration = registered(decoys)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import secrets
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from heirmark.commands.marking import shown, started
 from heirmark.commands.options import (
     MARKED,
-    USELESS,
     Custom,
     Data,
     Kept,
@@ -57,7 +56,6 @@ def draft(
     from heirmark.jobs.drafting import draft_job, grouped
     from heirmark.jobs.folder import Data as Given
     from heirmark.jobs.folder import Origin
-    from heirmark.jobs.starting import check_starts, open_start
     from heirmark.loading import load_named_task
     from heirmark.methods import Robust
     from heirmark.profiles import QUICK
@@ -66,12 +64,7 @@ def draft(
     method: Any = configured(grouped(base), model, settings)
     with run.bars() as bars:
         task = load_named_task(data, split_seed=split_seed, root=run.data_root, protocol=protocol)  # type: ignore[arg-type]
-        opened = None
-        if start is not None:
-            check_starts(method)
-            named = model is not None or any(each.partition("=")[0].strip() == "model" for each in settings or [])
-            opened = open_start(start, method.model if named else None, task, runtime=run.runtime(bars))
-            method = replace(method, model=opened.architecture)
+        method, opened = started(method, start, model, settings, task, run.runtime(bars))
         given = Given(task=task, origin=Origin(data=data, split_seed=split_seed, protocol=task.protocol))
         work = run.work(bars, secrets.randbits(63) if seed is None else seed, bars.event)
         facts = draft_job(method, given, out, work, start=opened)
@@ -102,7 +95,6 @@ def draw(
     from heirmark.jobs.folder import Data as Given
     from heirmark.jobs.folder import ModelFolder
     from heirmark.jobs.starting import open_start
-    from heirmark.jobs.worth import in_words
     from heirmark.loading import load_named_task, user_factory
 
     factory = user_factory(model)
@@ -122,8 +114,4 @@ def draw(
             start=opened,
             draft=opened_draft,
         )
-    print_facts(summary if run.as_json else in_words(summary), run.as_json)
-    if not summary["shortcoming"]:
-        return MARKED
-    error_line(f"{out} is written, but {summary['shortcoming']}")
-    return USELESS
+    return shown(summary, out, run.as_json)

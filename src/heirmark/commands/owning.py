@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import secrets as secrets_module
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from heirmark.commands.marking import shown, started
 from heirmark.commands.options import (
     MARKED,
-    USELESS,
     Custom,
     Data,
     Json,
@@ -81,8 +80,6 @@ def embed(
     from heirmark.jobs.embed import embed_job
     from heirmark.jobs.folder import Data as Given
     from heirmark.jobs.folder import Origin
-    from heirmark.jobs.starting import check_starts, open_start
-    from heirmark.jobs.worth import in_words
     from heirmark.loading import check_known, load_named_task, with_foreign
     from heirmark.methods import METHODS
     from heirmark.profiles import QUICK
@@ -103,12 +100,7 @@ def embed(
             bars.event(event, label)
 
         task = load_named_task(data, split_seed=split_seed, root=run.data_root, protocol=protocol)  # type: ignore[arg-type]
-        opened = None
-        if start is not None:
-            check_starts(config)
-            named = model is not None or any(each.partition("=")[0].strip() == "model" for each in settings or [])
-            opened = open_start(start, config.model if named else None, task, runtime=run.runtime(bars))
-            config = replace(config, model=opened.architecture)
+        config, opened = started(config, start, model, settings, task, run.runtime(bars))
         task, brought = with_foreign(task, config.trigger, root=run.data_root, name=foreign)
         summary = embed_job(
             config,
@@ -118,11 +110,7 @@ def embed(
             calibrators=calibrators,
             start=opened,
         )
-    print_facts(summary if run.as_json else in_words(summary), run.as_json)
-    if not summary["shortcoming"]:
-        return MARKED
-    error_line(f"{out} is written, but {summary['shortcoming']}")
-    return USELESS
+    return shown(summary, out, run.as_json)
 
 
 @guarded

@@ -106,7 +106,7 @@ class Disclosed:
             )
         return cls(
             shard=Key.load(folder, max_bytes=MOST),
-            registration=read_registration(folder / REGISTRATION),
+            registration=read_registration(folder),
             proof=proof,
             stamp=read_bytes(folder / STAMP, max_bytes=1 << 20) if (folder / STAMP).exists() else None,
             beacon=read_beacon(folder),
@@ -168,9 +168,16 @@ def read_proof(folder: Path) -> Proof | None:
 
 
 def read_registration(path: Path) -> Registration:
-    """A registration from its file.
+    """A registration from its file, or from the folder that it was written into.
 
     Raises:
         BadArtifact: when it is missing, damaged, or not signed.
     """
+    if path.is_dir():
+        if not (path / REGISTRATION).is_file():
+            raise BadArtifact(
+                f"the key in {path} is not registered: heirmark commit does that, before its model is released or its answers "
+                "are drawn"
+            )
+        path /= REGISTRATION
     return Registration.from_json(read_bytes(path, max_bytes=1 << 16))

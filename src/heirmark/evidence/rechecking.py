@@ -18,6 +18,7 @@ from heirmark.evidence.weighing import (
     CLOCKS,
     Findings,
     Reader,
+    check_key,
     short,
     suspect_knows,
     weigh_age,
@@ -35,7 +36,7 @@ from heirmark.verification.calibrating import calibrate
 from heirmark.verification.certifying import DrawnVerdict
 from heirmark.verification.e_process import e_value, log_e_value
 from heirmark.verification.questions import check_level
-from heirmark.verification.scrutiny import faults_of, told_apart
+from heirmark.verification.scrutiny import told_apart
 from heirmark.verification.sequential import SequentialVerdict
 
 _SAME: Final = 0.98
@@ -140,8 +141,7 @@ def recheck(folder: Path, reader: Reader | None = None) -> Rechecked:
     if disclosed.drawn:
         weigh_draw(case, disclosed, reader, found)
     else:
-        for fault in faults_of(disclosed.shard):
-            raise BadArtifact(f"the key proves nothing: {fault}")
+        check_key(disclosed.shard)
     weigh_asker(case, disclosed, reader, found)
     weigh_age(disclosed, reader, found)
     if reader.calibrators and not disclosed.drawn:

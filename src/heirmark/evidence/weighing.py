@@ -19,6 +19,7 @@ from heirmark.keys.stamping import stamped_at
 from heirmark.querying.transcript import Entry
 from heirmark.results.verdict import Calibration
 from heirmark.verification.calibrating import share_known
+from heirmark.verification.scrutiny import CHOSEN_LABELS, NO_HOSTS, doubts_of, told_apart
 
 CLOCKS: Final = timedelta(minutes=5)
 """By how much two parties' clocks may differ."""
@@ -61,6 +62,35 @@ class Findings:
     checked: list[str] = field(default_factory=list)
     words: list[str] = field(default_factory=list)
     reasons: list[str] = field(default_factory=list)
+
+
+def check_key(shard: Key) -> None:
+    """Make sure that a shard is of what it says. A verdict counts what is left of one that is not; for a claim it is refused.
+
+    Queries that are one picture again and again are no independent trials. A key that says its labels were drawn at random for
+    every query, and so may be held against 1/C, has to have such labels. Hosts that are named by no class are none.
+
+    Raises:
+        BadArtifact: when it is not.
+    """
+    doubts, count = doubts_of(shard), len(shard)
+    repeats, nameless = count - len(told_apart(shard)), int((shard.host_labels < 0).all(1).sum())
+    why = ""
+    if 2 * repeats > count:
+        why = (
+            f"{repeats / count:.0%} of its queries are another one with a little noise, so that its trials are no independent "
+            "ones"
+        )
+    elif CHOSEN_LABELS in doubts:
+        most = torch.bincount(shard.expected, minlength=shard.classes)
+        why = (
+            f"it says that its labels were drawn at random for each query, and {int(most.max())} of {count} are "
+            f"{int(most.argmax())}"
+        )
+    elif NO_HOSTS in doubts and shard.host_labels.shape[1] and 2 * nameless > count:
+        why = f"{nameless / count:.0%} of its queries have hosts of no class, and so show nothing of the task"
+    if why:
+        raise BadArtifact(f"the key proves nothing: {why}")
 
 
 def weigh_asker(case: Case, disclosed: Disclosed, reader: Reader, found: Findings) -> None:

@@ -9,24 +9,22 @@ from typing import Any, Final, Self
 
 from heirmark.configuration import JSON, from_json, qualified_name, to_json
 from heirmark.errors import BadArtifact, BadConfig
-from heirmark.evidence.disclosing import DRAW, REGISTRATION, STAMP, read_beacon
-from heirmark.evidence.disclosing import read_registration as parse_registration
+from heirmark.evidence.disclosing import DRAW, REGISTRATION, STAMP, read_beacon, read_registration
 from heirmark.files import MIB, read_json
 from heirmark.jobs.exporting import check_free, export_files
 from heirmark.jobs.folder import Data
 from heirmark.jobs.means import Work
-from heirmark.jobs.starting import Start, check_starts
+from heirmark.jobs.starting import Start, ground_of
 from heirmark.keys.drawing import drawn_answers
 from heirmark.keys.key import Key
 from heirmark.keys.registration import Registration, digest
-from heirmark.methods import METHODS, Method, Robust, Unmarked, Watermark
+from heirmark.methods import METHODS, Method, Robust, Watermark
 from heirmark.models import Factory
 from heirmark.stages.stage import Job, Stage
 from heirmark.triggers import Groups
 from heirmark.verification.certifying import check_drawn
 from heirmark.work.context import Context, context_of
-from heirmark.work.embedding import train_stage
-from heirmark.work.judging import read_key
+from heirmark.work.judging import homes_of, read_key
 
 DRAFT: Final = "draft.json"
 """What marks the model, and by which seed: as secret as the key."""
@@ -72,34 +70,16 @@ def draft_job(method: Watermark, data: Data, out: Path, work: Work, *, start: St
         BadConfig: when ``out`` is not free, or a draw cannot decide about the method's key.
     """
     check_free(out)
-    clean, context = clean_and_context(method, data, work.seed, work, start)
-    stage = draft_stage(method, context, seed=work.seed, clean=clean)
-    kept = work.labelled({stage.name: "settle the triggers", clean.name: "train the clean model"})
-    made = kept.get(stage, context)
+    ground = ground_of(method, data.task, work, start)
+    stage = draft_stage(method, ground.context, seed=work.seed, clean=ground.clean)
+    kept = work.labelled({stage.name: "settle the triggers"} | ground.labels())
+    made = kept.get(stage, ground.context)
     files = {file: made.folder / file for file in made.record["files"]}
     export_files(files, out, data, records={DRAFT: {"method": to_json(method), "seed": work.seed}})
     (out / DRAFT).chmod(0o600)
     key = read_key(out)
     groups = 0 if key.lots is None else len(key.lots.candidates)
     return {"draft": str(out), "groups": groups, "key_size": len(key), "seconds": made.record["seconds"]}
-
-
-def clean_and_context(
-    method: Watermark, data: Data, seed: int, work: Work, start: Start | None
-) -> tuple[Stage, Context]:
-    """The owner's clean model, given or trained, and what stages share."""
-    if start is not None:
-        check_starts(method)
-    context = Context(
-        task=data.task,
-        runtime=work.runtime,
-        factories=() if isinstance(method.model, str) else (method.model,),
-        folders=() if start is None else (start.path,),
-    )
-    unmarked = Unmarked(
-        model=method.model, pretraining=method.pretraining, trigger=method.trigger, key_size=method.key_size
-    )
-    return (train_stage(unmarked, context, seed=seed) if start is None else start.stage), context
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -182,24 +162,13 @@ class Draft:
         return {DRAW: {"beacon": self.beacon}}
 
 
-def read_registration(folder: Path) -> Registration:
-    """The registration beside a key.
-
-    Raises:
-        BadArtifact: when there is none, or it is damaged.
-    """
-    if not (folder / REGISTRATION).is_file():
-        raise BadArtifact(f"{folder} is not registered: register it by heirmark commit {folder} --beacon WHICH")
-    return parse_registration(folder / REGISTRATION)
-
-
 def read_draw(folder: Path) -> tuple[Registration, str] | None:
-    """Registration and beacon of a drawn key in a folder, or in the one above its key; None where nothing was drawn.
+    """Registration and beacon of a drawn key; None where nothing was drawn.
 
     Raises:
         BadArtifact: when one of the files is damaged.
     """
-    for place in (folder, folder.parent):
+    for place in homes_of(folder):
         if beacon := read_beacon(place):
             return read_registration(place), beacon
     return None

@@ -14,15 +14,13 @@ from heirmark.jobs.exporting import check_free, export_folder
 from heirmark.jobs.folder import TWIN, Data
 from heirmark.jobs.means import Work
 from heirmark.jobs.preflight import preflight
-from heirmark.jobs.starting import Start, check_starts
+from heirmark.jobs.starting import Start, ground_of
 from heirmark.jobs.worth import facts_of, worth_of
 from heirmark.methods import Method, Unmarked
 from heirmark.querying.blackbox import Api
-from heirmark.stages.stage import Stage, lineage
-from heirmark.triggers import Entangled
+from heirmark.stages.stage import lineage
 from heirmark.verification.questions import LEAST_QUERIES
 from heirmark.work.calibrating import calibrator_seed, stolen_calibrators
-from heirmark.work.context import Context
 from heirmark.work.embedding import embed_stage, train_stage
 from heirmark.work.judging import CALIBRATION, calibrate_stage, read_judged, read_key, verify_stage
 from heirmark.work.marked_folder import read_history
@@ -57,22 +55,9 @@ def embed_job(
         BadArtifact: when the key is not the one that the ``draft`` of it registered.
     """
     check_free(out)
-    if start is not None:
-        check_starts(method)
     task, seed, runtime = data.task, work.seed, work.runtime
-    context = Context(
-        task=task,
-        runtime=runtime,
-        factories=() if isinstance(method.model, str) else (method.model,),
-        folders=() if start is None else (start.path,),
-    )
-    # Nobody asks for the key of an unmarked model here, and to perturb one would cost more than to train the model.
-    trigger = method.trigger.of if isinstance(method.trigger, Entangled) else method.trigger
-    unmarked = Unmarked(model=method.model, pretraining=method.pretraining, trigger=trigger, key_size=method.key_size)
-    if start is not None:
-        clean: Stage | None = start.stage
-    else:
-        clean = train_stage(unmarked, context, seed=seed) if method.alters else None
+    ground = ground_of(method, task, work, start)
+    context, unmarked, clean = ground.context, ground.unmarked, ground.clean
     given = {role: embed_stage(first, context, seed=seed, clean=clean) for role, first in method.builds_on().items()}
     stage = embed_stage(method, context, seed=seed, clean=clean, given=given)
     # They draw no keys: a class that one of them would draw may have no image, and nobody would miss its key.
@@ -92,8 +77,7 @@ def embed_job(
         **{copy.name: "steal an unmarked model" for copy in copies},
         **{verdict.name: f"judge {name} with the key" for name, verdict in judged.items()},
     }
-    if clean is not None:
-        labels[clean.name] = "train the clean model" if start is None else "take the clean model"
+    labels |= ground.labels()
     labels |= {first.name: f"embed the {role} model to start from" for role, first in given.items()}
     if calibration is not None:
         labels[calibration.name] = "calibrate the key"

@@ -21,7 +21,7 @@ from heirmark.keys.signing import Signer
 from heirmark.keys.stamping import fetch_stamp
 from heirmark.results.grades import Grade
 from heirmark.verification import Suspect
-from heirmark.work.judging import read_key
+from heirmark.work.judging import homes_of, read_key
 
 SHOWN: Final = "shown.json"
 """Beside a key: which of its shards were shown, and when."""
@@ -56,7 +56,7 @@ def commit_job(key: Path, said: Attempt, *, signer: Path, stamp_from: str | None
         BadArtifact: when there is no key, or it is registered otherwise; or the authority does not stamp.
         BadConfig: when the key is too small for so many shards.
     """
-    folder, made = home_of(key), read_key(key)
+    folder, made = homes_of(key)[-1], read_key(key)
     drawn = made.lots is not None
     if drawn != bool(said.beacon):
         raise BadConfig(
@@ -113,12 +113,8 @@ def disclose_job(key: Path, out: Path, *, number: int | None = None) -> dict[str
     Raises:
         BadArtifact: when the key is not registered, the shard was shown before, or none is left.
     """
-    folder = home_of(key)
-    if not (folder / REGISTRATION).is_file():
-        raise BadArtifact(
-            f"the key in {folder} is not registered: heirmark commit does that, before the model is released"
-        )
-    registration = read_registration(folder / REGISTRATION)
+    folder = homes_of(key)[-1]
+    registration = read_registration(folder)
     shown = _shown(folder / SHOWN)
     left = [each for each in range(1, registration.shards + 1) if str(each) not in shown]
     if number is None and not left:
@@ -211,12 +207,6 @@ def recheck_job(
             level=level,
         ),
     )
-
-
-def home_of(key: Path) -> Path:
-    """Where what belongs to a key lies: beside it, and above a folder that is named ``key``."""
-    inner = (key / "key.json").is_file() and key.absolute().name == "key"
-    return key.absolute().parent if inner else key
 
 
 def parse_moment(text: str) -> datetime:

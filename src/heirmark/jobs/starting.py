@@ -9,9 +9,10 @@ from torch import nn
 
 from heirmark.errors import BadArtifact, BadConfig, BadData
 from heirmark.jobs.folder import ModelFolder
+from heirmark.jobs.means import Work
 from heirmark.jobs.worth import has_learned
 from heirmark.loading import check_factory, describe_model
-from heirmark.methods import METHODS, Method
+from heirmark.methods import METHODS, Method, Unmarked
 from heirmark.models import Architecture, Net, factory_of, specify
 from heirmark.models.storage import load_weights
 from heirmark.querying.asking import predict
@@ -19,11 +20,36 @@ from heirmark.querying.oracle import call_model, checked_scores
 from heirmark.runtime import Runtime
 from heirmark.stages.stage import Stage
 from heirmark.tasks.task import Split, Task
+from heirmark.triggers import Entangled
 from heirmark.work.adopting import adopt_stage, weights_stage
-from heirmark.work.context import exact
+from heirmark.work.context import Context, exact
+from heirmark.work.embedding import train_stage
 from heirmark.work.victim import check_fit
 
 WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Ground:
+    """What a mark is put on.
+
+    Attributes:
+        context: that stages share.
+        unmarked: trains the same model without the mark, and draws no key that is asked for.
+        clean: the owner's clean model, given or trained; None where the method has no use for it.
+        given: whether it is given.
+    """
+
+    context: Context
+    unmarked: Unmarked
+    clean: Stage | None
+    given: bool
+
+    def labels(self) -> dict[str, str]:
+        """What people are told of the clean model's stage."""
+        if self.clean is None:
+            return {}
+        return {self.clean.name: "take the clean model" if self.given else "train the clean model"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,6 +128,29 @@ def _of_file(path: Path, model: Architecture | None, task: Task) -> Start:
         check_factory(factory, spec)
     net = load_weights(path, spec, factory=factory)
     return Start(path=path, architecture=model, net=net, stage=weights_stage(path, spec, factory=factory))
+
+
+def ground_of(method: Method, task: Task, work: Work, start: Start | None) -> Ground:
+    """What a method is to mark.
+
+    Raises:
+        BadConfig: when there is a start, and the method trains its own model in place of that.
+    """
+    if start is not None:
+        check_starts(method)
+    context = Context(
+        task=task,
+        runtime=work.runtime,
+        factories=() if isinstance(method.model, str) else (method.model,),
+        folders=() if start is None else (start.path,),
+    )
+    # To perturb samples for a key that nobody asks for would cost more than to train the model.
+    trigger = method.trigger.of if isinstance(method.trigger, Entangled) else method.trigger
+    unmarked = Unmarked(model=method.model, pretraining=method.pretraining, trigger=trigger, key_size=method.key_size)
+    clean = train_stage(unmarked, context, seed=work.seed) if start is None and method.alters else None
+    return Ground(
+        context=context, unmarked=unmarked, clean=clean if start is None else start.stage, given=start is not None
+    )
 
 
 def check_starts(method: Method) -> None:

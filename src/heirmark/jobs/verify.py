@@ -23,7 +23,7 @@ from heirmark.verification import (
 from heirmark.verification.normalising import Normalisation, checked_normalisation
 from heirmark.verification.wilcoxon import WilcoxonResult, independent_triggers, verify_wilcoxon
 from heirmark.work.context import exact
-from heirmark.work.judging import CALIBRATION, read_calibration
+from heirmark.work.judging import CALIBRATION, homes_of, read_calibration
 
 
 def parse_order(text: str) -> tuple[int, ...]:
@@ -155,10 +155,8 @@ def sequential_job(
 def calibration_for(key: ModelFolder, file: Path | None) -> Calibration | None:
     """The calibration in a file, or the one beside a key, if there is one."""
     if file is None:
-        # Above a folder named key lies what embed wrote with it; above any other, somebody else's calibration perhaps.
-        inner = key.path.absolute().name == "key"
-        folders = [key.path, *([key.path.absolute().parent] if inner else [])]
-        file = next((folder / CALIBRATION for folder in folders if (folder / CALIBRATION).is_file()), None)
+        found = (folder / CALIBRATION for folder in homes_of(key.path))
+        file = next((each for each in found if each.is_file()), None)
     elif in_zoo(file):
         file = located(file) / CALIBRATION
     return None if file is None else read_calibration(file)

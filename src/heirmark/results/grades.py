@@ -9,7 +9,7 @@ from heirmark.errors import BadConfig
 
 Grade = Literal["certified", "calibrated", "self-reported", "assumed"]
 GRADES: Mapping[Grade, str] = {
-    "certified": "the key's answers were drawn after its triggers were committed: exact for any innocent suspect and any owner",
+    "certified": "the answers, or the whole secret, were drawn after a commitment: exact for any innocent suspect and any owner",
     "calibrated": "unmarked models were asked in this very call, or by a named party other than who claims",
     "self-reported": "who claims says how often unmarked models hit; whoever writes that can claim any model",
     "assumed": "how often unmarked models hit was not measured",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, replace
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -14,12 +13,13 @@ from torch import Tensor
 from heirmark.errors import BadArtifact, BadConfig, printable
 from heirmark.keys.drawing import hash_of_beacon
 from heirmark.keys.registration import Registration, digest, hash_of
-from heirmark.results.grades import Grade
+from heirmark.results.grades import GRADES, LEAST_GRADE, Grade, as_grade, suffices
 from heirmark.results.verdict import OUTCOMES, Document, Outcome
 from heirmark.runtime import derive_seed
 from heirmark.tasks.space import row_digests
 from heirmark.tasks.task import Split
 from heirmark.triggers.tiles import Tiles, TilesSecret
+from heirmark.verification.certifying import OWN_WORD
 from heirmark.verification.questions import FAILINGS, check_level, failing_of, meter, shuffled_labels
 from heirmark.verification.ranking import Drawn, drawn_lots, rank_of
 from heirmark.verification.suspects import Suspect
@@ -116,12 +116,12 @@ class RankVerdict(Document):
         queries: inputs put to the suspect.
         registration: its digest, 64 hex digits.
         beacon: SHA-256 of the number that drew, 64 hex digits.
+        grade: ``certified`` where the verifier knows registration and beacon from elsewhere, else ``self-reported``.
+        accepts: the least grade by which the claim is made.
 
     Raises:
         BadArtifact: if the values contradict each other.
     """
-
-    grade: ClassVar[Grade] = "certified"
 
     outcome: Outcome
     reason: str = ""
@@ -135,6 +135,8 @@ class RankVerdict(Document):
     queries: int
     registration: str
     beacon: str
+    grade: Grade = "certified"
+    accepts: Grade = LEAST_GRADE
 
     def __post_init__(self) -> None:
         sound = (
@@ -144,8 +146,12 @@ class RankVerdict(Document):
             and self.p_value == self.rank / self.candidates
             and 0 < self.level <= 0.5
             and self.attempts >= 1
+            and self.grade in GRADES
+            and self.accepts in GRADES
             and (
-                self.outcome == "INVALID" or (self.outcome == "MARKED") == (self.p_value <= self.level / self.attempts)
+                self.outcome == "INVALID"
+                or (self.outcome == "MARKED")
+                == (self.p_value <= self.level / self.attempts and suffices(self.grade, self.accepts))
             )
         )
         if not sound:
@@ -158,7 +164,7 @@ class RankVerdict(Document):
             f"  rank      {self.rank} of {self.candidates} candidates; {self.hits} of {self.trials} tiles hit",
             f"  p-value   {self.p_value:.2g} at level {self.level / self.attempts:g}",
             "  null      the suspect does not depend on what was drawn",
-            f"  grade     {self.grade}: the secret was drawn after its family was registered",
+            f"  grade     {self.grade}: {GRADES[self.grade] if self.grade == 'certified' else OWN_WORD}",
             f"  drawn     from registration {self.registration[:16]} by beacon {self.beacon[:16]}",
             f"  queries   {self.queries}",
         ]
@@ -166,7 +172,14 @@ class RankVerdict(Document):
 
 
 def verify_rank(
-    suspect: Suspect, decoys: Decoys, registration: Registration, beacon: str, *, level: float = 0.01
+    suspect: Suspect,
+    decoys: Decoys,
+    registration: Registration,
+    beacon: str,
+    *,
+    level: float = 0.01,
+    vouched: bool = True,
+    accept: Grade = LEAST_GRADE,
 ) -> RankVerdict:
     """Ask a suspect the tiles of all lots that were drawn, each different one once, and rank the secret among all candidates.
 
@@ -178,6 +191,8 @@ def verify_rank(
         registration: of it, made before the draw.
         beacon: what drew.
         level: chance of a wrong MARKED that is tolerated for all registrations together, in (0, 0.5].
+        vouched: see :func:`heirmark.verification.verify_drawn`.
+        accept: likewise.
 
     Returns:
         The verdict. A suspect that fails, or has other classes, gets INVALID, not an exception.
@@ -189,6 +204,7 @@ def verify_rank(
         BudgetExhausted: if the suspect is a black box with too few queries left.
     """
     check_level(level)
+    as_grade(accept)
     found = decoys.drawn(registration, beacon)
     claim = RankVerdict(
         outcome="INVALID",
@@ -197,6 +213,8 @@ def verify_rank(
         queries=0,
         registration=digest(registration).hex(),
         beacon=hash_of_beacon(beacon),
+        grade="certified" if vouched else "self-reported",
+        accepts=accept,
     )
     shape = tuple(decoys.hosts.inputs.shape[1:])
     if suspect.classes != decoys.classes or suspect.input_shape not in (None, shape):
@@ -213,9 +231,12 @@ def verify_rank(
     shares = torch.stack(counts).numpy().astype(np.float64) / decoys.each
     rank, candidates = rank_of(shares, found.lots, found.target)
     p_value = rank / candidates
+    rejected = p_value <= level / claim.attempts
+    claimed = rejected and suffices(claim.grade, accept)
     return replace(
         claim,
-        outcome="MARKED" if p_value <= level / claim.attempts else "NOT_ESTABLISHED",
+        outcome="MARKED" if claimed else "NOT_ESTABLISHED",
+        reason=f"the test rejects, but {OWN_WORD}" if rejected and not claimed else "",
         hits=int(counts[0][found.target]),
         trials=decoys.each,
         rank=rank,

@@ -114,30 +114,3 @@ def log_e_of_pattern(key: Key) -> float:
             seen[label] = seen.get(label, 0.0) + 1
     larger = max(total, by_hosts)
     return larger + math.log((math.exp(total - larger) + math.exp(by_hosts - larger)) / 2)
-
-
-def faults_of(key: Key) -> tuple[str, ...]:
-    """Why a key proves nothing, each reason to follow on "the key proves nothing:"; empty where nothing is seen.
-
-    Queries that are one picture again and again are no independent trials. A key that says its labels were drawn at random for
-    every query, and so may be held against 1/C, has to have such labels. Hosts that are named by no class are none.
-
-    Args:
-        key: any key.
-    """
-    found = []
-    if (share := float(near_repeats(key.queries).double().mean())) > 0.5:
-        found.append(
-            f"{share:.0%} of its queries are another one with a little noise, so that its trials are no independent ones"
-        )
-    if key.memorised and log_e_of_pattern(key) > _IMPROBABLE:
-        counts = torch.bincount(key.expected, minlength=key.classes)
-        found.append(
-            f"it says that its labels were drawn at random for each query, and {int(counts.max())} of {len(key)} are "
-            f"{int(counts.argmax())}"
-        )
-    if key.host_labels.shape[1]:
-        nameless = float((key.host_labels < 0).all(1).double().mean())
-        if nameless > 0.5:
-            found.append(f"{nameless:.0%} of its queries have hosts of no class, and so show nothing of the task")
-    return tuple(found)

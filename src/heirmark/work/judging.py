@@ -140,6 +140,16 @@ def calibration_of(job: Job) -> Calibration | None:
     return None if found is None else read_calibration(found.folder / CALIBRATION)
 
 
+def homes_of(key: Path) -> tuple[Path, ...]:
+    """Where what belongs to a key may lie, the nearest first: its folder and, if that is named ``key``, the one above.
+
+    There embed and draw write it. Above any other folder lies what is somebody else's, perhaps.
+    """
+    place = key.absolute()
+    inner = place.name == "key" and (place / "key.json").is_file()
+    return (key, place.parent) if inner else (key,)
+
+
 def read_key(folder: Path) -> Key:
     """The key in ``folder`` or in ``folder/key``, so that a user may name either.
 

@@ -93,6 +93,18 @@ def is_there(ask: Callable[[Call], Any], call: Call) -> bool:
     return True
 
 
+def predictions_of(answer: Any, server: str) -> Any:
+    """What an answer holds under ``predictions``, as more than one kind of server writes it.
+
+    Raises:
+        ModelFault: when there is nothing; the message names the server.
+    """
+    said = answer.get("predictions") if isinstance(answer, Mapping) else None
+    if said is None:
+        raise ModelFault(f"the service's answer has no predictions: does it speak as {server} does?")
+    return said
+
+
 def rows_of(said: Any, count: int) -> list[Row]:
     """What a list says of as many inputs.
 

@@ -8,10 +8,9 @@ from typing import Any, ClassVar, Self
 
 from torch import Tensor
 
-from heirmark.querying.oracle import ModelFault
 from heirmark.wire.addresses import Address
 from heirmark.wire.calling import Call
-from heirmark.wire.dialects.base import Wish, is_there, named_rows
+from heirmark.wire.dialects.base import Wish, is_there, named_rows, predictions_of
 from heirmark.wire.layouts import Layout, fit_layout, nested
 from heirmark.wire.rows import Row
 
@@ -51,9 +50,7 @@ class MLflow:
 
     def rows(self, answer: Any, count: int) -> list[Row]:
         """See :class:`heirmark.wire.dialects.base.Dialect`; rows of a table with one column are what stands in it."""
-        said = answer.get("predictions") if isinstance(answer, Mapping) else None
-        if said is None:
-            raise ModelFault("the service's answer has no predictions: does it speak as MLflow's server does?")
+        said = predictions_of(answer, "MLflow's server")
         if isinstance(said, list):
             said = [next(iter(row.values())) if isinstance(row, Mapping) and len(row) == 1 else row for row in said]
         return named_rows(said, count, self.output)

@@ -10,10 +10,9 @@ from typing import Any, ClassVar, Self
 from torch import Tensor
 
 from heirmark.errors import BadConfig
-from heirmark.querying.oracle import ModelFault
 from heirmark.wire.addresses import Address
 from heirmark.wire.calling import Call
-from heirmark.wire.dialects.base import Wish, named_rows, quietly
+from heirmark.wire.dialects.base import Wish, named_rows, predictions_of, quietly
 from heirmark.wire.layouts import Layout, fit_layout, nested
 from heirmark.wire.rows import Row
 
@@ -57,10 +56,7 @@ class TFServing:
 
     def rows(self, answer: Any, count: int) -> list[Row]:
         """See :class:`heirmark.wire.dialects.base.Dialect`."""
-        said = answer.get("predictions") if isinstance(answer, Mapping) else None
-        if said is None:
-            raise ModelFault("the service's answer has no predictions: does it speak as TensorFlow Serving does?")
-        return named_rows(said, count, self.output)
+        return named_rows(predictions_of(answer, "TensorFlow Serving"), count, self.output)
 
 
 def _input_of(told: Any) -> tuple[list[int] | None, str | None]:
