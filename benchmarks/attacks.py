@@ -32,7 +32,7 @@ from heirmark.models import specify
 from heirmark.profiles import QUICK
 from heirmark.querying.blackbox import BlackBox
 from heirmark.runtime import Runtime
-from heirmark.tasks.space import decode
+from heirmark.tasks.storing import decode
 from heirmark.tasks.task import Task
 from heirmark.training.fitting import Recipe, accuracy, fit
 from provenance import provenance

@@ -40,7 +40,7 @@ from heirmark.keys.making import make_key
 from heirmark.profiles import QUICK
 from heirmark.runtime import derive_seed
 from heirmark.tasks.combining import mosaic
-from heirmark.tasks.space import decode, encode
+from heirmark.tasks.storing import decode, encode
 from heirmark.tasks.task import Split
 from heirmark.verification.drawn import p_of_drawn, scores
 from heirmark.verification.scrutiny import told_apart

@@ -32,7 +32,7 @@ from heirmark.runtime import derive_seed, generator_of
 from heirmark.stages.provenance import made_here
 from heirmark.stages.stage import Stage
 from heirmark.stages.store import Event, Store
-from heirmark.tasks.space import decode
+from heirmark.tasks.storing import decode
 from heirmark.verification import Verdict
 from heirmark.work.context import Context, exact
 from heirmark.work.embedding import embed_stage, train_stage

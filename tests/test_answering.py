@@ -15,7 +15,7 @@ from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.querying.oracle import Known, ModuleOracle
 from heirmark.runtime import Runtime
 from heirmark.stages import Store
-from heirmark.tasks.space import decode
+from heirmark.tasks.storing import decode
 from heirmark.training.fitting import Recipe
 from heirmark.work.answering import read_answers
 from heirmark.work.context import Context

@@ -58,7 +58,7 @@ from heirmark.results.rows import Brief, Row, row_from_json, row_to_json
 from heirmark.results.summary import Summary, summarise
 from heirmark.runtime import Runtime
 from heirmark.stages import Event
-from heirmark.tasks.space import decode
+from heirmark.tasks.storing import decode
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe
 from heirmark.triggers import (

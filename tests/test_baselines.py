@@ -39,7 +39,7 @@ from heirmark.models.inner import hidden_layers, listening
 from heirmark.profiles import QUICK
 from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime
-from heirmark.tasks.space import decode, shuffle
+from heirmark.tasks.storing import decode, shuffle
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe
 from heirmark.training.joint import Extra, Outputs, Phase, fit_jointly

@@ -143,7 +143,7 @@ def test_a_key_is_a_copy_and_tells_no_secret():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"queries": fields()["queries"].long()}, ShapeMismatch, "dtype uint8 or float32"),
+        ({"queries": fields()["queries"].long()}, ShapeMismatch, "dtype uint8, int16"),
         ({"queries": torch.empty(0, 1, 4, 4, dtype=torch.uint8)}, ShapeMismatch, "non-empty"),
         ({"controls": fields()["controls"][:5]}, ShapeMismatch, "shape and dtype"),
         ({"controls": fields()["controls"] / 255}, ShapeMismatch, "shape and dtype"),

@@ -33,7 +33,7 @@ from heirmark.models.from_timm import TimmNet
 from heirmark.models.layers import Projection
 from heirmark.models.storage import load_model, load_spec, save_model
 from heirmark.querying.layout import takes_stored
-from heirmark.tasks.space import decode
+from heirmark.tasks.storing import decode
 
 SHAPES = [(1, 28, 28), (3, 32, 32)]
 # Those of timm have tests of their own, which do without it.

@@ -35,7 +35,7 @@ from heirmark.rehearsal.passes import Memory
 from heirmark.rehearsal.settings import Balanced, Rehearsal
 from heirmark.runtime import Runtime
 from heirmark.stages import Store
-from heirmark.tasks.space import decode
+from heirmark.tasks.storing import decode
 from heirmark.tasks.task import Task
 from heirmark.training.fitting import Recipe, accuracy, fit
 from heirmark.triggers import Patch, TextStamp, Tiles

@@ -18,7 +18,7 @@ from heirmark.models.probing import WIDEST, _folded, decision_inputs, probe_of
 from heirmark.querying.asking import predict
 from heirmark.querying.layout import fitted
 from heirmark.runtime import Runtime
-from heirmark.tasks.space import decode
+from heirmark.tasks.storing import decode
 from own_nets import Ended, group_norms, layer_norms
 from test_models import BUILT_IN, images, narrow
 from test_own_models import softmaxed, viewing

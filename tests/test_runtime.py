@@ -22,7 +22,7 @@ from heirmark.float32 import whole_float32
 from heirmark.models import build
 from heirmark.querying.asking import evaluating, predict
 from heirmark.runtime import Runtime, derive_seed, no_progress, seeded
-from heirmark.tasks.space import decode
+from heirmark.tasks.storing import decode
 from heirmark.tasks.task import Task
 from heirmark.training.fitting import Recipe, fit
 

@@ -388,3 +388,10 @@ def test_a_calibration_without_hosts_or_accuracies_says_nothing_of_its_models():
 def test_modules_tell_no_family():
     net = nn.Sequential(nn.Flatten(), nn.Linear(16, CLASSES))
     assert calibrate([net], make()).families == ()
+
+
+def test_a_text_with_one_word_changed_is_an_earlier_text() -> None:
+    first = torch.arange(2, 22, dtype=torch.int32)
+    near, far, short = first.clone(), first.clone(), first.clone()
+    near[3], far[:3], short[15:] = 90, 90, 0
+    assert near_repeats(torch.stack([first, near, far, short])).tolist() == [False, True, False, False]

@@ -4,24 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
 import torch
 
 from heirmark.errors import BadConfig
-from heirmark.tasks.space import (
-    Continuous,
-    Images,
-    check_needs,
-    decode,
-    encode,
-    fault,
-    join,
-    numbers,
-    row_digests,
-    space_of,
-)
+from heirmark.tasks.space import Continuous, Images, Tokens, Waves, check_needs, space_of
+from heirmark.tasks.storing import decode, encode, fault, join, numbers, row_digests, shuffle
 
 LEVELS = torch.arange(256, dtype=torch.uint8)[:, None]
 
@@ -46,13 +37,13 @@ def test_pixels_among_floats_are_decoded_before_they_are_joined() -> None:
 
 
 def test_a_row_has_one_digest_however_it_is_stored() -> None:
-    stored = torch.randint(256, (5000, 2, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    stored = torch.randint(256, (5000, 1, 2, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     known = list(row_digests(stored))
     assert list(row_digests(decode(stored))) == known
     assert list(row_digests(decode(stored).double())) == known
-    assert list(row_digests(stored.permute(0, 2, 1).contiguous().permute(0, 2, 1))) == known
+    assert list(row_digests(stored.transpose(2, 3).contiguous().transpose(2, 3))) == known
     finer = decode(stored)
-    finer[17, 0, 0] += 1e-6
+    finer[17, 0, 0, 0] += 1e-6
     assert [one != other for one, other in zip(row_digests(finer), known, strict=True)].count(True) == 1
     assert list(row_digests(torch.tensor([[-0.0, 0.3]]))) == list(row_digests(torch.tensor([[0.0, 0.3]])))
     assert list(row_digests(stored[:0])) == []
@@ -74,6 +65,37 @@ def test_what_is_wrong_with_inputs_is_said_with_the_remedy(values: torch.Tensor,
     assert told is not None
     with pytest.raises(BadConfig, match=words):
         raise BadConfig(told)
+
+
+def test_waves_of_16_bits_are_numbers_between_minus_one_and_one() -> None:
+    stored = torch.tensor([[[-32768, -1, 0, 1, 32767]]], dtype=torch.int16)
+    assert isinstance(space_of(stored), Waves)
+    assert space_of(stored).places == 5
+    assert decode(stored).aminmax() == (-1.0, 32767 / 32768)
+    assert torch.equal(encode(decode(stored), torch.int16), stored)
+    assert torch.equal(encode(torch.full((1, 1, 2), 3.0), torch.int16), torch.full((1, 1, 2), 32767, dtype=torch.int16))
+    assert list(row_digests(stored)) == list(row_digests(decode(stored)))
+    assert fault(stored) is None
+    assert fault(decode(stored)) is None
+    assert "leave [-1, 1]" in str(fault(decode(stored) * 1.5))
+    assert shuffle(stored, torch.arange(4, -1, -1))[0, 0].tolist() == [32767, 1, 0, -1, -32768]
+
+
+def test_texts_are_ids_of_tokens() -> None:
+    stored = torch.tensor([[5, 2, 0], [7, 0, 0]], dtype=torch.int32)
+    assert isinstance(space_of(stored), Tokens)
+    assert space_of(stored).shape == (3,)
+    assert numbers(stored) is stored
+    assert join([stored, stored]).dtype == torch.int32
+    assert fault(stored) is None
+    assert len(set(row_digests(stored))) == 2
+    assert "hold an empty text, number 1" in str(fault(torch.tensor([[1, 0], [0, 0]], dtype=torch.int32)))
+    assert "hold the id -4" in str(fault(torch.tensor([[1, -4]], dtype=torch.int32)))
+    assert "one length" in str(fault(stored[None]))
+    with pytest.raises(AssertionError):
+        decode(stored)
+    with pytest.raises(BadConfig, match=r"needs waves .* or images .*shape \(3,\)"):
+        check_needs(SimpleNamespace(name="tone", needs=Waves | Images), space_of(stored))
 
 
 def test_sound_inputs_have_no_fault() -> None:

@@ -21,7 +21,7 @@ from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.models import Net, build, specify
 from heirmark.querying.layout import channels_last
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.tasks.space import decode
+from heirmark.tasks.storing import decode
 from heirmark.tasks.task import Split, Task
 from heirmark.training.augmenting import augment
 from heirmark.training.fitting import Mixed, Recipe, accuracy, descend, fit

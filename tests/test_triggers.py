@@ -23,7 +23,8 @@ from heirmark.models import build
 from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime
 from heirmark.tasks.combining import REGIONS
-from heirmark.tasks.space import check_needs, decode
+from heirmark.tasks.space import check_needs
+from heirmark.tasks.storing import decode
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe, fit
 from heirmark.triggers import (

@@ -233,10 +233,15 @@ def check_factory(factory: Factory, spec: ModelSpec) -> None:
         made = "the same module twice" if isinstance(model, nn.Module) else type(model).__name__
         raise BadConfig(f"the model factory {name} returned {made}: {remedy}")
     oracle = ModuleOracle(unwrapped(model), spec.classes, Runtime(device="cpu", precision="float32"))
-    try:
-        oracle.scores(torch.zeros(2, *spec.input_shape))
-    except ModelFault as error:
-        raise BadConfig(f"the model of {name} does not fit the task: {error}") from error
+    blank = torch.zeros(2, *spec.input_shape)
+    faults = []
+    for inputs in (blank, blank.to(torch.int32) + 1) if blank.ndim == 2 else (blank,):  # texts are of one dimension
+        try:
+            oracle.scores(inputs)
+            return
+        except ModelFault as error:
+            faults.append(error)
+    raise BadConfig(f"the model of {name} does not fit the task: {faults[0]}") from faults[0]
 
 
 def describe_model(spec: ModelSpec) -> str:

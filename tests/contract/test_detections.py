@@ -42,7 +42,7 @@ from heirmark.errors import BadConfig, BadData
 from heirmark.models import ModelSpec, Net, specify
 from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime
-from heirmark.tasks.space import decode
+from heirmark.tasks.storing import decode
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe, fit
 

@@ -15,6 +15,7 @@ from heirmark.data.root import data_root
 from heirmark.data.svhn import CLASSES as SVHN_CLASSES
 from heirmark.data.svhn import read_svhn
 from heirmark.errors import BadConfig
+from heirmark.tasks.media import Medium
 from heirmark.tasks.splitting import make_task
 from heirmark.tasks.task import Protocol, Split, Task
 
@@ -26,10 +27,12 @@ class DataSet:
     Attributes:
         classes: class names, by label.
         read: given the data root, its training and test split.
+        medium: given the data root, how its inputs are shown, where they are sound or text.
     """
 
     classes: tuple[str, ...]
     read: Callable[[Path], tuple[Split, Split]]
+    medium: Callable[[Path], Medium] | None = None
 
 
 DATASETS: dict[str, DataSet] = {
@@ -111,7 +114,9 @@ def load_task(
     fashion-mini: 10 classes, image 1x28x28 uint8; owner 9,000, adversary 9,000, calibration 2,000, test 2,000
     """
     train, test, classes = load_images(name, root=root)
+    shown = None if is_folder(name) else DATASETS[name].medium
+    medium = None if shown is None else shown(data_root(root))
     name = Path(name).expanduser().resolve().name if is_folder(name) else name
     shares = {"owner": owner, "adversary": adversary, "calibration": calibration}
-    task = make_task(name, classes, train, test, seed=seed, protocol=protocol, **shares)
+    task = make_task(name, classes, train, test, seed=seed, protocol=protocol, medium=medium, **shares)
     return task if foreign is None else replace(task, foreign=load_images(foreign, root=root)[1])

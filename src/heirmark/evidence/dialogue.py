@@ -12,7 +12,7 @@ from torch import Tensor
 from heirmark.errors import BadArtifact, printable
 from heirmark.querying.oracle import ModelFault
 from heirmark.querying.transcript import Entry, Transcript
-from heirmark.tasks.space import row_digests
+from heirmark.tasks.storing import row_digests
 from heirmark.verification.questions import FAILINGS, failing_of, meter
 from heirmark.verification.suspects import Suspect
 

@@ -16,7 +16,7 @@ from heirmark.jobs.folder import Data, ModelFolder, Origin
 from heirmark.loading import load_named_task, load_pool
 from heirmark.models import Architecture
 from heirmark.profiles import QUICK
-from heirmark.tasks.space import join
+from heirmark.tasks.storing import join
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe
 from heirmark.triggers import GaussianNoise, Mix, Patch, TextStamp, Tiles, Trigger

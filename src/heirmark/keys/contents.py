@@ -9,7 +9,7 @@ import torch
 
 from heirmark.errors import BadConfig, BadData, ShapeMismatch
 from heirmark.files import MIB
-from heirmark.tasks.space import fault
+from heirmark.tasks.storing import STORED, fault
 
 if TYPE_CHECKING:
     from heirmark.keys.key import Key
@@ -20,8 +20,8 @@ MAX_TRIGGER: Final = 8 * MIB
 def check_tensors(key: Key) -> None:
     """See :class:`heirmark.keys.key.Key`, with the errors."""
     queries, controls = key.queries, key.controls
-    if queries.dtype not in (torch.uint8, torch.float32) or queries.ndim < 2 or not queries.numel():
-        raise ShapeMismatch("queries must be a non-empty [M, ...] tensor of dtype uint8 or float32")
+    if queries.dtype not in STORED or queries.ndim < 2 or not queries.numel():
+        raise ShapeMismatch("queries must be a non-empty [M, ...] tensor of dtype uint8, int16, int32 or float32")
     if controls.shape != queries.shape or controls.dtype != queries.dtype:
         raise ShapeMismatch("controls must have the shape and dtype of the queries")
     if key.expected.dtype != torch.int64 or tuple(key.expected.shape) != (len(queries),):

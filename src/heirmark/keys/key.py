@@ -22,7 +22,7 @@ from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, Shap
 from heirmark.files import GIB, MIB, atomic_write_json, atomic_write_tensors, read_json, read_tensors
 from heirmark.keys.contents import MAX_TRIGGER, canonical, check_tensors, from_description, plain_json
 from heirmark.keys.lots import LOTS, PREFIX, Lots
-from heirmark.tasks.space import row_digests
+from heirmark.tasks.storing import row_digests
 from heirmark.training.samples import Reference
 
 FORMAT: Final = "heirmark-key/2"
@@ -151,7 +151,7 @@ class Key:
 
     @cached_property
     def digests(self) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-        """Of the content of each query, and of each control; see :func:`heirmark.tasks.space.row_digests`."""
+        """Of the content of each query, and of each control; see :func:`heirmark.tasks.storing.row_digests`."""
         return tuple(row_digests(self.queries)), tuple(row_digests(self.controls))
 
     def answered(self, targets: tuple[int, ...]) -> Key:

@@ -13,7 +13,7 @@ from heirmark.errors import BadData, ShapeMismatch
 from heirmark.keys.key import Key
 from heirmark.keys.lots import Lots
 from heirmark.runtime import check_seed
-from heirmark.tasks.space import decode, row_digests
+from heirmark.tasks.storing import STORED, decode, row_digests
 
 
 def make_key(
@@ -57,7 +57,7 @@ def make_key(
         BadConfig: as :class:`heirmark.keys.key.Key`.
     """
     count = _rows(queries)
-    if queries.dtype != controls.dtype or queries.dtype != torch.uint8:
+    if queries.dtype != controls.dtype or queries.dtype not in STORED:
         queries, controls = decode(queries), decode(controls)
     answers = expected if isinstance(expected, Tensor) else torch.full((count,), expected)
     if host_labels is None:

@@ -19,7 +19,7 @@ from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Watermark
 from heirmark.querying.asking import evaluating
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.tasks.space import clip
+from heirmark.tasks.storing import clip
 from heirmark.training.fitting import Recipe
 from heirmark.training.joint import Extra, Outputs, Phase, fit_phases
 from heirmark.triggers import AnyTrigger, RandomLabels

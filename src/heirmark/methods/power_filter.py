@@ -16,7 +16,7 @@ from heirmark.methods.nets import new_model, train_from_scratch
 from heirmark.models import Architecture, architecture
 from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.tasks.space import row_digests
+from heirmark.tasks.storing import row_digests
 from heirmark.training.fitting import Recipe, fit
 from heirmark.triggers import TriggerSet
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from heirmark.errors import BadData
 from heirmark.querying.asking import evaluating, predict
 from heirmark.runtime import Runtime
-from heirmark.tasks.space import decode, encode, shuffle
+from heirmark.tasks.storing import decode, encode, shuffle
 from heirmark.triggers import TriggerSet
 
 CHUNK = 100

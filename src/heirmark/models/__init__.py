@@ -39,6 +39,13 @@ __all__ = [
 CUSTOM = "custom"
 
 Option = bool | int | float
+LARGEST = {"vocabulary": 1 << 18, "rate": 384_000}
+"""Bounds of options that may exceed 4,096."""
+_TAKEN = {
+    3: "images of shape (C, H, W) with sides of at least {}",
+    2: "waves of shape (C, T) of at least {} samples",
+    1: "texts of shape (L,) of at least {} tokens",
+}
 Size = Annotated[int, within(1, 1 << 20)]
 
 
@@ -78,11 +85,10 @@ class ModelSpec:
         if self.name == CUSTOM:
             return
         kind = MODELS[self.name]
-        if len(self.input_shape) != 3 or min(self.input_shape[1:]) < kind.smallest:
-            raise ShapeMismatch(
-                f"model {self.name!r} takes images of shape (C, H, W) with sides of at least {kind.smallest}, "
-                f"not {self.input_shape}: choose another model"
-            )
+        sides = self.input_shape if kind.dimensions == 1 else self.input_shape[1:]
+        if len(self.input_shape) != kind.dimensions or min(sides) < kind.smallest:
+            taken = _TAKEN[kind.dimensions].format(kind.smallest)
+            raise ShapeMismatch(f"model {self.name!r} takes {taken}, not {self.input_shape}: choose another model")
         known = inspect.signature(kind).parameters
         allowed = [name for name, p in known.items() if p.kind is inspect.Parameter.KEYWORD_ONLY]
         for option, value in self.options:
@@ -93,9 +99,10 @@ class ModelSpec:
             if not (type(value) is wanted or (wanted is float and type(value) is int)):
                 raise BadConfig(f"option {option!r} of model {self.name!r} is a {wanted.__name__}, not {value!r}")
             least = 1 if wanted is int else 0
-            if not isinstance(value, bool) and not least <= value <= 4096:
+            most = LARGEST.get(option, 4096)
+            if not isinstance(value, bool) and not least <= value <= most:
                 raise BadConfig(
-                    f"option {option!r} of model {self.name!r} must lie between {least} and 4096, not {value!r}"
+                    f"option {option!r} of model {self.name!r} must lie between {least} and {most}, not {value!r}"
                 )
 
     def build(self, *, seed: int, factory: Factory | None = None) -> nn.Module:

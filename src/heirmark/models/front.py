@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig
 from heirmark.querying.layout import enter, through_entry
-from heirmark.tasks.space import clip
+from heirmark.tasks.storing import clip
 
 Front = tuple[tuple[str, float], ...]
 """Transformations by name with their strengths, in the order in which a query meets them."""

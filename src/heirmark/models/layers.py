@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.querying.layout import enter
+from heirmark.tasks.space import Waves, space_of
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers whose outputs ``[N, channels, ...]`` are one neuron a channel."""
@@ -16,29 +17,32 @@ CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 class Door(nn.Module):
     """The first layer: takes images as they are stored, lays them out, and maps what is in [0, 1] to about [-2, 2].
 
-    One fixed map for every data set: nothing to look up, nothing to get wrong when a model is loaded elsewhere. It has no
-    weights. Floats pass as they are, gradients and tangents with them.
+    Waves stay in [-1, 1]. One fixed map for every data set: nothing to look up, nothing to get wrong when a model is loaded
+    elsewhere. It has no weights. Floats pass as they are, gradients and tangents with them.
     """
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map ``[N, ...]`` uint8, or float in [0, 1], to the same shape in [-2, 2], float32."""
-        return enter(inputs) * 4 - 2
+        """Map ``[N, ...]`` as they are stored to the same shape in [-2, 2], waves in [-1, 1], float32."""
+        given = enter(inputs)
+        return given if isinstance(space_of(inputs), Waves) else given * 4 - 2
 
 
 class BuiltIn(nn.Module):
-    """A built-in model: a head over features, of which the first layer is a :class:`Door`.
+    """A built-in model: a head over features, of which the first layer is a :class:`Door`, or an embedding of tokens.
 
     Its constructor takes ``input_shape``, ``classes`` and, as keywords with a default, options that are bool, int or float.
     """
 
     takes_stored = True
+    dimensions: ClassVar[int] = 3
+    """Of the shape of one input: 3 of an image, 2 of a wave, 1 of a text."""
     smallest: ClassVar[int] = 8
-    """Side in pixels of the smallest images that it takes."""
+    """The shortest side in pixels of an image, samples of a wave, or tokens of a text, that it takes."""
     features: nn.Module
     head: nn.Module
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map ``[N, C, H, W]`` uint8, or float in [0, 1], to logits ``[N, classes]``."""
+        """Map ``[N, ...]`` as they are stored to logits ``[N, classes]``."""
         logits: Tensor = self.head(self.features(inputs))
         return logits
 

@@ -14,7 +14,7 @@ from heirmark.errors import out_of_memory
 from heirmark.float32 import whole_float32
 from heirmark.querying.layout import are_probabilities, as_logits, channels_last, in_mode, takes_stored, tell_softmax
 from heirmark.runtime import Runtime
-from heirmark.tasks.space import decode
+from heirmark.tasks.storing import decode
 
 LARGEST_BATCH = 1000
 _NUMBERS = LARGEST_BATCH * 3 * 32 * 32
@@ -132,8 +132,11 @@ def in_batches(
 
 
 def floats_for(stored: Tensor) -> Tensor:
-    """Decoded inputs ``[B, ...]`` for foreign code, which may write into them: never the caller's own."""
-    given = decode(stored)
+    """Inputs ``[B, ...]`` as foreign code takes them, which may write into them, so never the caller's own.
+
+    Numbers are decoded to float32, and ids of tokens are int64.
+    """
+    given = stored.long() if stored.dtype == torch.int32 else decode(stored)
     return given.clone() if given is stored else given
 
 
@@ -141,7 +144,7 @@ def _layered(model: nn.Module, batch: Tensor) -> Tensor:
     """What a model says that takes stored inputs, or floats in a layout that is tried once a model."""
     answer: Tensor
     if takes_stored(model):
-        answer = model(batch if batch.dtype == torch.uint8 else batch.float())
+        answer = model(batch.float() if batch.is_floating_point() else batch)
         return answer
     batch = floats_for(batch)
     if batch.ndim != 4 or model in _usual:

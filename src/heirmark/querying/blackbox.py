@@ -18,7 +18,7 @@ from heirmark.configuration import at_least, checked, within
 from heirmark.errors import BadConfig, BudgetExhausted, ShapeMismatch
 from heirmark.querying.oracle import Oracle, oracle_of
 from heirmark.runtime import Runtime
-from heirmark.tasks.space import fault
+from heirmark.tasks.storing import fault
 
 AnswerKind = Literal["probabilities", "top-k", "label"]
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.errors import HeirmarkWarning
-from heirmark.tasks.space import numbers
+from heirmark.tasks.storing import numbers
 
 
 def channels_last(images: Tensor) -> Tensor:
@@ -55,6 +55,8 @@ class Entry:
 
     def pass_on(self, inputs: Tensor) -> Tensor:
         """The batch ``[N, ...]`` as the model takes it."""
+        if inputs.dtype == torch.int32:
+            return inputs.long()  # ids of tokens, in the type in which torch has indices
         given = numbers(inputs).contiguous() if self.contiguous else enter(inputs)
         return given.clone() if self.copies and given is inputs else given
 
@@ -175,6 +177,9 @@ def fitted(model: nn.Module, input_shape: tuple[int, ...]) -> nn.Module:
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     blank = torch.rand((2, *input_shape), generator=torch.Generator().manual_seed(0)).to(device)
     found = _runs(model, blank, training=False)
+    if found is None and len(input_shape) == 1:  # what takes no numbers may take ids of tokens
+        blank = torch.ones((2, *input_shape), dtype=torch.int64, device=device)
+        found = _runs(model, blank, training=False)
     if found is None:
         return model
     learning = _runs(copied(model), blank, training=True) or (False, False)

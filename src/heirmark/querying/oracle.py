@@ -16,7 +16,7 @@ from heirmark.errors import BadConfig, HeirmarkError, out_of_memory, told
 from heirmark.querying.asking import floats_for, in_batches, outputs_of
 from heirmark.querying.layout import are_probabilities, takes_stored, tell_softmax, unwrapped
 from heirmark.runtime import Runtime
-from heirmark.tasks.space import row_digests
+from heirmark.tasks.storing import row_digests
 
 
 class ModelFault(HeirmarkError):

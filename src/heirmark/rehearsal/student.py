@@ -16,7 +16,7 @@ from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.querying.layout import copied
 from heirmark.rehearsal.losses import DistillationLoss, LogitLoss, student_slope
 from heirmark.rehearsal.passes import PassMode, Tensors, accumulate, chunks, copies, draws, gradients, leaves, run
-from heirmark.tasks.space import join
+from heirmark.tasks.storing import join
 from heirmark.training.samples import Samples, check_answered
 
 Derivative: TypeAlias = Literal["forward", "difference", "central"]

@@ -18,7 +18,7 @@ from heirmark.rehearsal.judges import Judges
 from heirmark.rehearsal.losses import classification_slope
 from heirmark.rehearsal.passes import copies
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.tasks.space import join
+from heirmark.tasks.storing import join
 from heirmark.tasks.task import Split
 from heirmark.training.augmenting import augment
 from heirmark.training.batches import Batches

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.tasks.space import decode, encode
+from heirmark.tasks.storing import decode, encode
 
 Region: TypeAlias = Literal["left", "right", "top", "bottom", "diagonal", "centre", "band"]
 REGIONS: tuple[Region, ...] = get_args(Region)

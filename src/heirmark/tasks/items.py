@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, TensorDataset
 
 from heirmark.errors import BadConfig, BadData, told
-from heirmark.tasks.space import fault
+from heirmark.tasks.storing import TYPES, fault
 
 _CHANNELS = (1, 3, 4)
 
@@ -76,7 +76,7 @@ def _gather(dataset: Dataset[Any], positions: Sequence[int]) -> tuple[Tensor, Te
 
 
 def _as_tensor(x: Any, position: int) -> Tensor:
-    """One item as uint8 or float32 in [0, 1], channels first."""
+    """One item as inputs are stored, channels first."""
     # A PIL image; not imported, because only users who have it need it.
     if hasattr(x, "convert") and hasattr(x, "mode"):
         x = _pixels(x, position)
@@ -88,7 +88,7 @@ def _as_tensor(x: Any, position: int) -> Tensor:
         try:
             x = torch.from_numpy(np.array(x))  # a copy: the array may be read-only
         except TypeError:
-            raise BadData(f"item {position} is an array of {x.dtype}: convert it to uint8 or float32") from None
+            raise BadData(f"item {position} is an array of {x.dtype}: convert it to {TYPES}") from None
     if not isinstance(x, Tensor):
         raise BadData(f"item {position} is a {type(x).__name__}: give a tensor, an ndarray or a PIL image")
     if not x.ndim or not x.numel():
@@ -96,7 +96,7 @@ def _as_tensor(x: Any, position: int) -> Tensor:
     pixels: Tensor = x.detach().cpu()
     if wrong := fault(pixels[None]):
         raise BadData(f"the values of item {position} {wrong}")
-    return pixels if pixels.dtype == torch.uint8 else pixels.float()
+    return pixels.float() if pixels.is_floating_point() else pixels
 
 
 def _pixels(image: Any, position: int) -> NDArray[Any]:

@@ -14,13 +14,14 @@ from torch import Tensor
 
 from heirmark.errors import BadData, told
 from heirmark.files import MIB, atomic_file
+from heirmark.tasks.storing import TYPES
 
 COPIED = 32 * MIB
 """Rows of a mapped array that take no more than this are copied into memory; more of them become a file of their own."""
 PARTS = "parts"
 """Folder beside a mapped array where such files lie. It may be deleted at any time when nobody works with them."""
 _CHUNK = 8 * MIB
-_DTYPES = (np.uint8, np.float32)
+_DTYPES = (np.uint8, np.int16, np.int32, np.float32)
 UNREADABLE = (OSError, ValueError, TypeError, EOFError, OverflowError, SyntaxError, TokenError, MemoryError)
 """What ``numpy.lib.format`` raises of a file that is damaged or something else."""
 
@@ -29,7 +30,7 @@ def open_array(path: Path) -> Tensor:
     """Map an array of inputs. The tensor is for reading: to write to it ends the process.
 
     Args:
-        path: an ``.npy`` file of ``[N, ...]`` uint8 or float32 in C order. Nothing in it is ever run.
+        path: an ``.npy`` file of ``[N, ...]`` uint8, int16, int32 or float32 in C order. Nothing in it is ever run.
 
     Raises:
         BadData: when it is missing, truncated, or anything else.
@@ -40,8 +41,8 @@ def open_array(path: Path) -> Tensor:
         raise BadData(f"{path} cannot be mapped ({told(error)}): save it anew with numpy.save") from error
     if not (array.dtype in _DTYPES and array.ndim >= 2 and array.size and array.flags.c_contiguous):
         raise BadData(
-            f"{path} is an array of {array.dtype} {list(array.shape)}: save inputs [N, ...] as uint8 or as float32 in [0, 1], "
-            "in C order"
+            f"{path} is an array of {array.dtype} {list(array.shape)}: save inputs [N, ...] in C order, converted to "
+            f"{TYPES}"
         )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*not writable")  # which is what it is to be

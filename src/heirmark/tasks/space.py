@@ -1,26 +1,36 @@
 """What inputs are: how they are stored, which numbers a net computes with, and what can be done with them.
 
-Images, and other numbers in [0, 1], are stored as uint8 or as floats; every net takes both (:mod:`heirmark.querying.layout`).
-A task has a :class:`Space`, and triggers, methods and attacks say by ``needs`` which kind of space they work on:
-:func:`check_needs` is asked once, where one of them starts. Inputs of another kind, such as waves or tokens, are a class beside
-:class:`Continuous`, with bounds or a decoding of its own.
+What inputs are shows in how they are stored, so that a bare tensor is enough to know it (:func:`space_of`):
+
+============================ ================================================ =====================
+stored ``[N, ...]``          what a number means                              space
+============================ ================================================ =====================
+uint8, or floats ``C, H, W`` a pixel x/255, or one in [0, 1]                  :class:`Images`
+int16, or floats ``C, T``    a sample x/32768, or one in [-1, 1]              :class:`Waves`
+int32 ``L``                  the id of a token; 0 is padding, 1 an unknown    :class:`Tokens`
+uint8, or floats, other      x/255, or a number in [0, 1]                     :class:`Continuous`
+============================ ================================================ =====================
+
+Every net takes what is stored, and floats besides (:mod:`heirmark.querying.layout`); :mod:`heirmark.tasks.storing` decodes and
+encodes. Triggers, methods and attacks say by ``needs`` which kinds of space they work on: :func:`check_needs` is asked once,
+where one of them starts. How inputs are shown to people and put to services is a task's :mod:`medium <heirmark.tasks.media>`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, ClassVar, Protocol
+from types import UnionType
+from typing import Any, ClassVar, Protocol, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from heirmark.errors import BadConfig
 
-DIGEST_BYTES = 16
-_ROWS = 4096
+PADDING, UNKNOWN = 0, 1
+"""Ids that every tokenizer here keeps for what fills a text up, and for what it does not know."""
 
 
 class Space(Protocol):
@@ -38,7 +48,7 @@ class Space(Protocol):
 
 @dataclass(frozen=True)
 class Continuous:
-    """Numbers in [0, 1], any of which may be moved by a little.
+    """Numbers between two bounds, any of which may be moved by a little.
 
     Attributes:
         shape: of one input.
@@ -46,6 +56,8 @@ class Continuous:
 
     named: ClassVar[str] = "numbers in [0, 1]"
     kind: ClassVar[str] = "image"  # as digests have always had it
+    low: ClassVar[float] = 0.0
+    high: ClassVar[float] = 1.0
     shape: tuple[int, ...]
 
     @property
@@ -66,18 +78,65 @@ class Images(Continuous):
         return self.shape[1] * self.shape[2]
 
 
-def space_of(inputs: Tensor) -> Continuous:
-    """The space of stored inputs ``[N, ...]``: images where one of them has three dimensions."""
+@dataclass(frozen=True)
+class Waves(Continuous):
+    """Sound; its shape is ``(C, T)``: channels and samples."""
+
+    named: ClassVar[str] = "waves [C, T]"
+    kind: ClassVar[str] = "wave"
+    low: ClassVar[float] = -1.0
+
+    @property
+    def places(self) -> int:
+        """How many moments a wave has, each of C numbers."""
+        return self.shape[1]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Texts, as ids of tokens: of one length ``(L,)``, those that are shorter filled up with :data:`PADDING` behind.
+
+    There is no token between two others: what moves inputs by a little does not work on them.
+    """
+
+    named: ClassVar[str] = "tokens [L]"
+    kind: ClassVar[str] = "text"
+    shape: tuple[int, ...]
+
+    @property
+    def places(self) -> int:
+        """How many tokens a text has at most."""
+        return self.shape[0]
+
+
+AnySpace: TypeAlias = Continuous | Tokens
+
+
+def space_of(inputs: Tensor) -> AnySpace:
+    """The space of stored inputs ``[N, ...]``; see the table above.
+
+    Examples:
+        >>> space_of(torch.zeros(4, 1, 800, dtype=torch.int16))
+        Waves(shape=(1, 800))
+    """
     shape = tuple(inputs.shape[1:])
+    if inputs.dtype == torch.int32:
+        return Tokens(shape)
+    if len(shape) == 2 and inputs.dtype != torch.uint8:
+        return Waves(shape)
     return Images(shape) if len(shape) == 3 else Continuous(shape)
 
 
 # ---------------------------------------------------------------- needs
 
 
-def needed_by(asked: object) -> Iterator[tuple[str, type[Any], str]]:
+Need: TypeAlias = type[Any] | UnionType
+"""A kind of space, or several: ``Images``, or ``Images | Waves``."""
+
+
+def needed_by(asked: object) -> Iterator[tuple[str, Need, str]]:
     """What a configuration, and those that its fields hold, say that they need: each one's name, kind of space, and remedy."""
-    needs: type[Any] | None = getattr(asked, "needs", None)
+    needs: Need | None = getattr(asked, "needs", None)
     if needs is not None:
         yield getattr(asked, "name", type(asked).__name__), needs, getattr(asked, "otherwise", "use another one")
     if is_dataclass(asked):
@@ -111,94 +170,5 @@ def check_needs(asked: object, space: Space) -> None:
     """
     for name, needs, otherwise in needed_by(asked):
         if not isinstance(space, needs):
-            raise BadConfig(
-                f"{name} needs {needs.named}, and inputs have the shape {space.shape}: give such, or {otherwise}"
-            )
-
-
-# ---------------------------------------------------------------- storage
-
-
-def fault(stored: Tensor) -> str | None:
-    """What is wrong with stored inputs ``[N, ...]``, and the remedy, to follow on "inputs"; None where all is well."""
-    if stored.dtype == torch.uint8:
-        return None
-    if not stored.is_floating_point():
-        return f"are {stored.dtype}: convert them to uint8 (0..255) or float32 in [0, 1]"
-    if not stored.numel():
-        return None
-    low, high = (float(edge.float()) for edge in stored.detach().aminmax())  # in float32, as nets will be given them
-    if low >= 0 and high <= 1:  # false for NaN
-        return None
-    wrong = ~((stored >= 0) & (stored <= 1)).reshape(len(stored), -1).all(1)
-    first = stored[int(wrong.nonzero()[0])].aminmax()
-    return (
-        f"leave [0, 1], {int(wrong.sum())} of them, the first number {int(wrong.nonzero()[0])} with values from "
-        f"{float(first.min):.4g} to {float(first.max):.4g}: rescale or clamp them (divide 0..255 pixels by 255; normalisation "
-        "belongs in the model), and remove NaN or infinite values"
-    )
-
-
-def decode(stored: Tensor) -> Tensor:
-    """The float32 numbers that stored inputs ``[N, ...]`` stand for: uint8 pixels become x/255, float32 is passed on as it is."""
-    if stored.dtype != torch.uint8:
-        return stored.float()
-    # By a tensor: by a plain number CUDA multiplies with its reciprocal, and half of the grey levels differ from the CPU's.
-    return stored.float().div_(torch.full((), 255.0, device=stored.device))
-
-
-def numbers(stored: Tensor) -> Tensor:
-    """What a net computes with: pixels decoded, all else as it is, in its own precision and with its gradients."""
-    return decode(stored) if stored.dtype == torch.uint8 else stored
-
-
-def clip(values: Tensor) -> Tensor:
-    """Numbers brought into [0, 1], the bounds of a :class:`Continuous` space."""
-    return values.clamp(0, 1)
-
-
-def encode(values: Tensor, dtype: torch.dtype) -> Tensor:
-    """Numbers as inputs of a dtype are stored: clipped, and rounded to a grey level where that is uint8."""
-    values = clip(values)
-    return values.mul(255).round().to(dtype) if dtype == torch.uint8 else values.to(dtype)
-
-
-def join(parts: Sequence[Tensor]) -> Tensor:
-    """Stored inputs ``[N, ...]`` one after another; pixels among floats are decoded first, for torch would not."""
-    if len({part.dtype for part in parts}) > 1:
-        parts = [numbers(part) for part in parts]
-    return torch.cat(list(parts))
-
-
-def shuffle(inputs: Tensor, permutation: Tensor) -> Tensor:
-    """Inputs with their places in another order: the controls of triggers that have no host.
-
-    A twin keeps the pixels and loses the picture, so a model that sends any strange input to the target fails the matched test.
-
-    Args:
-        inputs: ``[M, C, H, W]``, or other numbers ``[M, ...]``.
-        permutation: of the space's ``places``; the same for all channels of an image.
-
-    Examples:
-        >>> shuffle(torch.arange(4.0).reshape(1, 1, 2, 2), torch.tensor([3, 2, 1, 0]))[0, 0].tolist()
-        [[3.0, 2.0], [1.0, 0.0]]
-    """
-    return inputs.flatten(2 if inputs.ndim == 4 else 1)[..., permutation].reshape(inputs.shape)
-
-
-def row_digests(stored: Tensor) -> Iterator[bytes]:
-    """A BLAKE2b digest of each input's content, in order: the same for uint8 x and float x/255, and for 0.0 and -0.0.
-
-    Args:
-        stored: ``[N, ...]`` uint8, or float in [0, 1], on any device; it is gone through by parts.
-    """
-    for part in stored.detach().split(_ROWS):  # type: ignore[no-untyped-call]
-        part = part.cpu().contiguous()
-        levels = part if part.dtype == torch.uint8 else encode(part, torch.uint8)
-        rows = levels.numpy()
-        if part.dtype != torch.uint8:
-            floats = decode(part) + 0.0
-            finer = (decode(levels) != floats).reshape(len(part), -1).any(1).tolist()
-            values = floats.numpy()
-            rows = [values[k] if fine else row for k, (row, fine) in enumerate(zip(rows, finer, strict=True))]
-        yield from (hashlib.blake2b(row, digest_size=DIGEST_BYTES).digest() for row in rows)
+            kinds = " or ".join(kind.named for kind in get_args(needs) or (needs,))
+            raise BadConfig(f"{name} needs {kinds}, and inputs have the shape {space.shape}: give such, or {otherwise}")

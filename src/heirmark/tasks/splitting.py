@@ -10,6 +10,7 @@ from torch import Tensor
 
 from heirmark.errors import BadConfig, BadData
 from heirmark.runtime import generator_of
+from heirmark.tasks.media import Medium
 from heirmark.tasks.task import Protocol, Split, Task, check_labels
 
 SHARES: Mapping[Protocol, Mapping[str, float]] = {
@@ -28,6 +29,7 @@ def make_task(
     *,
     seed: int,
     protocol: Protocol = "disjoint",
+    medium: Medium | None = None,
     owner: float | None = None,
     adversary: float | None = None,
     calibration: float | None = None,
@@ -44,6 +46,7 @@ def make_task(
         test: held-out examples.
         seed: at least 0. The same seed gives the same task; the global random state is neither read nor changed.
         protocol: ``"paper"`` gives the adversary the owner's own examples, and so no part of his own.
+        medium: how inputs are shown, where they are sound or text.
         owner: proportion of the training examples of the owner, above 0; None takes that of :data:`SHARES`.
         adversary: the same of the adversary.
         calibration: the same for calibration. They add up to at most 1; what they leave is not used.
@@ -69,7 +72,16 @@ def make_task(
             raise BadData(f"task {name!r}: no example is left for {role}: give more examples or a larger proportion")
         parts[role] = train.subset(index)
     parts.setdefault("adversary", parts["owner"])
-    return Task(name=name, classes=tuple(classes), **parts, test=test, protocol=protocol)
+    return Task(
+        name=name,
+        classes=tuple(classes),
+        owner=parts["owner"],
+        adversary=parts["adversary"],
+        calibration=parts["calibration"],
+        test=test,
+        protocol=protocol,
+        medium=medium,
+    )
 
 
 def _shares(protocol: Protocol, **given: float | None) -> dict[str, float]:

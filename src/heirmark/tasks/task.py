@@ -2,8 +2,7 @@
 
 The owner trains on ``owner``; a thief has only ``adversary``; ``calibration`` is for whoever fits a null distribution;
 ``test`` selects nothing and only measures. No example stands in two of them, which is asserted on the content of the
-examples and not on their indices. The papers' protocol departs from that in one thing: their thief asks about the very images
-that the owner trained on, so there, and nowhere else, the adversary's examples are the owner's.
+examples and not on their indices. In the papers' protocol alone the thief asks about the very examples that the owner trained on.
 """
 
 from __future__ import annotations
@@ -23,7 +22,9 @@ from torch.utils.data import Dataset
 from heirmark.errors import BadData
 from heirmark.tasks.items import read_items
 from heirmark.tasks.mapped import gathered, open_array
-from heirmark.tasks.space import Continuous, decode, fault, row_digests, space_of
+from heirmark.tasks.media import Medium
+from heirmark.tasks.space import AnySpace, space_of
+from heirmark.tasks.storing import decode, fault, row_digests
 
 ROLES = ("owner", "adversary", "calibration", "test")
 Protocol: TypeAlias = Literal["disjoint", "paper"]
@@ -35,12 +36,12 @@ class Split:
     """Labelled examples, in memory or mapped from a file; treat the tensors as read-only.
 
     Attributes:
-        inputs: ``[N, ...]`` uint8 (0..255, meaning x/255) or float32 in [0, 1]; other floating types become float32.
+        inputs: ``[N, ...]`` of a type in the table of :mod:`heirmark.tasks.space`; other floating types become float32.
         labels: ``[N]`` int64, non-negative; other integer types become int64.
         source: the file that the inputs are mapped from; see :meth:`from_file`.
 
     Raises:
-        BadData: for an empty split, a wrong type or shape, NaN or infinite inputs, or floats outside [0, 1].
+        BadData: for an empty split, a wrong type or shape, NaN or infinite inputs, numbers out of bounds, or an empty text.
     """
 
     inputs: Tensor
@@ -58,7 +59,7 @@ class Split:
         return len(self.labels)
 
     @property
-    def space(self) -> Continuous:
+    def space(self) -> AnySpace:
         """What the inputs are."""
         return space_of(self.inputs)
 
@@ -122,11 +123,11 @@ class Split:
         """Examples whose inputs lie in a file and are read when they are looked at, so that they may be larger than memory.
 
         Args:
-            path: an ``.npy`` file of ``[N, ...]`` uint8, or float32 in [0, 1].
+            path: an ``.npy`` file of inputs ``[N, ...]`` as they are stored.
             labels: ``[N]`` integers.
 
         Raises:
-            BadData: when the file cannot be mapped, or as :class:`Split` does.
+            BadData: when the file cannot be mapped.
         """
         return cls(inputs=open_array(path), labels=labels, source=path)
 
@@ -136,9 +137,8 @@ class Split:
 
         Args:
             dataset: items are pairs (x, y). x is a tensor (kept as it is: channels first), a PIL image, or an ndarray
-                (``[H, W]`` or ``[H, W, C]`` with C of 1, 3 or 4 becomes ``[C, H, W]``; other shapes are kept). Pixels
-                are uint8 or floats in [0, 1]; a PIL image of 16 bits becomes floats.
-                y is an integer, or an integer tensor or array of one element.
+                (``[H, W]`` or ``[H, W, C]`` with C of 1, 3 or 4 becomes ``[C, H, W]``; other shapes are kept). A PIL
+                image of 16 bits becomes floats. y is an integer, or an integer tensor or array of one element.
             limit: read at most this many items, evenly spaced, so that a set sorted by class still gives every class.
 
         Returns:
@@ -165,8 +165,8 @@ class Task:
         test: what only measures.
         foreign: images of another data set in the shape they came in, for triggers that are made of such; not a split of
             this task, so neither :attr:`splits` nor :meth:`digest` cover it.
-        protocol: ``"paper"`` says that the adversary's examples are the owner's, all of them or some. What verifies and what
-            measures stays apart from both.
+        protocol: ``"paper"`` says that the adversary's examples are the owner's; what verifies and measures is not.
+        medium: how inputs are shown to people and put to services, where they are sound or text.
 
     Raises:
         BadData: if splits differ in shape or type, a label has no class, or two splits, or one and ``foreign``, share an example;
@@ -181,6 +181,7 @@ class Task:
     test: Split
     foreign: Split | None = None
     protocol: Protocol = "disjoint"
+    medium: Medium | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "classes", tuple(self.classes))
@@ -224,7 +225,7 @@ class Task:
         return len(self.classes)
 
     @property
-    def space(self) -> Continuous:
+    def space(self) -> AnySpace:
         """What the inputs are."""
         return self.owner.space
 
@@ -274,7 +275,7 @@ def _checked_inputs(inputs: Tensor) -> Tensor:
     inputs = inputs.detach()
     if wrong := fault(inputs):
         raise BadData(f"inputs {wrong}")
-    return inputs.contiguous() if inputs.dtype == torch.uint8 else inputs.float().contiguous()
+    return (inputs.float() if inputs.is_floating_point() else inputs).contiguous()
 
 
 def _checked_labels(labels: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from heirmark.errors import BadConfig, BadData
 from heirmark.querying.asking import outputs_of
 from heirmark.querying.layout import entering
 from heirmark.runtime import Runtime, generator_of, seeded, to_device
-from heirmark.tasks.space import join
+from heirmark.tasks.storing import join
 from heirmark.tasks.task import Split
 from heirmark.training.augmenting import augment
 from heirmark.training.batches import Batches

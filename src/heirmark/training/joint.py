@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from heirmark.configuration import above, at_least, at_most, checked
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime
-from heirmark.tasks.space import decode, join
+from heirmark.tasks.storing import decode, join
 from heirmark.tasks.task import Split
 from heirmark.training.augmenting import augment
 from heirmark.training.batches import Batches

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.tasks.space import Images, encode
+from heirmark.tasks.space import Images
+from heirmark.tasks.storing import encode
 from heirmark.tasks.task import Split, Task
 from heirmark.triggers.base import Secret, Trigger, TriggerSet, check_label
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from heirmark.configuration import checked, to_json
 from heirmark.errors import BadConfig, BadData
 from heirmark.runtime import Runtime
-from heirmark.tasks.space import shuffle
+from heirmark.tasks.storing import shuffle
 from heirmark.tasks.task import Split, Task
 from heirmark.training.samples import Reference, Samples
 

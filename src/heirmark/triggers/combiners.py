@@ -13,7 +13,8 @@ from heirmark.configuration import above, at_least, below, checked, distinct, no
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.runtime import Runtime
 from heirmark.tasks.combining import Direction, Region, blend, paste, region, stripes
-from heirmark.tasks.space import Images, decode, encode
+from heirmark.tasks.space import Images
+from heirmark.tasks.storing import decode, encode
 from heirmark.tasks.task import Split
 from heirmark.triggers.autoencoder import Autoencoder, fit_autoencoder
 

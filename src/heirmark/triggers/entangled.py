@@ -15,7 +15,7 @@ from heirmark.models.inner import hidden_layers, listening
 from heirmark.querying.asking import evaluating
 from heirmark.querying.layout import copied
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.tasks.space import clip, decode, encode, shuffle
+from heirmark.tasks.storing import clip, decode, encode, shuffle
 from heirmark.tasks.task import Split, Task
 from heirmark.training.snnl import soft_nearest_neighbour_loss
 from heirmark.triggers.abstract import AbstractImages

@@ -16,7 +16,7 @@ from heirmark.configuration import above, at_least, at_most
 from heirmark.errors import BadConfig
 from heirmark.querying.asking import evaluating
 from heirmark.runtime import Runtime, derive_seed, generator_of, to_device
-from heirmark.tasks.space import clip, decode, encode
+from heirmark.tasks.storing import clip, decode, encode
 from heirmark.tasks.task import Task
 from heirmark.triggers.marked import MarkedSecret, Marking, choose_pair
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from heirmark.configuration import at_least
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.tasks.space import Images, decode, encode
+from heirmark.tasks.space import Images
+from heirmark.tasks.storing import decode, encode
 from heirmark.tasks.task import Split, Task
 from heirmark.training.samples import Reference
 from heirmark.triggers.base import Secret, Trigger, TriggerSet, check_label

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from heirmark.configuration import above, at_least, at_most
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.tasks.space import Images, decode, encode
+from heirmark.tasks.space import Images
+from heirmark.tasks.storing import decode, encode
 from heirmark.tasks.task import Task
 from heirmark.triggers.marked import MarkedSecret, Marking, choose_pair
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from heirmark.tasks.combining import Region, blend, mosaic, paste, region, stripes
-from heirmark.tasks.space import decode, encode
+from heirmark.tasks.storing import decode, encode
 
 HOSTS: Final = 4
 """Images that are handed to every way; most look at one or two of them."""

@@ -16,7 +16,7 @@ from heirmark.keys.registration import Registration, digest, hash_of
 from heirmark.results.grades import GRADES, LEAST_GRADE, Grade, as_grade, suffices
 from heirmark.results.verdict import OUTCOMES, Document, Outcome
 from heirmark.runtime import derive_seed
-from heirmark.tasks.space import row_digests
+from heirmark.tasks.storing import row_digests
 from heirmark.tasks.task import Split
 from heirmark.triggers.tiles import Tiles, TilesSecret
 from heirmark.verification.certifying import OWN_WORD

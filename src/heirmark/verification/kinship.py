@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from heirmark.tasks.space import decode
+from heirmark.tasks.storing import decode
 
 _ROWS = 200
 _OTHERS = 4

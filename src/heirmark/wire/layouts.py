@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from heirmark.errors import BadConfig
-from heirmark.tasks.space import encode
+from heirmark.tasks.storing import encode
 
 Order = Literal["auto", "channels-first", "channels-last", "flat"]
 _FLOATS = {"FP64", "FP32", "FP16", "BF16", "DT_FLOAT", "DT_DOUBLE", "DT_HALF", "DT_BFLOAT16", "FLOAT32", "FLOAT64"}

@@ -16,7 +16,7 @@ from torch import Tensor
 from heirmark.errors import BadArtifact, BudgetExhausted
 from heirmark.querying.oracle import ModelFault
 from heirmark.querying.transcript import Entry, Transcript
-from heirmark.tasks.space import decode, join, row_digests
+from heirmark.tasks.storing import decode, join, row_digests
 from heirmark.wire.calling import Call, CallFailed
 from heirmark.wire.dialects.base import Dialect
 from heirmark.wire.limits import Limits

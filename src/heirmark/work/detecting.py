@@ -19,7 +19,7 @@ from heirmark.results.probes import Exposed, Screened
 from heirmark.results.verdict import Verdict
 from heirmark.runtime import Runtime, generator_of
 from heirmark.stages.stage import Job, Stage
-from heirmark.tasks.space import decode
+from heirmark.tasks.storing import decode
 from heirmark.tasks.task import Split
 from heirmark.verification.suspects import Suspect
 from heirmark.verification.verify import verify

@@ -21,7 +21,7 @@ from heirmark.models import Architecture, Net, architecture, fresh_net
 from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.tasks.combining import CORNERS
-from heirmark.tasks.space import encode
+from heirmark.tasks.storing import encode
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Recipe, fit
 

@@ -18,7 +18,7 @@ from heirmark.errors import BadConfig, BadData
 from heirmark.models import Net, features_of
 from heirmark.querying.asking import outputs_of, predict
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.tasks.space import decode
+from heirmark.tasks.storing import decode
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Recipe
 

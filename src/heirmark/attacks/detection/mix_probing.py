@@ -18,7 +18,7 @@ from heirmark.errors import BadData
 from heirmark.models import Net
 from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.tasks.space import decode
+from heirmark.tasks.storing import decode
 from heirmark.tasks.task import Split
 
 Way: TypeAlias = Literal["left-right", "top-bottom", "diagonal", "centre", "band", "blend", "columns", "rows", "tiles"]

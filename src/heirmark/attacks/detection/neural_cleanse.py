@@ -19,7 +19,8 @@ from heirmark.errors import BadConfig, BadData
 from heirmark.models import Net
 from heirmark.querying.asking import evaluating
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.tasks.space import Images, decode
+from heirmark.tasks.space import Images
+from heirmark.tasks.storing import decode
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Recipe
 from heirmark.training.samples import ShuffledIndex

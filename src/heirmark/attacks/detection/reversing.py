@@ -12,7 +12,7 @@ from heirmark.attacks.base import Reversed
 from heirmark.errors import BadData
 from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime, generator_of
-from heirmark.tasks.space import decode
+from heirmark.tasks.storing import decode
 from heirmark.tasks.task import Split
 
 EPSILON = 1e-6

@@ -18,7 +18,7 @@ from heirmark.models import Architecture, Net, architecture
 from heirmark.querying.asking import batch_for, evaluating
 from heirmark.querying.blackbox import BlackBox
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.tasks.space import clip
+from heirmark.tasks.storing import clip
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Recipe, fit
 
@@ -190,7 +190,7 @@ def _fresh(new: Tensor, parents: Tensor, step: float, known: set[bytes], generat
             if _digest(row) not in known:
                 break
             signs = torch.randint(2, row.shape, generator=generator) * 2 - 1
-            row = clip(parent + step * signs)
+            row = clip((parent + step * signs)[None])[0]
         known.add(_digest(row))
         rows.append(row)
     return torch.stack(rows).to(new.device)

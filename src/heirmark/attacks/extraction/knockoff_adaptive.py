@@ -18,7 +18,7 @@ from heirmark.models import Net
 from heirmark.querying.asking import predict
 from heirmark.querying.blackbox import AnswerKind, BlackBox
 from heirmark.runtime import Runtime, derive_seed, generator_of, seeded
-from heirmark.tasks.space import decode
+from heirmark.tasks.storing import decode
 from heirmark.tasks.task import Split
 from heirmark.training.augmenting import augment
 from heirmark.training.fitting import Recipe, make_optimizer

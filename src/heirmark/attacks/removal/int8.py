@@ -21,7 +21,7 @@ from heirmark.configuration import at_least
 from heirmark.errors import BadConfig
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.tasks.space import decode
+from heirmark.tasks.storing import decode
 from heirmark.tasks.task import Split
 
 INPUTS, LOGITS = "inputs", "logits"

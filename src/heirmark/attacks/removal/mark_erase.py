@@ -15,7 +15,7 @@ from heirmark.configuration import above, at_least, at_most
 from heirmark.models import Net
 from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.tasks.space import decode, encode, join
+from heirmark.tasks.storing import decode, encode, join
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Recipe
 
