@@ -29,6 +29,7 @@ from heirmark.runtime import Runtime  # noqa: E402
 from heirmark.verification import Calibration, verify  # noqa: E402
 from heirmark.wire import calling  # noqa: E402
 from heirmark.wire.addresses import is_public, parse_address  # noqa: E402
+from heirmark.wire.blotting import blotted, secrets_in  # noqa: E402
 from heirmark.wire.client import Client, connect, read_headers  # noqa: E402
 from heirmark.wire.dialects.v2 import OpenInference  # noqa: E402
 from heirmark.wire.layouts import fit_layout, png  # noqa: E402
@@ -322,6 +323,56 @@ def test_a_redirect_that_drops_the_question_is_none():
 def test_plain_http_to_the_world_is_told():
     with pytest.warns(HeirmarkWarning, match="not encrypted"):
         to(made_up(v2_service(host_scores)), address=MODEL.replace("https", "http"))
+
+
+SECRET = "sk-" + "0123456789abcdef" * 3
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        httpx.Response(401, text=f"{'no ' * 90}such key: {SECRET}"),
+        httpx.Response(401, json={"error": f"Bearer {SECRET} is spent"}),
+        httpx.Response(307, headers={"Location": f"/login/{SECRET}/{'x' * 200}"}),
+        httpx.Response(200, json={"outputs": [{"name": SECRET, "shape": [4, 3], "data": [0] * 12}]}),
+        httpx.Response(200, content=json.dumps({"outputs": [{"name": "y", "shape": [4], "data": [SECRET] * 4}]})
+                       .replace("s", "\\u0073")),
+    ],
+)  # fmt: skip
+def test_what_a_service_repeats_of_a_secret_is_shown_and_written_nowhere(answer, tmp_path):
+    service = connect(
+        MODEL,
+        Client(limits=QUICK, headers={"Authorization": f"Bearer {SECRET}"}, transcript=tmp_path / "lines"),
+        shape=(1, 4, 4),
+        reading=Classes(classes=10),
+        transport=flaky(v2_service(host_scores), {0: answer}),
+    )
+    service.sleep = lambda seconds: None
+    with pytest.raises(ModelFault) as fault:
+        service.labels(images(4))
+    for shown in (str(fault.value), (tmp_path / "lines").read_text()):
+        assert "sk-" not in shown
+        assert "0123456789" not in shown
+
+
+def test_what_went_wrong_on_the_way_tells_no_secret():
+    def broken(request):
+        raise httpx.LocalProtocolError(f"Illegal header value b'Bearer {SECRET * 9} '")
+
+    client = Client(limits=replace(QUICK, retries=0), headers={"X-Key": f"{SECRET * 9} "}, protocol="v2")
+    with pytest.raises(ModelFault, match="LocalProtocolError") as fault:
+        connect(MODEL, client, shape=(1, 4, 4), reading=Classes(classes=10), transport=httpx.MockTransport(broken))
+    assert "sk-" not in str(fault.value)
+
+
+@given(st.recursive(st.text("abc123", max_size=12) | st.floats(allow_nan=False) | st.none(), st.lists, max_leaves=8),
+       st.text("abc123", min_size=6, max_size=9))  # fmt: skip
+def test_nothing_is_left_of_a_secret_and_nothing_else_is_changed(said, secret):
+    address = parse_address("http://a.example/m")
+    found = blotted({"x": said}, secrets_in({"X-Key": secret}, address))
+    assert secret not in json.dumps(found)
+    if secret not in json.dumps(said):
+        assert found == {"x": said}
 
 
 def test_headers_take_secrets_from_the_environment():

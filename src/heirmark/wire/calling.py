@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from heirmark.errors import BadArtifact, BadConfig, HeirmarkError, printable, told
 from heirmark.files import parse_json
 from heirmark.wire.addresses import IP, Address, check_public, shown_address
+from heirmark.wire.blotting import blotted, secrets_in
 from heirmark.wire.limits import Limits
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class Caller:
     Every call has a connection of its own: nothing is left open between two, and the time limit holds for the whole, from looking
     up the name to the last byte. No proxy, ``.netrc`` or cookie is used.
 
+    What is sent in confidence, headers and the address's query, is blotted out of every answer.
+
     Attributes:
         address: of the service.
         limits: of time and size, and whom it may talk to.
@@ -91,6 +94,15 @@ class Caller:
         """
         return _run(lambda: self._within(call))
 
+    @cached_property
+    def _secrets(self) -> tuple[str, ...]:
+        return secrets_in(self.headers, self.address)
+
+    def _told(self, error: Exception) -> str:
+        words = told(error)
+        # Not blotted out but left out: it may be cut off within a secret.
+        return type(error).__name__ if any(secret[:6] in words for secret in self._secrets) else words
+
     async def _within(self, call: Call) -> Any:
         import httpx
 
@@ -106,10 +118,12 @@ class Caller:
             ) from None
         except httpx.ConnectError as error:
             raise CallFailed(
-                f"{self.address.origin} cannot be reached ({told(error)}): is it running?", passing=True, reached=False
+                f"{self.address.origin} cannot be reached ({self._told(error)}): is it running?",
+                passing=True,
+                reached=False,
             ) from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise CallFailed(f"{self.address.host} broke off ({told(error)})", passing=True) from None
+            raise CallFailed(f"{self.address.host} broke off ({self._told(error)})", passing=True) from None
         except OSError as error:  # of looking up a name
             raise CallFailed(
                 f"{self.address.host} is not found ({told(error)}): check the name", passing=True, reached=False
@@ -120,12 +134,12 @@ class Caller:
         for _ in range(_HOPS):
             status, location, wait, body = await self._send(goal, call)
             if not 300 <= status < 400:
-                return _read(status, wait, body, goal, asked=call.body is not None)
+                return _read(status, wait, body, goal, self._secrets, asked=call.body is not None)
             goal = self._moved(goal, status, location, asked=call.body is not None)
         raise CallFailed(f"{self.address.host} redirects without end: name the address that it leads to", passing=False)
 
     def _moved(self, goal: Address, status: int, location: str, *, asked: bool) -> Address:
-        where = printable(shown_address(location))[:200] or "nowhere"
+        where = printable(blotted(shown_address(location), self._secrets))[:200] or "nowhere"
         if not self.limits.allow_redirects:
             raise CallFailed(
                 f"{goal.host} redirects to {where}: name that address if you trust it, or add --allow-redirects",
@@ -253,20 +267,22 @@ async def _look_up(host: str, port: int) -> Sequence[IP]:
     return sorted(set(numbers), key=lambda ip: (ip.version, ip.packed))
 
 
-def _read(status: int, wait: str, body: bytes, goal: Address, *, asked: bool) -> Any:
+def _read(status: int, wait: str, body: bytes, goal: Address, secrets: Sequence[str], *, asked: bool) -> Any:
     if status >= 400 or status < 200:
         seconds = min(float(wait), _LONGEST_WAIT) if wait.strip().isdecimal() else None
-        words = printable(body[:300].decode(errors="replace")).strip()
+        words = printable(blotted(body[:10_000].decode(errors="replace"), secrets)[:300]).strip()
         raise CallFailed(
-            f"{goal} answers {status}" + (f" ({words})" if words else ""),
+            f"{blotted(str(goal), secrets)} answers {status}" + (f" ({words})" if words else ""),
             passing=status in _PASSING,
             reached=status not in _REFUSED,
             refused=status not in _REFUSED,
             wait=seconds,
         )
     try:
-        return parse_json(body, source=f"the answer of {goal.host}")
+        answer = parse_json(body, source=f"the answer of {goal.host}")
     except BadArtifact:
         if not asked:
             return None
         raise CallFailed(f"{goal} answers what is not strict JSON: is it the right path?", passing=False) from None
+    # A long answer of numbers alone is not gone through.
+    return blotted(answer, secrets) if b"\\" in body or any(each.encode() in body for each in secrets) else answer

@@ -128,5 +128,5 @@ def read_headers(texts: Sequence[str], environment: Mapping[str, str] | None = N
         header = _HEADER.fullmatch(whole)
         if header is None or header[1].lower() in ("host", "content-length", "content-type", "transfer-encoding"):
             raise BadConfig(f"--header {text}: write 'Name: value', and none that the call itself sets")
-        headers[header[1]] = header[2]
+        headers[header[1]] = header[2].strip()
     return headers
