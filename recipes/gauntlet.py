@@ -45,8 +45,10 @@ from heirmark.work.stealing import Theft
 from heirmark.work.trials import Trial
 
 OTHER = "cifar10"
-CALIBRATORS = 10
 """What else thieves ask about: its training images."""
+CALIBRATORS = 10
+"""So many that ten are left where some did not learn, as VGG-like nets without BatchNorm do not at every third seed: of fewer
+than ten no null is below 1/C."""
 MARKS = ("robust", "t2s")
 """The default, and T2S with the settings of ``--quick``."""
 ANSWERS: tuple[tuple[AnswerKind, str], ...] = (("probabilities", "soft"), ("label", "label"))
@@ -128,18 +130,8 @@ def after_theft(scale: Scale) -> Grid:
 
 
 def _profile(base: Profile, nets: Mapping[str, str], victim: str) -> Profile:
-    """One victim's; unmarked models of every net that a suspect may be calibrate, trained as all nets are.
-
-    So many that ten are left where some did not learn, as VGG-like nets without BatchNorm do not at every third seed: of fewer
-    than ten no null is below 1/C.
-    """
-    return replace(
-        base,
-        model=nets[victim],
-        calibrators=CALIBRATORS,
-        calibration_recipe=base.recipe,
-        calibration_models=tuple(nets.values()),
-    )
+    """One victim's; unmarked models of every net that a suspect may be calibrate, trained as all nets are."""
+    return replace(base, model=nets[victim], calibration_recipe=base.recipe, calibration_models=tuple(nets.values()))
 
 
 def _bench(base: Profile, nets: Mapping[str, str], victim: str) -> Bench:
@@ -188,7 +180,7 @@ def _altered(copy: Trial, bench: Bench) -> list[Trial]:
 def _block(
     name: str, bench: Bench, marks: Mapping[str, Method], trials: list[Trial], *, pools: tuple[str, ...] = ()
 ) -> Block:
-    return block(name, bench, marks, trials, pools=pools, trigger=Tiles())
+    return block(name, bench, marks, trials, pools=pools, trigger=Tiles(), calibrators=CALIBRATORS)
 
 
 def _grid(name: str, title: str, *blocks: Block) -> Grid:
