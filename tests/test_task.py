@@ -390,3 +390,52 @@ def test_make_task_says_what_is_missing() -> None:
     wild = Split(inputs=distinct(2).inputs, labels=torch.tensor([0, 2 * 10**12]))
     with pytest.raises(BadData, match="label 2000000000000 "):
         make_task("toy", CLASSES, wild, distinct(5, start=1000), seed=0)
+
+
+# groups
+
+
+def spoken(counts: list[int], *, seed: int = 0, start: int = 0) -> Split:
+    """Examples of so many speakers with so many each, in a mixed order."""
+    groups = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
+    plain = distinct(len(groups), start=start)
+    order = torch.randperm(len(groups), generator=torch.Generator().manual_seed(seed))
+    return Split(inputs=plain.inputs, labels=plain.labels, groups=groups[order] + start)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.integers(1, 12), min_size=12, max_size=40), st.integers(0, 2**20))
+def test_all_of_a_group_go_to_one_part_and_parts_keep_about_their_proportions(counts: list[int], seed: int) -> None:
+    train = spoken(counts, seed=seed)
+    task = make_task(
+        "toy", CLASSES, train, distinct(9, start=10**6), seed=seed, owner=0.4, adversary=0.4, calibration=0.2
+    )
+    roles = {"owner": 0.4, "adversary": 0.4, "calibration": 0.2}
+    heard = [set(task.splits[role].groups.tolist()) for role in roles]  # type: ignore[union-attr]
+    assert sum(map(len, heard)) == len(set.union(*heard)) == len(counts)
+    assert sum(len(task.splits[role]) for role in roles) == len(train)
+    for role, share in roles.items():
+        assert abs(len(task.splits[role]) - share * len(train)) <= max(counts) + len(CLASSES)
+    again = make_task(
+        "toy", CLASSES, train, distinct(9, start=10**6), seed=seed, owner=0.4, adversary=0.4, calibration=0.2
+    )
+    assert again.digest() == task.digest()
+
+
+def test_what_proportions_leave_is_left_in_whole_groups() -> None:
+    task = make_task(
+        "toy", CLASSES, spoken([3] * 20), distinct(9, start=10**6), seed=0, owner=0.25, adversary=0.25, calibration=0.25
+    )
+    assert [len(task.splits[role]) for role in ("owner", "adversary", "calibration")] == [15, 15, 15]
+
+
+def test_a_task_refuses_a_group_in_two_parts_and_groups_that_are_none() -> None:
+    with pytest.raises(BadData, match="owner and calibration share 2 groups"):
+        four(
+            owner=spoken([3, 3]),
+            calibration=Split(**{**vars(distinct(6, start=500)), "groups": torch.tensor([0, 0, 1, 1, 1, 1])}),
+        )
+    with pytest.raises(BadData, match=r"groups are torch.float32 \[6\]: give a tensor \[6\]"):
+        Split(inputs=distinct(6).inputs, labels=distinct(6).labels, groups=torch.rand(6))
+    with pytest.raises(BadData, match="no example is left for calibration"):
+        make_task("toy", CLASSES, spoken([9, 9]), distinct(9, start=10**6), seed=0)

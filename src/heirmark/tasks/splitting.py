@@ -37,7 +37,8 @@ def make_task(
     """Split a training set into owner, adversary and calibration parts, class by class; or, as papers do, into owner's and rest.
 
     Of training inputs that are exact copies of each other the first is kept; those that also stand in ``test`` are
-    dropped. ``test`` is kept whole. In every class each part is within one example of its proportion.
+    dropped. ``test`` is kept whole. In every class each part is within one example of its proportion; where examples have
+    ``groups``, each group goes to one part, and proportions are kept as well as that allows.
 
     Args:
         name: name of the task.
@@ -64,7 +65,7 @@ def make_task(
     check_labels(name, "training", train, len(classes))
     kept = distinct_of(train, test.digests())
     kept = kept[torch.randperm(len(kept), generator=generator)]
-    part = _parts(train.labels.cpu()[kept], proportions)
+    part = _parts(train, kept, proportions)
     parts = {}
     for number, role in enumerate(shares):
         index = kept[part == number]
@@ -132,7 +133,7 @@ def own_task(
     def halved(split: Split, first: float) -> tuple[Split, Split]:
         kept = distinct_of(split, set())
         kept = kept[torch.randperm(len(kept), generator=generator)]
-        part = _parts(split.labels.cpu()[kept], torch.tensor([first, 1 - first], dtype=torch.float64))
+        part = _parts(split, kept, torch.tensor([first, 1 - first], dtype=torch.float64))
         if not 0 < int(part.sum()) < len(part):
             raise BadData(f"task {name!r}: {len(kept)} different examples are too few to share out: give more")
         return split.subset(kept[part == 0]), split.subset(kept[part == 1])
@@ -144,13 +145,17 @@ def own_task(
     return Task(name=name, classes=names, owner=owner, adversary=adversary, calibration=calibration, test=test)
 
 
-def _parts(labels: Tensor, proportions: Tensor) -> Tensor:
-    """The number of the part that each of shuffled examples goes to, class by class, ``[N]``.
+def _parts(split: Split, shuffled: Tensor, proportions: Tensor) -> Tensor:
+    """The number of the part that each of some examples goes to, class by class, ``[M]``.
 
     Args:
-        labels: ``[N]``.
+        split: the examples.
+        shuffled: ``[M]`` positions of those that are shared out.
         proportions: of the parts, float64; what they leave is the part after the last.
     """
+    labels = split.labels.cpu()[shuffled]
+    if split.groups is not None:
+        return _parts_of_groups(labels, split.groups.cpu()[shuffled], proportions)
     # rank of each example within its class, in the shuffled order
     by_class = labels.argsort(stable=True)
     counts = labels.bincount()
@@ -159,6 +164,33 @@ def _parts(labels: Tensor, proportions: Tensor) -> Tensor:
     # per-class end of each part; an example belongs to the first part whose end lies beyond its rank
     ends = (counts[:, None] * proportions.cumsum(0)[None]).add(1e-9).round().long()
     return (rank[:, None] >= ends[labels]).sum(1)
+
+
+def _parts_of_groups(labels: Tensor, groups: Tensor, proportions: Tensor) -> Tensor:
+    """The same for examples of which all of a group go to one part.
+
+    From the largest group on, each goes where it is wanted most: where its classes lack most, as a share of what is due there.
+
+    Args:
+        labels: ``[M]``.
+        groups: ``[M]``; those of one size take turns in the order in which they appear.
+        proportions: of the parts.
+    """
+    present, number, sizes = torch.unique(groups, return_inverse=True, return_counts=True)
+    counts = torch.zeros(len(present), int(labels.max()) + 1, dtype=torch.float64)
+    counts.index_put_((number, labels), torch.ones((), dtype=torch.float64), accumulate=True)
+    left = 1 - proportions.sum()
+    shares = torch.cat([proportions, left[None]]) if left > 1e-9 else proportions
+    due = shares[:, None] * counts.sum(0)
+    held = torch.zeros_like(due)
+    met = torch.full_like(sizes, len(labels)).scatter_reduce(0, number, torch.arange(len(labels)), "amin")
+    order = met.argsort()
+    part = torch.empty_like(sizes)
+    for group in order[sizes[order].argsort(descending=True, stable=True)].tolist():
+        most = int((((due - held) / due.clamp_min(1e-9)) @ counts[group]).argmax())
+        part[group] = most
+        held[most] += counts[group]
+    return part[number]
 
 
 def distinct_of(split: Split, banned: set[bytes]) -> Tensor:
