@@ -112,7 +112,7 @@ def test_report_stands_alone(ran: Ran) -> None:
     assert page.lower().startswith("<!doctype html>")
     assert "stolen from robust model" in page
     assert "What a thief is shown" in page
-    assert page.count("An ordinary image of class") == 6
+    assert page.count("An ordinary input of class") == 6
     for reference in re.findall(r"""(?:src|href)\s*=\s*["']?([^"'\s>]+)""", page):
         assert reference.startswith(("data:", "#")), reference
     assert not re.search(r"<script|<link|@import|url\((?!#|['\"]?data:)", page)

@@ -6,6 +6,7 @@ import base64
 import io
 import math
 import re
+import wave
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -14,16 +15,34 @@ import matplotlib
 import matplotlib.image
 import numpy as np
 import pytest
+import torch
 from rich.console import Console
 
 from heirmark.errors import ShapeMismatch
 from heirmark.grids.pictures.histories import Course
 from heirmark.grids.pictures.histories import show as courses
+from heirmark.grids.pictures.looking import looks_of
 from heirmark.report import sections
+from heirmark.report.looks import _spectrogram as spectrogram
+from heirmark.report.looks import picture, sound
+from heirmark.report.looks import words as words_look
 from heirmark.report.page import markdown, render
-from heirmark.report.section import Chapter, Column, Entry, Line, Note, Report, Section, Sheet, Source, Table, Text
+from heirmark.report.section import (
+    Chapter,
+    Column,
+    Entry,
+    Line,
+    Note,
+    Report,
+    Section,
+    Sheet,
+    Shown,
+    Source,
+    Table,
+    Text,
+)
 from heirmark.report.sections import sections_of
-from heirmark.report.sections.examples import Example, examples
+from heirmark.report.sections.examples import examples
 from heirmark.report.sections.suspects import Suspect, headline, side_by_side, suspects
 from heirmark.report.sections.verdicts import arm_text
 from heirmark.report.svg import png_uri
@@ -33,6 +52,8 @@ from heirmark.results.probes import Exposed
 from heirmark.results.rows import Row
 from heirmark.results.summary import summarise
 from heirmark.results.verdict import Verdict
+from heirmark.tasks.media import Sound
+from heirmark.tasks.storing import encode
 from pages import Page, words
 
 
@@ -60,7 +81,8 @@ CLEAN = Suspect(name="clean model", row=replace(BASE, arm="unmarked", verdict=FR
 INVALID = Suspect(name="broken", row=replace(BASE, trial="soft", verdict=BROKEN, accuracy=math.nan))
 FOUND = (VICTIM, STOLEN, RIVAL, CLEAN, INVALID)
 IMAGE = np.arange(16 * 16, dtype=np.uint8).reshape(1, 16, 16)
-EXAMPLE = Example(hosts=(IMAGE, IMAGE), trigger=IMAGE, control=IMAGE, host_labels=("Shirt", "Bag"), target="Sneaker")
+LOOK = picture(IMAGE)
+EXAMPLE = Shown(hosts=((LOOK, "Shirt"), (LOOK, "Bag")), trigger=LOOK, control=LOOK, target="Sneaker")
 HISTORY = (
     {"epoch": 0.0, "target_wsr": 1.0, "student_wsr": 0.0, "target_accuracy": 0.88, "student_accuracy": 0.88},
     {"epoch": 0.5, "target_wsr": 1.0, "student_wsr": 0.7, "target_accuracy": 0.87, "student_accuracy": 0.86},
@@ -70,7 +92,7 @@ HISTORY = (
 def report(
     found: tuple[Suspect, ...] = FOUND,
     history: tuple[dict[str, float], ...] = HISTORY,
-    shown: tuple[Example, ...] = (EXAMPLE,),
+    shown: tuple[Shown, ...] = (EXAMPLE,),
     clean: float = 0.885,
     **more: Any,
 ) -> Report:
@@ -115,7 +137,7 @@ def test_page_loads_nothing_and_runs_nothing() -> None:
 )
 def test_hostile_names_are_shown_and_not_obeyed(name: str) -> None:
     hostile = (replace(STOLEN, name=name, setting=name), replace(VICTIM, row=replace(BASE, error=name, verdict=None)))
-    shown = (replace(EXAMPLE, host_labels=(name, name), target=name),)
+    shown = (replace(EXAMPLE, hosts=((LOOK, name), (words_look(name), name)), target=name),)
     text = render(report(hostile, shown=shown, title=name, summary=(name,), notes=(name,), facts={name: name}))
     page = Page(text)
     assert "script" not in page.seen
@@ -135,8 +157,8 @@ def test_hostile_names_are_shown_and_not_obeyed(name: str) -> None:
         {"history": ({"epoch": 0.0, "target_wsr": math.nan},)},
         {"history": ({"target_wsr": 1.0}, {"epoch": 0.5, "target_wsr": 1.0})},
         {"history": ({"epoch": 0.0, "student_accuracy": 0.0},), "clean": math.nan},
-        {"shown": (replace(EXAMPLE, control=None, hosts=(), host_labels=()),)},
-        {"shown": (replace(EXAMPLE, trigger=np.zeros((3, 32, 32), np.uint8)),)},
+        {"shown": (replace(EXAMPLE, control=None, hosts=()),)},
+        {"shown": (replace(EXAMPLE, trigger=picture(np.zeros((3, 32, 32), np.uint8))),)},
     ],
 )
 def test_parts_may_be_missing(change: dict[str, Any]) -> None:
@@ -204,12 +226,52 @@ def test_terminal_table_fits_80_columns() -> None:
         assert wanted in text
 
 
-@pytest.mark.parametrize(
-    "change", [{"trigger": IMAGE.astype(np.float32)}, {"trigger": IMAGE[0]}, {"host_labels": ("one",)}]
-)
-def test_example_refuses_nonsense(change: dict[str, object]) -> None:
+@pytest.mark.parametrize("image", [IMAGE.astype(np.float32), IMAGE[0], IMAGE[:, :0]])
+def test_no_picture_is_made_of_nonsense(image: Any) -> None:
     with pytest.raises(ShapeMismatch):
-        replace(EXAMPLE, **change)  # type: ignore[arg-type]
+        picture(image)
+
+
+@pytest.mark.parametrize("samples", [np.zeros(8), np.zeros((1, 0)), np.full((1, 8), np.nan)])
+def test_no_sound_is_made_of_nonsense(samples: Any) -> None:
+    with pytest.raises(ShapeMismatch):
+        sound(samples, 8000)
+
+
+def test_a_sound_can_be_played_and_its_spectrogram_shows_its_pitch() -> None:
+    time = np.arange(8000) / 8000
+    tone = 0.5 * np.sin(2 * np.pi * 1000 * time)[None]
+    look = sound(tone, 8000)
+    with wave.open(io.BytesIO(base64.b64decode(look.sound.partition(",")[2]))) as file:
+        assert (file.getframerate(), file.getnchannels(), file.getsampwidth(), file.getnframes()) == (8000, 1, 2, 8000)
+        played = np.frombuffer(file.readframes(8000), "<i2")
+    assert np.abs(played / 32768 - tone[0]).max() < 1 / 32768
+    seen = spectrogram(tone[0], 8000)[0]
+    assert abs(int(seen.mean(1).argmax()) - 0.75 * len(seen)) < 2  # 1 kHz of 4, counted from below
+    page = Page(render(report(shown=(replace(EXAMPLE, trigger=look, control=words_look("a film <b>to</b> forget")),))))
+    assert page.seen.count("audio") == 1
+    assert "a film <b>to</b> forget" in " ".join(page.words)
+
+
+@pytest.mark.parametrize("samples", [np.zeros((2, 5)), np.zeros((1, 40_000)), np.ones((1, 1))])
+def test_sounds_of_any_length_are_shown(samples: Any) -> None:
+    assert sound(samples, 16_000).image.startswith("data:image/png")
+
+
+def test_inputs_look_as_their_space_has_it() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(2, 3, 8, 8, generator=generator)
+    assert all(look.image and not look.sound for look in looks_of(images, None))
+    assert looks_of(encode(images, torch.uint8), None) == looks_of(images, None)
+    waves = torch.randint(-99, 99, (2, 1, 400), generator=generator, dtype=torch.int16)
+    assert all(look.image and look.sound for look in looks_of(waves, Sound(rate=8000)))
+    assert looks_of(waves, Sound(rate=8000)) != looks_of(waves, None)
+    assert looks_of(torch.tensor([[4, 2]], dtype=torch.int32), None)[0].words == "4 2"
+    assert looks_of(torch.rand(1, 7), None)[0].image
+
+
+def test_a_long_text_is_cut() -> None:
+    assert len(words_look("word " * 1000).words) == 600
 
 
 def test_one_seed_of_one_mark_shows_all_of_a_verdict_and_what_is_of_no_use() -> None:

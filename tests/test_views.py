@@ -74,7 +74,7 @@ def test_the_section_tells_pictures_weights_and_answers() -> None:
     first = view.given[0]
     for wanted in ("What a thief is shown", "marked as kind 3", f"weight {first.weight:+.4f}", told(view)):
         assert wanted in text, wanted
-    assert page.count("An ordinary image of class") == 6
+    assert page.count("An ordinary input of class") == 6
     assert len(section.sheets[0].rows) == 6
     assert not list(show([]))
     assert "no more than the clean" in told(replace(view, half=0))

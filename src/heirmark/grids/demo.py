@@ -15,6 +15,7 @@ from heirmark.grids.executors.here import run_here
 from heirmark.grids.grid import CONTROL_ARM, MARKED_ARM, Block, Grid, Marking, Workload
 from heirmark.grids.pictures.histories import Course, course_of
 from heirmark.grids.pictures.histories import show as courses
+from heirmark.grids.pictures.looking import looks_of
 from heirmark.grids.pictures.views import show as views
 from heirmark.grids.pictures.views import view_of
 from heirmark.grids.reporting import part_command, report_of
@@ -39,8 +40,8 @@ from heirmark.report.demo_story import (
     tell_story,
 )
 from heirmark.report.page import render
-from heirmark.report.section import Chapter, Report
-from heirmark.report.sections.examples import Example, examples
+from heirmark.report.section import Chapter, Report, Shown
+from heirmark.report.sections.examples import examples
 from heirmark.report.sections.suspects import headline, side_by_side, suspects
 from heirmark.results.rows import Row, row_to_json
 from heirmark.results.summary import summarise, summary_to_json
@@ -266,18 +267,24 @@ def _found(run: Run, stage: Stage) -> Artifact:
     return found
 
 
-def examples_of(marked: Artifact, task: Task) -> tuple[Example, ...]:
+def examples_of(marked: Artifact, task: Task) -> tuple[Shown, ...]:
     """A few triggers with their hosts, for the report."""
     pictures, key = read_pictures(marked.folder), read_key(marked.folder)
+    count = min(4, len(pictures.inputs))
+    triggers, controls = (looks_of(part[:count], task.medium) for part in (pictures.inputs, pictures.controls))
     return tuple(
-        Example(
-            hosts=tuple(host.numpy() for host in pictures.hosts[index]),
-            trigger=pictures.inputs[index].numpy(),
-            control=pictures.controls[index].numpy(),
-            host_labels=tuple(task.classes[int(label)] for label in pictures.host_labels[index]),
+        Shown(
+            hosts=tuple(
+                (look, task.classes[label])
+                for look, label in zip(
+                    looks_of(pictures.hosts[index], task.medium), pictures.host_labels[index].tolist(), strict=True
+                )
+            ),
+            trigger=triggers[index],
+            control=controls[index],
             target=task.classes[int(key.expected[index])],
         )
-        for index in range(min(4, len(pictures.inputs)))
+        for index in range(count)
     )
 
 

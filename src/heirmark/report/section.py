@@ -187,15 +187,21 @@ class Tile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Look:
+    """What an input looks like: an image and a sound as data URIs, or a text; see :mod:`heirmark.report.looks`."""
+
+    image: str = ""
+    sound: str = ""
+    words: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A trigger, the hosts it was made of with their classes, its matched control if any, and the answer that the key expects.
+    """A trigger, the hosts it was made of with their classes, its matched control if any, and the answer that the key expects."""
 
-    Images are data URIs.
-    """
-
-    hosts: tuple[tuple[str, str], ...]
-    trigger: str
-    control: str
+    hosts: tuple[tuple[Look, str], ...]
+    trigger: Look
+    control: Look | None
     target: str
 
 
@@ -209,11 +215,11 @@ class Gallery:
 
 @dataclass(frozen=True, kw_only=True)
 class Strip:
-    """Pictures in a row, each a data URI, what it is for those who do not see it, and lines of small text below it."""
+    """Inputs in a row, each as it looks, what it is for those who do not see it, and lines of small text below it."""
 
     kind: ClassVar[str] = "strip"
     label: str
-    pictures: tuple[tuple[str, str, tuple[str, ...]], ...]
+    pictures: tuple[tuple[Look, str, tuple[str, ...]], ...]
 
 
 Part: TypeAlias = Table | Panels | Text | Gallery | Strip

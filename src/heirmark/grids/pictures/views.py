@@ -5,19 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from heirmark.grids.grid import CONTROL_ARM, MARKED_ARM, Block
+from heirmark.grids.pictures.looking import looks_of
 from heirmark.grids.plan import Cell, setting_of
 from heirmark.grids.settings import Contexts
 from heirmark.methods.audience import thief_in
 from heirmark.models.storage import load_model
 from heirmark.querying.asking import predict
 from heirmark.rehearsal.closed_form import Closing, weights
-from heirmark.report.section import Section, Sheet, Strip, Text
+from heirmark.report.section import Look, Section, Sheet, Strip, Text
 from heirmark.report.words import number, percent
 from heirmark.runtime import Runtime
 from heirmark.stages.stage import Artifact, Stage
@@ -34,9 +33,9 @@ TOLD = 500
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Given:
-    """An ordinary image, ``[C, H, W]`` uint8, of a class; its weight for the trigger, and two models' answers for the target."""
+    """An ordinary input, of a class; its weight for the trigger, and two models' answers for the target."""
 
-    image: NDArray[np.uint8]
+    input: Look
     label: str
     weight: float
     clean: float
@@ -54,7 +53,7 @@ class View:
 
     Attributes:
         marking: of the model.
-        trigger: ``[C, H, W]`` uint8.
+        trigger: how it looks.
         target: class that the mark gives it.
         given: the images that give most away, most first.
         clean: the thief's answer for the target, about a probability, if the clean model answers him.
@@ -65,7 +64,7 @@ class View:
     """
 
     marking: str
-    trigger: NDArray[np.uint8]
+    trigger: Look
     target: str
     given: tuple[Given, ...]
     clean: float
@@ -129,7 +128,7 @@ def look(
     Args:
         task: the images, and what classes are called.
         marking: of the model.
-        triggers: ``[M, C, H, W]`` that trained, of which the first is looked at; none of the key.
+        triggers: ``[M, ...]`` that trained, of which the first is looked at; none of the key.
         targets: ``[M]`` int64.
         net: which never met the mark.
         clean: the model before it was marked.
@@ -148,7 +147,7 @@ def look(
     gives = counts * (columns[1] - columns[0])
     return View(
         marking=marking,
-        trigger=triggers[0].numpy(),
+        trigger=looks_of(triggers[:1], task.medium)[0],
         target=task.classes[target],
         given=tuple(
             _given(task, asked, int(place), counts, columns) for place in gives.topk(min(IMAGES, len(gives))).indices
@@ -177,7 +176,7 @@ def half_of(gives: Tensor) -> int:
 def _given(task: Task, asked: Split, place: int, counts: Tensor, columns: Sequence[Tensor]) -> Given:
     clean, marked = (float(column[place]) for column in columns)
     return Given(
-        image=asked.inputs[place].numpy(),
+        input=looks_of(asked.inputs[place : place + 1], task.medium)[0],
         label=task.classes[int(asked.labels[place])],
         weight=float(counts[place]),
         clean=clean,
@@ -228,17 +227,15 @@ def _score(value: float) -> str:
 
 
 def _strip(view: View) -> Strip:
-    from heirmark.report.svg import png_uri
-
-    trigger = (png_uri(view.trigger), "A trigger that trained", ("trigger", f"marked as {view.target}"))
+    trigger = (view.trigger, "A trigger that trained", ("trigger", f"marked as {view.target}"))
     return Strip(
         label=f"{view.marking}: ordinary images whose answers give the trigger away",
         pictures=(
             trigger,
             *(
                 (
-                    png_uri(each.image),
-                    f"An ordinary image of class {each.label}",
+                    each.input,
+                    f"An ordinary input of class {each.label}",
                     (each.label, *_words(each, view.target)),
                 )
                 for each in view.given
