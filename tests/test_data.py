@@ -23,8 +23,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import io
 
-from heirmark.data import DATASETS, cifar, data_root, fashion_mini, idx, load_images, load_task, matlab, pickles, svhn
+from heirmark.data import (
+    DATASETS,
+    chirps,
+    cifar,
+    data_root,
+    fashion_mini,
+    idx,
+    load_images,
+    load_task,
+    matlab,
+    pickles,
+    svhn,
+)
 from heirmark.errors import BadConfig, BadData, DataNotFound
+from heirmark.tasks.media import Sound
+from heirmark.tasks.space import Waves
 from heirmark.tasks.task import Split
 
 RNG = np.random.Generator(np.random.PCG64(0))
@@ -154,9 +168,28 @@ def test_a_missing_file_is_named_with_its_place_and_the_remedy(
 def test_class_names() -> None:
     assert {name: len(data_set.classes) for name, data_set in DATASETS.items()} == {
         "fashion-mini": 10, "fashion-mnist": 10, "mnist": 10, "cifar10": 10, "cifar100": 100, "svhn": 10,
+        "chirps": 10,
     }  # fmt: skip
     assert len(set(cifar.CIFAR100_CLASSES)) == 100
     assert list(cifar.CIFAR100_CLASSES) == sorted(cifar.CIFAR100_CLASSES)
+
+
+def test_chirps_are_the_same_sounds_every_time() -> None:
+    rng = np.random.default_rng(1)
+    labels = np.arange(20) % 10
+    made = chirps.make(labels, rng)
+    assert made.shape == (20, chirps.SAMPLES)
+    assert 0.2 <= np.abs(made).max(1).min() <= np.abs(made).max() <= 1
+    assert np.array_equal(made, chirps.make(labels, np.random.default_rng(1)))
+    assert not np.array_equal(made, chirps.make(labels, rng))
+
+
+@pytest.mark.slow
+def test_chirps_make_a_task_of_sound() -> None:
+    task = load_task("chirps")
+    assert task.medium == Sound(rate=4000)
+    assert isinstance(task.space, Waves)
+    assert task.test.labels.bincount().tolist() == [100] * 10
 
 
 # IDX

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from heirmark.data.chirps import CLASSES as CHIRPS
+from heirmark.data.chirps import chirps_medium, read_chirps
 from heirmark.data.cifar import CIFAR10_CLASSES, CIFAR100_CLASSES, read_cifar10, read_cifar100
 from heirmark.data.fashion_mini import read_fashion_mini
 from heirmark.data.folders import read_folder
@@ -44,6 +46,9 @@ DATASETS: dict[str, DataSet] = {
     "cifar10": DataSet(classes=CIFAR10_CLASSES, read=read_cifar10),  # 60,000 colour 32x32 photographs
     "cifar100": DataSet(classes=CIFAR100_CLASSES, read=read_cifar100),  # 60,000 colour 32x32 photographs
     "svhn": DataSet(classes=SVHN_CLASSES, read=read_svhn),  # 99,289 colour 32x32 digits of house numbers
+    "chirps": DataSet(
+        classes=CHIRPS, read=lambda root: read_chirps(), medium=lambda root: chirps_medium()
+    ),  # 7,000 made-up sounds of half a second, drawn from a seed
 }
 
 
