@@ -14,10 +14,20 @@ from heirmark.data.fashion_mini import read_fashion_mini
 from heirmark.data.folders import read_folder
 from heirmark.data.idx import FASHION_CLASSES, MNIST_CLASSES, read_fashion_mnist, read_mnist
 from heirmark.data.root import data_root
+from heirmark.data.sounds import (
+    ALL_WORDS,
+    OTHER_WORDS,
+    RATE,
+    WORDS,
+    has_sounds,
+    rate_of,
+    read_sounds,
+    read_speech_commands,
+)
 from heirmark.data.svhn import CLASSES as SVHN_CLASSES
 from heirmark.data.svhn import read_svhn
 from heirmark.errors import BadConfig
-from heirmark.tasks.media import Medium
+from heirmark.tasks.media import Medium, Sound
 from heirmark.tasks.splitting import make_task
 from heirmark.tasks.task import Protocol, Split, Task
 
@@ -37,6 +47,13 @@ class DataSet:
     medium: Callable[[Path], Medium] | None = None
 
 
+def _speech_commands(words: tuple[str, ...]) -> DataSet:
+    """Some words of Speech Commands."""
+    return DataSet(
+        classes=words, read=lambda root: read_speech_commands(root, words), medium=lambda root: Sound(rate=RATE)
+    )
+
+
 DATASETS: dict[str, DataSet] = {
     "fashion-mini": DataSet(
         classes=FASHION_CLASSES, read=lambda root: read_fashion_mini()
@@ -49,6 +66,9 @@ DATASETS: dict[str, DataSet] = {
     "chirps": DataSet(
         classes=CHIRPS, read=lambda root: read_chirps(), medium=lambda root: chirps_medium()
     ),  # 7,000 made-up sounds of half a second, drawn from a seed
+    "speech-commands": _speech_commands(WORDS),  # 38,546 spoken words of a second at 16 kHz, ten commands
+    "speech-commands-35": _speech_commands(ALL_WORDS),  # all 105,829, of 35 words
+    "speech-commands-other": _speech_commands(OTHER_WORDS),  # the other 25 words
 }
 
 
@@ -61,11 +81,13 @@ def load_images(name: str, *, root: Path | str | None = None) -> tuple[Split, Sp
     """Read a data set as it was published.
 
     Args:
-        name: a key of :data:`DATASETS`, or a folder of yours with a slash in its name; see :mod:`heirmark.data.folders`.
+        name: a key of :data:`DATASETS`, or a folder of yours with a slash in its name; see :mod:`heirmark.data.folders` and
+            :mod:`heirmark.data.sounds`.
         root: folder of data sets; default: environment variable ``HEIRMARK_DATA``, else ``./data``.
 
     Returns:
-        Training split, test split (inputs ``[N, C, H, W]`` uint8; those of a folder as it has them, mapped) and class names.
+        Training split, test split (images ``[N, C, H, W]`` uint8, sounds ``[N, 1, T]`` int16; those of a folder as it has them,
+        mapped) and class names.
 
     Raises:
         BadConfig: for an unknown name.
@@ -73,7 +95,8 @@ def load_images(name: str, *, root: Path | str | None = None) -> tuple[Split, Sp
         BadData: if a file is truncated, foreign or damaged.
     """
     if is_folder(name):
-        return read_folder(Path(name).expanduser())
+        folder = Path(name).expanduser()
+        return read_sounds(folder) if has_sounds(folder) else read_folder(folder)
     if name not in DATASETS:
         raise BadConfig(
             f"unknown data set {name!r}: choose one of {', '.join(DATASETS)}, or name a folder with a slash, as ./{name}"
@@ -119,9 +142,17 @@ def load_task(
     fashion-mini: 10 classes, image 1x28x28 uint8; owner 9,000, adversary 9,000, calibration 2,000, test 2,000
     """
     train, test, classes = load_images(name, root=root)
-    shown = None if is_folder(name) else DATASETS[name].medium
-    medium = None if shown is None else shown(data_root(root))
+    medium = _medium(name, data_root(root))
     name = Path(name).expanduser().resolve().name if is_folder(name) else name
     shares = {"owner": owner, "adversary": adversary, "calibration": calibration}
     task = make_task(name, classes, train, test, seed=seed, protocol=protocol, medium=medium, **shares)
     return task if foreign is None else replace(task, foreign=load_images(foreign, root=root)[1])
+
+
+def _medium(name: str, root: Path) -> Medium | None:
+    """How the inputs of a data set are shown."""
+    if is_folder(name):
+        folder = Path(name).expanduser()
+        return Sound(rate=rate_of(folder)) if has_sounds(folder) else None
+    shown = DATASETS[name].medium
+    return None if shown is None else shown(root)
