@@ -20,7 +20,7 @@ import heirmark.training.batches
 from heirmark.attacks import Knockoff
 from heirmark.data import load_task
 from heirmark.data.folders import read_folder
-from heirmark.errors import BadConfig, BadData, DataNotFound
+from heirmark.errors import BadConfig, BadData, DataNotFound, HeirmarkWarning
 from heirmark.models import ModelSpec, build
 from heirmark.querying.blackbox import BlackBox
 from heirmark.runtime import Runtime
@@ -199,12 +199,80 @@ def test_images_are_packed_once(tmp_path: Path) -> None:
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*.npy")} == written
     image.fromarray(255 - pixels[0, 0, 0]).save(folder / "train" / "cat" / "0.png")
     assert torch.equal(read_folder(folder)[0].inputs[8], 255 - train.inputs[8]), "what has changed is packed again"
-    image.fromarray(pixels[0, 0, 0, :4]).save(folder / "train" / "cat" / "1.png")
-    with pytest.raises(BadData, match=r"1\.png is \[3, 4, 6\].*bring all images to one size"):
-        read_folder(folder)
     (folder / "train" / "cat" / "1.png").write_bytes(b"no image")
     with pytest.raises(BadData, match=r"1\.png is no image"):
         read_folder(folder)
+
+
+def paint(folder: Path, name: str, sizes: list[tuple[int, int]], *, grey: bool = True, start: int = 0) -> None:
+    """Images that differ, of heights and widths, as a class of a folder."""
+    image = pytest.importorskip("PIL.Image")
+    drawn = np.random.default_rng(start)
+    (folder / name).mkdir(parents=True)
+    for number, size in enumerate(sizes):
+        pixels = drawn.integers(0, 256, size if grey else (*size, 3), np.uint8)
+        image.fromarray(pixels).save(folder / name / f"{number:02}.png")
+
+
+def test_images_of_any_size_are_brought_to_the_usual_one(tmp_path: Path) -> None:
+    paint(tmp_path / "train", "a", [(6, 4), (6, 4), (6, 4), (12, 20), (5, 4)])
+    paint(tmp_path / "train", "b", [(6, 4)], grey=False, start=1)
+    paint(tmp_path / "test", "a", [(9, 9)], start=2)
+    with pytest.warns(
+        HeirmarkWarning, match=r"of 4 sizes are resized and cropped to 6x4, which 4 of 7 have: write size"
+    ):
+        train, test, _ = read_folder(tmp_path)
+    assert train.inputs.shape == (6, 3, 6, 4)
+    assert test.inputs.shape == (1, 3, 6, 4)
+    first = np.random.default_rng(0).integers(0, 256, (6, 4), np.uint8)
+    assert torch.equal(train.inputs[0, 1], torch.from_numpy(first)), "what has the size stays as it is"
+    (tmp_path / "heirmark.toml").write_text("size = 8")
+    assert read_folder(tmp_path)[0].inputs.shape == (6, 3, 8, 8), "what was chosen is no news"
+
+
+def test_the_centre_of_an_image_is_kept(tmp_path: Path) -> None:
+    image = pytest.importorskip("PIL.Image")
+    stripes = np.zeros((10, 30), np.uint8)
+    stripes[:, 10:20] = 255
+    for part in ("train", "test"):
+        (tmp_path / part / "a").mkdir(parents=True)
+        image.fromarray(stripes).save(tmp_path / part / "a" / "0.png")
+    (tmp_path / "heirmark.toml").write_text("size = [5, 5]")
+    assert int(read_folder(tmp_path)[0].inputs[:, :, :, 1:-1].min()) > 250
+
+
+def test_many_classes_with_few_images_are_shared_out_by_themselves(tmp_path: Path) -> None:
+    for number in range(12):
+        paint(tmp_path, f"person {number}", [(4, 4)] * 10, start=number)
+    task = load_task(f"{tmp_path}/", seed=3)
+    counts = {role: set(split.labels.bincount(minlength=12).tolist()) for role, split in task.splits.items()}
+    assert counts == {"owner": {3}, "adversary": {3}, "calibration": {2}, "test": {2}}
+    assert load_task(f"{tmp_path}/", seed=4).test.digest() == task.test.digest(), (
+        "the test split is a fact of the folder"
+    )
+    (tmp_path / "heirmark.toml").write_text("test = 0.4")
+    assert len(load_task(f"{tmp_path}/").test) == 48
+    paint(tmp_path, "stranger", [(4, 4)] * 3, start=99)
+    with pytest.raises(BadData, match=r"class 'stranger' has 3 images.*give it 8 at least, or take its folder away"):
+        read_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("size = [0, 4]", r"size = \[0, 4\]: write \[HEIGHT, WIDTH\]"),
+        ("size = true", "says size = True"),
+        ("size = [4]", r"\[HEIGHT, WIDTH\]"),
+        ("test = 1.5", "above 0 and below 1"),
+        ("sise = 4", "no option of a folder of images: choose from size and test"),
+        ("size =", "cannot be read"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(text: str, words: str, tmp_path: Path) -> None:
+    paint(tmp_path, "a", [(4, 4)] * 8)
+    (tmp_path / "heirmark.toml").write_text(text)
+    with pytest.raises(BadConfig, match=words):
+        read_folder(tmp_path)
 
 
 def test_a_folder_without_data_says_what_belongs_there(tmp_path: Path) -> None:

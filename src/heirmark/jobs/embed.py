@@ -87,7 +87,13 @@ def embed_job(
         preflight(method, task, seed=seed, runtime=runtime)
     made = kept.get(stage, context)
     if made.summary["key_size"] < LEAST_QUERIES:
-        gave, remedy = "the calibration split gave", "give it more images of the source classes"
+        gave, remedy = (
+            "the calibration split gave",
+            (
+                "give it more images of the source classes, or take a trigger whose hosts are of any class (trigger=patch, "
+                "trigger.hosts=any)"
+            ),
+        )
         if getattr(method, "key_filter", None) is not None:
             gave, remedy = "the key filter left", "raise key_filter.candidates, or set key_filter=none"
         raise BadData(

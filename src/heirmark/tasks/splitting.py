@@ -19,6 +19,10 @@ SHARES: Mapping[Protocol, Mapping[str, float]] = {
 }
 """Who gets how much of a training set. The papers' owner has all of it; here a twentieth is kept from him, for keys are made of
 what nothing trained on: 250 images of a class of CIFAR-10, which tell a success rate to a point, at 5 % fewer to learn from."""
+HOSTS = 2
+"""Images that calibration keeps of a class with few of them: one to host the key, and one to watch while a model is marked."""
+FEW = 4 * HOSTS
+"""A class with fewer images than this is shared out by its proportions alone."""
 
 
 def make_task(
@@ -37,8 +41,9 @@ def make_task(
     """Split a training set into owner, adversary and calibration parts, class by class; or, as papers do, into owner's and rest.
 
     Of training inputs that are exact copies of each other the first is kept; those that also stand in ``test`` are
-    dropped. ``test`` is kept whole. In every class each part is within one example of its proportion; where examples have
-    ``groups``, each group goes to one part, and proportions are kept as well as that allows.
+    dropped. ``test`` is kept whole. In every class each part is within one example of its proportion, or two where calibration
+    would have fewer than :data:`HOSTS` of a class of at least :data:`FEW`; where examples have ``groups``, each group goes to
+    one part, and proportions are kept as well as that allows.
 
     Args:
         name: name of the task.
@@ -65,7 +70,7 @@ def make_task(
     check_labels(name, "training", train, len(classes))
     kept = distinct_of(train, test.digests())
     kept = kept[torch.randperm(len(kept), generator=generator)]
-    part = _parts(train, kept, proportions)
+    part = _parts(train, kept, proportions, least=HOSTS)
     parts = {}
     for number, role in enumerate(shares):
         index = kept[part == number]
@@ -145,13 +150,14 @@ def own_task(
     return Task(name=name, classes=names, owner=owner, adversary=adversary, calibration=calibration, test=test)
 
 
-def _parts(split: Split, shuffled: Tensor, proportions: Tensor) -> Tensor:
+def _parts(split: Split, shuffled: Tensor, proportions: Tensor, *, least: int = 0) -> Tensor:
     """The number of the part that each of some examples goes to, class by class, ``[M]``.
 
     Args:
         split: the examples.
         shuffled: ``[M]`` positions of those that are shared out.
         proportions: of the parts, float64; what they leave is the part after the last.
+        least: examples that the last part has of every class of at least :data:`FEW`, at the cost of those before it.
     """
     labels = split.labels.cpu()[shuffled]
     if split.groups is not None:
@@ -163,6 +169,11 @@ def _parts(split: Split, shuffled: Tensor, proportions: Tensor) -> Tensor:
     rank[by_class] = torch.arange(len(labels)) - (counts.cumsum(0) - counts)[labels[by_class]]
     # per-class end of each part; an example belongs to the first part whose end lies beyond its rank
     ends = (counts[:, None] * proportions.cumsum(0)[None]).add(1e-9).round().long()
+    if least:
+        most = ends[:, -1] - least
+        among = (most[:, None] * (proportions.cumsum(0) / proportions[:-1].sum())).round().long()
+        short = (counts >= FEW) & (ends[:, -2] > most)
+        ends[:, :-1] = torch.where(short[:, None], among, ends)[:, :-1]
     return (rank[:, None] >= ends[labels]).sum(1)
 
 

@@ -152,7 +152,10 @@ def pick(hosts: Split, label: int, count: int, generator: torch.Generator) -> Te
     """
     candidates = torch.nonzero(hosts.labels == label).flatten()
     if len(candidates) == 0:
-        raise BadData(f"no image of class {label} to host a trigger: choose other source classes or a larger split")
+        raise BadData(
+            f"no image of class {label} to host a trigger: choose other source classes, give this one more images, or a larger "
+            "share of them to the split (load_task(..., calibration=0.2))"
+        )
     return hosts.inputs[candidates[torch.randperm(len(candidates), generator=generator)[:count]]]
 
 
