@@ -318,9 +318,7 @@ def test_make_task_is_disjoint_stratified_deterministic_and_loses_only_copies(
         assert [label_of[digest] for digest in part.row_digests] == part.labels.tolist()
         counts = Counter(part.labels.tolist())
         few = {label for label, total in totals.items() if 8 <= total < 16}
-        assert all(
-            abs(counts[label] - proportion * total) <= 1 + (label in few) for label, total in totals.items()
-        )
+        assert all(abs(counts[label] - proportion * total) <= 1 + (label in few) for label, total in totals.items())
     kept = Counter(task.calibration.labels.tolist())
     assert all(kept[label] >= 2 for label, total in totals.items() if total >= 8)
 
