@@ -429,6 +429,21 @@ def test_augmentation_keeps_shape_and_range_and_its_seed(n: int, c: int, h: int,
     assert augment(images, "none", torch.Generator()) is images
 
 
+@given(st.integers(1, 4), st.integers(1, 2), st.integers(1, 40), st.integers(0, 2**40))
+def test_waves_are_moved_by_a_tenth_and_never_turned_round(n: int, c: int, length: int, seed: int) -> None:
+    waves = torch.arange(1, 1 + n * c * length, dtype=torch.int16).view(n, c, length)
+    assert augment(waves, "flip", torch.Generator()) is waves
+    most = max(1, length // 10)
+    for kind in ("shift", "crop-flip"):
+        out = augment(waves, kind, torch.Generator().manual_seed(seed))
+        assert out.dtype == torch.int16
+        for wave, row in zip(waves, out, strict=True):
+            variants = [
+                torch.nn.functional.pad(wave, (most, most))[:, start : start + length] for start in range(2 * most + 1)
+            ]
+            assert any(torch.equal(row, variant) for variant in variants)
+
+
 def test_augmentation_is_for_images() -> None:
     assert augment(torch.rand(3, 4), "none", torch.Generator()).shape == (3, 4)
     with pytest.raises(BadConfig, match=r"'flip' is for images.*set augment=none"):

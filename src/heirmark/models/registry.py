@@ -26,6 +26,8 @@ MODELS: Registry[type[BuiltIn]] = Registry(
         "googlenet": "googlenet:GoogLeNet",
         "vit-s": "vit:ViT",
         "mobilevit-s": "mobilevit:MobileViT",
+        "m5": "waves:M5",
+        "mel-cnn": "waves:MelCNN",
         "densenet121": "from_timm:DenseNet121",
         "densenet161": "from_timm:DenseNet161",
         "efficientnet-b0": "from_timm:EfficientNetB0",

@@ -45,7 +45,8 @@ class Recipe:
         step_factor: of the step schedule.
         warmup: share of all steps over which the rate rises linearly from zero; zero is the paper's, some lets few epochs do.
         augment: ``"none"``, ``"flip"`` (left-right), ``"crop-flip"`` (4 pixels of zero padding too), or ``"shift"``
-            (2 pixels of zero padding and no flip, for images of which a mirror image is another thing).
+            (2 pixels of zero padding and no flip, for images of which a mirror image is another thing). Waves are moved by up
+            to a tenth of their length where images are cropped or shifted, and are not flipped.
     """
 
     epochs: Annotated[int, at_least(0)] = 40
