@@ -129,6 +129,18 @@ def test_a_suspect_behind_a_network_is_asked_on_the_record(command, key):
     assert (code, f"that {address} was asked this and answered so" in said) == (0, True)
 
 
+def test_who_seals_is_told_and_nobody_is_asked_with_what_is_no_shard(command, key, tmp_path):
+    judge = ("--signer", "judge.pem", *CALIBRATORS, "--evidence", "bundle")
+    code, said = command("verify", "http://127.0.0.1:9/nobody", "--allow-private", "--key", key, *judge)
+    assert (code, "holds no shard of a registered key" in said) == (1, True)
+    command("commit", key, "--signer", "owner.pem", "--shards", 2)
+    command("disclose", key, "--out", "shard")
+    asked = ["verify", "suspected_here:copy", "--key", "shard", *judge]
+    told = CliRunner().invoke(app, asked).stderr
+    asker = json.loads((tmp_path / "bundle" / "manifest.json").read_text())["asker"]
+    assert f"recheck --trust {asker}" in " ".join(told.split())
+
+
 def test_the_zoos_forged_key_convinces_nobody_who_asks_models_of_their_own(command, tmp_path):
     shutil.copytree(zoo_folder() / "dishonest" / "key", tmp_path / "forged" / "key")
     command("commit", "forged", "--signer", "owner.pem", "--shards", 2)
@@ -161,7 +173,8 @@ def test_a_shard_is_shown_once(command, key, tmp_path):
     command("commit", key, "--signer", "owner.pem", "--shards", 2)
     assert command("disclose", key, "--out", "first", "--shard", 2)[0] == 0
     assert "shard 2 was shown on" in command("disclose", key, "--out", "again", "--shard", 2)[1]
-    assert "is not empty" in command("disclose", key, "--out", "first")[1]
+    for taken in ("first", key / "registration.json"):
+        assert "is not empty: name a new one" in command("disclose", key, "--out", taken)[1]
     assert command("disclose", key / "key", "--out", "second")[0] == 0
     assert "it is spent" in command("disclose", key, "--out", "third")[1]
     one, two = (Key.load(tmp_path / name) for name in ("first", "second"))

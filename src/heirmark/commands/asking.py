@@ -70,9 +70,10 @@ class Published:
         Raises:
             BadArtifact: when one that is known is another.
         """
+        from heirmark.data.zoo import located
         from heirmark.evidence.disclosing import read_registration
 
-        if self.registration is not None and read_registration(self.registration) != registration:
+        if self.registration is not None and read_registration(located(self.registration)) != registration:
             raise BadArtifact("the key was drawn from another registration than was published: it is a second draw")
         if self.beacon is not None and self.beacon.strip() != beacon.strip():
             raise BadArtifact("the key was drawn by another number than was published: it is a second draw")

@@ -79,7 +79,11 @@ class Judging:
 
     def judge(self, *, measured: bool = False) -> Judge:
         """What judges a suspect; ``measured`` asks the unmarked models at once, and so once for all suspects."""
-        draw = None if self.sequential or self.plain or self.calibration or self.calibrators else read_draw(self.path)
+        draw = (
+            None
+            if self.sequential or self.plain or self.calibration or self.calibrators
+            else read_draw(self.folder.path)
+        )
         if draw is not None:
             registration, beacon = draw
             vouched = self.vouches(registration, beacon)
@@ -88,7 +92,7 @@ class Judging:
                 self.folder.key,
                 registration,
                 beacon,
-                proof=read_proof(self.path),
+                proof=read_proof(self.folder.path),
                 level=self.level,
                 vouched=vouched,
                 accept=as_grade(self.accept),

@@ -122,6 +122,7 @@ def verify(
         parse_order,
         wilcoxon_job,
     )
+    from heirmark.keys.signing import Signer
     from heirmark.loading import user_factory
     from heirmark.results.grades import as_grade
     from heirmark.wire.addresses import is_address
@@ -183,6 +184,7 @@ def verify(
             found = judge_all(suspects, [judging(path, runtime) for path in keys])
         return tell_all(found, level=level, as_json=as_json)
     suspect, key = suspects[0], keys[0]
+    disclosed = None if record.evidence is None else Disclosed.load(key)
     with Run(as_json=as_json).bars("ask the suspect") as bars:
         runtime = bars.runtime(device, "float32")
         one = judging(key, runtime)
@@ -190,8 +192,7 @@ def verify(
         if wilcoxon is not None:
             check_wilcoxon(asked)
         verdict: Single
-        if record.evidence is not None and record.signer is not None:
-            disclosed = Disclosed.load(key)
+        if disclosed is not None and record.evidence is not None and record.signer is not None:
             if disclosed.drawn and not published.vouches_for(disclosed.registration, disclosed.beacon):
                 raise BadConfig(
                     "a drawn key is asked on the record by who knows registration and beacon from elsewhere than the owner: "
@@ -210,6 +211,8 @@ def verify(
                 sequential=sequential,
                 max_queries=max_queries,
             )
+            by = Signer.of(record.signer).public_key
+            error_line(f"{record.evidence} is sealed by {by}: who takes that party's word says recheck --trust {by}")
         else:
             verdict = one.judge()(asked)
         beside = None

@@ -113,7 +113,7 @@ def disclose_job(key: Path, out: Path, *, number: int | None = None) -> dict[str
     Raises:
         BadArtifact: when the key is not registered, the shard was shown before, or none is left.
     """
-    folder = homes_of(key)[-1]
+    folder, made = homes_of(key)[-1], read_key(key)
     registration = read_registration(folder)
     shown = _shown(folder / SHOWN)
     left = [each for each in range(1, registration.shards + 1) if str(each) not in shown]
@@ -125,9 +125,9 @@ def disclose_job(key: Path, out: Path, *, number: int | None = None) -> dict[str
             f"shard {number} was shown on {shown[str(number)]}, and its queries may be known: name another"
         )
     stamp = read_bytes(folder / STAMP, max_bytes=1 << 20) if (folder / STAMP).exists() else None
-    disclosed = disclose(read_key(key), registration, number - 1, stamp=stamp, beacon=read_beacon(folder))
-    if out.exists() and any(out.iterdir()):
-        raise BadArtifact(f"{out} is not empty: name a new folder")
+    disclosed = disclose(made, registration, number - 1, stamp=stamp, beacon=read_beacon(folder))
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise BadArtifact(f"{out} is no folder, or is not empty: name a new one")
     # Noted first: a shard that may have been seen counts as seen.
     atomic_write_json(
         folder / SHOWN, {**shown, str(number): datetime.now(UTC).isoformat(timespec="seconds")}, private=True
