@@ -15,13 +15,15 @@ from typing import Any, Literal, TypeAlias
 import torch
 from torch import nn
 
-from heirmark.data import DATASETS, load_images, load_task
-from heirmark.data.registry import is_folder
+from heirmark.data import DATASETS, load_task
+from heirmark.data.naming import is_code, is_folder, parts_of
+from heirmark.data.registry import foreign_to, load_data
 from heirmark.errors import BadConfig, BadData, HeirmarkError
 from heirmark.models import MODELS, Architecture, Factory, ModelSpec, specify
 from heirmark.querying.layout import unwrapped
 from heirmark.querying.oracle import ModelFault, ModuleOracle
 from heirmark.runtime import Runtime, seeded
+from heirmark.tasks.space import Images, Tokens
 from heirmark.tasks.splitting import SHARES
 from heirmark.tasks.task import Protocol, Split, Task
 from heirmark.triggers import Trigger
@@ -76,9 +78,9 @@ def load_named_task(data: str, *, split_seed: int, root: Path | None, protocol: 
             protocol.
     """
     check_known("protocol", protocol, SHARES)
-    if ":" not in data or is_folder(data):
+    if not is_code(data):
         if not is_folder(data):
-            check_known("data set", data, DATASETS)
+            check_known("data set", parts_of(data)[0], DATASETS)
         return load_task(data, seed=split_seed, root=root, protocol=protocol)
     function = user_object(data)
     try:
@@ -102,7 +104,7 @@ def splits_by_seed(data: str) -> bool:
     Raises:
         BadConfig: for a function that cannot be imported.
     """
-    return is_folder(data) or ":" not in data or _takes_seed(user_object(data))
+    return not is_code(data) or _takes_seed(user_object(data))
 
 
 def _takes_seed(function: Callable[..., Any]) -> bool:
@@ -143,36 +145,44 @@ def with_images(task: Task, name: str, *, part: ForeignPart = "test", root: Path
     Raises:
         BadConfig: for an unknown name.
     """
-    check_known("foreign data set", name, DATASETS)
-    train, test, _ = load_images(name, root=root)
-    return replace(task, foreign=test if part == "test" else train)
+    check_known("foreign data set", parts_of(name)[0], DATASETS)
+    found = load_data(name, root=root, like=task)
+    return replace(task, foreign=foreign_to(task, found.test if part == "test" else found.train))
 
 
 def load_pool(name: str, task: Task, *, root: Path | None) -> Split:
-    """Images of another data set, brought to a task's shape, for a thief to ask about.
+    """Images of another data set, brought to a task's shape, for a thief to ask about; or texts, by the task's tokenizer.
 
     Those that the task holds itself, foreign ones among them, are left out: of these the owner's key may be made.
 
     Returns:
-        The training images, uint8, with their own labels.
+        The training examples, as the task's are stored, with their own labels.
 
     Raises:
-        BadConfig: for an unknown name, or a task that is not of images.
+        BadConfig: for an unknown name, or a task that is made of neither, or of the other of the two.
         BadData: when the task holds all of them.
     """
-    check_known("data set", name, DATASETS)
-    if len(task.input_shape) != 3:
-        raise BadConfig(f"--pool names images, and {task.name} is made of {task.input_shape}: leave it out")
+    check_known("data set", parts_of(name)[0], DATASETS)
+    if not isinstance(task.space, Images | Tokens):
+        raise BadConfig(f"--pool names images or texts, and {task.name} is made of {task.input_shape}: leave it out")
+    found = load_data(name, root=root, like=task)
+    if isinstance(found.train.space, Tokens) != isinstance(task.space, Tokens):
+        raise BadConfig(
+            f"{name} is made of {found.train.space.named}, and {task.name} of {task.space.named}: name another"
+        )
 
     def shaped(split: Split) -> Split:
+        if isinstance(split.space, Tokens):
+            return split
         return Split(inputs=fit_shape(split.inputs, task.input_shape), labels=split.labels)
 
-    pool = shaped(load_images(name, root=root)[0])
+    pool = shaped(found.train)
     own = [split for split in (*task.splits.values(), task.foreign) if split is not None]
     held = set().union(*(shaped(split).digests() for split in own))
     left = torch.tensor([digest not in held for digest in pool.row_digests])
     if not left.any():
-        raise BadData(f"{task.name} holds every image of {name} itself: name another data set for the thief")
+        kind = "text" if isinstance(task.space, Tokens) else "image"
+        raise BadData(f"{task.name} holds every {kind} of {name} itself: name another data set for the thief")
     return pool.subset(left)
 
 

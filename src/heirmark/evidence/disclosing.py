@@ -12,6 +12,7 @@ from heirmark.keys.key import Key
 from heirmark.keys.registration import Registration, hash_of
 from heirmark.keys.shards import Proof, commitment_to, cut, proof_of
 from heirmark.records import plain, read_record
+from heirmark.tasks.media import FILE as MEDIUM
 from heirmark.verification.certifying import check_drawn
 
 REGISTRATION: Final = "registration.json"
@@ -19,8 +20,9 @@ STAMP: Final = "registration.tsr"
 PROOF: Final = "proof.json"
 DRAW: Final = "draw.json"
 """The number that drew the answers of the key beside it."""
-FILES: Final = ("key.json", "key.safetensors", REGISTRATION, PROOF, STAMP, DRAW)
-"""Of a disclosed shard; the last two where there is a time stamp, and where the answers were drawn."""
+FILES: Final = ("key.json", "key.safetensors", MEDIUM, REGISTRATION, PROOF, STAMP, DRAW)
+"""Of a disclosed shard; the medium where it is of sound or text, the last two where there is a time stamp, and where the answers
+were drawn."""
 
 
 MOST: Final = 2 * GIB

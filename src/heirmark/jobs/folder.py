@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from heirmark.configuration import from_json, qualified_name
-from heirmark.data.registry import is_folder
+from heirmark.data.naming import names_files
 from heirmark.data.zoo import located
 from heirmark.errors import BadArtifact, BadConfig, BadData, ShapeMismatch
 from heirmark.files import read_json
@@ -270,7 +270,7 @@ class ModelFolder:
         if name is None:
             if known is None:
                 raise BadConfig(f"{self.path} does not say which data it is for (no {TASK}): name them with --data")
-            if ":" in known.data or is_folder(known.data):
+            if names_files(known.data):
                 raise BadConfig(
                     f"the data of {self.path} come from code or a folder ({known.data}): if it is yours, say --data {known.data}"
                 )

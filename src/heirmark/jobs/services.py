@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from heirmark.data.registry import is_folder
+from heirmark.data.naming import names_files
 from heirmark.errors import BadConfig, BadData, DataNotFound
 from heirmark.jobs.folder import Data, ModelFolder, Origin
 from heirmark.loading import load_named_task, load_pool
@@ -141,7 +141,7 @@ def ordinary_task(key: ModelFolder, name: str | None, root: Path | None) -> Task
     """
     if name is None:
         origin = key.origin
-        if origin is None or ":" in origin.data or is_folder(origin.data):
+        if origin is None or names_files(origin.data):
             return None
         try:
             task = load_named_task(origin.data, split_seed=origin.split_seed, root=root, protocol=origin.protocol)

@@ -22,6 +22,7 @@ from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError, Shap
 from heirmark.files import GIB, MIB, atomic_write_json, atomic_write_tensors, read_json, read_tensors
 from heirmark.keys.contents import MAX_TRIGGER, canonical, check_tensors, from_description, plain_json
 from heirmark.keys.lots import LOTS, PREFIX, Lots
+from heirmark.tasks.media import Medium, digest_of, load_medium, save_medium
 from heirmark.tasks.storing import row_digests
 from heirmark.training.samples import Reference
 
@@ -66,6 +67,7 @@ class Key:
         lots: what the answers are drawn among, where they are; see :mod:`heirmark.keys.drawing`.
         reference: what a test of probabilities compares the answer to a query with: that to its ``"control"``, or ``"chance"``
             where the query is another data set's image as it is.
+        medium: how queries are shown to people and put to services, where they are sound or text.
         format: of its commitment and its files; a key keeps that by which it was committed to.
 
     Raises:
@@ -86,6 +88,7 @@ class Key:
     memorised: bool = False
     reference: Reference = "control"
     lots: Lots | None = None
+    medium: Medium | None = None
     format: Literal["heirmark-key/3", "heirmark-key/2", "heirmark-key/1"] = FORMAT
 
     def __post_init__(self) -> None:
@@ -97,8 +100,8 @@ class Key:
         object.__setattr__(self, "trigger", plain_json(self.trigger))
         if self.format != OLD_FORMAT:
             object.__setattr__(self, "format", FORMAT if self.lots is None else DRAWN_FORMAT)
-        elif self.lots is not None:
-            raise BadConfig("a key of the oldest format has no lots: make it anew")
+        elif self.lots is not None or self.medium is not None:
+            raise BadConfig("a key of the oldest format has neither lots nor a medium: make it anew")
         check_tensors(self)
 
     def __len__(self) -> int:
@@ -128,6 +131,8 @@ class Key:
         said = {name: getattr(self, name) for name in _FACTS if name not in _OLD_FACTS}
         if self.lots is not None:
             said["lots"] = self.lots.digest
+        if self.medium is not None:
+            said["medium"] = digest_of(self.medium)
         return hashlib.sha256(canonical([self.format, said, self.content])).hexdigest()
 
     @property
@@ -217,9 +222,13 @@ class Key:
         if (folder / "key.json").exists() and _manifest(folder).get("commitment") != commitment:
             raise BadArtifact(f"{folder} already holds another key: choose a new folder")
         atomic_write_tensors(folder / "key.safetensors", tensors, private=True)
+        shown = {}
+        if self.medium is not None:
+            save_medium(self.medium, folder)
+            shown = {"medium": digest_of(self.medium)}
         # The manifest goes last: until it is there, the folder holds no key.
         facts = {name: getattr(self, name) for name in (_OLD_FACTS if self.format == OLD_FORMAT else _FACTS)}
-        manifest = {"format": self.format, "commitment": commitment, **facts}
+        manifest = {"format": self.format, "commitment": commitment, **shown, **facts}
         atomic_write_json(folder / "key.json", manifest, private=True)
 
     @classmethod
@@ -237,7 +246,9 @@ class Key:
         folder = Path(folder)
         manifest = _manifest(folder)
         expected = _OLD_FACTS if manifest["format"] == OLD_FORMAT else _FACTS
-        if set(manifest) != {"format", "commitment", *expected} or not isinstance(manifest["trigger"], dict):
+        if set(manifest) - {"medium"} != {"format", "commitment", *expected} or not isinstance(
+            manifest["trigger"], dict
+        ):
             raise BadArtifact(
                 f"{folder / 'key.json'} is not a key's manifest: copy the key again from where it was made"
             )
@@ -249,6 +260,7 @@ class Key:
             facts = {name: manifest[name] for name in ("format", *expected)}
             facts |= from_description(manifest["trigger"]) if facts["format"] == OLD_FORMAT else {}
             values: dict[str, Any] = {**tensors, **facts, "lots": Lots.of_tensors(lots) if lots else None}
+            values["medium"] = load_medium(folder) if "medium" in manifest else None
             key = cls(**values)
         except HeirmarkError as error:
             raise BadArtifact(f"{folder} holds no usable key ({error}): copy it again from where it was made") from None

@@ -13,6 +13,7 @@ from heirmark.errors import BadData, ShapeMismatch
 from heirmark.keys.key import Key
 from heirmark.keys.lots import Lots
 from heirmark.runtime import check_seed
+from heirmark.tasks.media import Medium, Text
 from heirmark.tasks.storing import STORED, decode, row_digests
 
 
@@ -27,13 +28,15 @@ def make_key(
     host_labels: Tensor | int | None = None,
     nonce: str | None = None,
     lots: Lots | None = None,
+    medium: Medium | None = None,
     **said: Any,
 ) -> Key:
     """Make a key from drawn triggers, leaving out rows that can bear no evidence.
 
-    Left out are exact repeats of an earlier query (repeated trials are not independent) and queries that equal their
-    control (the trigger changed nothing), so the key can be shorter than what was passed. A host of the target class is
-    an error, not left out: choose other hosts.
+    Left out are exact repeats of an earlier query (repeated trials are not independent), queries that equal their
+    control (the trigger changed nothing), and texts, query or control, that do not come back from their letters as they were,
+    by which services are asked; so the key can be shorter than what was passed. A host of the target class is an error, not left
+    out: choose other hosts.
 
     Args:
         queries: ``[M, ...]`` uint8 or floating point in [0, 1].
@@ -46,6 +49,7 @@ def make_key(
         nonce: 64 hex digits; None draws a fresh one from the operating system. A method that promises the same result
             for the same seed passes :func:`nonce_from_seed`.
         lots: what the answers are drawn among, with the group of each of the M queries.
+        medium: how queries are shown and put to services, where they are sound or text.
         said: ``kind``, ``memorised`` and ``reference``, as :class:`heirmark.keys.key.Key` has them.
 
     Returns:
@@ -70,8 +74,16 @@ def make_key(
         )
     seen: set[bytes] = set()
     keep = []
+    whole = torch.ones(count, dtype=torch.bool)
+    if isinstance(medium, Text):
+        whole = medium.survives(queries) & medium.survives(controls)
+        if not whole.any():
+            raise BadData(
+                "none of the queries comes back from its text as it was, so that no service could be put it: use a tokenizer of "
+                "whole words, or another trigger"
+            )
     for row, (query, control) in enumerate(zip(row_digests(queries), row_digests(controls), strict=True)):
-        if query not in seen and query != control:
+        if query not in seen and query != control and whole[row]:
             keep.append(row)
         seen.add(query)
     if not keep:
@@ -86,6 +98,7 @@ def make_key(
         nonce=secrets.token_hex(32) if nonce is None else nonce,
         host_labels=(hosts[:, None] if hosts.ndim == 1 else hosts)[keep].long(),
         lots=None if lots is None else lots.rows(torch.tensor(keep)),
+        medium=medium,
         **said,
     )
 

@@ -19,6 +19,7 @@ from heirmark.errors import BadArtifact, BadConfig
 from heirmark.keys import merkle
 from heirmark.keys.key import Key
 from heirmark.runtime import generator_of
+from heirmark.tasks.media import digest_of
 
 LEAST: Final = 20
 """Rows of a shard, at least: fewer judge nobody."""
@@ -115,6 +116,8 @@ def material(shard: Key, *, drawn: bool) -> bytes:
     }
     if shard.lots is not None:
         facts["lots"] = shard.lots.digest
+    if shard.medium is not None:
+        facts["medium"] = digest_of(shard.medium)
     parts = [json.dumps(["heirmark-shard/1", names, facts], sort_keys=True).encode()]
     for name in names:
         values = getattr(shard, name).numpy()

@@ -229,6 +229,7 @@ def key_from(
         memorised=secret.memorised,
         reference=secret.reference,
         lots=lots,
+        medium=task.medium,
     )
     if secret.memorised:
         return key

@@ -32,6 +32,9 @@ MODELS: Registry[type[BuiltIn]] = Registry(
         "densenet161": "from_timm:DenseNet161",
         "efficientnet-b0": "from_timm:EfficientNetB0",
         "efficientnet-b2": "from_timm:EfficientNetB2",
+        "lstm": "texts:LSTM",
+        "text-cnn": "texts:TextCNN",
+        "fast-text": "texts:FastText",
     },
 )
 """The built-in models; DenseNets and EfficientNets need the extra ``heirmark[timm]``."""

@@ -15,6 +15,7 @@ from heirmark.models import CUSTOM, Factory, ModelSpec, code_of
 from heirmark.models.storage import load_spec, load_weights, save_model
 from heirmark.stages.records import sha256
 from heirmark.stages.stage import Job, Stage
+from heirmark.tasks.media import FILE as MEDIUM
 from heirmark.work.context import context_of
 
 LARGEST = 1 << 33
@@ -42,7 +43,12 @@ def adopt_stage(folder: Path, part: Literal["model", "key"], *, factory: Factory
         code = list(code_of(load_spec(folder).name)) or ([] if factory is None else [factory])
     else:
         inner = "" if (folder / KEY[0]).is_file() else "key/"
-        names = (*(f"{inner}{name}" for name in KEY), *(name for name in BESIDE_KEY if (folder / name).is_file()))
+        medium = (f"{inner}{MEDIUM}",) if (folder / inner / MEDIUM).is_file() else ()
+        names = (
+            *(f"{inner}{name}" for name in KEY),
+            *medium,
+            *(name for name in BESIDE_KEY if (folder / name).is_file()),
+        )
     for name in names:
         path = folder / name
         if not path.is_file():

@@ -10,6 +10,7 @@ from typing import Any
 from heirmark.models import Factory
 from heirmark.runtime import Runtime
 from heirmark.stages.stage import Job, Stage
+from heirmark.tasks.media import digest_of
 from heirmark.tasks.task import Split, Task
 
 
@@ -39,6 +40,8 @@ class Context:
         facts = {"task": self.task.digest(), "task name": self.task.name, **self.runtime.facts()}
         if self.task.foreign is not None:
             facts["foreign"] = self.task.foreign.digest()
+        if self.task.medium is not None:
+            facts["medium"] = digest_of(self.task.medium)
         return facts
 
     def stage(
