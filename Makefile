@@ -47,5 +47,5 @@ $(VENV)/.installed: $(BIN)/python pyproject.toml constraints.txt
 	touch $@
 
 $(VENV)/.installed-dev: $(BIN)/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[onnx,ray,fsspec,http,serve,timestamp,test,lint]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[onnx,ray,fsspec,http,serve,text,timestamp,test,lint]'
 	touch $@ $(VENV)/.installed

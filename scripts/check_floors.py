@@ -33,7 +33,7 @@ TREE = ("pyproject.toml", "README.md", "LICENSE", "src", "tests", "recipes", "be
 
 RUNTIME = ""
 """Where :func:`read_floors` keeps what is no extra."""
-TOGETHER = ("onnx", "fsspec", "http", "serve", "sound", "timestamp", "test")
+TOGETHER = ("onnx", "fsspec", "http", "serve", "sound", "text", "timestamp", "test")
 """Extras in the first environment."""
 
 TESTS = (

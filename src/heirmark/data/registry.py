@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -157,11 +157,11 @@ def load_data(name: str, *, root: Path | str | None = None, like: Task | None = 
     if is_folder(own):
         found = _in_folder(folder)
     else:
+        _check_options(own, options, DATASETS[own].tokenising)
         found = _Found(DATASETS[own].read(data_root(root)), DATASETS[own].classes, DATASETS[own].tokenising)
         shown = DATASETS[own].medium
         found = found if shown is None else found._replace(medium=shown(data_root(root)))
-    if options and found.tokenising is None:
-        raise BadConfig(f"{own} is not made of texts, which alone have options: leave {', '.join(options)} out")
+    _check_options(own, options, found.tokenising)
     if found.tokenising is None:
         train, test = cast(tuple[Split, Split], found.content)
         return Loaded(train=train, test=test, classes=found.classes, medium=found.medium)
@@ -171,6 +171,11 @@ def load_data(name: str, *, root: Path | str | None = None, like: Task | None = 
         return Loaded(train=train, test=test, classes=found.classes, medium=like.medium)
     train, test, medium = found.tokenising.told(options).splits(rows)
     return Loaded(train=train, test=test, classes=found.classes, medium=medium)
+
+
+def _check_options(name: str, options: Mapping[str, str], tokenising: Tokenising | None) -> None:
+    if options and tokenising is None:
+        raise BadConfig(f"{name} is not made of texts, which alone have options: leave {', '.join(options)} out")
 
 
 class _Found(NamedTuple):
