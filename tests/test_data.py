@@ -168,7 +168,8 @@ def test_a_missing_file_is_named_with_its_place_and_the_remedy(
 def test_class_names() -> None:
     assert {name: len(data_set.classes) for name, data_set in DATASETS.items()} == {
         "fashion-mini": 10, "fashion-mnist": 10, "mnist": 10, "cifar10": 10, "cifar100": 100, "svhn": 10,
-        "chirps": 10,
+        "chirps": 10, "speech-commands": 10, "speech-commands-35": 35, "speech-commands-other": 25,
+        "sst2": 2, "ag-news": 4, "imdb": 2, "yelp": 2, "yelp-sentences": 2,
     }  # fmt: skip
     assert len(set(cifar.CIFAR100_CLASSES)) == 100
     assert list(cifar.CIFAR100_CLASSES) == sorted(cifar.CIFAR100_CLASSES)

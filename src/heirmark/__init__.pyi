@@ -33,6 +33,7 @@ from heirmark.attacks import Transfer as Transfer
 from heirmark.data import DATASETS as DATASETS
 from heirmark.data import load_images as load_images
 from heirmark.data import load_task as load_task
+from heirmark.data.tokenised import text_task as text_task
 from heirmark.errors import HeirmarkError as HeirmarkError
 from heirmark.errors import HeirmarkWarning as HeirmarkWarning
 from heirmark.evidence.rechecking import recheck as recheck
@@ -85,6 +86,8 @@ from heirmark.rehearsal.settings import Paper as Paper
 from heirmark.rehearsal.settings import Rehearsal as Rehearsal
 from heirmark.rehearsal.settings import SimulatedThief as SimulatedThief
 from heirmark.runtime import Runtime as Runtime
+from heirmark.tasks.media import Sound as Sound
+from heirmark.tasks.media import Text as Text
 from heirmark.tasks.splitting import make_task as make_task
 from heirmark.tasks.splitting import own_task as own_task
 from heirmark.tasks.task import Split as Split
