@@ -266,7 +266,7 @@ def test_global_generators_are_left_alone(
     with unchanged_globals():
         embed(task, tmp_path / "again", calibrators=0)
         check_architecture(own_code.make_net, input_shape=task.input_shape, classes=5)
-        suspect = open_suspect(Named(name=str(embedded)), classes=5, runtime=CPU)
+        suspect = open_suspect(str(embedded), classes=5)
         verify_job(suspect, ModelFolder(embedded), Terms())
 
 

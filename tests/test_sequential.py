@@ -119,6 +119,8 @@ def test_the_word_marked_needs_a_null_that_is_not_the_claimants_own_word() -> No
     measured = calibrate([answering(0.0), answering(0.02)], key)
     here, none = by_grade(answering(0.9), key, calibration=measured), by_grade(answering(0.9), key)
     assert (here.outcome, here.grade) == ("MARKED", "calibrated")
+    assert f"{here.models} models alone warrant p = {1 / (here.models + 1):.2g}" in str(here)
+    assert "alone warrant" not in str(none)
     assert (none.outcome, none.grade) == ("NOT_ESTABLISHED", "assumed")
     assert none.p_value <= none.level
     assert "--accept assumed" in none.reason

@@ -40,6 +40,7 @@ from heirmark.evidence.rechecking import recheck as recheck
 from heirmark.evidence.weighing import Reader as Reader
 from heirmark.isolation.limits import ProcessLimits as ProcessLimits
 from heirmark.jobs.marking import mark as mark
+from heirmark.jobs.opening import open_suspect as open_suspect
 from heirmark.jobs.preflight import preflight as preflight
 from heirmark.jobs.zoo import Zoo as Zoo
 from heirmark.jobs.zoo import load_zoo as load_zoo

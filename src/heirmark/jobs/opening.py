@@ -51,11 +51,13 @@ class Named:
     asking: Asking = field(default=Asking())
 
 
-def open_suspect(named: Named, *, classes: int, runtime: Runtime, shape: Sequence[int] | None = None) -> Suspect:
+def open_suspect(
+    named: Named | str, *, classes: int, runtime: Runtime | None = None, shape: Sequence[int] | None = None
+) -> Suspect:
     """Whom a name stands for, ready to be asked the queries of a key of so many classes; a module computes in float32.
 
     Args:
-        named: by its user.
+        named: by its user; a name alone is asked as it stands.
         classes: of the key.
         runtime: where a module computes.
         shape: of one input of the key's, which a service has to be told.
@@ -65,6 +67,7 @@ def open_suspect(named: Named, *, classes: int, runtime: Runtime, shape: Sequenc
         BadArtifact: when there is nothing that can be asked, or it is damaged.
         BadConfig: when the user's own code cannot be imported, a factory is missing, or the order of labels does not fit.
     """
+    named, runtime = Named(name=named) if isinstance(named, str) else named, runtime or Runtime()
     if is_address(named.name):
         if shape is None:
             raise BadConfig(f"{shown_name(named.name)} cannot be asked before the shape of an input is known: pass it")

@@ -41,6 +41,27 @@ def as_grade(name: str) -> Grade:
     raise BadConfig(f"{name!r} is no grade of a verdict: choose one of {', '.join(GRADES)}")
 
 
+def warranted(p_value: float, models: int, grade: Grade) -> float:
+    """A p-value, or 1 / (m + 1) of m unmarked models if that is larger.
+
+    How unlikely a further innocent model is beyond all that were asked, the models alone warrant no further; the rest is the
+    binomial model's word. A certified verdict needs no models.
+
+    Examples:
+        >>> warranted(1e-9, 9, "calibrated"), warranted(1e-9, 0, "certified")
+        (0.1, 1e-09)
+    """
+    return p_value if grade == "certified" else max(p_value, 1 / (models + 1))
+
+
+def in_words(grade: Grade, p_value: float, models: int) -> str:
+    """A grade with what it means, and what the unmarked models alone warrant, if there are any."""
+    if not models or grade == "certified":
+        return f"{grade}: {GRADES[grade]}"
+    least = warranted(p_value, models, grade)
+    return f"{grade}: {GRADES[grade]}; {models} models alone warrant p = {least:.2g}, the rest is the binomial model's"
+
+
 def withheld(grade: Grade, accept: Grade) -> str:
     """Why a claim whose tests reject is not made, and the remedy; empty if it is accepted."""
     if suffices(grade, accept):

@@ -13,7 +13,7 @@ from heirmark.errors import BadArtifact, printable
 from heirmark.files import parse_json
 from heirmark.records import plain, record_of
 from heirmark.results.flags import FLAGS
-from heirmark.results.grades import GRADES, Grade, suffices
+from heirmark.results.grades import Grade, in_words, suffices, warranted
 from heirmark.results.tails import agrees
 
 Outcome = Literal["MARKED", "NOT_ESTABLISHED", "INVALID"]
@@ -172,7 +172,8 @@ class Verdict(Document):
         needed: how many queries a key must have for a suspect that hits at these rates, queries and controls, to be called MARKED
             with a chance of 90 % at this null rate and level; as many controls come on top. None where no key of 10,000 would
             do, where nothing was judged, and in verdicts of before it was told.
-        grade: how the null is warranted, of :data:`GRADES`; verdicts of before there were grades have the third.
+        grade: how the null is warranted, of :data:`heirmark.results.grades.GRADES`; verdicts of before there were any have the
+            third.
         accepts: the least grade by which the claim is made; before there were grades any was.
         models: unmarked models whose hits made the null; 0 where that is not known.
         queries: inputs put to the suspect: M triggers and M controls, and those of requests that failed and were repeated; what
@@ -260,7 +261,7 @@ class Verdict(Document):
                 f"  p-value   {self.p_value:.2g} at level {self.level:g} "
                 f"(binomial {self.p_binomial:.2g}, matched {self.p_matched:.2g})",
                 f"  null      {self.null}",
-                f"  grade     {self.grade}: {GRADES[self.grade]}{self._warranted_in_words()}",
+                f"  grade     {in_words(self.grade, self.p_value, 0 if self.outcome == 'INVALID' else self.models)}",
                 f"  needed    {self._needed_in_words()}",
             ]
         lines += [f"  flag      {flag}: {FLAGS[flag]}" for flag in self.flags]
@@ -273,14 +274,5 @@ class Verdict(Document):
 
     @property
     def warranted_p(self) -> float:
-        """The p-value, or 1 / (m + 1) of m unmarked models if that is larger.
-
-        How unlikely a further innocent model is beyond all that were asked, the models alone warrant no further; the rest is the
-        binomial model's word. A certified verdict needs no models.
-        """
-        return self.p_value if self.grade == "certified" else max(self.p_value, 1 / (self.models + 1))
-
-    def _warranted_in_words(self) -> str:
-        if not self.models or self.grade == "certified" or self.outcome == "INVALID":
-            return ""
-        return f"; {self.models} models alone warrant p = {self.warranted_p:.2g}, the rest is the binomial model's"
+        """See :func:`heirmark.results.grades.warranted`."""
+        return warranted(self.p_value, self.models, self.grade)

@@ -9,7 +9,7 @@ import torch
 
 from heirmark.errors import BadArtifact, BadConfig, printable
 from heirmark.keys.key import Key
-from heirmark.results.grades import GRADES, LEAST_GRADE, Grade, as_grade, suffices
+from heirmark.results.grades import LEAST_GRADE, Grade, as_grade, in_words, suffices
 from heirmark.results.verdict import OUTCOMES, Calibration, Document, Outcome
 from heirmark.runtime import generator_of
 from heirmark.verification.calibrating import share_known
@@ -47,7 +47,8 @@ class SequentialVerdict(Document):
         null: the null hypothesis, in words.
         level: significance level of the whole claim, at which the asking stops.
         queries: inputs put to the suspect.
-        grade: how the null is warranted, of :data:`heirmark.results.verdict.GRADES`.
+        models: unmarked models whose hits made the null; 0 where that is not known.
+        grade: how the null is warranted, of :data:`heirmark.results.grades.GRADES`.
         accepts: the least grade by which the claim is made.
         key: the key's commitment.
 
@@ -68,6 +69,7 @@ class SequentialVerdict(Document):
     null: str = "none was tested"
     level: float
     queries: int
+    models: int = 0
     grade: Grade
     accepts: Grade
     key: str
@@ -81,6 +83,7 @@ class SequentialVerdict(Document):
             and 0 < self.p_value <= 1
             and 0 < self.level <= 1
             and 0 < self.null_rate <= 1
+            and self.models >= 0
             and self.e_value == min(self.e_binomial, self.e_matched)
             and math.isclose(self.e_binomial, e_value(log_e_value(self.hits, self.trials - self.hits, self.null_rate)))
             and math.isclose(self.e_matched, e_value(log_e_value(*self.discordant, 0.5)))
@@ -103,7 +106,7 @@ class SequentialVerdict(Document):
             f"  p-value   {self.p_value:.2g} at level {self.level:g}, valid at any time "
             f"(e-values: binomial {self.e_binomial:.3g}, matched {self.e_matched:.3g})",
             f"  null      {self.null}",
-            f"  grade     {self.grade}: {GRADES[self.grade]}",
+            f"  grade     {in_words(self.grade, self.p_value, self.models)}",
             f"  queries   {self.queries}, key {self.key[:16]}",
         ]
         return "\n".join(map(printable, lines))
@@ -165,6 +168,7 @@ def verify_sequentially(
         )
     doubts = doubts_of(key)
     null = null_of(key, calibration, accuracy, doubts=doubts)
+    models = null.models
     shown, seed = meter(suspect), order_seed(key)
     counted = torch.zeros(len(key), dtype=torch.bool)
     counted[key.independent_pairs()] = True
@@ -198,7 +202,8 @@ def verify_sequentially(
         if smallest <= level:
             # Only now is it known what the suspect knows, and so whether the models that were asked are as good.
             told = null_of(key, calibration, accuracy, known=share_known(bare, key, order[:trials]), doubts=doubts)
-            grade = grade_of(calibration, calibrated_by, told.models if told.rate <= null.rate else 0)
+            models = told.models if told.rate <= null.rate else 0
+            grade = grade_of(calibration, calibrated_by, models)
             reason = shortfall(told, grade, accept)
             outcome = "NOT_ESTABLISHED" if reason else "MARKED"
             break
@@ -217,6 +222,7 @@ def verify_sequentially(
         null=null.words,
         level=level,
         queries=shown(asked),
+        models=models,
         grade=grade,
         accepts=accept,
         key=commitment,

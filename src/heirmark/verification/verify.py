@@ -67,7 +67,7 @@ def verify(
             in the null, see :func:`heirmark.verification.null.null_of`. It may not come from the key's queries.
         calibrated_by: who measured the calibration, if that is established and somebody else than who claims. What
             :func:`calibrate` measured in this process needs no name; what was read from a file is ``self-reported`` without.
-        accept: the least grade by which the claim is made, of :data:`heirmark.results.verdict.GRADES`.
+        accept: the least grade by which the claim is made, of :data:`heirmark.results.grades.GRADES`.
 
     Returns:
         The verdict. A suspect that fails, answers nonsense or does not fit the key gets INVALID, not an exception.
