@@ -75,6 +75,7 @@ class Judging:
 
     def _open(self, named: Named) -> Suspect:
         key = self.folder.key
+        named = replace(named, medium=key.medium)
         return self.opener(named, classes=key.classes, runtime=self.runtime, shape=key.input_shape)
 
     def judge(self, *, measured: bool = False) -> Judge:

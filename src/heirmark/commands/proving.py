@@ -123,7 +123,15 @@ def recheck(
             roots=stamp_roots,
             beacon=beacon,
             calibrators=[
-                (name, open_suspect(Named(name=name), classes=shard.classes, runtime=runtime, shape=shard.input_shape))
+                (
+                    name,
+                    open_suspect(
+                        Named(name=name, medium=shard.medium),
+                        classes=shard.classes,
+                        runtime=runtime,
+                        shape=shard.input_shape,
+                    ),
+                )
                 for name in calibrators or ()
                 if shard is not None
             ],

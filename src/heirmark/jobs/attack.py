@@ -68,7 +68,7 @@ def steal_service_job(theft: Theft, victim: ServedVictim, data: Data, out: Path,
     context = Context(task=task, runtime=work.runtime, pools=data.pools)
     began = time.monotonic()
     known = replace(victim.asking, ordinary=task.adversary, classes=task.classes)
-    service = open_service(victim.address, known, classes=task.num_classes, shape=task.input_shape)
+    service = open_service(victim.address, known, classes=task.num_classes, shape=task.input_shape, medium=task.medium)
     api = replace(theft.api, k=min(theft.api.k, task.num_classes))
     box = BlackBox(service, classes=service.classes, api=api, input_shape=task.input_shape)
     stolen = theft.attack(box, pool_of(theft.pool, context), seed=work.seed, runtime=work.runtime)

@@ -14,6 +14,7 @@ from heirmark.errors import BadConfig, HeirmarkError
 from heirmark.files import atomic_write_json
 from heirmark.jobs.folder import TASK, Data
 from heirmark.stages.stage import Artifact
+from heirmark.tasks.media import save_medium
 
 
 def check_free(out: Path) -> None:
@@ -53,7 +54,7 @@ def export_folder(
 def export_files(
     files: Mapping[str, Path], out: Path, data: Data, *, records: Mapping[str, JSON] | None = None
 ) -> None:
-    """Copy files and JSON ``records`` by name, and ``task.json`` of the data, to a new folder.
+    """Copy files and JSON ``records`` by name, ``task.json`` of the data, and their medium where they have one, to a new folder.
 
     The folder appears whole or not at all.
     """
@@ -66,6 +67,8 @@ def export_files(
                 (partial / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy2(source, partial / name)
             facts = {**asdict(data.origin), "digest": data.task.digest(), "classes": list(data.task.classes)}
+            if data.task.medium is not None:
+                save_medium(data.task.medium, partial)
             for name, record in {TASK: facts, **(records or {})}.items():
                 atomic_write_json(partial / name, record)
             partial.chmod(0o755)

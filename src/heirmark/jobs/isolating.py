@@ -22,6 +22,7 @@ from heirmark.isolation.process import Isolated
 from heirmark.jobs.opening import Named, open_suspect, runs_here
 from heirmark.loading import user_factory
 from heirmark.runtime import Runtime
+from heirmark.tasks.media import Text
 from heirmark.verification import Suspect
 from heirmark.verification.normalising import Normalisation
 from heirmark.work.context import exact
@@ -56,6 +57,7 @@ def open_isolated(
         "normalise": named.normalise,
         "device": runtime.device,
         "threads": torch.get_num_threads(),
+        "tokenizer": named.medium.tokenizer if isinstance(named.medium, Text) else None,
     }
     child = Isolated(
         f"{opened.__module__}:{opened.__name__}",
@@ -92,16 +94,20 @@ def opened(
     normalise: Sequence[Sequence[float]] | None,
     device: str,
     threads: int,
+    tokenizer: str | None,
 ) -> Opened:
     """The other side: a suspect opened in this process, and what gives its labels ``[B]`` to inputs ``[B, ...]``."""
     torch.set_num_threads(threads)
     wanted: Normalisation | None = None if normalise is None else (normalise[0], normalise[1])
-    named = Named(name=name, factory=user_factory(factory), normalise=wanted)
+    medium = None if tokenizer is None else Text(tokenizer=tokenizer)
+    named = Named(name=name, factory=user_factory(factory), normalise=wanted, medium=medium)
     suspect = open_suspect(named, classes=classes, runtime=exact(Runtime(device=device, precision="float32")))
     facts = {"classes": suspect.classes, "kind": suspect.kind, "input_shape": suspect.input_shape}
 
     def answer(inputs: NDArray[Any]) -> NDArray[np.int64]:
-        labels: NDArray[np.int64] = suspect.labels(torch.from_numpy(inputs)).numpy()
+        given = torch.from_numpy(inputs)
+        given = given.to(torch.int32) if given.dtype == torch.int64 else given  # ids of tokens, as they are stored
+        labels: NDArray[np.int64] = suspect.labels(given).numpy()
         return labels
 
     return facts, answer

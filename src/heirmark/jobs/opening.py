@@ -18,6 +18,7 @@ from heirmark.loading import user_object
 from heirmark.models import Factory
 from heirmark.models.storage import onnx_in
 from heirmark.runtime import Runtime
+from heirmark.tasks.media import Medium, Text
 from heirmark.verification import Suspect
 from heirmark.verification.normalising import Normalisation
 from heirmark.verification.requests import LONGEST_CALL
@@ -33,14 +34,15 @@ class Named:
 
     Attributes:
         name: a folder that heirmark wrote, ``zoo:NAME`` of the package's zoo, an ``.onnx`` file, or ``package.module:name`` of a
-            torch module or of a function that maps float32 ``[B, ...]`` in [0, 1] to scores ``[B, C]`` or labels ``[B]``; or
-            ``http://`` and ``https://`` addresses of a service.
+            torch module or of a function that maps float32 ``[B, ...]`` in [0, 1], or B texts where the key is of such, to scores
+            ``[B, C]`` or labels ``[B]``; or ``http://`` and ``https://`` addresses of a service.
         factory: that builds the model of a folder, if it is the user's own.
         order: for each class of the suspect's the class of the key that it means, -1 for none; None where they are the same.
         normalise: what it wants its inputs normalised by.
         limits: of the process that an ONNX file runs in, or any suspect that is isolated; their seconds hold for a call of a
             function in this process, too. None are the usual ones.
         asking: how a service is asked.
+        medium: of the key, by which functions and services of texts are put texts.
     """
 
     name: str
@@ -49,6 +51,7 @@ class Named:
     normalise: Normalisation | None = None
     limits: ProcessLimits | None = None
     asking: Asking = field(default=Asking())
+    medium: Medium | None = None
 
 
 def open_suspect(
@@ -72,7 +75,13 @@ def open_suspect(
         if shape is None:
             raise BadConfig(f"{shown_name(named.name)} cannot be asked before the shape of an input is known: pass it")
         service = open_service(
-            named.name, named.asking, classes=classes, shape=shape, order=named.order, normalise=named.normalise
+            named.name,
+            named.asking,
+            classes=classes,
+            shape=shape,
+            order=named.order,
+            normalise=named.normalise,
+            medium=named.medium,
         )
         return Suspect.from_service(service, normalise=named.normalise)
     if named.asking.names is not None or named.asking.inferred:
@@ -116,6 +125,8 @@ def open_code(named: Named, classes: int, runtime: Runtime) -> Suspect | None:
     if isinstance(found, nn.Module):
         return Suspect.from_module(found, classes=classes, runtime=exact(runtime), normalise=named.normalise)
     timeout = LONGEST_CALL if named.limits is None else named.limits.seconds
+    if isinstance(named.medium, Text):
+        return Suspect.from_texts(found, named.medium, classes=classes, timeout=timeout)
     return Suspect.from_callable(found, classes=classes, timeout=timeout, normalise=named.normalise)
 
 

@@ -16,6 +16,7 @@ from heirmark.jobs.folder import Data, ModelFolder, Origin
 from heirmark.loading import load_named_task, load_pool
 from heirmark.models import Architecture
 from heirmark.profiles import QUICK
+from heirmark.tasks.media import Medium
 from heirmark.tasks.storing import join
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe
@@ -81,6 +82,7 @@ def open_service(
     shape: Sequence[int],
     order: Sequence[int] | None = None,
     normalise: Normalisation | None = None,
+    medium: Medium | None = None,
 ) -> Service:
     """A service by its address, whose classes are known by what they are called here.
 
@@ -91,6 +93,7 @@ def open_service(
         shape: of one input there.
         order: for each of the service's classes the one that it means, -1 for none.
         normalise: what it wants its inputs normalised by.
+        medium: of the key or the task; of texts it writes what is put to the service.
 
     Raises:
         BadConfig: when it may not be talked to, nothing can be asked there, or its classes are not what is said.
@@ -106,7 +109,7 @@ def open_service(
 
     given = None if order is None else tuple(order)
     reading = Classes(classes=classes, order=given, names=asking.names or {})
-    service = connect(address, asking.client, shape=shape, reading=reading, prepare=prepare)
+    service = connect(address, asking.client, shape=shape, reading=reading, prepare=prepare, medium=medium)
     if asking.ordinary is None:
         if asking.inferred:
             raise BadConfig("--labels auto goes by ordinary inputs, and there are none: name them (--ordinary)")

@@ -22,6 +22,8 @@ from heirmark.models.storage import onnx_in
 from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.querying.layout import are_probabilities
 from heirmark.runtime import Runtime
+from heirmark.tasks.media import FILE as MEDIUM
+from heirmark.tasks.media import Medium, Text, load_medium
 from heirmark.verification.answers import labels_from
 from heirmark.verification.onnx_files import open_onnx
 from heirmark.wire.serving import MODEL, Served, make_app
@@ -65,6 +67,7 @@ def open_served(shown: Shown, runtime: Runtime) -> Served:
     path = located(shown.model)
     file = path if path.suffix.lower() == ".onnx" else onnx_in(path)
     model: nn.Module | Callable[[Tensor], object]
+    medium: Medium | None = None
     if file is not None:
         opened = open_onnx(file, classes=shown.classes, max_bytes=2 * GIB, limits=ProcessLimits(total=_EVER))
         model, classes, shape = (
@@ -75,6 +78,7 @@ def open_served(shown: Shown, runtime: Runtime) -> Served:
     elif (path / "model.json").is_file():
         net = ModelFolder(path, shown.factory).net
         model, classes, shape = net.model, net.spec.classes, net.spec.input_shape
+        medium = load_medium(path) if (path / MEDIUM).is_file() else None
     elif ":" in shown.model:
         found = user_object(shown.model)
         if shown.classes is None:
@@ -94,7 +98,7 @@ def open_served(shown: Shown, runtime: Runtime) -> Served:
         input_shape=tuple(shown.shape or shape or ()),
         runtime=exact(runtime),
     )
-    return Served(box=box, name=shown.name)
+    return Served(box=box, name=shown.name, texts=medium if isinstance(medium, Text) else None)
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,6 +22,7 @@ from heirmark.models import Net
 from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.querying.oracle import REMEDY, ModelFault
 from heirmark.runtime import Runtime
+from heirmark.tasks.media import Text
 from heirmark.verification.normalising import Normalisation, given_normalised
 from heirmark.verification.onnx_files import open_onnx
 from heirmark.verification.requests import LONGEST_CALL, Requests
@@ -112,7 +114,7 @@ class Suspect:
         runtime: Runtime | None = None,
         normalise: Normalisation | None = None,
     ) -> Suspect:
-        """A torch module that maps float32 ``[B, ...]`` in [0, 1] to scores ``[B, C]``; asked in eval mode.
+        """A torch module that maps float32 ``[B, ...]`` in [0, 1], or ids of tokens, to scores ``[B, C]``; asked in eval mode.
 
         Frozen TorchScript and modules of ``torch.export`` will do; they are asked in the mode that they were written in.
 
@@ -211,12 +213,16 @@ class Suspect:
         )
 
     @classmethod
-    def from_black_box(cls, box: BlackBox) -> Suspect:
-        """A black box; it is charged for the queries.
+    def from_texts(cls, function: Callable[[list[str]], object], medium: Text, *, classes: int, **how: Any) -> Suspect:
+        """Any function of texts, such as a client of a web service; see :meth:`from_callable`, which takes the rest.
 
-        Args:
-            box: any kind of answers will do.
+        It maps B texts to scores ``[B, C]`` or labels ``[B]``, as tensors, arrays or lists. ``key.medium`` writes the texts.
         """
+        return cls.from_callable(lambda ids: function(medium.texts(ids)), classes=classes, **how)
+
+    @classmethod
+    def from_black_box(cls, box: BlackBox) -> Suspect:
+        """A black box; it is charged for the queries. Any kind of answers will do."""
 
         def ask(inputs: Tensor) -> Tensor:
             try:
@@ -236,11 +242,9 @@ class Suspect:
 
     @classmethod
     def from_service(cls, service: Service, *, normalise: Normalisation | None = None) -> Suspect:
-        """A model behind a network, as :func:`heirmark.wire.client.connect` finds it.
+        """A model behind a network, as :func:`heirmark.wire.client.connect` finds it; ``normalise`` is for the verdict to say.
 
-        Args:
-            service: asks, counts and reads; its limits are the client's own, and raise ``BudgetExhausted``.
-            normalise: what it is given its inputs normalised by, for the verdict to say.
+        It asks, counts and reads; its limits are the client's own, and raise ``BudgetExhausted``.
         """
         classes = service.classes
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from heirmark.errors import BadConfig, HeirmarkWarning
 from heirmark.querying.transcript import Transcript
+from heirmark.tasks.media import Medium, Text
 from heirmark.wire.addresses import parse_address, seal_of
 from heirmark.wire.calling import Caller
 from heirmark.wire.dialects.base import Wish
@@ -60,6 +61,7 @@ def connect(
     shape: Sequence[int],
     reading: Classes,
     prepare: Callable[[Tensor], Tensor] | None = None,
+    medium: Medium | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
 ) -> Service:
     """Find out how a service is asked. Nothing is put to it that is a query.
@@ -70,6 +72,7 @@ def connect(
         shape: of one input here.
         reading: what its classes mean.
         prepare: what is done to float32 inputs ``[B, ...]`` in [0, 1] first.
+        medium: how inputs are written, where they are texts.
         transport: in place of the network, for tests.
 
     Raises:
@@ -79,7 +82,8 @@ def connect(
     """
     goal = parse_address(address)
     send = Caller(address=goal, limits=client.limits, headers=client.headers, transport=transport)
-    wish = Wish(shape=tuple(shape), order=client.order, output=client.output)
+    texts = medium if isinstance(medium, Text) else None
+    wish = Wish(shape=tuple(shape), order=client.order, output=client.output, texts=texts)
     dialect = find_dialect(client.protocol, goal, send, wish)
     if goal.scheme == "http" and not client.limits.allow_private:
         warnings.warn(

@@ -14,11 +14,13 @@ import torch
 from torch import Tensor
 
 from heirmark.errors import BadConfig
+from heirmark.tasks.media import Text
 from heirmark.tasks.storing import encode
 
 Order = Literal["auto", "channels-first", "channels-last", "flat"]
 _FLOATS = {"FP64", "FP32", "FP16", "BF16", "DT_FLOAT", "DT_DOUBLE", "DT_HALF", "DT_BFLOAT16", "FLOAT32", "FLOAT64"}
 _BYTES = {"UINT8", "DT_UINT8"}
+_STRINGS = {"BYTES", "STRING", "DT_STRING"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +31,20 @@ class Layout:
         shape: of one input there.
         permuted: whether channels come last there.
         bytes: whether its numbers are whole, 0 to 255, in place of [0, 1].
+        texts: writes it as a text there, where it is one.
     """
 
     shape: tuple[int, ...]
     permuted: bool = False
     bytes: bool = False
+    texts: Text | None = None
+
+    def listed(self, inputs: Tensor) -> list[Any]:
+        """Inputs ``[N, ...]`` as JSON: texts, or numbers as lists of lists, float32 in so many digits that it comes back."""
+        if self.texts is not None:
+            return list(self.texts.texts(inputs))
+        values: list[Any] = self.arranged(inputs).tolist()
+        return values
 
     def arranged(self, inputs: Tensor) -> Tensor:
         """Inputs ``[N, ...]`` float32 in the shape ``[N, *shape]``; in uint8, rounded, where these are wanted."""
@@ -43,7 +54,12 @@ class Layout:
 
 
 def fit_layout(
-    own: Sequence[int], *, order: Order = "auto", claimed: Sequence[int] | None = None, datatype: str | None = None
+    own: Sequence[int],
+    *,
+    order: Order = "auto",
+    claimed: Sequence[int] | None = None,
+    datatype: str | None = None,
+    texts: Text | None = None,
 ) -> Layout:
     """How inputs are laid on the wire for a service.
 
@@ -52,6 +68,7 @@ def fit_layout(
         order: of the axes there, if it is known; ``"auto"`` goes by what the service claims, and else keeps them.
         claimed: shape of one input there, -1 for any size; None where nothing is said.
         datatype: name of the numbers there, as Open Inference or TensorFlow write it.
+        texts: writes inputs, where they are texts.
 
     Raises:
         BadConfig: when the service takes other inputs, or numbers that are none of an image.
@@ -60,6 +77,10 @@ def fit_layout(
         >>> fit_layout((3, 32, 32), claimed=(-1, -1, 3)).permuted
         True
     """
+    if texts is not None:
+        if datatype is not None and datatype.upper() not in _STRINGS:
+            raise BadConfig(f"the service takes {datatype}, which is no text: name another of its models")
+        return Layout(shape=(1,) * len(claimed or ()), texts=texts)
     own = tuple(own)
     last = (*own[1:], own[0]) if len(own) > 1 else own
     possible = {"channels-first": (own, False), "channels-last": (last, True), "flat": ((math.prod(own),), False)}
@@ -86,11 +107,6 @@ def fit_layout(
 
 def _fits(shape: Sequence[int], claimed: Sequence[int]) -> bool:
     return len(shape) == len(claimed) and all(b in (-1, a) for a, b in zip(shape, claimed, strict=True))
-
-
-def nested(values: Tensor) -> Any:
-    """Numbers as lists of lists; float32 in so many digits that the very same comes out."""
-    return values.tolist()
 
 
 def png(image: Tensor) -> bytes:

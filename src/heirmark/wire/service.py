@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from heirmark.errors import BadArtifact, BudgetExhausted
+from heirmark.querying.asking import floats_for
 from heirmark.querying.oracle import ModelFault
 from heirmark.querying.transcript import Entry, Transcript
-from heirmark.tasks.storing import decode, join, row_digests
+from heirmark.tasks.storing import join, row_digests
 from heirmark.wire.calling import Call, CallFailed
 from heirmark.wire.dialects.base import Dialect
 from heirmark.wire.limits import Limits
@@ -108,7 +109,7 @@ class Service:
         return scores.softmax(1) if self._logits else scores
 
     def rows(self, inputs: Tensor, *, understood: bool = False) -> list[Row]:
-        """What the service says of inputs ``[N, ...]`` uint8 or float in [0, 1].
+        """What the service says of inputs ``[N, ...]`` as they are stored, or floats.
 
         Args:
             inputs: put to it in batches; none is when all of them would pass a limit.
@@ -165,7 +166,7 @@ class Service:
             places.sort()
         self._allow(len(inputs))
         self._write({"kind": "question", "inputs": [digests[place] for place in places]})
-        values = decode(inputs[places]).clone()
+        values = floats_for(inputs[places])
         values = values if self.prepare is None else self.prepare(values)
         size = 1 if self.dialect.one_by_one else len(values)
         rows: list[Row] = []

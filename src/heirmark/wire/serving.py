@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from heirmark.errors import BadArtifact, BadConfig, BudgetExhausted, ShapeMismatch
+from heirmark.errors import BadArtifact, BadConfig, BadData, BudgetExhausted, ShapeMismatch
 from heirmark.files import MIB, parse_json
 from heirmark.querying.blackbox import BlackBox
 from heirmark.querying.oracle import ModelFault
+from heirmark.tasks.media import Text
 from heirmark.version import __version__
 
 if TYPE_CHECKING:
@@ -36,10 +37,12 @@ class Served:
     Attributes:
         box: answers, of a known input shape.
         name: of the model, the last part of its path.
+        texts: reads its inputs, where they are texts; they come as BYTES then.
     """
 
     box: BlackBox
     name: str = MODEL
+    texts: Text | None = None
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -49,7 +52,11 @@ class Served:
             "name": self.name,
             "versions": ["1"],
             "platform": "heirmark",
-            "inputs": [{"name": "input", "datatype": "FP32", "shape": [-1, *self.box.input_shape]}],
+            "inputs": [
+                {"name": "input", "datatype": "FP32", "shape": [-1, *self.box.input_shape]}
+                if self.texts is None
+                else {"name": "input", "datatype": "BYTES", "shape": [-1]}
+            ],
             "outputs": [_described(self._output, [-1], self.box.classes)],
         }
 
@@ -69,7 +76,7 @@ class Served:
             BudgetExhausted: when no more is answered.
             ModelFault: when the model fails.
         """
-        inputs = _inputs_of(asked)
+        inputs = _inputs_of(asked) if self.texts is None else self._texts_of(asked, self.texts)
         wanted = asked.get("outputs") or [{"name": self._output}]
         if not isinstance(wanted, list) or any(
             not isinstance(w, Mapping) or w.get("name") != self._output for w in wanted
@@ -80,6 +87,15 @@ class Served:
         output = {**_described(self._output, [len(inputs)], self.box.classes), "data": values.flatten().tolist()}
         id_ = {"id": asked["id"]} if isinstance(asked.get("id"), str) else {}
         return {"model_name": self.name, "model_version": "1", **id_, "outputs": [output]}
+
+    def _texts_of(self, asked: Any, texts: Text) -> Tensor:
+        assert self.box.input_shape is not None
+        shape, datatype, data = _given(asked)
+        if datatype != "BYTES" or not isinstance(data, list) or not all(isinstance(each, str) for each in data):
+            raise BadConfig("the input's datatype is BYTES, and its data are texts in a flat list")
+        if not data or not isinstance(shape, list) or shape not in ([len(data)], [len(data), 1]):
+            raise BadConfig(f"the input has {len(data)} texts, and its shape {shape} other ones")
+        return texts.tokens(data, self.box.input_shape[0])
 
 
 def make_app(served: Served) -> fastapi.FastAPI:
@@ -109,7 +125,7 @@ def make_app(served: Served) -> fastapi.FastAPI:
             asked = parse_json(body, source="the question")
             with lock:
                 return JSONResponse(served.answer(asked))
-        except (BadArtifact, BadConfig, ShapeMismatch) as error:
+        except (BadArtifact, BadConfig, BadData, ShapeMismatch) as error:
             return told(400, str(error))
         except BudgetExhausted as error:
             return told(403, str(error))
@@ -163,16 +179,22 @@ def _described(name: str, rows: list[int], classes: int) -> dict[str, Any]:
     return {"name": name, "datatype": "FP32", "shape": [*rows, classes]}
 
 
+def _given(asked: Any) -> tuple[Any, Any, Any]:
+    """Shape, datatype and data of the only input of a question."""
+    inputs = asked.get("inputs") if isinstance(asked, Mapping) else None
+    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], Mapping):
+        raise BadConfig("a question holds one input: {'inputs': [{'name', 'shape', 'datatype', 'data'}]}")
+    shape, datatype, data = (inputs[0].get(part) for part in ("shape", "datatype", "data"))
+    return shape, datatype, data
+
+
 def _inputs_of(asked: Any) -> Tensor:
     """The tensor of a question.
 
     Raises:
         BadConfig: when there is none.
     """
-    inputs = asked.get("inputs") if isinstance(asked, Mapping) else None
-    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], Mapping):
-        raise BadConfig("a question holds one input: {'inputs': [{'name', 'shape', 'datatype', 'data'}]}")
-    shape, datatype, data = (inputs[0].get(part) for part in ("shape", "datatype", "data"))
+    shape, datatype, data = _given(asked)
     if datatype not in _TYPES:
         raise BadConfig(f"the input's datatype is one of {', '.join(_TYPES)}")
     if (

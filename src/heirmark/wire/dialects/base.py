@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, Self
 from torch import Tensor
 
 from heirmark.querying.oracle import ModelFault
+from heirmark.tasks.media import Text
 from heirmark.wire.addresses import Address
 from heirmark.wire.calling import Call, CallFailed
 from heirmark.wire.layouts import Order
@@ -23,11 +24,13 @@ class Wish:
         shape: of one input here.
         order: of its axes at the service.
         output: name of the output to read, where a service has several.
+        texts: writes inputs, where they are texts, as which they are put to the service then.
     """
 
     shape: tuple[int, ...]
     order: Order = "auto"
     output: str | None = None
+    texts: Text | None = None
 
 
 class Dialect(Protocol):
@@ -40,7 +43,7 @@ class Dialect(Protocol):
         """Whether a call takes one input only."""
 
     def call(self, inputs: Tensor) -> Call:
-        """A question about inputs ``[N, ...]`` float32."""
+        """A question about inputs ``[N, ...]`` float32, or ids of tokens ``[N, L]``."""
 
     def rows(self, answer: Any, count: int) -> list[Row]:
         """What is said of so many inputs.

@@ -11,7 +11,7 @@ from torch import Tensor
 from heirmark.wire.addresses import Address
 from heirmark.wire.calling import Call
 from heirmark.wire.dialects.base import Wish, is_there, named_rows, predictions_of
-from heirmark.wire.layouts import Layout, fit_layout, nested
+from heirmark.wire.layouts import Layout, fit_layout
 from heirmark.wire.rows import Row
 
 _END = "/invocations"
@@ -42,11 +42,11 @@ class MLflow:
             if not named and not all(is_there(ask, Call(path=f"{root}/{part}")) for part in ("ping", "version")):
                 return None
             root += _END
-        return cls(path=root, layout=fit_layout(wish.shape, order=wish.order), output=wish.output)
+        return cls(path=root, layout=fit_layout(wish.shape, order=wish.order, texts=wish.texts), output=wish.output)
 
     def call(self, inputs: Tensor) -> Call:
         """See :class:`heirmark.wire.dialects.base.Dialect`."""
-        return Call(path=self.path, body={"inputs": nested(self.layout.arranged(inputs))})
+        return Call(path=self.path, body={"inputs": self.layout.listed(inputs)})
 
     def rows(self, answer: Any, count: int) -> list[Row]:
         """See :class:`heirmark.wire.dialects.base.Dialect`; rows of a table with one column are what stands in it."""

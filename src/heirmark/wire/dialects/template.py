@@ -3,7 +3,8 @@
     {"request": {"images": "$inputs"}, "answers": "results.*.probabilities"}
 
 In ``request``, any JSON, ``"$inputs"`` stands for all inputs as nested lists and ``"$pngs"`` for all as PNG in base64;
-``"$input"`` and ``"$png"`` for one, and then a call asks about one. ``answers`` is a path into the answer: names and places with
+``"$input"`` and ``"$png"`` for one, and then a call asks about one. ``"$texts"`` and ``"$text"`` do so for texts. ``answers``
+is a path into the answer: names and places with
 dots, ``*`` for each of a list. It leads to one thing for each input: scores, a label, a name, or names with scores. ``names``
 beside it leads to names of the scores. ``path`` is asked in place of the address's own; ``bytes``: numbers are 0 to 255.
 """
@@ -23,10 +24,10 @@ from heirmark.querying.oracle import ModelFault
 from heirmark.wire.addresses import Address
 from heirmark.wire.calling import Call
 from heirmark.wire.dialects.base import Wish, rows_of
-from heirmark.wire.layouts import Layout, fit_layout, nested, png_text
+from heirmark.wire.layouts import Layout, fit_layout, png_text
 from heirmark.wire.rows import Row, row_of
 
-_ALL, _ONE = ("$inputs", "$pngs"), ("$input", "$png")
+_ALL, _ONE = ("$inputs", "$pngs", "$texts"), ("$input", "$png", "$text")
 _KNOWN = {"request", "answers", "names", "path", "bytes"}
 
 
@@ -72,7 +73,11 @@ class Template:
             raise BadArtifact(f"{file} is nested too deeply: write it flatter") from None
         if len(marks) != 1:
             raise BadConfig(f"{file}: the request holds one of {', '.join((*_ALL, *_ONE))} once, where inputs go")
-        layout = fit_layout(wish.shape, order=wish.order, datatype="UINT8" if said.get("bytes") else None)
+        if ("text" in marks[0]) != (wish.texts is not None):
+            told = "are texts, for which $texts and $text stand" if wish.texts else "are no texts"
+            raise BadConfig(f"{file}: the request holds {marks[0]}, and the inputs {told}")
+        datatype = "UINT8" if said.get("bytes") else None
+        layout = fit_layout(wish.shape, order=wish.order, datatype=None if wish.texts else datatype, texts=wish.texts)
         return cls(
             path=said.get("path", address.path),
             request=said["request"],
@@ -85,7 +90,7 @@ class Template:
     def call(self, inputs: Tensor) -> Call:
         """See :class:`heirmark.wire.dialects.base.Dialect`."""
         mark = _marks(self.request)[0]
-        given: Any = [png_text(each) for each in inputs] if "png" in mark else nested(self.layout.arranged(inputs))
+        given: Any = [png_text(each) for each in inputs] if "png" in mark else self.layout.listed(inputs)
         return Call(path=self.path, body=_filled(self.request, given[0] if mark in _ONE else given))
 
     def rows(self, answer: Any, count: int) -> list[Row]:

@@ -13,7 +13,7 @@ from heirmark.errors import BadConfig
 from heirmark.wire.addresses import Address
 from heirmark.wire.calling import Call
 from heirmark.wire.dialects.base import Wish, named_rows, predictions_of, quietly
-from heirmark.wire.layouts import Layout, fit_layout, nested
+from heirmark.wire.layouts import Layout, fit_layout
 from heirmark.wire.rows import Row
 
 _MODEL = re.compile(r"(?P<model>/.*v1/models/[^/?:]+(?:/(?:versions|labels)/[^/?:]+)?)(?::predict|/metadata)?/?")
@@ -47,12 +47,12 @@ class TFServing:
             return None
         path = found["model"]
         claimed, datatype = _input_of(quietly(ask, Call(path=f"{path}/metadata")))
-        layout = fit_layout(wish.shape, order=wish.order, claimed=claimed, datatype=datatype)
+        layout = fit_layout(wish.shape, order=wish.order, claimed=claimed, datatype=datatype, texts=wish.texts)
         return cls(path=path, layout=layout, output=wish.output)
 
     def call(self, inputs: Tensor) -> Call:
         """See :class:`heirmark.wire.dialects.base.Dialect`."""
-        return Call(path=f"{self.path}:predict", body={"instances": nested(self.layout.arranged(inputs))})
+        return Call(path=f"{self.path}:predict", body={"instances": self.layout.listed(inputs)})
 
     def rows(self, answer: Any, count: int) -> list[Row]:
         """See :class:`heirmark.wire.dialects.base.Dialect`."""

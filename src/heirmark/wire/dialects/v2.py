@@ -68,9 +68,9 @@ class OpenInference:
             names = ", ".join(printable(str(each.get("name"))) for each in inputs)[:200]
             raise BadConfig(f"the model takes several inputs ({names}): ask it through a function of your own")
         first = inputs[0] if inputs else {}
-        shape, datatype = first.get("shape"), str(first.get("datatype") or "FP32")
+        shape, datatype = first.get("shape"), str(first.get("datatype") or ("BYTES" if wish.texts else "FP32"))
         claimed = shape[1:] if _is_shape(shape) else None
-        layout = fit_layout(wish.shape, order=wish.order, claimed=claimed, datatype=datatype)
+        layout = fit_layout(wish.shape, order=wish.order, claimed=claimed, datatype=datatype, texts=wish.texts)
         listed = told.get("outputs")
         outputs = [
             str(each.get("name")) for each in (listed if isinstance(listed, list) else []) if isinstance(each, Mapping)
@@ -80,13 +80,12 @@ class OpenInference:
 
     def call(self, inputs: Tensor) -> Call:
         """See :class:`heirmark.wire.dialects.base.Dialect`."""
-        values = self.layout.arranged(inputs)
-        given = {
-            "name": self.input,
-            "shape": list(values.shape),
-            "datatype": self.datatype,
-            "data": values.flatten().tolist(),
-        }
+        if self.layout.texts is not None:
+            shape, data = [len(inputs), *self.layout.shape], self.layout.listed(inputs)
+        else:
+            values = self.layout.arranged(inputs)
+            shape, data = list(values.shape), values.flatten().tolist()
+        given = {"name": self.input, "shape": shape, "datatype": self.datatype, "data": data}
         body: dict[str, Any] = {"inputs": [given]}
         if self.output is not None:
             body["outputs"] = [{"name": self.output}]
