@@ -1,8 +1,10 @@
-"""Make the zoo that the package carries: ``python scripts/make_zoo.py``, about twenty minutes of one core; a second call goes on.
+"""Make the zoo that the package carries: ``python scripts/make_zoo.py``, about half an hour of one core; a second call goes on.
 
 From the embedded images it trains and marks one model (``robust`` with the settings of ``embed --quick``), lets three thieves
 steal it, trains twelve innocent models of three families, half of them on the owner's images and half on others, and forges a
-key: adversarial triggers against three nets of the accuser's own. Everything follows from ``SEED``, which was set before the
+key: adversarial triggers against three nets of the accuser's own. A second key has its answers drawn (``heirmark draft``, as
+``--quick`` sets it, with a key of twelve queries a group); its model is marked and stolen once, from probabilities, for which
+there is room. Everything follows from ``SEED``, which was set before the
 first result was seen and is not changed for any. What came out is written beside it, in ``zoo.json``, whatever it is.
 """
 
@@ -14,6 +16,7 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +26,15 @@ from torch import Tensor, nn
 import heirmark as hm
 from heirmark.attacks.base import brief_retraining
 from heirmark.configuration import to_json
-from heirmark.data.zoo import CALIBRATORS, FORGED, INNOCENTS, MARKED, ZOO
+from heirmark.data.zoo import CALIBRATORS, DRAWN, DRAWN_COPY, FORGED, INNOCENTS, MARKED, ZOO
+from heirmark.evidence.disclosing import DRAW, REGISTRATION
 from heirmark.files import atomic_write_bytes, atomic_write_json
+from heirmark.jobs.drafting import draft_stage, grouped
+from heirmark.keys.drawing import drawn_answers
 from heirmark.keys.making import nonce_from_seed
+from heirmark.keys.registration import Registration, digest, register
+from heirmark.keys.shards import commitment_to, cut
+from heirmark.keys.signing import Signer
 from heirmark.models.storage import rounded
 from heirmark.profiles import QUICK
 from heirmark.runtime import derive_seed, generator_of
@@ -43,6 +52,11 @@ SEED = 21
 SPLIT_SEED = 0
 QUERIES = 200
 """Of either key; a small key is a small file."""
+EACH = 12
+"""Queries of each group of the drawn key."""
+PROMISE = "the seed of scripts/make_zoo.py"
+"""What draws the answers, so that the zoo can be made again. In earnest nobody may know it while the key is registered."""
+REGISTERED = datetime(2026, 11, 29, tzinfo=UTC)
 NAIVE, VGG, RESNET = "naivenet:batch_norm=true,width={}", "vgg-like:dropout=0.1,width={}", "resnet18:width={}"
 WIDTHS = {NAIVE: (32, 16, 24, 20), VGG: (16, 12, 14, 10), RESNET: (8, 6, 8, 6)}
 """Families of the innocent models, which take turns, with the widths of each one's four."""
@@ -76,6 +90,31 @@ def stages(context: Context) -> dict[str, Stage]:
         model = family.format(WIDTHS[family][place // 3])
         made[name] = trained(model, family, context, name, data=data)
     return made
+
+
+def drawn_plan(context: Context, kept: Store) -> tuple[dict[str, Stage], Registration]:
+    """What makes the model whose key is drawn, and its copy; the draft is made at once, and registered."""
+    method, seed = grouped(QUICK.method("robust")), derive_seed(SEED, DRAWN)
+    method = replace(method, key_size=EACH * method.trigger.count)
+    clean = train_stage(replace(QUICK.unmarked(), model=method.model), context, seed=seed)
+    key = hm.Key.load(kept.get(draft_stage(method, context, seed=seed, clean=clean), context).folder / "key")
+    registration = register(
+        signer=Signer(hashlib.sha256(f"owner of the zoo {SEED}".encode()).digest()),
+        commitment=commitment_to(cut(key, 1, drawn=True), drawn=True),
+        nonce=key.nonce,
+        method=key.method,
+        family=key.kind,
+        beacon=PROMISE,
+        made=REGISTERED,
+    )
+    targets = drawn_answers(digest(registration), str(SEED), key.lots.options)
+    marking = replace(method, trigger=replace(method.trigger, targets=targets))
+    marked = embed_stage(marking, context, seed=seed, clean=clean)
+    theft = Theft(attack=QUICK.thieves()[0])
+    return {
+        DRAWN: marked,
+        DRAWN_COPY: steal_stage(theft, marked, context, seed=derive_seed(SEED, DRAWN_COPY)),
+    }, registration
 
 
 def trained(model: str, family: str, context: Context, purpose: str, **changes: Any) -> Stage:
@@ -150,6 +189,18 @@ def judged(
     return {name: told(hm.verify(suspect(name), key, calibration=calibration)) for name in suspects}
 
 
+def certified(
+    nets: Mapping[str, hm.Net], key: hm.Key, registration: Registration, runtime: hm.Runtime
+) -> dict[str, dict[str, Any]]:
+    """What the drawn key says of every model, without a calibration."""
+    facts = ("outcome", "grade", "right", "groups", "p_value", "e_value")
+    found = {}
+    for name, net in nets.items():
+        verdict = hm.verify_drawn(hm.Suspect.from_net(net, runtime=runtime), key, registration, str(SEED))
+        found[name] = {fact: getattr(verdict, fact) for fact in facts}
+    return found
+
+
 def main(out: Path, store: Path) -> None:
     """Make what is missing, write all of it, and say what came out."""
     torch.set_num_threads(1)
@@ -161,7 +212,8 @@ def main(out: Path, store: Path) -> None:
     runtime = hm.Runtime(device="cpu")
     task, eyes, kept = hm.load_task("fashion-mini", seed=SPLIT_SEED), exact(runtime), Store(store, on_event=tell)
     context = Context(task=task, runtime=runtime)
-    plans = stages(context)
+    drawn, registration = drawn_plan(context, kept)
+    plans = stages(context) | drawn
     models = {name: kept.get(stage, context) for name, stage in plans.items()}
     own = {
         family.format(width): kept.get(trained(family.format(width), family, context, "accuser"), context)
@@ -179,11 +231,15 @@ def main(out: Path, store: Path) -> None:
             "seed": plans[name].seed,
             "made by": to_json(config),
         }
-    key = hm.Key.load(models[MARKED].folder / "key")
+    key, certain = (hm.Key.load(models[name].folder / "key") for name in (MARKED, DRAWN))
     key.save(out / MARKED / "key")
+    certain.save(out / DRAWN / "key")
+    atomic_write_bytes(out / DRAWN / REGISTRATION, registration.to_json().encode())
+    atomic_write_json(out / DRAWN / DRAW, {"beacon": str(SEED)})
     origin = {"data": "fashion-mini", "split_seed": SPLIT_SEED, "digest": task.digest(), "classes": list(task.classes)}
     origin |= {"foreign": None, "foreign_part": "test", "protocol": task.protocol}
-    atomic_write_json(out / MARKED / "task.json", origin)
+    for name in (MARKED, DRAWN):
+        atomic_write_json(out / name / "task.json", origin)
     forgery = forged([hm.load_model(found.folder).model for found in own.values()], task)
     forgery.save(out / FORGED / "key")
     by_hand = hm.Calibration(
@@ -193,13 +249,14 @@ def main(out: Path, store: Path) -> None:
         note="5 models trained on fashion-mini without a watermark",
     )
     atomic_write_bytes(out / FORGED / CALIBRATION, by_hand.to_json().encode() + b"\n")
-    suspects = [name for name in nets if name not in CALIBRATORS]
+    suspects = [name for name in nets if name not in (*CALIBRATORS, *drawn)]
     record = {
         "made": {"command": "python scripts/make_zoo.py", "seed": SEED, **made_here(runtime)},
         "seconds of training": round(sum(each.record["seconds"] for each in (*models.values(), *own.values()))),
         "models": facts,
         "verdicts of the key": judged(nets, key, suspects, eyes),
         "verdicts of the forged key": judged(nets, forgery, suspects, eyes),
+        "verdicts of the drawn key": certified(nets, certain, registration, eyes),
         "files": {
             path.relative_to(out).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
             for path in sorted(out.rglob("*"))
@@ -216,6 +273,10 @@ def main(out: Path, store: Path) -> None:
         print(
             f"{name:20} ACC {facts[name]['accuracy']:.3f}  WSR {mine['wsr']:.3f} p {mine['p_value']:.1e} {mine['outcome']}"
             f"  forged: {theirs['wsr']:.3f} {theirs['outcome']}"
+        )
+    for name, verdict in record["verdicts of the drawn key"].items():
+        print(
+            f"{name:20} drawn: {verdict['right']:2} of {verdict['groups']} p {verdict['p_value']:.1e} {verdict['outcome']}"
         )
 
 

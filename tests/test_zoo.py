@@ -69,7 +69,7 @@ def test_the_package_takes_the_zoo_along() -> None:
 
 def test_every_member_is_there(zoo: Zoo) -> None:
     assert (list(zoo.copies), list(zoo.innocents)) == (list(COPIES), list(INNOCENTS))
-    nets = {MARKED: zoo.marked, **zoo.copies, **zoo.innocents}
+    nets = {MARKED: zoo.marked, **zoo.copies, **zoo.innocents, "drawn": zoo.drawn, "drawn-copy": zoo.drawn_copy}
     families = {name: net.spec.name for name, net in nets.items()}
     for part in (CALIBRATORS, SUSPECTS):
         assert {families[name] for name in part} == {"naivenet", "vgg-like", "resnet18"}
@@ -113,6 +113,32 @@ def test_verify_knows_the_zoo() -> None:
     forged = ["verify", "zoo:innocent-7", "--key", "zoo:dishonest", "--calibration", "zoo:dishonest"]
     assert run(*forged)[0] == 3
     assert run(*forged, "--accept", "self-reported")[0] == 0
+
+
+def test_the_drawn_key_is_certified_for_whoever_knows_the_draw(zoo: Zoo) -> None:
+    record = zoo.made["verdicts of the drawn key"]
+    for name, net in {"drawn": zoo.drawn, "drawn-copy": zoo.drawn_copy, MARKED: zoo.marked, **zoo.innocents}.items():
+        verdict = hm.verify_drawn(suspect(net), zoo.drawn_key, zoo.registration, zoo.beacon)
+        assert abs(verdict.right - record[name]["right"]) <= 2, name
+        if name not in ("drawn", "drawn-copy"):
+            assert verdict.outcome == "NOT_ESTABLISHED", name
+            assert verdict.p_value > 0.02, name
+    verdict = hm.verify_drawn(suspect(zoo.drawn), zoo.drawn_key, zoo.registration, zoo.beacon)
+    assert (verdict.outcome, verdict.grade) == ("MARKED", "certified")
+    assert verdict.p_value < 1e-12
+    copied = hm.verify_drawn(suspect(zoo.drawn_copy), zoo.drawn_key, zoo.registration, zoo.beacon)
+    assert copied.p_value < 0.05  # at the level it was made with, and each processor rounds in its own way
+
+
+def test_verify_certifies_by_the_zoos_draw() -> None:
+    code, out, _ = run("verify", "zoo:drawn", "--registration", "zoo:drawn", "--beacon", "21", "--json")
+    assert (code, json.loads(out)["grade"]) == (0, "certified")
+    code, out, _ = run("verify", "zoo:drawn")
+    assert (code, "have drawn until a draw fitted" in out) == (3, True)
+    assert run("verify", "zoo:drawn", "--registration", "zoo:drawn", "--beacon", "22")[0] == 1
+    assert (
+        run("verify", "zoo:innocent-7", "--key", "zoo:drawn", "--registration", "zoo:drawn", "--beacon", "21")[0] == 3
+    )
 
 
 def test_names_of_the_zoo_are_names_of_folders() -> None:

@@ -1,4 +1,4 @@
-"""The zoo shipped inside the package: models of the embedded images and two keys, to try verification on.
+"""The zoo shipped inside the package: models of the embedded images and three keys, to try verification on.
 
 ``zoo:NAME`` names a folder in it wherever a folder of a model or key is asked for. ``scripts/make_zoo.py`` made it; ``zoo.json``
 says how, with which seeds, and what came out.
@@ -17,11 +17,13 @@ ZOO = "zoo.json"
 """How the zoo was made."""
 MARKED, FORGED = "marked", "dishonest"
 """The marked model with its key, and the key of an owner who cheats, to which no model belongs."""
+DRAWN, DRAWN_COPY = "drawn", "drawn-copy"
+"""A marked model whose key's answers were drawn, with its registration, and a copy of it."""
 COPIES = ("copy-probabilities", "copy-label", "copy-net")
 INNOCENTS = tuple(f"innocent-{number}" for number in range(1, 13))
 CALIBRATORS = INNOCENTS[:6]
 """Two of each family: they calibrate the zoo's keys where nobody else is named. The others are there to be suspected."""
-MEMBERS = (MARKED, *COPIES, *INNOCENTS, FORGED)
+MEMBERS = (MARKED, *COPIES, *INNOCENTS, FORGED, DRAWN, DRAWN_COPY)
 
 
 def zoo_folder() -> Path:
@@ -66,19 +68,24 @@ def key_for(suspect: str) -> Path:
         BadConfig: for a suspect that is not the zoo's.
 
     Examples:
-        >>> str(key_for("zoo:copy-label"))
-        'zoo:marked'
+        >>> [str(key_for(each)) for each in ("zoo:copy-label", "zoo:drawn-copy")]
+        ['zoo:marked', 'zoo:drawn']
     """
     if not in_zoo(suspect):
         raise BadConfig(f"nothing says by which key {suspect} is to be judged: name its folder with --key")
-    return Path(f"{PREFIX}{MARKED}")
+    drawn = suspect in (f"{PREFIX}{DRAWN}", f"{PREFIX}{DRAWN_COPY}")
+    return Path(f"{PREFIX}{DRAWN if drawn else MARKED}")
 
 
 def calibrators_for(suspect: str, key: Path) -> list[str]:
     """The unmarked models that calibrate a key where nobody names any: six of the zoo for a key of the zoo's, never the suspect.
 
+    None for the key whose answers were drawn, which needs none.
+
     Examples:
         >>> len(calibrators_for("zoo:innocent-1", Path("zoo:marked"))), calibrators_for("zoo:innocent-1", Path("runs/mine"))
         (5, [])
     """
-    return [f"{PREFIX}{name}" for name in CALIBRATORS if f"{PREFIX}{name}" != suspect] if in_zoo(key) else []
+    if not in_zoo(key) or str(key) == f"{PREFIX}{DRAWN}":
+        return []
+    return [f"{PREFIX}{name}" for name in CALIBRATORS if f"{PREFIX}{name}" != suspect]
