@@ -18,6 +18,7 @@ from torch import nn
 from heirmark.data import DATASETS
 from heirmark.methods.nets import train_from_scratch
 from heirmark.runtime import Runtime
+from heirmark.tasks.media import Sound
 from heirmark.tasks.splitting import make_task
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe
@@ -70,6 +71,36 @@ def tiny_task() -> Task:
 def tiny_task_of() -> Callable[..., Task]:
     """Makes other such tasks; keywords ``classes``, ``side``, ``train``, ``test``, ``seed``."""
     return make_tiny_task
+
+
+def sounds(count: int, *, classes: int = 6, length: int = 400, seed: int = 0, look: int = 0) -> Split:
+    """Waves 1 x length: two notes a class, at any moment of their phase, with noise. ``look`` changes the notes."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % classes
+    notes = 0.03 + 0.3 * torch.rand(classes, 2, generator=torch.Generator().manual_seed(2000 + look))
+    phases = torch.rand(count, 2, 1, generator=generator)
+    heard = torch.sin(2 * torch.pi * (notes[labels][:, :, None] * torch.arange(length) + phases)).sum(1)
+    first = torch.arange(length) < length // 2  # the second half is softer, so that a wave has a loudest quarter
+    noisy = 0.2 * heard * torch.where(first, 1.0, 0.6) + 0.05 * torch.randn(count, length, generator=generator)
+    stored = (noisy.clamp(-1, 1) * 32767).round().to(torch.int16)
+    return Split(inputs=stored[:, None], labels=labels)
+
+
+@pytest.fixture(scope="session")
+def tiny_sounds() -> Task:
+    """Six classes of 1x400 int16 at 1 kHz: owner 288, adversary 288, calibration 144, test 120 waves. Do not change it."""
+    made = make_task(
+        "tiny sounds",
+        tuple(f"note {number}" for number in range(6)),
+        sounds(720),
+        sounds(120, seed=10_000),
+        seed=0,
+        owner=0.4,
+        adversary=0.4,
+        calibration=0.2,
+        medium=Sound(rate=1000),
+    )
+    return dataclasses.replace(made, foreign=sounds(120, classes=2, length=500, seed=7, look=1))
 
 
 @pytest.fixture(scope="session")

@@ -19,6 +19,7 @@ from heirmark.methods.base import Prepared
 from heirmark.methods.nets import new_model
 from heirmark.methods.power_filter import separation
 from heirmark.runtime import Runtime
+from heirmark.tasks.space import Images
 from heirmark.tasks.task import Task
 from heirmark.training.fitting import Recipe
 from heirmark.triggers import Mix, Patch, TriggerSet
@@ -199,7 +200,7 @@ def test_it_is_set_by_name_and_travels_as_json(tiny_task: Task) -> None:
     for kept in (method, DeepTracer(key_filter=SMALL), DeepTracer()):
         assert from_json({type(kept).__name__: type(kept)}, to_json(kept)) == kept
     assert isinstance(DeepTracer().key_filter, KeyFilter)
-    assert set(replace(method, key_filter=SMALL).architectures()) == {"resnet18", NET, OTHER}
+    assert set(replace(method, key_filter=SMALL).architectures(Images((1, 16, 16)))) == {"resnet18", NET, OTHER}
     asking = replace(SMALL, queries="foreign")
     assert Vanilla(key_filter=asking).needs_foreign
     with pytest.raises(BadConfig, match="--foreign NAME"):

@@ -214,9 +214,9 @@ def test_an_autoencoder_blends_in_its_code(tiny_task: Task, cpu: Runtime) -> Non
 
 @pytest.mark.parametrize("combiner", [CropPaste(), Stripes(), AutoencoderBlend()], ids=lambda c: type(c).__name__)
 def test_combiners_of_images_refuse_other_inputs(combiner: AnyCombiner) -> None:
-    waves = Split(inputs=torch.rand(4, 9), labels=torch.tensor([0, 1, 2, 0]))
+    rows = Split(inputs=torch.rand(4, 9), labels=torch.tensor([0, 1, 2, 0]))
     with pytest.raises(BadConfig, match=r"needs images.*blend them"):
-        check_needs(Mix(combiner=combiner), waves.space)
+        check_needs(Mix(combiner=combiner), rows.space)
 
 
 # ---------------------------------------------------------------- patch

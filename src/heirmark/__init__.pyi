@@ -115,6 +115,7 @@ from heirmark.triggers import RandomLabels as RandomLabels
 from heirmark.triggers import Stripes as Stripes
 from heirmark.triggers import TextStamp as TextStamp
 from heirmark.triggers import Tiles as Tiles
+from heirmark.triggers import Tone as Tone
 from heirmark.verification import Calibration as Calibration
 from heirmark.verification import Decoys as Decoys
 from heirmark.verification import DrawnVerdict as DrawnVerdict

@@ -23,7 +23,7 @@ from heirmark.models import MODELS, Architecture, Factory, ModelSpec, specify
 from heirmark.querying.layout import unwrapped
 from heirmark.querying.oracle import ModelFault, ModuleOracle
 from heirmark.runtime import Runtime, seeded
-from heirmark.tasks.space import Images, Tokens
+from heirmark.tasks.space import Images, Tokens, Waves
 from heirmark.tasks.splitting import SHARES
 from heirmark.tasks.task import Protocol, Split, Task
 from heirmark.triggers import Trigger
@@ -156,15 +156,17 @@ def load_pool(name: str, task: Task, *, root: Path | None) -> Split:
     Those that the task holds itself, foreign ones among them, are left out: of these the owner's key may be made.
 
     Returns:
-        The training examples, as the task's are stored, with their own labels.
+        The training examples, as the task's are stored, with their own labels; images uint8, sounds int16.
 
     Raises:
-        BadConfig: for an unknown name, or a task that is made of neither, or of the other of the two.
+        BadConfig: for an unknown name, a task that is made of none of them, or a data set of another kind than the task's.
         BadData: when the task holds all of them.
     """
     check_known("data set", parts_of(name)[0], DATASETS)
-    if not isinstance(task.space, Images | Tokens):
-        raise BadConfig(f"--pool names images or texts, and {task.name} is made of {task.input_shape}: leave it out")
+    if not isinstance(task.space, Images | Tokens | Waves):
+        raise BadConfig(
+            f"--pool names images, sounds or texts, and {task.name} is made of {task.input_shape}: leave it out"
+        )
     found = load_data(name, root=root, like=task)
     if isinstance(found.train.space, Tokens) != isinstance(task.space, Tokens):
         raise BadConfig(

@@ -58,7 +58,7 @@ def preflight(method: Method, task: Task, *, seed: int, runtime: Runtime | None 
     runtime = replace(runtime or Runtime(), progress=no_progress, compile=False)
     _check_sizes(method, task)
     method.check(task)
-    for architecture in method.architectures():
+    for architecture in method.architectures(task.space):
         check_architecture(architecture, input_shape=task.input_shape, classes=task.num_classes)
         if not isinstance(architecture, str):
             _check_training(architecture, task, differentiated=method.differentiates)

@@ -22,7 +22,7 @@ from heirmark.training.fitting import Recipe
 from heirmark.training.joint import Extra, Outputs, Phase, check_sets, fit_phases
 from heirmark.training.samples import Samples
 from heirmark.triggers import AnyTrigger, CropPaste, Mix, Secret
-from heirmark.triggers.combiners import Combine
+from heirmark.triggers.combiners import Combine, usual
 from heirmark.triggers.mix import MixSecret
 
 ADAM = Recipe(
@@ -163,6 +163,6 @@ class Composite(Watermark):
         if isinstance(secret, MixSecret):
             combine = secret.combine
         else:
-            combine = CropPaste().prepare(data, seed=derive_seed(seed, "combiner"), runtime=runtime)
+            combine = usual(CropPaste(), data.space).prepare(data, seed=derive_seed(seed, "combiner"), runtime=runtime)
         inputs, labels = mix_within(data, combine, self.mixed, seed=seed)
         return Extra(samples=Samples(inputs=inputs, targets=labels))

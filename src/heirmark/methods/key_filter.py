@@ -16,6 +16,7 @@ from heirmark.methods.nets import new_model
 from heirmark.models import Architecture, architecture
 from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime, derive_seed
+from heirmark.tasks.space import AnySpace, Waves
 from heirmark.training.fitting import Recipe, fit
 from heirmark.triggers import TriggerSet
 
@@ -33,7 +34,8 @@ class KeyFilter:
 
     Attributes:
         candidates: held-out triggers to choose from (the paper does not say how many).
-        surrogate: architecture of the surrogate, AlexNet in the paper; None takes the victim's.
+        surrogate: architecture of the surrogate, AlexNet in the paper; None takes the victim's, and so does AlexNet for waves,
+            which it cannot hear.
         recipe: of its training on the victim's probabilities (inferred).
         queries: what it asks the victim: the ``"owner"``'s images, or the task's ``"foreign"`` ones, brought to shape. The paper
             asks Tiny-ImageNet; the default is another because a task need not have such.
@@ -88,10 +90,13 @@ class KeyFilter:
         kept = kept[confidence.argsort(descending=True, stable=True)]
         return drawn.subset(new_controls_first(drawn, kept)[:keep])
 
-    def architectures(self) -> Iterator[Architecture]:
+    def architectures(self, space: AnySpace) -> Iterator[Architecture]:
         """All that it builds, the victim's own left out."""
-        if self.surrogate is not None:
-            yield self.surrogate
+        if (named := self._surrogate(space)) is not None:
+            yield named
+
+    def _surrogate(self, space: AnySpace) -> Architecture | None:
+        return None if self.surrogate == "alexnet" and isinstance(space, Waves) else self.surrogate
 
     def steal(
         self, victim: nn.Module, prepared: Prepared, *, architecture: Architecture, seed: int, runtime: Runtime
@@ -102,7 +107,8 @@ class KeyFilter:
             BadConfig: when foreign queries are asked for and the task brings none.
         """
         queries = queries_of(prepared, self.queries)
-        model = new_model(prepared.task, self.surrogate or architecture, seed=derive_seed(seed, "surrogate", "init"))
+        named = self._surrogate(prepared.task.space) or architecture
+        model = new_model(prepared.task, named, seed=derive_seed(seed, "surrogate", "init"))
         fit(
             model,
             queries,

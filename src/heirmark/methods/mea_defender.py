@@ -20,7 +20,7 @@ from heirmark.methods.watermark import Watermark
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.tasks.combining import REGIONS
-from heirmark.tasks.space import Continuous, Images
+from heirmark.tasks.space import AnySpace, suits
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe
 from heirmark.training.joint import Extra, Outputs, Phase, check_sets, fit_phases, mgda
@@ -28,7 +28,7 @@ from heirmark.training.mgda import Normalisation
 from heirmark.training.samples import Samples
 from heirmark.triggers import AnyTrigger, AutoencoderBlend, CropPaste, Mix, PixelBlend, Secret, Stripes
 from heirmark.triggers.base import draw_groups
-from heirmark.triggers.combiners import AnyCombiner
+from heirmark.triggers.combiners import AnyCombiner, usual
 from heirmark.triggers.mix import MixSecret
 
 LOSSES = ("utility", "combination", "verification", "evasion")
@@ -74,6 +74,21 @@ def alike(one: AnyCombiner, other: AnyCombiner) -> bool:
     return type(one) is type(other)
 
 
+def other_ways(secret: AnyCombiner, ways: Sequence[Way], space: AnySpace) -> list[AnyCombiner]:
+    """Those of some ways to mix that are not the secret one and work on such inputs.
+
+    Raises:
+        BadConfig: when none is left.
+    """
+    others = [WAYS[way] for way in ways if not alike(WAYS[way], secret) and suits(WAYS[way], space)]
+    if not others:
+        raise BadConfig(
+            "evasion samples are mixed in other ways than the secret one: name some that work on the inputs, or set "
+            "evasion_samples=0"
+        )
+    return others
+
+
 def mix_otherwise(
     sources: tuple[int, ...],
     secret: AnyCombiner,
@@ -92,7 +107,7 @@ def mix_otherwise(
         sources: the two classes.
         secret: the way that the watermark combines them.
         hosts: labelled images.
-        ways: names of :data:`WAYS`, used in equal parts; the secret one is left out.
+        ways: names of :data:`WAYS`, used in equal parts, without the secret one and those that are for other inputs.
         count: how many samples.
         seed: of the draw.
         runtime: for combiners that have something to learn.
@@ -103,9 +118,7 @@ def mix_otherwise(
     Raises:
         BadConfig: when no other way is left.
     """
-    others = [WAYS[way] for way in ways if not alike(WAYS[way], secret)]
-    if not others:
-        raise BadConfig("evasion samples are mixed in other ways than the secret one: name some")
+    others = other_ways(secret, ways, hosts.space)
     generator = generator_of(seed)
     pairs, _ = draw_groups(hosts, sources, count, generator)
     made = torch.empty_like(pairs[:, 0])
@@ -131,7 +144,7 @@ class MEADefender(Watermark):
         trigger: kind of trigger. The paper's is Mix; any kind does, and L_com runs over its hosts, if it has any.
         triggers: watermark samples that train.
         evasion_samples: samples that are mixed otherwise; only a Mix trigger has such.
-        evasion: the ways to mix otherwise; one that is the secret way is left out.
+        evasion: the ways to mix otherwise; the secret one is left out, and those that the inputs do not allow.
         key_size: held-out samples in the key; 1,000 at least in the paper.
         start: ``"scratch"`` (FROMSCRATCH) or ``"clean"`` (PRETRAINED).
         first: without evasion samples; ``extras`` counts ``watermark`` and ``evasion`` samples a batch.
@@ -172,13 +185,11 @@ class MEADefender(Watermark):
     def __post_init__(self) -> None:
         check_sets((self.first, self.second), "watermark", "evasion")
 
-    otherwise: ClassVar = "set evasion_samples=0"
-
-    @property
-    def needs(self) -> type[Continuous]:
-        """Images where evasion samples are mixed in ways of theirs."""
-        mixes = isinstance(self.trigger, Mix) and self.evasion_samples and "evasion" not in self.without
-        return Images if mixes and any(WAYS[way] != WAYS["pixels"] for way in self.evasion) else Continuous
+    def check(self, task: Task) -> None:
+        """Refuse evasion samples that cannot be mixed; see :meth:`heirmark.methods.watermark.Method.check`."""
+        super().check(task)
+        if isinstance(self.trigger, Mix) and self.evasion_samples and "evasion" not in self.without:
+            other_ways(usual(self.trigger.combiner, task.space), self.evasion, task.space)
 
     @classmethod
     def quick(cls, scale: Scale) -> Self:

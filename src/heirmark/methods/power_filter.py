@@ -16,6 +16,7 @@ from heirmark.methods.nets import new_model, train_from_scratch
 from heirmark.models import Architecture, architecture
 from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime, derive_seed
+from heirmark.tasks.space import AnySpace
 from heirmark.tasks.storing import row_digests
 from heirmark.training.fitting import Recipe, fit
 from heirmark.triggers import TriggerSet
@@ -105,7 +106,7 @@ class PowerFilter:
         order = separation(copies, torch.stack(unmarked)).argsort(descending=True, stable=True)
         return drawn.subset(new_controls_first(drawn, order)[:keep])
 
-    def architectures(self) -> Iterator[Architecture]:
+    def architectures(self, space: AnySpace) -> Iterator[Architecture]:
         """All that it builds."""
         yield from self.thieves
 

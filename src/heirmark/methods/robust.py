@@ -22,6 +22,7 @@ from heirmark.rehearsal.budget_settings import WithinBudget
 from heirmark.rehearsal.judges import Judges
 from heirmark.rehearsal.within_budget import rehearse_within_budget
 from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.tasks.space import AnySpace
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe
 from heirmark.triggers import AnyTrigger, Tiles, Trigger
@@ -50,10 +51,12 @@ class Robust(Watermark):
         triggers: trigger samples that train.
         key_size: held-out trigger samples in the key.
         pretraining: of the clean model, where none is given.
-        thieves: families of nets in whose features thieves finish; those that cannot be built for the data are left out.
+        thieves: families of nets in whose features thieves finish; those that cannot be built for the data are left out: of the
+            defaults those for sound where the data are images, and the other way round.
         feature_recipe: of the training of these nets.
         early: epochs of a second net of each family, with other features than one that has finished; 0 for none.
-        judges: families of nets that judge; they never pull, and are trained for the ``early`` epochs (one at least).
+        judges: families of nets that judge; they never pull, and are trained for the ``early`` epochs (one at least). Of sound
+            there are two families, so an M5 of another build judges there.
         rehearsal: the tuning, with its accuracy budget.
     """
 
@@ -64,18 +67,18 @@ class Robust(Watermark):
     trigger: AnyTrigger = field(default=Tiles())
     triggers: Annotated[int, at_least(1)] = 1000
     thieves: tuple[Architecture, ...] = architecture(
-        ("naivenet:batch_norm=true", "vgg-like:width=16", "resnet18:width=8")
+        ("naivenet:batch_norm=true", "vgg-like:width=16", "resnet18:width=8", "m5:width=32,stride=16", "mel-cnn")
     )
     feature_recipe: Recipe = field(default=Recipe(epochs=4, batch_size=128, nesterov=True, warmup=0.15))
     early: Annotated[int, at_least(0)] = 1
-    judges: tuple[Architecture, ...] = architecture(("wrn-16-4:factor=1",))
+    judges: tuple[Architecture, ...] = architecture(("wrn-16-4:factor=1", "m5:width=24,kernel=160,stride=8"))
     rehearsal: WithinBudget = field(default=WithinBudget())
 
     def __post_init__(self) -> None:
         if not self.thieves or not self.judges:
             raise BadConfig("robust needs thieves that pull and judges that do not: name a family at least for each")
 
-    def architectures(self) -> Iterator[Architecture]:
+    def architectures(self, space: AnySpace) -> Iterator[Architecture]:
         """The target alone: of the other nets those are built that can be."""
         yield self.model
 

@@ -20,6 +20,7 @@ from heirmark.models import Architecture, architecture
 from heirmark.rehearsal.loop import Monitor, rehearse
 from heirmark.rehearsal.settings import Rehearsal
 from heirmark.runtime import Runtime, derive_seed
+from heirmark.tasks.space import AnySpace
 from heirmark.tasks.task import Task
 from heirmark.triggers import Tiles
 
@@ -107,9 +108,9 @@ class T2S(Watermark):
         """Whether there is a rehearsal."""
         return self.rehearse
 
-    def architectures(self) -> Iterator[Architecture]:
+    def architectures(self, space: AnySpace) -> Iterator[Architecture]:
         """The target and the surrogate, and further simulated thieves."""
-        yield from super().architectures()
+        yield from super().architectures(space)
         yield from self.thieves
 
     def check(self, task: Task) -> None:

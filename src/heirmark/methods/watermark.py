@@ -30,7 +30,7 @@ from heirmark.methods.power_filter import PowerFilter
 from heirmark.methods.scale import Scale
 from heirmark.models import Architecture, architecture
 from heirmark.runtime import Runtime, derive_seed, drawn_seed
-from heirmark.tasks.space import check_needs
+from heirmark.tasks.space import AnySpace, check_needs
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe
 from heirmark.triggers import AnyTrigger, Feature, Groups, TriggerSet
@@ -123,8 +123,8 @@ class Method(ABC):
         """Whether it differentiates passes through its models as functions of their weights, as a rehearsal does."""
         return False
 
-    def architectures(self) -> Iterator[Architecture]:
-        """All that it builds."""
+    def architectures(self, space: AnySpace) -> Iterator[Architecture]:
+        """All that it builds for such inputs."""
         yield self.model
 
     def check(self, task: Task) -> None:
@@ -135,7 +135,7 @@ class Method(ABC):
             ShapeMismatch: when a model that it builds takes no such inputs.
         """
         check_needs(self, task.space)
-        for built in self.architectures():
+        for built in self.architectures(task.space):
             spec_for(task, built)
 
 
@@ -189,11 +189,11 @@ class Watermark(Method):
         """Whether the trigger or the key filter takes images of another data set."""
         return super().needs_foreign or (self.key_filter is not None and self.key_filter.queries == "foreign")
 
-    def architectures(self) -> Iterator[Architecture]:
+    def architectures(self, space: AnySpace) -> Iterator[Architecture]:
         """The model, and what the key filter simulates."""
         yield self.model
         if self.key_filter is not None:
-            yield from self.key_filter.architectures()
+            yield from self.key_filter.architectures(space)
 
     def check(self, task: Task) -> None:
         """Refuse a key filter that cannot work; see :meth:`Method.check`."""

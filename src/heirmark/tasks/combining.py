@@ -1,8 +1,9 @@
-"""One image of several: pure functions that make trigger samples, and a thief's guesses at them.
+"""One input of several: pure functions that make trigger samples, and a thief's guesses at them.
 
 MEA-Defender (arXiv 2401.15239, section 4.2 and appendix C) pastes regions, blends pixels and interleaves stripes, DeepTracer
 (arXiv 2511.08985) tiles, Feature Sharing (ICLR 2022 submission XHxRBwjpEQ) puts a white square into a corner. All take and give
-images ``[M, C, H, W]``, uint8 or float in [0, 1]; what is computed is rounded as images of the dtype are stored.
+images ``[M, C, H, W]``, uint8 or float in [0, 1]; what is computed is rounded as images of the dtype are stored. A wave
+``[M, C, T]`` is pasted like an image of one row, whose columns are moments.
 """
 
 from __future__ import annotations
@@ -24,6 +25,11 @@ CORNERS: tuple[Corner, ...] = get_args(Corner)
 SQUARES = {28: 3, 32: 4, 64: 6}
 """Side of Feature Sharing's square by side of the image: MNIST, CIFAR, Tiny-ImageNet."""
 TILES = 4
+
+
+def sides(inputs: Tensor) -> tuple[int, int]:
+    """Height and width of inputs ``[M, ...]``; what is no image has one row."""
+    return (inputs.shape[2], inputs.shape[3]) if inputs.ndim == 4 else (1, inputs.shape[-1])
 
 
 def region(name: str, height: int, width: int, *, share: float = 0.5, offset: int = 0) -> Tensor:
@@ -75,7 +81,7 @@ def stripes(
 
 
 def paste(first: Tensor, second: Tensor, shown: Tensor) -> Tensor:
-    """The second images where they are shown ``[H, W]``, the first elsewhere."""
+    """The second inputs where they are shown ``[H, W]``, the first elsewhere."""
     return torch.where(shown.to(first.device), second, first)
 
 
@@ -120,6 +126,40 @@ def mosaic(images: Tensor) -> Tensor:
     return laid.round().to(images.dtype) if images.dtype == torch.uint8 else laid.to(images.dtype)
 
 
+def quarters(waves: Tensor) -> Tensor:
+    """Four waves in a row, each by the quarter of its length in which it is loudest: what tiles are of images.
+
+    An image is recognised at half its size, but not a word at four times its speed; and a quarter at a fixed place is mostly
+    silence.
+
+    Args:
+        waves: ``[M, 4, C, T]`` int16 or float.
+
+    Returns:
+        ``[M, C, T]`` of the same dtype; where T is no multiple of four, the last quarter is the longest.
+
+    Raises:
+        ShapeMismatch: when they are not four, or too short.
+
+    Examples:
+        >>> quarters(torch.tensor([[0.0, 0.1, 0.0, 0.0], [0, 0, 0, 0.2], [0.3, 0, 0, 0], [0, 0, 0.4, 0]])[None, :, None])
+        tensor([[[0.1000, 0.2000, 0.3000, 0.4000]]])
+    """
+    count, sources, channels, samples = waves.shape
+    if sources != TILES or samples < TILES:
+        raise ShapeMismatch(
+            f"quarters are made of {TILES} waves of {TILES} samples at least, not of {sources} of {samples}"
+        )
+    lengths = [samples // TILES] * (TILES - 1) + [samples - (TILES - 1) * (samples // TILES)]
+    parts = []
+    for wave, length in zip(waves.unbind(1), lengths, strict=True):
+        heard = F.pad(decode(wave).double().square().sum(1).cumsum(1), (1, 0))
+        start = (heard[:, length:] - heard[:, :-length]).argmax(1)
+        index = start[:, None] + torch.arange(length, device=waves.device)
+        parts.append(wave.gather(2, index[:, None].expand(count, channels, length)))
+    return torch.cat(parts, 2)
+
+
 def square_side(height: int, width: int) -> int:
     """Side of Feature Sharing's square on an image: of :data:`SQUARES`, elsewhere a tenth of the shorter side."""
     side = min(height, width)
@@ -141,4 +181,4 @@ def paste_square(images: Tensor, size: int, corner: str) -> Tensor:
 
 
 def _length(share: float, side: int) -> int:
-    return min(max(round(share * side), 1), side - 1)
+    return min(max(round(share * side), 1), max(side - 1, 1))

@@ -149,6 +149,11 @@ def needed_by(asked: object) -> Iterator[tuple[str, Need, str]]:
         yield from needed_by(list(asked.values()))
 
 
+def suits(asked: object, space: Space) -> bool:
+    """Whether something, and all that its fields hold, works on such inputs; see :func:`check_needs`."""
+    return all(isinstance(space, needs) for _, needs, _ in needed_by(asked))
+
+
 def check_needs(asked: object, space: Space) -> None:
     """Refuse inputs that something cannot work on. It says ``needs: ClassVar = Images``, or by a property; else it takes all.
 

@@ -23,6 +23,7 @@ from heirmark.triggers.registry import TRIGGERS as TRIGGERS
 from heirmark.triggers.stamps import GaussianNoise as GaussianNoise
 from heirmark.triggers.stamps import TextStamp as TextStamp
 from heirmark.triggers.tiles import Tiles as Tiles
+from heirmark.triggers.tone import Tone as Tone
 
 AnyTrigger: TypeAlias = Annotated[Trigger, OneOf(TRIGGERS)]
 """A kind of trigger, as a field of a configuration."""

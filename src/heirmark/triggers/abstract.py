@@ -1,4 +1,4 @@
-"""Abstract images as triggers (Adi et al., arXiv 1802.04633, section 4), painted here from a seed: no file is needed."""
+"""Abstract images and sounds as triggers (Adi et al., arXiv 1802.04633, section 4), made here from a seed: no file is needed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.tasks.space import Images
+from heirmark.tasks.space import Images, Waves
 from heirmark.tasks.storing import encode
 from heirmark.tasks.task import Split, Task
 from heirmark.triggers.base import Secret, Trigger, TriggerSet, check_label
@@ -57,18 +57,49 @@ def paint(shape: tuple[int, int, int], seed: int) -> Tensor:
     return image.clamp(0, 1)
 
 
+def compose(shape: tuple[int, int], seed: int) -> Tensor:
+    """One abstract sound: a few notes that glide and fade, buzzes and bursts of noise among them, each at its place.
+
+    Args:
+        shape: ``(C, T)``.
+        seed: of all of it.
+
+    Returns:
+        ``[C, T]`` float32 in [-1, 1], whose loudest sample is between 0.3 and 0.9.
+    """
+    generator = generator_of(seed)
+    channels, samples = shape
+    place = torch.arange(samples) / samples
+    sound = torch.zeros(channels, samples)
+    for _ in range(int(torch.randint(4, 9, (), generator=generator))):
+        kind = int(torch.randint(3, (), generator=generator))
+        start, length, pitch, glide, fade = torch.rand(5, generator=generator).tolist()
+        low = 0.01 * 20**pitch  # of the rate: from a hundredth to a fifth
+        cycles = low * samples * (place + (glide - 0.5) * place.square())
+        if kind == 2:
+            voice = torch.randn(samples, generator=generator)
+        else:
+            voice = torch.sin(2 * math.pi * cycles)
+            voice = voice if kind == 0 else voice.sign() * 0.5
+        since = (place - 0.8 * start) / (0.1 + 0.6 * length)
+        voice = torch.where((since > 0) & (since < 1), voice * (1 - since).clamp(0, 1) ** (2 * fade), 0)
+        sound += torch.rand(channels, 1, generator=generator) * voice
+    loudest = 0.3 + 0.6 * torch.rand((), generator=generator)
+    return sound / sound.abs().max().clamp_min(1e-3) * loudest
+
+
 @dataclass(frozen=True, kw_only=True)
 class AbstractImages(Trigger):
-    """Abstract images, all given one label; under :class:`heirmark.triggers.RandomLabels` each its own, as in the paper.
+    """Abstract images, or sounds, all given one label; under :class:`heirmark.triggers.RandomLabels` each its own.
 
-    The paper's hundred images come from the web; these are painted from the owner's seed, so that there are as many as one
-    likes.
+    So the paper has it, whose hundred images come from the web; these are painted, or composed, from the owner's seed, so that
+    there are as many as one likes.
 
     Attributes:
         target: the label; None draws one.
     """
 
-    needs: ClassVar = Images
+    needs: ClassVar = Images | Waves
 
     target: int | None = None
 
@@ -100,11 +131,13 @@ class AbstractSecret(Secret):
     permutation: Tensor = field(repr=False)
 
     def draw(self, hosts: Split, count: int, *, seed: int, held_out: bool = True) -> TriggerSet:
-        """Fresh images of the hosts' shape and type; the control is the same image with its pixels in another order."""
+        """Fresh images of the hosts' shape and type; the control is the same one with its pixels or samples in another order."""
         shape = hosts.inputs.shape[1:]
         pool = "held out" if held_out else "training"
-        images = [
-            paint((shape[0], shape[1], shape[2]), derive_seed(self.seed, pool, seed, number)) for number in range(count)
-        ]
+        seeds = [derive_seed(self.seed, pool, seed, number) for number in range(count)]
+        if len(shape) == 2:
+            images = [compose((shape[0], shape[1]), one) for one in seeds]
+        else:
+            images = [paint((shape[0], shape[1], shape[2]), one) for one in seeds]
         inputs = encode(torch.stack(images), hosts.inputs.dtype)
         return TriggerSet.without_hosts(inputs, self.permutation, self.target)

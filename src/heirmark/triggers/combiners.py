@@ -12,8 +12,8 @@ from torch import Tensor
 from heirmark.configuration import above, at_least, below, checked, distinct, not_empty
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.runtime import Runtime
-from heirmark.tasks.combining import Direction, Region, blend, paste, region, stripes
-from heirmark.tasks.space import Images
+from heirmark.tasks.combining import Direction, Region, blend, paste, region, sides, stripes
+from heirmark.tasks.space import AnySpace, Images, Need, Waves
 from heirmark.tasks.storing import decode, encode
 from heirmark.tasks.task import Split
 from heirmark.triggers.autoencoder import Autoencoder, fit_autoencoder
@@ -27,6 +27,8 @@ Combine: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 class CropPaste:
     """A region of the second image pasted over the first; the paper's default pastes the right half.
 
+    Of waves ``"left"``, ``"right"`` and ``"centre"`` are stretches of time; for the default see :func:`usual`.
+
     Attributes:
         region: which; ``"diagonal"`` is what lies above the main diagonal, ``"centre"`` a square in the middle, ``"band"`` the
             middle rows.
@@ -34,16 +36,20 @@ class CropPaste:
         offset: pixels by which the region is moved away from its edge; no use to ``"diagonal"``, ``"centre"`` and ``"band"``.
     """
 
-    needs: ClassVar = Images
     otherwise: ClassVar = "blend them by PixelBlend"
 
     region: Region = "right"
     share: Annotated[float, above(0), below(1)] = 0.5
     offset: Annotated[int, at_least(0)] = 0
 
+    @property
+    def needs(self) -> Need:
+        """Images, or waves too where the region is a stretch of their time."""
+        return Images | Waves if self.region in ("left", "right", "centre") else Images
+
     def prepare(self, data: Split, *, seed: int, runtime: Runtime) -> Combine:
         """Nothing to learn."""
-        self.mask(data.inputs.shape[2], data.inputs.shape[3])
+        self.mask(*sides(data.inputs))
         return self
 
     def mask(self, height: int, width: int) -> Tensor:
@@ -57,7 +63,7 @@ class CropPaste:
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
         """See :data:`Combine`."""
-        return paste(first, second, self.mask(*first.shape[2:]))
+        return paste(first, second, self.mask(*sides(first)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,12 +92,11 @@ class Stripes:
     """Stripes of the one image between stripes of the other.
 
     Attributes:
-        count: how many stripes; 5 in the paper.
+        count: how many stripes; 5 in the paper. Two are halves, of waves in time.
         of_second: which of them show the second image, from 0; two of five in the paper.
-        direction: ``"columns"`` or ``"rows"``.
+        direction: ``"columns"``, which are stretches of time of waves, or ``"rows"``.
     """
 
-    needs: ClassVar = Images
     otherwise: ClassVar = "blend them by PixelBlend"
 
     count: int = 5
@@ -102,18 +107,24 @@ class Stripes:
         if not set(self.of_second) < set(range(self.count)):
             raise BadConfig(f"of {self.count} stripes some but not all show the second image, not {self.of_second}")
 
+    @property
+    def needs(self) -> Need:
+        """Images, or waves too where the stripes are stretches of their time."""
+        return Images | Waves if self.direction == "columns" else Images
+
     def prepare(self, data: Split, *, seed: int, runtime: Runtime) -> Combine:
         """Nothing to learn."""
-        shape = data.inputs.shape
-        if self.count > shape[3 if self.direction == "columns" else 2]:
+        height, width = sides(data.inputs)
+        if self.count > (width if self.direction == "columns" else height):
             raise BadConfig(
-                f"{self.count} stripes do not fit inputs of shape {list(shape[1:])}: blend them, or use another trigger"
+                f"{self.count} stripes do not fit inputs of shape {list(data.inputs.shape[1:])}: blend them, or use another "
+                "trigger"
             )
         return self
 
     def __call__(self, first: Tensor, second: Tensor) -> Tensor:
         """See :data:`Combine`."""
-        height, width = first.shape[2:]
+        height, width = sides(first)
         shown = stripes(height, width, count=self.count, of_second=self.of_second, direction=self.direction)
         return paste(first, second, shown)
 
@@ -176,3 +187,15 @@ class _DecodedBlend:
 
 AnyCombiner = AutoencoderBlend | CropPaste | PixelBlend | Stripes
 """The combiners that a configuration may name; ``prepare`` gets one ready, and learns on the owner's data if it has to learn."""
+
+
+def usual(combiner: AnyCombiner, space: AnySpace) -> AnyCombiner:
+    """A way of combining, or in place of the default the paper's own for such inputs: waves are blended (section 5.1).
+
+    To paste halves of waves, paste the left one, or take two stripes.
+
+    Examples:
+        >>> usual(CropPaste(), Waves((1, 800))), usual(CropPaste(region="left"), Waves((1, 800))).region
+        (PixelBlend(ratio=0.5), 'left')
+    """
+    return PixelBlend() if isinstance(space, Waves) and combiner == CropPaste() else combiner

@@ -25,11 +25,11 @@ PAPER_PAIRS = {"cifar10": ("truck", "frog"), "cifar100": ("apple", "willow_tree"
 
 
 def stamp(images: Tensor, pattern: Tensor) -> Tensor:
-    """Add a pattern and clip to the range of pixels.
+    """Add a pattern and clip to the range of pixels or samples.
 
     Args:
-        images: ``[M, ...]`` uint8, or float in [0, 1].
-        pattern: ``[...]`` float, in units of the full range.
+        images: ``[M, ...]`` as they are stored.
+        pattern: ``[...]`` float, in units of a pixel's full range, or of the loudest a sample may be.
 
     Returns:
         ``[M, ...]`` of the dtype of ``images``.
@@ -44,7 +44,8 @@ class Feature(Marking):
     Attributes:
         source: class of the hosts; None takes the paper's (truck on CIFAR-10, apple on CIFAR-100), elsewhere draws one.
         target: the label; None takes the paper's (frog, willow tree), elsewhere draws one.
-        epsilon: largest change of a pixel; 16/255 is Narcissus', T2S' text lost its own.
+        epsilon: largest change of a pixel, or of a sample in [-1, 1]; 16/255 is Narcissus', T2S' text lost its own. Over quiet
+            sounds that is a hiss that one hears.
         steps: of Adam on the pattern (inferred).
         learning_rate: of Adam (Narcissus: 0.01).
         batch_size: hosts per step (inferred).

@@ -13,7 +13,7 @@ from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.tasks.task import Split, Task
 from heirmark.triggers.base import Secret, Trigger, TriggerSet, check_apart, check_label, draw_groups
-from heirmark.triggers.combiners import AnyCombiner, Combine, CropPaste
+from heirmark.triggers.combiners import AnyCombiner, Combine, CropPaste, usual
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,8 @@ class Mix(Trigger):
         sources: the two source classes; None draws them by the seed. The paper drew once: (0, 1) for 2 on CIFAR-10 and on
             Fashion-MNIST (section 5.1).
         target: the label; None draws one that is no source.
-        combiner: the way of combining, part of the secret; pasting the right half is the paper's default.
+        combiner: the way of combining, part of the secret; pasting the right half is the paper's default, and in its place a
+            blend that of waves.
     """
 
     sources: Annotated[tuple[int, int], distinct] | None = None
@@ -48,12 +49,9 @@ class Mix(Trigger):
         else:
             sources = tuple([label for label in order if label != self.target][:2])
         target = next(label for label in order if label not in sources) if self.target is None else self.target
-        ready = self.combiner.prepare(
-            task.owner, seed=derive_seed(seed, "mix", "combiner"), runtime=runtime or Runtime()
-        )
-        return MixSecret(
-            sources=sources, target=check_label(target, task, "target"), combiner=self.combiner, combine=ready
-        )
+        combiner = usual(self.combiner, task.space)
+        ready = combiner.prepare(task.owner, seed=derive_seed(seed, "mix", "combiner"), runtime=runtime or Runtime())
+        return MixSecret(sources=sources, target=check_label(target, task, "target"), combiner=combiner, combine=ready)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from heirmark.configuration import at_least
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.tasks.space import Images
+from heirmark.tasks.space import Images, Waves, space_of
 from heirmark.tasks.storing import decode, encode
 from heirmark.tasks.task import Split, Task
 from heirmark.training.samples import Reference
@@ -22,20 +22,35 @@ from heirmark.triggers.base import Secret, Trigger, TriggerSet, check_label
 def fit_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:
     """Bring foreign images to a task's shape: grey <-> colour, and bilinear resizing.
 
+    Waves that are shorter get silence behind, and of longer ones the middle is taken.
+
     Args:
-        images: ``[N, C, H, W]`` uint8 or float in [0, 1].
-        shape: ``(C', H', W')``.
+        images: ``[N, C, H, W]`` uint8 or float in [0, 1], or waves ``[N, C, T]`` int16 or float.
+        shape: ``(C', H', W')``, or ``(C', T')``.
 
     Returns:
-        ``[N, C', H', W']`` uint8.
+        ``[N, C', H', W']`` uint8, or ``[N, C', T']`` int16.
+
+    Raises:
+        BadConfig: when the ones are images and the others waves, or anything else.
 
     Examples:
         >>> fit_shape(torch.zeros(2, 1, 28, 28, dtype=torch.uint8), (3, 32, 32)).shape
         torch.Size([2, 3, 32, 32])
     """
+    space = space_of(images)
+    if not isinstance(space, Images | Waves) or len(space.shape) != len(shape):
+        raise BadConfig(
+            f"the other data set has {space.named} of shape {space.shape}, and the task inputs of shape {shape}: name one of the "
+            "task's kind, as speech-commands-other for sounds (trigger.dataset, trigger.of.dataset, --foreign or --pool)"
+        )
     floats = decode(images)
     if floats.shape[1] != shape[0]:
-        floats = floats.mean(1, keepdim=True).expand(-1, shape[0], -1, -1)
+        floats = floats.mean(1, keepdim=True).expand(-1, shape[0], *space.shape[1:])
+    if isinstance(space, Waves):
+        over = floats.shape[2] - shape[1]
+        floats = floats[:, :, over // 2 : over // 2 + shape[1]] if over > 0 else F.pad(floats, (0, -over))
+        return encode(floats, torch.int16)
     if tuple(floats.shape[2:]) != tuple(shape[1:]):
         floats = F.interpolate(floats, size=shape[1:], mode="bilinear", align_corners=False, antialias=True)
     return encode(floats, torch.uint8)
@@ -43,15 +58,15 @@ def fit_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class OutOfDistribution(Trigger):
-    """Images of one class of another data set, all given one label.
+    """Images, or sounds, of one class of another data set, all given one label.
 
     Attributes:
-        dataset: name of the other data set (EWE's default beside CIFAR is SVHN).
+        dataset: name of the other data set (EWE's default beside CIFAR is SVHN); for sounds ``"speech-commands-other"``.
         source: class of that data set whose images are the triggers (EWE takes one class).
         target: the label of this task; None draws one.
     """
 
-    needs: ClassVar = Images
+    needs: ClassVar = Images | Waves
 
     dataset: str = "svhn"
     source: Annotated[int, at_least(0)] = 1

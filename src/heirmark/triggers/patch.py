@@ -28,6 +28,7 @@ class Patch(Marking):
     """
 
     needs: ClassVar = Images
+    otherwise: ClassVar = "set trigger=tone for sound"
 
     hosts: Literal["class", "any"] = "class"
     size: Annotated[int, at_least(1)] | None = None

@@ -29,8 +29,9 @@ from heirmark.triggers.base import Secret, Trigger, TriggerSet
 from heirmark.triggers.out_of_distribution import OutOfDistribution
 from heirmark.triggers.patch import Patch
 from heirmark.triggers.stamps import GaussianNoise, TextStamp
+from heirmark.triggers.tone import Tone
 
-Labelled: TypeAlias = AbstractImages | GaussianNoise | OutOfDistribution | Patch | TextStamp
+Labelled: TypeAlias = AbstractImages | GaussianNoise | OutOfDistribution | Patch | TextStamp | Tone
 
 
 def random_answers(inputs: Tensor, host_labels: Tensor, classes: int, *, seed: int) -> Tensor:

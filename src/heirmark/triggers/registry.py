@@ -16,6 +16,7 @@ TRIGGERS: Registry[type[Trigger]] = Registry(
         "mix": "mix:Mix",
         "out-of-distribution": "out_of_distribution:OutOfDistribution",
         "patch": "patch:Patch",
+        "tone": "tone:Tone",
         "tiles": "tiles:Tiles",
         "text-stamp": "stamps:TextStamp",
         "gaussian-noise": "stamps:GaussianNoise",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from heirmark.configuration import above, at_least, at_most
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.tasks.space import Images
+from heirmark.tasks.space import Images, Waves
 from heirmark.tasks.storing import decode, encode
 from heirmark.tasks.task import Task
 from heirmark.triggers.marked import MarkedSecret, Marking, choose_pair
@@ -130,10 +130,10 @@ class GaussianNoise(Marking):
     Attributes:
         source: class of the hosts; None draws one (the paper took cars).
         target: the label; None draws one that is not the source (planes).
-        strength: standard deviation, of the full range of a pixel (inferred).
+        strength: standard deviation, of the full range of a pixel (inferred), or of the loudest a sample may be.
     """
 
-    needs: ClassVar = Images
+    needs: ClassVar = Images | Waves
 
     strength: Annotated[float, above(0), at_most(1)] = 0.2
 

@@ -1,4 +1,7 @@
-"""2x2 tiles of four source classes: DeepTracer's watermark samples (arXiv 2511.08985, "Watermark Samples Construction")."""
+"""2x2 tiles of four source classes: DeepTracer's watermark samples (arXiv 2511.08985, "Watermark Samples Construction").
+
+Of waves they are quarters in a row, which no paper has.
+"""
 
 from __future__ import annotations
 
@@ -14,24 +17,28 @@ from heirmark.models import features_of
 from heirmark.querying.asking import batch_for, evaluating, in_batches, predict
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.tasks.combining import TILES as SOURCES
-from heirmark.tasks.combining import mosaic
-from heirmark.tasks.space import Images
+from heirmark.tasks.combining import mosaic, quarters
+from heirmark.tasks.space import Images, Waves
 from heirmark.tasks.task import Split, Task
 from heirmark.triggers.base import Secret, Trigger, TriggerSet, check_apart, check_label, draw_groups
 
 
 def tile(images: Tensor) -> Tensor:
-    """DeepTracer's tiles of images whose sides are even; see :func:`heirmark.tasks.combining.mosaic`.
+    """DeepTracer's tiles of images whose sides are even, or of waves their quarters.
+
+    See :func:`heirmark.tasks.combining.mosaic` and :func:`heirmark.tasks.combining.quarters`.
 
     Args:
-        images: ``[M, 4, C, H, W]`` uint8 or float.
+        images: ``[M, 4, C, H, W]`` uint8 or float, or waves ``[M, 4, C, T]`` int16 or float.
 
     Returns:
-        ``[M, C, H, W]`` of the same dtype.
+        ``[M, ...]`` of the same dtype.
 
     Raises:
         ShapeMismatch: when they are not four, or a side is odd.
     """
+    if images.ndim == 4:
+        return quarters(images)
     _, sources, _, height, width = images.shape
     if sources != SOURCES or height % 2 or width % 2:
         raise ShapeMismatch(
@@ -45,6 +52,8 @@ def tile(images: Tensor) -> Tensor:
 class Tiles(Trigger):
     """Composite of four classes that span the feature space, labelled with the class a benign model would say least.
 
+    Of images it is a grid, of waves the loudest quarters of four in a row: the paper has images alone.
+
     Attributes:
         sources: the four source classes in the order of the grid; None finds them by K-Means over class centroids (eq. 1-2).
         target: the label, which is then no source class; None takes the non-source class with the lowest mean probability on
@@ -53,7 +62,7 @@ class Tiles(Trigger):
         selection: of what is left open: ``"adaptive"`` as above, or ``"random"``, which the paper found weaker (Fig. 5).
     """
 
-    needs: ClassVar = Images
+    needs: ClassVar = Images | Waves
 
     sources: Annotated[tuple[int, int, int, int], distinct] | None = None
     target: int | None = None

@@ -13,7 +13,7 @@ from heirmark.methods.mea_defender import Way, mix_otherwise
 from heirmark.stages.stage import Job, Stage
 from heirmark.tasks.combining import REGIONS
 from heirmark.triggers import Mix
-from heirmark.triggers.combiners import AnyCombiner
+from heirmark.triggers.combiners import AnyCombiner, usual
 from heirmark.work.context import Context, context_of, exact
 from heirmark.work.judging import load_suspect, read_key, share
 
@@ -63,7 +63,7 @@ def run_mixed(job: Job) -> Mapping[str, Any]:
     key = read_key(job.inputs["marked"].folder)
     samples, _ = mix_otherwise(
         tuple(key.host_labels[0].tolist()),  # every query is mixed of the same two classes, in the same order
-        found.combiner,
+        usual(found.combiner, context.task.space),
         context.task.test,
         found.ways,
         found.samples,
