@@ -137,9 +137,8 @@ def load_data(name: str, *, root: Path | str | None = None, like: Task | None = 
 
     Args:
         name: a key of :data:`DATASETS`, or a folder of yours with a slash in its name; see :mod:`heirmark.data.folders` and
-            :mod:`heirmark.data.sounds`. Texts
-            take options: ``"sst2:length=32,vocabulary=4096"``, ``"./mine:tokenizer=./minilm"``; see
-            :class:`heirmark.data.tokenised.Tokenising`.
+            :mod:`heirmark.data.sounds`. Texts take options: ``"sst2:length=32,vocabulary=4096"``,
+            ``"./mine:tokenizer=./minilm"``; see :class:`heirmark.data.tokenised.Tokenising`.
         root: folder of data sets; default: environment variable ``HEIRMARK_DATA``, else ``./data``.
         like: a task of texts, whose tokenizer and length other texts get, too.
 
