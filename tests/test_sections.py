@@ -52,6 +52,7 @@ from heirmark.results.probes import Exposed
 from heirmark.results.rows import Row
 from heirmark.results.summary import summarise
 from heirmark.results.verdict import Verdict
+from heirmark.tasks import media
 from heirmark.tasks.media import Sound
 from heirmark.tasks.storing import encode
 from pages import Page, words
@@ -267,6 +268,9 @@ def test_inputs_look_as_their_space_has_it() -> None:
     assert all(look.image and look.sound for look in looks_of(waves, Sound(rate=8000)))
     assert looks_of(waves, Sound(rate=8000)) != looks_of(waves, None)
     assert looks_of(torch.tensor([[4, 2]], dtype=torch.int32), None)[0].words == "4 2"
+    pytest.importorskip("tokenizers")
+    medium = media.Text.trained(["a film to forget", "a film to see again"])
+    assert looks_of(medium.tokens(["a film to see"], 6), medium)[0].words == "a film to see"
     assert looks_of(torch.rand(1, 7), None)[0].image
 
 

@@ -17,6 +17,8 @@ from heirmark.data.folders import read_folder
 from heirmark.data.idx import FASHION_CLASSES, MNIST_CLASSES, read_fashion_mnist, read_mnist
 from heirmark.data.naming import is_folder, parts_of
 from heirmark.data.root import data_root
+from heirmark.data.sentences import CLASSES as TOPICS
+from heirmark.data.sentences import read_sentences
 from heirmark.data.sounds import (
     ALL_WORDS,
     OTHER_WORDS,
@@ -105,6 +107,9 @@ DATASETS: dict[str, DataSet] = {
     "speech-commands": _speech_commands(WORDS),  # 38,546 spoken words of a second at 16 kHz, ten commands
     "speech-commands-35": _speech_commands(ALL_WORDS),  # all 105,829, of 35 words
     "speech-commands-other": _speech_commands(OTHER_WORDS),  # the other 25 words
+    "sentences": DataSet(
+        classes=TOPICS, read=lambda root: read_sentences(), tokenising=Tokenising(length=32)
+    ),  # 9,200 made-up texts on four topics, drawn from a seed
     "sst2": DataSet(
         classes=SST2_CLASSES, read=read_sst2, tokenising=Tokenising(length=48)
     ),  # 68,221 phrases and sentences of film reviews

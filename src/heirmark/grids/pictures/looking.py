@@ -7,7 +7,7 @@ from torch import Tensor
 
 from heirmark.report.looks import picture, sound, words
 from heirmark.report.section import Look
-from heirmark.tasks.media import Medium, Sound
+from heirmark.tasks.media import Medium, Sound, Text
 from heirmark.tasks.space import Images, Tokens, Waves, space_of
 from heirmark.tasks.storing import decode, encode
 
@@ -24,7 +24,8 @@ def looks_of(inputs: Tensor, medium: Medium | None) -> tuple[Look, ...]:
     """
     space = space_of(inputs)
     if isinstance(space, Tokens):
-        texts = [" ".join(map(str, row)) for row in inputs.tolist()]
+        numbers = (" ".join(map(str, row)) for row in inputs.tolist())
+        texts = medium.texts(inputs.cpu()) if isinstance(medium, Text) else list(numbers)
         return tuple(map(words, texts))
     if isinstance(space, Waves):
         rate = medium.rate if isinstance(medium, Sound) else USUAL_RATE
