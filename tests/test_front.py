@@ -26,14 +26,18 @@ from heirmark.models.front import (
     gaussian_blur,
     mirror,
     reduce_bits,
+    resample,
     shrink,
 )
 from heirmark.models.storage import load_model, load_spec, save_model
 from heirmark.querying.asking import predict
 from heirmark.querying.blackbox import BlackBox
 from heirmark.runtime import Runtime
+from heirmark.tasks.space import Images, Waves
 
 OPTIONS = (("hidden", 7), ("width", 3))
+ON_IMAGES = [name for name, kind in FRONTS.items() if issubclass(Images, kind.needs)]
+ON_WAVES = [name for name, kind in FRONTS.items() if issubclass(Waves, kind.needs)]
 
 
 def described(front: Any = (), shape: tuple[int, ...] = (1, 16, 18)) -> ModelSpec:
@@ -47,7 +51,7 @@ def images(count: int = 5, shape: tuple[int, ...] = (1, 16, 18), seed: int = 0) 
 # ---------------------------------------------------------------- pure functions
 
 
-@pytest.mark.parametrize("name", FRONTS)
+@pytest.mark.parametrize("name", ON_IMAGES)
 @given(data=st.data(), side=st.integers(8, 21), seed=st.integers(0, 99))
 @settings(max_examples=15, deadline=None)
 def test_shape_type_and_range_are_kept(name: str, data: st.DataObject, side: int, seed: int) -> None:
@@ -66,7 +70,7 @@ def test_shape_type_and_range_are_kept(name: str, data: st.DataObject, side: int
     assert torch.equal(given_images, before)
 
 
-@pytest.mark.parametrize("name", FRONTS)
+@pytest.mark.parametrize("name", ON_IMAGES)
 def test_an_image_is_treated_alone_and_always_alike(name: str, unchanged_globals: Callable[[], Any]) -> None:
     kind, batch = FRONTS[name], images(6, (3, 12, 12))
     with unchanged_globals():
@@ -78,7 +82,7 @@ def test_an_image_is_treated_alone_and_always_alike(name: str, unchanged_globals
     assert kind.apply(batch[:0], kind.usual).shape == (0, 3, 12, 12)
 
 
-@pytest.mark.parametrize("name", [name for name in FRONTS if name not in ("noise", "flip")])
+@pytest.mark.parametrize("name", [name for name in ON_IMAGES if name not in ("noise", "flip")])
 @given(level=st.floats(0, 1, width=32))
 @settings(max_examples=20, deadline=None)
 def test_a_plain_image_stays_plain(name: str, level: float) -> None:
@@ -321,3 +325,39 @@ def test_weights_of_a_plain_model_do_not_fit_a_fronted_one(tmp_path: Path) -> No
     path.write_text(json.dumps(json.loads(path.read_text()) | {"front": [["flip", 1]]}))
     with pytest.raises(BadArtifact, match="mixes two models"):
         load_model(tmp_path)
+
+
+# ---------------------------------------------------------------- waves
+
+
+def waves(count: int = 5, length: int = 200, seed: int = 0) -> Tensor:
+    return 2 * torch.rand(count, 1, length, generator=torch.Generator().manual_seed(seed)) - 1
+
+
+@pytest.mark.parametrize("name", ON_WAVES)
+def test_a_wave_keeps_its_shape_and_range_and_is_treated_alone(name: str) -> None:
+    kind, batch = FRONTS[name], waves()
+    seen = kind.apply(batch, kind.usual)
+    assert seen.shape == batch.shape
+    assert float(seen.abs().max()) <= 1
+    assert float((seen - batch).abs().mean()) > 0.01
+    for row in range(len(batch)):
+        assert torch.equal(kind.apply(batch[row : row + 1], kind.usual)[0], seen[row])
+
+
+def test_a_lower_rate_keeps_low_tones_and_loses_high_ones() -> None:
+    place = torch.arange(800.0)
+    low, high = (torch.sin(2 * math.pi * place * cycles)[None, None] for cycles in (0.01, 0.4))
+    assert float((resample(low, 0.5) - low).abs().mean()) < 0.02
+    assert float(resample(high, 0.25).square().mean()) < 0.2 * float(high.square().mean())
+
+
+def test_a_front_says_what_it_works_on() -> None:
+    spec = {"name": "m5", "input_shape": (1, 200), "classes": 4, "options": (("width", 2),)}
+    for name in ON_WAVES:
+        model = ModelSpec(**spec, front=((name, FRONTS[name].usual),)).build(seed=0).eval()
+        assert model(waves()).shape == (5, 4)
+    with pytest.raises(BadConfig, match=r"'flip' not inputs of shape \(1, 200\): leave it out"):
+        ModelSpec(**spec, front=(("flip", 1.0),))
+    with pytest.raises(BadConfig, match=r"'resample' not inputs of shape \(1, 16, 18\): leave it out"):
+        described((("resample", 0.5),))

@@ -1,7 +1,8 @@
-"""What a service does to a query before its model sees it: noise, fewer grey levels, blur, shrinking, mirroring.
+"""What a service does to a query before its model sees it: noise, fewer levels, blur, shrinking, mirroring, another rate.
 
 A thief may hope that a trigger does not survive it (MEA-Defender, arXiv 2401.15239, appendix E, adds Gaussian noise). All
-here are pure functions of images ``[N, C, H, W]``, float32 in [0, 1], and give the same shape and range.
+here are pure functions of images ``[N, C, H, W]``, float32 in [0, 1], or of waves ``[N, C, T]`` in [-1, 1], and give the same
+shape and range.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from heirmark.errors import BadConfig
 from heirmark.querying.layout import enter, through_entry
+from heirmark.tasks.space import Continuous, Images, Need, Waves
 from heirmark.tasks.storing import clip
 
 Front = tuple[tuple[str, float], ...]
@@ -28,7 +30,7 @@ _KEY = 0x6E6F697365
 
 
 def add_noise(images: Tensor, sd: float) -> Tensor:
-    """Gaussian noise of mean 0, cut off at 0 and 1.
+    """Gaussian noise of mean 0, cut off where the space of the inputs ends.
 
     The draws of an image come from a generator of its own, whose seed is a random linear combination of its pixels (at 16
     bits): different images get independent noise, as from a service that draws afresh, and the same image always gets the
@@ -37,8 +39,8 @@ def add_noise(images: Tensor, sd: float) -> Tensor:
     share their noise. No global generator is touched.
 
     Args:
-        images: ``[N, C, H, W]`` float32 in [0, 1].
-        sd: standard deviation, where white is 1.
+        images: ``[N, C, H, W]`` float32 in [0, 1], or waves ``[N, C, T]`` in [-1, 1].
+        sd: standard deviation, where white, or the loudest sample, is 1.
     """
     pixels = (images.detach() * _LEVELS).round().long().flatten(1).cpu()
     # Odd factors, and sums modulo 2**64: one changed pixel always changes the sum; its upper half, well mixed, is the seed.
@@ -49,7 +51,7 @@ def add_noise(images: Tensor, sd: float) -> Tensor:
 
 
 def reduce_bits(images: Tensor, bits: float) -> Tensor:
-    """Round to ``2**bits`` grey levels.
+    """Round to ``2**bits`` grey levels; of waves there are as many on either side of zero.
 
     Examples:
         >>> reduce_bits(torch.tensor([0.1, 0.4, 0.9]), 1)
@@ -80,6 +82,16 @@ def shrink(images: Tensor, factor: float) -> Tensor:
     return F.interpolate(smaller, size=(height, width), mode="bilinear", align_corners=False)
 
 
+def resample(waves: Tensor, factor: float) -> Tensor:
+    """Bring waves to ``factor``, below 1, times their rate, and back again: what is higher than half the lower rate is lost.
+
+    A mean over windows stands before the lower rate, against aliasing; between samples lines are drawn.
+    """
+    length = int(waves.shape[-1])  # under tracing it is a tensor
+    lower = F.adaptive_avg_pool1d(waves, max(1, round(length * factor)))
+    return F.interpolate(lower, size=length, mode="linear", align_corners=False)
+
+
 def mirror(images: Tensor, strength: float) -> Tensor:
     """Swap left and right."""
     return images.flip(-1)
@@ -106,6 +118,7 @@ class Transformation:
         high: largest strength.
         usual: a mild strength.
         whole: step between strengths when they are whole numbers from ``low`` on, else 0.
+        needs: what it works on.
     """
 
     apply: Callable[[Tensor, float], Tensor]
@@ -113,31 +126,41 @@ class Transformation:
     high: float
     usual: float
     whole: int = 0
+    needs: Need = Images
 
 
 FRONTS: dict[str, Transformation] = {
-    "noise": Transformation(apply=add_noise, low=1e-4, high=1.0, usual=0.05),
-    "bits": Transformation(apply=reduce_bits, low=1, high=8, usual=4, whole=1),
+    "noise": Transformation(apply=add_noise, low=1e-4, high=1.0, usual=0.05, needs=Images | Waves),
+    "bits": Transformation(apply=reduce_bits, low=1, high=8, usual=4, whole=1, needs=Images | Waves),
     "box-blur": Transformation(apply=box_blur, low=3, high=31, usual=3, whole=2),
     "gaussian-blur": Transformation(apply=gaussian_blur, low=0.1, high=8.0, usual=0.7),
     "downscale": Transformation(apply=shrink, low=0.05, high=0.95, usual=0.5),
     "flip": Transformation(apply=mirror, low=1, high=1, usual=1, whole=1),
+    "resample": Transformation(apply=resample, low=0.01, high=0.99, usual=0.5, needs=Waves),
 }
-"""Transformations by name: standard deviation, bits, pixels, pixels, factor; a flip has strength 1."""
+"""Transformations by name: standard deviation, bits, pixels, pixels, factor; a flip has strength 1; factor of the rate."""
 
 
 def check_front(front: Front, input_shape: tuple[int, ...]) -> None:
     """Refuse what no model can stand behind; descriptions may come from strangers.
 
     Raises:
-        BadConfig: for an unknown name, a strength out of range, too many transformations, or inputs that are no images.
+        BadConfig: for an unknown name, a strength out of range, too many transformations, or inputs that one does not work on.
     """
     if len(front) > LONGEST:
         raise BadConfig(f"a front is a tuple of at most {LONGEST} transformations (name, strength), not {front!r:.200}")
-    if front and len(input_shape) != 3:
-        raise BadConfig(f"a front preprocesses images (C, H, W), not inputs of shape {input_shape}: leave it out")
+    space = _SPACES.get(len(input_shape), Continuous)(tuple(input_shape))
     for name, strength in front:
         check_strength(name, strength)
+        if not isinstance(space, FRONTS[name].needs):
+            raise BadConfig(
+                f"a front preprocesses images (C, H, W) or waves (C, T), and {name!r} not inputs of shape {input_shape}: "
+                "leave it out"
+            )
+
+
+_SPACES: dict[int, type[Continuous]] = {2: Waves, 3: Images}
+"""What inputs are that have a front, by the dimensions of their shape; ids of tokens have none."""
 
 
 def check_strength(name: str, strength: float) -> None:
@@ -159,7 +182,7 @@ class Fronted(nn.Module):
     """A model behind preprocessing. Its ``features`` and ``head`` are the model's, its weights are named ``model...``.
 
     Args:
-        model: maps ``[N, C, H, W]`` float in [0, 1] to logits.
+        model: maps ``[N, ...]`` as floats to logits.
         front: what queries meet before it, first things first.
     """
 
@@ -171,14 +194,14 @@ class Fronted(nn.Module):
         self.model = model
 
     def prepare(self, inputs: Tensor) -> Tensor:
-        """Preprocess ``[N, C, H, W]`` uint8, or float in [0, 1]."""
+        """Preprocess ``[N, ...]`` as they are stored."""
         inputs = enter(inputs)
         for name, strength in self.front:
             inputs = FRONTS[name].apply(inputs, strength)
         return inputs
 
     def forward(self, inputs: Tensor) -> Tensor:
-        """Map ``[N, C, H, W]`` uint8, or float in [0, 1], to logits ``[N, classes]``."""
+        """Map ``[N, ...]`` as they are stored to logits ``[N, classes]``."""
         logits: Tensor = self.model(self.prepare(inputs))
         return logits
 

@@ -11,13 +11,14 @@ from heirmark.configuration import checked
 from heirmark.models import Net
 from heirmark.models.front import FRONTS, Fronted, check_strength
 from heirmark.runtime import Runtime
+from heirmark.tasks.space import Need
 from heirmark.tasks.task import Split
 
-Kind: TypeAlias = Literal["noise", "bits", "box-blur", "gaussian-blur", "downscale", "flip"]
-MILD: tuple[Kind, ...] = ("flip", "bits", "gaussian-blur", "downscale")
+Kind: TypeAlias = Literal["noise", "bits", "box-blur", "gaussian-blur", "downscale", "flip", "resample"]
+MILD: tuple[Kind, ...] = ("flip", "bits", "gaussian-blur", "downscale", "resample")
 """Transformations of queries that an audit tries at a mild strength."""
 DEVIATIONS = (0.02, 0.05, 0.1, 0.2, 0.3)
-"""Of noise on the inputs, whose pixels lie in [0, 1]."""
+"""Of noise on the inputs, whose pixels lie in [0, 1], or whose samples in [-1, 1]."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,8 +30,9 @@ class Preprocessing(Removal):
 
     Attributes:
         kind: ``"noise"`` of a standard deviation, ``"bits"`` per pixel, ``"box-blur"`` with a window of so many pixels,
-            ``"gaussian-blur"`` with a deviation in pixels, ``"downscale"`` by a factor and back, or ``"flip"`` left-right.
-        strength: of the transformation; None takes a mild one (0.05, 4, 3, 0.7, 0.5; a flip has strength 1).
+            ``"gaussian-blur"`` with a deviation in pixels, ``"downscale"`` by a factor and back, or ``"flip"`` left-right. Waves
+            get noise, bits, or ``"resample"`` to a part of their rate and back.
+        strength: of the transformation; None takes a mild one (0.05, 4, 3, 0.7, 0.5; a flip has strength 1; 0.5).
     """
 
     title: ClassVar[str] = "transformed queries"
@@ -48,6 +50,11 @@ class Preprocessing(Removal):
                 name=f"queries with noise {deviation:g}", attack=attack, curve=("noise on queries", deviation)
             )
 
+    @property
+    def needs(self) -> Need:
+        """What the transformation works on."""
+        return FRONTS[self.kind].needs
+
     def __post_init__(self) -> None:
         check_strength(self.kind, self._strength)
 
@@ -57,11 +64,7 @@ class Preprocessing(Removal):
         return usual if self.strength is None else self.strength
 
     def alter(self, copy: Net, data: Split, *, other: Split | None, seed: int, runtime: Runtime) -> Net:
-        """Wrap; neither data nor seed matter. See :class:`heirmark.attacks.base.Removal`.
-
-        Raises:
-            BadConfig: when the inputs are no images.
-        """
+        """Wrap; neither data nor seed matter. See :class:`heirmark.attacks.base.Removal`."""
         step = ((self.kind, float(self._strength)),)
         described = replace(copy.spec, front=step + copy.spec.front)
         # One wrapper with all, as the description builds it.
