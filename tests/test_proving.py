@@ -141,6 +141,40 @@ def test_who_seals_is_told_and_nobody_is_asked_with_what_is_no_shard(command, ke
     assert f"recheck --trust {asker}" in " ".join(told.split())
 
 
+def test_a_named_partys_word_calibrates_a_further_suspect(command, key, tmp_path):
+    command("commit", key, "--signer", "owner.pem", "--shards", 2)
+    command("disclose", key, "--out", "shard")
+    asked = ("verify", "suspected_here:innocent", "--key", "shard")
+    for who in ("judge", "owner"):
+        command(*asked, "--signer", f"{who}.pem", *CALIBRATORS, "--evidence", f"by-{who}")
+    command(*asked, "--signer", "judge.pem", "--evidence", "without")
+    judge, owner = (json.loads(command("recheck", f"by-{who}", "--json")[1])["asker"] for who in ("judge", "owner"))
+    further = ("verify", "suspected_here:copy", "--key", "shard", "--json")
+    for way in ((), ("--sequential",)):
+        code, said = command(*further, *way, "--calibration", "by-judge", "--sealed-by", judge)
+        found = json.loads(said)
+        assert (code, found["outcome"], found["grade"], found["models"]) == (0, "MARKED", "calibrated", 6)
+    code, said = command(*further, "--calibration", "by-judge/calibration.json")
+    assert (code, json.loads(said)["grade"]) == (3, "self-reported")
+    for bundle, by, words in (
+        ("by-owner", owner, "sealed by the owner of the key"),
+        ("by-judge", owner, f"is sealed by {judge}, and not by {owner}"),
+        ("without", judge, "has no calibration"),
+        ("shard", judge, "manifest.json is missing"),
+    ):
+        code, said = command(*further, "--calibration", bundle, "--sealed-by", by)
+        assert (code, words in said) == (1, True), said
+    assert "goes with --calibration" in command(*further, "--sealed-by", judge)[1]
+    assert (
+        command("verify", "suspected_here:copy", "--key", key, "--calibration", "by-judge", "--sealed-by", judge)[0]
+        == 1
+    )
+    (tmp_path / "by-judge" / "calibration.json").write_text(
+        (tmp_path / "by-owner" / "calibration.json").read_text() + " "
+    )
+    assert "not as it was sealed" in command(*further, "--calibration", "by-judge", "--sealed-by", judge)[1]
+
+
 def test_the_zoos_forged_key_convinces_nobody_who_asks_models_of_their_own(command, tmp_path):
     shutil.copytree(zoo_folder() / "dishonest" / "key", tmp_path / "forged" / "key")
     command("commit", "forged", "--signer", "owner.pem", "--shards", 2)

@@ -51,7 +51,7 @@ class Fence:
 
 @dataclass(frozen=True)
 class Published:
-    """What the verifier knows of a draw, and not from who claims."""
+    """What the verifier knows of a draw or a calibration, and not from who claims."""
 
     registration: Annotated[
         Path | None,
@@ -63,6 +63,18 @@ class Published:
         str | None,
         typer.Option("--beacon", help="Of a drawn key: the number that drew its answers, as it was published."),
     ] = None
+    sealed_by: Annotated[
+        str,
+        typer.Option(
+            "--sealed-by",
+            help="Public key of a party whose word you take: --calibration is then a bundle that it sealed for the same key.",
+        ),
+    ] = ""
+
+    def check(self, calibration: Path | None) -> None:
+        """Make sure that the options go together."""
+        if self.sealed_by and calibration is None:
+            raise BadConfig("--sealed-by goes with --calibration BUNDLE, which that party sealed")
 
     def vouches_for(self, registration: Registration, beacon: str) -> bool:
         """Whether the verifier knows both.

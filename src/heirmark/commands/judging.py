@@ -41,7 +41,8 @@ class Judging:
         opener: of suspects.
         runtime: where modules compute.
         level: of one verdict.
-        calibration: a file, or None.
+        calibration: a file, or None; with ``sealed_by`` a bundle.
+        sealed_by: public key of who sealed that, and is believed.
         calibrators: names of unmarked models.
         accept: name of the least grade.
         sequential: whether to stop when it is enough.
@@ -57,6 +58,7 @@ class Judging:
     runtime: Runtime
     level: float
     calibration: Path | None
+    sealed_by: str
     calibrators: Sequence[str]
     accept: str
     sequential: bool
@@ -101,6 +103,7 @@ class Judging:
         terms = Terms(
             level=self.level,
             calibration=self.calibration,
+            sealed_by=self.sealed_by,
             calibrators=self.open_calibrators(),
             accept=as_grade(self.accept),
         )

@@ -140,6 +140,7 @@ def verify(
             raise BadConfig("--calibration is of one key: name one, or unmarked models by --calibrators")
         check_distinct(suspects, keys)
     record.check(wilcoxon=wilcoxon, calibration=calibration)
+    published.check(calibration)
     if sequential and wilcoxon is not None:
         raise BadConfig("--wilcoxon asks the whole key, and --sequential spares it: leave one of them out")
     if max_queries is not None and not sequential:
@@ -170,6 +171,7 @@ def verify(
             runtime=runtime,
             level=level / pairs if sequential else level,  # by e-values one of all may have to reach that
             calibration=calibration,
+            sealed_by=published.sealed_by,
             calibrators=unmarked or (),
             accept=accept,
             sequential=sequential,

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from heirmark.data.zoo import in_zoo, located
-from heirmark.errors import BadConfig, printable
+from heirmark.errors import BadArtifact, BadConfig, printable
+from heirmark.evidence.bundle import read_manifest
+from heirmark.evidence.disclosing import read_registration
 from heirmark.jobs.folder import ModelFolder
 from heirmark.querying.blackbox import BlackBox
 from heirmark.results.grades import LEAST_GRADE, Grade
@@ -98,12 +100,14 @@ class Terms:
         level: chance of a wrong MARKED that is tolerated.
         calibration: file of a calibration; None looks for ``calibration.json`` beside the key. Either is somebody's word. Or one
             that was measured already.
+        sealed_by: public key of a party whose word is taken: ``calibration`` is then the folder of a bundle that it sealed.
         calibrators: unmarked models, which are asked here and now instead.
         accept: the least grade by which the claim is made.
     """
 
     level: float = 0.01
     calibration: Path | Calibration | None = None
+    sealed_by: str = ""
     calibrators: tuple[Suspect, ...] = ()
     accept: Grade = LEAST_GRADE
 
@@ -117,10 +121,12 @@ class Terms:
         """
         if isinstance(self.calibration, Calibration):
             return self.calibration
+        if self.calibrators and self.calibration is not None:
+            raise BadConfig("--calibrators measure what --calibration tells: leave one of them out")
+        if self.sealed_by and self.calibration is not None:
+            return sealed_calibration(self.calibration, self.sealed_by)
         if not self.calibrators:
             return calibration_for(key, self.calibration)
-        if self.calibration is not None:
-            raise BadConfig("--calibrators measure what --calibration tells: leave one of them out")
         return calibrate(self.calibrators, key.key, note="models that the verifier named")
 
 
@@ -130,7 +136,14 @@ def verify_job(suspect: Suspect, key: ModelFolder, terms: Terms) -> Verdict:
     Raises:
         BadArtifact: when the key is missing or damaged.
     """
-    return verify(suspect, key.key, calibration=terms.measured(key), level=terms.level, accept=terms.accept)
+    return verify(
+        suspect,
+        key.key,
+        calibration=terms.measured(key),
+        calibrated_by=terms.sealed_by,
+        level=terms.level,
+        accept=terms.accept,
+    )
 
 
 def sequential_job(
@@ -146,6 +159,7 @@ def sequential_job(
         suspect,
         key.key,
         calibration=terms.measured(key),
+        calibrated_by=terms.sealed_by,
         level=terms.level,
         accept=terms.accept,
         max_queries=max_queries,
@@ -160,6 +174,26 @@ def calibration_for(key: ModelFolder, file: Path | None) -> Calibration | None:
     elif in_zoo(file):
         file = located(file) / CALIBRATION
     return None if file is None else read_calibration(file)
+
+
+def sealed_calibration(bundle: Path, by: str) -> Calibration:
+    """The calibration in a bundle of evidence, which a party sealed that is not who claims.
+
+    Args:
+        bundle: that ``verify --evidence`` wrote.
+        by: public key of the party.
+
+    Raises:
+        BadArtifact: when the bundle was changed, another sealed it, that was the owner of the key, or it has no calibration.
+    """
+    manifest = read_manifest(bundle)
+    if manifest.asker != by:
+        raise BadArtifact(f"{bundle} is sealed by {manifest.asker}, and not by {printable(by)}, whose word you take")
+    if by == read_registration(bundle).public_key:
+        raise BadArtifact(f"{bundle} is sealed by the owner of the key: a claim takes the word of somebody else")
+    if CALIBRATION not in manifest.files:
+        raise BadArtifact(f"{bundle} has no calibration: name one in which unmarked models were asked (--calibrators)")
+    return read_calibration(bundle / CALIBRATION)
 
 
 def check_wilcoxon(suspect: Suspect) -> None:
