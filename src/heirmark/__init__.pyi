@@ -2,6 +2,7 @@
 
 from heirmark.attacks import ABS as ABS
 from heirmark.attacks import DFME as DFME
+from heirmark.attacks import ENCODER_EXTRACTIONS as ENCODER_EXTRACTIONS
 from heirmark.attacks import EXTRACTIONS as EXTRACTIONS
 from heirmark.attacks import INSPECTIONS as INSPECTIONS
 from heirmark.attacks import JBDA as JBDA
@@ -12,8 +13,10 @@ from heirmark.attacks import WRK as WRK
 from heirmark.attacks import ActiveThief as ActiveThief
 from heirmark.attacks import AdaptiveUnlearning as AdaptiveUnlearning
 from heirmark.attacks import CompositeScreen as CompositeScreen
+from heirmark.attacks import ContSteal as ContSteal
 from heirmark.attacks import Distillation as Distillation
 from heirmark.attacks import DistillTo as DistillTo
+from heirmark.attacks import FeatureDistillation as FeatureDistillation
 from heirmark.attacks import FinePruning as FinePruning
 from heirmark.attacks import FineTuning as FineTuning
 from heirmark.attacks import Inspected as Inspected
@@ -29,6 +32,7 @@ from heirmark.attacks import Overwriting as Overwriting
 from heirmark.attacks import Preprocessing as Preprocessing
 from heirmark.attacks import Pruning as Pruning
 from heirmark.attacks import Quantisation as Quantisation
+from heirmark.attacks import StolenEncoder as StolenEncoder
 from heirmark.attacks import Transfer as Transfer
 from heirmark.data import DATASETS as DATASETS
 from heirmark.data import load_images as load_images
@@ -93,11 +97,17 @@ from heirmark.tasks.splitting import make_task as make_task
 from heirmark.tasks.splitting import own_task as own_task
 from heirmark.tasks.task import Split as Split
 from heirmark.tasks.task import Task as Task
+from heirmark.training.contrastive import SimCLR as SimCLR
+from heirmark.training.contrastive import pretrain as pretrain
 from heirmark.training.fitting import Recipe as Recipe
 from heirmark.training.fitting import accuracy as accuracy
 from heirmark.training.fitting import fit as fit
 from heirmark.training.joint import Phase as Phase
+from heirmark.training.linear_probe import LinearProbe as LinearProbe
+from heirmark.training.linear_probe import probe_accuracy as probe_accuracy
+from heirmark.training.linear_probe import probe_encoder as probe_encoder
 from heirmark.training.samples import Samples as Samples
+from heirmark.training.views import Views as Views
 from heirmark.triggers import TRIGGERS as TRIGGERS
 from heirmark.triggers import AbstractImages as AbstractImages
 from heirmark.triggers import AutoencoderBlend as AutoencoderBlend

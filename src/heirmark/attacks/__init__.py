@@ -13,12 +13,16 @@ from heirmark.attacks.detection.local_outliers import LocalOutliers as LocalOutl
 from heirmark.attacks.detection.mix_probing import MixProbing as MixProbing
 from heirmark.attacks.detection.neural_cleanse import NeuralCleanse as NeuralCleanse
 from heirmark.attacks.extraction.active_thief import ActiveThief as ActiveThief
+from heirmark.attacks.extraction.cont_steal import ContSteal as ContSteal
 from heirmark.attacks.extraction.dfme import DFME as DFME
 from heirmark.attacks.extraction.distillation import Distillation as Distillation
+from heirmark.attacks.extraction.feature_distillation import FeatureDistillation as FeatureDistillation
 from heirmark.attacks.extraction.jbda import JBDA as JBDA
 from heirmark.attacks.extraction.knockoff import Knockoff as Knockoff
 from heirmark.attacks.extraction.knockoff_adaptive import KnockoffAdaptive as KnockoffAdaptive
 from heirmark.attacks.extraction.maze import MAZE as MAZE
+from heirmark.attacks.extraction.stolen_encoder import StolenEncoder as StolenEncoder
+from heirmark.attacks.registry import ENCODER_EXTRACTIONS as ENCODER_EXTRACTIONS
 from heirmark.attacks.registry import EXTRACTIONS as EXTRACTIONS
 from heirmark.attacks.registry import INSPECTIONS as INSPECTIONS
 from heirmark.attacks.registry import REMOVALS as REMOVALS

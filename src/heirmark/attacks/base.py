@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Protocol, Self
 from torch import Tensor
 
 from heirmark.configuration import checked
-from heirmark.errors import ShapeMismatch
+from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.models import Architecture, Net, architecture, fresh_net
 from heirmark.querying.blackbox import AnswerKind, BlackBox
 from heirmark.runtime import Runtime, check_seed
@@ -123,6 +123,8 @@ class Extraction(Attack):
     """What the victim shows it in an audit."""
     shown_on_pool: ClassVar[tuple[AnswerKind, ...]] = ()
     """The same where it asks about another data set; empty where an audit does not try that."""
+    of_encoders: ClassVar[bool] = False
+    """Whether it learns features, which an encoder gives, and not answers about classes."""
 
     model: Architecture = architecture("resnet18")
 
@@ -149,6 +151,11 @@ class Extraction(Attack):
         """
         check_seed(seed)
         check_needs(self, data.space)
+        if self.of_encoders != (box.api.answers == "features"):
+            what, others = (
+                ("features", "an attack on classifiers") if self.of_encoders else ("answers", "one on encoders")
+            )
+            raise BadConfig(f"{self.title} learns {what}, and the box shows {box.api.answers}: take {others}")
         return self.steal(box, data, seed=seed, runtime=runtime or Runtime())
 
     def fresh_copy(self, box: BlackBox, data: Split, *, seed: int) -> Net:

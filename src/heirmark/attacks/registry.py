@@ -23,6 +23,16 @@ EXTRACTIONS: Registry[type[Extraction]] = Registry(
 )
 """Extraction attacks: a black box and data in, a stolen model out."""
 
+ENCODER_EXTRACTIONS: Registry[type[Extraction]] = Registry(
+    "heirmark.attacks.extraction",
+    {
+        "feature-distillation": "feature_distillation:FeatureDistillation",
+        "stolen-encoder": "stolen_encoder:StolenEncoder",
+        "cont-steal": "cont_steal:ContSteal",
+    },
+)
+"""The same on encoders: the box shows features in place of answers about classes."""
+
 REMOVALS: Registry[type[Removal]] = Registry(
     "heirmark.attacks.removal",
     {

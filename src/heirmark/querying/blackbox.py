@@ -20,7 +20,7 @@ from heirmark.querying.oracle import Oracle, oracle_of
 from heirmark.runtime import Runtime
 from heirmark.tasks.storing import fault
 
-AnswerKind = Literal["probabilities", "top-k", "label"]
+AnswerKind = Literal["probabilities", "top-k", "label", "features"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,10 +29,11 @@ class Api:
     """What a service shows of its model's answers, and how often.
 
     Attributes:
-        answers: ``"probabilities"``; ``"top-k"``: the k largest, the others zero, not renormalised; or ``"label"``.
+        answers: ``"probabilities"``; ``"top-k"``: the k largest, the others zero, not renormalised; ``"label"``; or
+            ``"features"``, what an encoder gives, as it is.
         k: how many probabilities ``"top-k"`` shows.
-        decimals: round probabilities to so many decimals, after the top k are chosen; None shows them in full. Float32 holds no
-            more than 7.
+        decimals: round probabilities, or features, to so many decimals, after the top k are chosen; None shows them in full.
+            Float32 holds no more than 7.
         levels: round probabilities to multiples of 1/(levels - 1) instead, after the top k are chosen: the quantisation of
             posteriors in Feature Sharing's section 4.3, after Orekondy 2020, whose steps go from 1000 levels to 2. Rounding
             to 2 levels would leave nothing of an answer below a half; as 2 levels are the hard label there, the most likely
@@ -49,6 +50,10 @@ class Api:
     def __post_init__(self) -> None:
         if self.levels is not None and self.decimals is not None:
             raise BadConfig("decimals and levels both round the same probabilities: give one of them")
+        if self.levels is not None and self.answers == "features":
+            raise BadConfig(
+                "levels are of probabilities, and features have no bounds: set decimals, or leave levels out"
+            )
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -56,14 +61,17 @@ class Answers:
     """What a black box says to N inputs.
 
     Attributes:
-        kind: ``"probabilities"``, ``"top-k"`` or ``"label"``.
-        probabilities: ``[N, C]`` float32 on the CPU, as shown to the client; None where only labels are shown.
-        labels: ``[N]`` int64 on the CPU, the most likely class of each input before any rounding.
+        kind: ``"probabilities"``, ``"top-k"``, ``"label"`` or ``"features"``.
+        probabilities: ``[N, C]`` float32 on the CPU, as shown to the client; None where only labels or features are shown.
+        labels: ``[N]`` int64 on the CPU, the most likely class of each input before any rounding; none of them, ``[0]``, where
+            features are shown.
+        features: ``[N, D]`` float32 on the CPU, where these are shown.
     """
 
     kind: AnswerKind
     probabilities: Tensor | None
     labels: Tensor
+    features: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,8 +88,8 @@ class BlackBox:
     Args:
         model: an oracle, or a module, which maps float32 ``[B, ...]`` in [0, 1] to logits ``[B, C]``; it answers in eval mode and
             keeps its own mode. One that gives probabilities is recognised and told by a warning. A plain callable maps the same
-            inputs, on the CPU, to probabilities ``[B, C]``.
-        classes: number of classes C.
+            inputs, on the CPU, to probabilities ``[B, C]``. Where features are shown, either maps them to features ``[B, D]``.
+        classes: number of classes C; of an encoder, how many features D an input has.
         api: what it shows, and how often.
         input_shape: shape of one input, if other shapes are to be refused before the model sees them.
         runtime: where and in what precision a module computes; by default in float32, as a service would. Attacks that take
@@ -108,7 +116,7 @@ class BlackBox:
         self.api = api or Api()
         self.classes = classes
         self.input_shape = input_shape
-        self._oracle = oracle_of(model, classes, runtime)
+        self._oracle = oracle_of(model, classes, runtime, features=self.api.answers == "features")
         if self.api.answers == "top-k" and self.api.k > classes:
             raise BadConfig(f"k must lie between 1 and the {classes} classes, not {self.api.k}")
         self._transcript: list[QueryRecord] = []
@@ -175,8 +183,24 @@ class BlackBox:
         self._transcript.append(QueryRecord(inputs=len(inputs), total=self._used))
         return answers
 
+    def features(self, inputs: Tensor) -> Tensor:
+        """The features ``[N, D]`` of N inputs; see :meth:`query`.
+
+        Raises:
+            BadConfig: when the box shows something else.
+        """
+        if self.api.answers != "features":
+            raise BadConfig(f'the box shows {self.api.answers}, and no features: give one of Api(answers="features")')
+        features = self.query(inputs).features
+        assert features is not None
+        return features
+
     def _answer(self, inputs: Tensor) -> Answers:
         api, scores = self.api, self._oracle.scores(inputs)
+        if api.answers == "features":
+            shown = scores if api.decimals is None else scores.double().round(decimals=api.decimals).float()
+            none = torch.empty(0, dtype=torch.int64)
+            return Answers(kind="features", probabilities=None, labels=none, features=shown)
         labels = scores.argmax(1)
         if api.answers == "label":
             return Answers(kind="label", probabilities=None, labels=labels)

@@ -51,8 +51,16 @@ class Oracle(Protocol):
         """The probabilities that its scores stand for."""
 
 
-def oracle_of(model: nn.Module | Callable[[Tensor], object] | Oracle, classes: int, runtime: Runtime | None) -> Oracle:
+def oracle_of(
+    model: nn.Module | Callable[[Tensor], object] | Oracle,
+    classes: int,
+    runtime: Runtime | None,
+    *,
+    features: bool = False,
+) -> Oracle:
     """An oracle as it is, or one of a module or a function; see :class:`ModuleOracle` and :class:`FunctionOracle`.
+
+    Scores of classes have places of features, where the model is an encoder.
 
     Raises:
         BadConfig: for fewer than two classes.
@@ -61,7 +69,7 @@ def oracle_of(model: nn.Module | Callable[[Tensor], object] | Oracle, classes: i
         raise BadConfig(f"classes must be at least 2, not {classes}")
     if isinstance(model, nn.Module):
         return ModuleOracle(model, classes, runtime or Runtime(precision="float32"))
-    return model if isinstance(model, Oracle) else FunctionOracle(model, classes)
+    return model if isinstance(model, Oracle) else FunctionOracle(model, classes, bounded=not features)
 
 
 class ModuleOracle:
@@ -95,10 +103,10 @@ class ModuleOracle:
 
 
 class FunctionOracle:
-    """A function, on the CPU, that maps float32 ``[B, ...]`` in [0, 1] to probabilities ``[B, C]``."""
+    """A function, on the CPU, that maps float32 ``[B, ...]`` in [0, 1] to probabilities ``[B, C]``, or features unbounded."""
 
-    def __init__(self, function: Callable[[Tensor], object], classes: int) -> None:
-        self.classes, self.shown = classes, 0
+    def __init__(self, function: Callable[[Tensor], object], classes: int, *, bounded: bool = True) -> None:
+        self.classes, self.shown, self._bounded = classes, 0, bounded
         self._function = function
 
     def scores(self, inputs: Tensor) -> Tensor:
@@ -111,7 +119,7 @@ class FunctionOracle:
         self.shown += len(chunk)
         scores = checked_scores(call_model(self._function, floats_for(chunk)), len(chunk), self.classes)
         # Rounded or truncated probabilities need not sum to one, but each must still be one.
-        if bool((scores < 0).any()) or bool((scores > 1 + 1e-4).any()):
+        if self._bounded and (bool((scores < 0).any()) or bool((scores > 1 + 1e-4).any())):
             raise ModelFault("the callable gave values outside [0, 1]: let it return probabilities, not logits")
         return scores.detach().float().cpu()
 

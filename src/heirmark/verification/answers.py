@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from heirmark.errors import told
+from heirmark.errors import BadConfig, told
 from heirmark.querying.oracle import REMEDY, ModelFault, checked_scores
 
 
@@ -63,3 +64,18 @@ def _read_labels(outputs: object, rows: int, classes: int) -> Tensor:
             f"or {REMEDY}"
         )
     return labels
+
+
+def checked_order(order: Sequence[int], classes: int) -> tuple[int, ...]:
+    """The class that each of a suspect's means, if it is one: see :meth:`heirmark.verification.suspects.Suspect.relabelled`.
+
+    Raises:
+        BadConfig: when a class is out of range, or named twice.
+    """
+    names = tuple(order)
+    named = [name for name in names if name != -1]
+    if len(names) < 2 or len(set(named)) < len(named) or not all(0 <= name < classes for name in named):
+        raise BadConfig(
+            f"labels name, for each class of the suspect's, another class from 0 to {classes - 1}, or none: not {names}"
+        )
+    return names

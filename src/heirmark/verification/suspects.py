@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from heirmark.errors import BadConfig, BudgetExhausted, HeirmarkError, told
+from heirmark.errors import BadConfig, HeirmarkError, told
 from heirmark.files import GIB
 from heirmark.isolation.limits import ProcessLimits
 from heirmark.models import Net
@@ -23,6 +23,9 @@ from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.querying.oracle import REMEDY, ModelFault
 from heirmark.runtime import Runtime
 from heirmark.tasks.media import Text
+from heirmark.training.linear_probe import LinearProbe
+from heirmark.verification.answers import checked_order
+from heirmark.verification.boxes import Encoder, asking, feature_box, read_by
 from heirmark.verification.normalising import Normalisation, given_normalised
 from heirmark.verification.onnx_files import open_onnx
 from heirmark.verification.requests import LONGEST_CALL, Requests
@@ -36,7 +39,7 @@ class Suspect:
     Attributes:
         ask: maps ``[N, ...]`` uint8 or float inputs to labels ``[N]`` int64 on the CPU; raises ``ModelFault`` for every
             failing of the suspect's.
-        kind: ``"module"``, ``"callable"``, ``"black-box"`` ``"onnx"`` or ``"service"``.
+        kind: ``"module"``, ``"callable"``, ``"black-box"``, ``"encoder"``, ``"onnx"`` or ``"service"``.
         classes: number of classes it claims.
         input_shape: shape of one input, where it is known and fixed.
         order: the class that each of its own means, -1 for one that has no other name; see :meth:`relabelled`.
@@ -92,12 +95,7 @@ class Suspect:
         Raises:
             BadConfig: when a class is out of range, or named twice.
         """
-        names = tuple(order)
-        named = [name for name in names if name != -1]
-        if len(names) < 2 or len(set(named)) < len(named) or not all(0 <= name < classes for name in named):
-            raise BadConfig(
-                f"labels name, for each class of the suspect's, another class from 0 to {classes - 1}, or none: not {names}"
-            )
+        names = checked_order(order, classes)
         if self.order is not None or self.classes != len(names):
             raise BadConfig(
                 f"labels are {len(names)} names, and the suspect has {self.classes} classes: give one for each"
@@ -222,23 +220,32 @@ class Suspect:
 
     @classmethod
     def from_black_box(cls, box: BlackBox) -> Suspect:
-        """A black box; it is charged for the queries. Any kind of answers will do."""
-
-        def ask(inputs: Tensor) -> Tensor:
-            try:
-                return box.query(inputs).labels
-            except BudgetExhausted:
-                raise  # the verifier's own purse, no failing of the suspect's
-            except HeirmarkError as error:
-                raise error if isinstance(error, ModelFault) else ModelFault(str(error)) from error
-
+        """A black box; it is charged for the queries. Any answers will do but features, for which :meth:`from_encoder` is."""
         return cls(
-            ask=ask,
+            ask=asking(box, lambda answers: answers.labels),
             kind="black-box",
             classes=box.classes,
             input_shape=box.input_shape,
             shown=lambda: box.inputs_shown,
         )
+
+    @classmethod
+    def from_encoder(cls, encoder: Encoder, probe: LinearProbe, *, runtime: Runtime | None = None) -> Suspect:
+        """An encoder behind the verifier's own linear probe, which makes labels of its features.
+
+        The probe is fitted to this encoder, by :func:`heirmark.training.linear_probe.probe_encoder`, on labelled examples that
+        are none of the key's. Encoders that calibrate get probes of their own, on the same examples: that measures the null.
+
+        The encoder maps float32 ``[B, ...]`` in [0, 1] to features ``[B, D]``, on the runtime's device if it is a module; or it is
+        a box that shows them, which is charged.
+
+        Raises:
+            BadConfig: when a box shows no features.
+            ShapeMismatch: when it shows others than those of the probe.
+        """
+        box = feature_box(encoder, probe, runtime)
+        ask = asking(box, read_by(probe))
+        return replace(cls.from_black_box(box), ask=ask, kind="encoder", classes=probe.classes)
 
     @classmethod
     def from_service(cls, service: Service, *, normalise: Normalisation | None = None) -> Suspect:
@@ -273,10 +280,8 @@ class Suspect:
     ) -> Suspect:
         """An ONNX file, run by onnxruntime on the CPU; it cannot run code of its own nor reach other files.
 
-        It may loop without end or ask for any amount of memory, so it runs in a process of its own, with limits.
-
-        Its only input is float ``[B, ...]`` in [0, 1] (B fixed or free), its first output scores ``[B, C]`` or integer
-        labels ``[B]``.
+        It may loop without end or ask for any amount of memory, so it runs in a process of its own, with limits. Its only input
+        is float ``[B, ...]`` in [0, 1] (B fixed or free), its first output scores ``[B, C]`` or integer labels ``[B]``.
 
         Args:
             path: the file. Weights kept in a second file ("external data") are refused.
