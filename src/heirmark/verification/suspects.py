@@ -236,16 +236,14 @@ class Suspect:
         The probe is fitted to this encoder, by :func:`heirmark.training.linear_probe.probe_encoder`, on labelled examples that
         are none of the key's. Encoders that calibrate get probes of their own, on the same examples: that measures the null.
 
-        The encoder maps float32 ``[B, ...]`` in [0, 1] to features ``[B, D]``, on the runtime's device if it is a module; or it is
-        a box that shows them, which is charged.
+        The encoder maps float32 ``[B, ...]`` in [0, 1] to features ``[B, D]``, or is a box that shows them, which is charged.
 
         Raises:
             BadConfig: when a box shows no features.
             ShapeMismatch: when it shows others than those of the probe.
         """
         box = feature_box(encoder, probe, runtime)
-        ask = asking(box, read_by(probe))
-        return replace(cls.from_black_box(box), ask=ask, kind="encoder", classes=probe.classes)
+        return replace(cls.from_black_box(box), ask=asking(box, read_by(probe)), kind="encoder", classes=probe.classes)
 
     @classmethod
     def from_service(cls, service: Service, *, normalise: Normalisation | None = None) -> Suspect:
