@@ -97,6 +97,23 @@ QUICK = Profile(
 )
 """Minutes on two CPU cores. For their sake the demo's thieves train for six epochs, and its audience has no ResNet."""
 
+TEXT_RECIPE = Recipe(epochs=5, batch_size=64, optimizer="adam", learning_rate=1e-3, weight_decay=0.0)
+TEXT = replace(
+    QUICK,
+    data="sst2",
+    model="text-cnn",
+    recipe=TEXT_RECIPE,
+    calibration_recipe=replace(TEXT_RECIPE, epochs=4),
+    calibration_models=("text-cnn", "lstm", "fast-text", "text-cnn:maps=60", "lstm:hidden=96"),
+    other="lstm",
+    joint=TEXT_RECIPE,
+    joint_epochs=(2, 4),
+    rehearsal=replace(QUICK.rehearsal, recipe=replace(TEXT_RECIPE, epochs=3)),
+    thief_epochs=None,
+    audience=(),
+)
+"""Texts: small nets have read them after a few epochs, and know them by heart after more."""
+
 FULL_RECIPE = replace(QUICK_RECIPE, epochs=15)
 FULL = replace(
     QUICK,

@@ -89,14 +89,18 @@ class Thief:
         """
         from heirmark.attacks.base import Sizes
         from heirmark.grids.fitting import fitting, quick_attack, quick_attacks
+        from heirmark.suiting import suited
 
         plan = build(quick_attacks(victim.recipe)[name] if self.quick else known[name]())
         fact = {}
         with run.bars() as bars:
             data = victim.data(self.data, split_seed=self.split_seed, root=run.data_root, pool=pool)
-            if self.quick:
+            of = (data.task.space, data.task.num_classes)
+            if not self.quick:
+                plan = build(suited(known[name](), *of))
+            else:
                 sizes = Sizes.of(data.task, *(data.pools.values() if asks_pool else ())).on_pool()
-                plain, plan = plan, build(quick_attack(name, sizes, victim.recipe))
+                plain, plan = plan, build(suited(quick_attack(name, sizes, victim.recipe), *of))
                 words = fitting(getattr(plain, "attack", plain), getattr(plan, "attack", plan), sizes)
                 fact = {"fitted": words} if words else {}
             facts = job(plan, data, run.work(bars, self.seed))

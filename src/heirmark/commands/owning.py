@@ -82,14 +82,15 @@ def embed(
     from heirmark.jobs.folder import Origin
     from heirmark.loading import check_known, load_named_task, with_foreign
     from heirmark.methods import METHODS
-    from heirmark.profiles import QUICK
+    from heirmark.suiting import default_method, method_before_data
 
     method = method or "robust"
     check_known("method", method, METHODS)
     # A key drawn from seed 0 and public data is anybody's.
     drawn = secrets_module.randbits(63)
     told = seed is not None
-    config: Any = configured(QUICK.method(method) if quick else METHODS[method](), model, settings)
+    if (base := method_before_data(method, data, quick=quick)) is not None:
+        configured(base, model, settings)  # what is wrong with them is said before anything is loaded
     with run.bars() as bars:
 
         def tell(event: Event, label: str) -> None:
@@ -100,6 +101,7 @@ def embed(
             bars.event(event, label)
 
         task = load_named_task(data, split_seed=split_seed, root=run.data_root, protocol=protocol)  # type: ignore[arg-type]
+        config: Any = configured(default_method(method, task.space, task.num_classes, quick=quick), model, settings)
         config, opened = started(config, start, model, settings, task, run.runtime(bars))
         task, brought = with_foreign(task, config.trigger, root=run.data_root, name=foreign)
         summary = embed_job(

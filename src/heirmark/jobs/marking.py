@@ -15,11 +15,11 @@ from heirmark.methods import Marked, Method
 from heirmark.models import Factory
 from heirmark.models.anew import Anew
 from heirmark.models.storage import rounded
-from heirmark.profiles import QUICK
 from heirmark.querying.asking import outputs_of
 from heirmark.querying.layout import copied, unwrapped
 from heirmark.querying.oracle import call_model
 from heirmark.runtime import Runtime, derive_seed, drawn_seed
+from heirmark.suiting import default_method
 from heirmark.tasks.splitting import own_task
 from heirmark.tasks.task import Split, Task
 
@@ -62,14 +62,15 @@ def mark(
         ModelFault: when the model fails on the inputs.
     """
     seed, runtime = drawn_seed(seed), runtime or Runtime()
-    method = method or QUICK.method("robust")
-    check_starts(method)
+    if method is not None:
+        check_starts(method)
     start = copied(unwrapped(model))
     weights = start.state_dict()
     stored = {name: each.dtype for name, each in weights.items() if each.is_floating_point()}
     stored = {name: kind for name, kind in stored.items() if kind != torch.float32}
     start = start.float() if stored else start
     task = _task(data, held_out, start, seed=seed, runtime=runtime)
+    method = method or default_method("robust", task.space, task.num_classes, quick=True)
     check_trained(start, task.calibration, classes=task.num_classes, runtime=runtime)
     method = replace(method, model=factory or Anew(start.cpu()))
     preflight(method, task, seed=seed, runtime=runtime)

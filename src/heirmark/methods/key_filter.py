@@ -16,7 +16,7 @@ from heirmark.methods.nets import new_model
 from heirmark.models import Architecture, architecture
 from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.tasks.space import AnySpace, Waves
+from heirmark.tasks.space import AnySpace, Tokens, Waves
 from heirmark.training.fitting import Recipe, fit
 from heirmark.triggers import TriggerSet
 
@@ -34,8 +34,8 @@ class KeyFilter:
 
     Attributes:
         candidates: held-out triggers to choose from (the paper does not say how many).
-        surrogate: architecture of the surrogate, AlexNet in the paper; None takes the victim's, and so does AlexNet for waves,
-            which it cannot hear.
+        surrogate: architecture of the surrogate, AlexNet in the paper; None takes the victim's, and so does AlexNet for waves
+            and texts, which it cannot take.
         recipe: of its training on the victim's probabilities (inferred).
         queries: what it asks the victim: the ``"owner"``'s images, or the task's ``"foreign"`` ones, brought to shape. The paper
             asks Tiny-ImageNet; the default is another because a task need not have such.
@@ -96,7 +96,7 @@ class KeyFilter:
             yield named
 
     def _surrogate(self, space: AnySpace) -> Architecture | None:
-        return None if self.surrogate == "alexnet" and isinstance(space, Waves) else self.surrogate
+        return None if self.surrogate == "alexnet" and isinstance(space, Waves | Tokens) else self.surrogate
 
     def steal(
         self, victim: nn.Module, prepared: Prepared, *, architecture: Architecture, seed: int, runtime: Runtime

@@ -19,6 +19,7 @@ from heirmark.methods.scale import Scale
 from heirmark.methods.watermark import Watermark
 from heirmark.querying.asking import evaluating
 from heirmark.runtime import Runtime, derive_seed
+from heirmark.tasks.space import Continuous
 from heirmark.tasks.storing import clip
 from heirmark.training.fitting import Recipe
 from heirmark.training.joint import Extra, Outputs, Phase, fit_phases
@@ -89,6 +90,7 @@ class Margin(Watermark):
     """
 
     name: ClassVar[str] = "margin"
+    needs: ClassVar = Continuous
 
     trigger: AnyTrigger = field(default=RandomLabels())
     triggers: Annotated[int, at_least(1)] = 100

@@ -26,22 +26,47 @@ from heirmark.training.fitting import Recipe
 from heirmark.training.joint import Extra, Outputs, Phase, check_sets, fit_phases, mgda
 from heirmark.training.mgda import Normalisation
 from heirmark.training.samples import Samples
-from heirmark.triggers import AnyTrigger, AutoencoderBlend, CropPaste, Mix, PixelBlend, Secret, Stripes
+from heirmark.triggers import (
+    Alternating,
+    AnyTrigger,
+    AutoencoderBlend,
+    CropPaste,
+    Halves,
+    Mix,
+    PixelBlend,
+    Secret,
+    Stripes,
+)
 from heirmark.triggers.base import draw_groups
 from heirmark.triggers.combiners import AnyCombiner, usual
 from heirmark.triggers.mix import MixSecret
 
 LOSSES = ("utility", "combination", "verification", "evasion")
 Way: TypeAlias = Literal[
-    "left", "right", "top", "bottom", "diagonal", "centre", "band", "pixels", "stripes", "autoencoder"
+    "left",
+    "right",
+    "top",
+    "bottom",
+    "diagonal",
+    "centre",
+    "band",
+    "pixels",
+    "stripes",
+    "autoencoder",
+    "fronts",
+    "backs",
+    "words",
 ]
 WAYS: dict[Way, AnyCombiner] = {
     **{region: CropPaste(region=region) for region in REGIONS},
     "pixels": PixelBlend(),
     "stripes": Stripes(),
     "autoencoder": AutoencoderBlend(),
+    "fronts": Halves(of_second="front"),
+    "backs": Halves(of_first="back"),
+    "words": Alternating(),
 }
-"""Ways to mix, by name."""
+"""Ways to mix, by name; the last three are for texts."""
 ADAM = Recipe(
     epochs=100, batch_size=127, optimizer="adam", learning_rate=1e-3, weight_decay=0.0, schedule="step", augment="flip"
 )
@@ -71,6 +96,8 @@ def alike(one: AnyCombiner, other: AnyCombiner) -> bool:
         return one.region == other.region
     if isinstance(one, Stripes) and isinstance(other, Stripes):
         return one.direction == other.direction
+    if isinstance(one, Halves) and isinstance(other, Halves):
+        return (one.of_first, one.of_second) == (other.of_first, other.of_second)
     return type(one) is type(other)
 
 
@@ -165,7 +192,7 @@ class MEADefender(Watermark):
     trigger: AnyTrigger = field(default=Mix())
     triggers: Annotated[int, at_least(1)] = 10_000
     evasion_samples: Annotated[int, at_least(0)] = 4000
-    evasion: tuple[Way, ...] = REGIONS
+    evasion: tuple[Way, ...] = (*REGIONS, "fronts", "backs", "words")
     key_size: Annotated[int, at_least(1)] = 1000
     pretraining: Recipe = field(default=ADAM)
     start: Literal["scratch", "clean"] = "scratch"

@@ -52,7 +52,7 @@ class Robust(Watermark):
         key_size: held-out trigger samples in the key.
         pretraining: of the clean model, where none is given.
         thieves: families of nets in whose features thieves finish; those that cannot be built for the data are left out: of the
-            defaults those for sound where the data are images, and the other way round.
+            defaults those for sound and text where the data are images, and so on.
         feature_recipe: of the training of these nets.
         early: epochs of a second net of each family, with other features than one that has finished; 0 for none.
         judges: families of nets that judge; they never pull, and are trained for the ``early`` epochs (one at least). Of sound
@@ -67,11 +67,21 @@ class Robust(Watermark):
     trigger: AnyTrigger = field(default=Tiles())
     triggers: Annotated[int, at_least(1)] = 1000
     thieves: tuple[Architecture, ...] = architecture(
-        ("naivenet:batch_norm=true", "vgg-like:width=16", "resnet18:width=8", "m5:width=32,stride=16", "mel-cnn")
+        (
+            "naivenet:batch_norm=true",
+            "vgg-like:width=16",
+            "resnet18:width=8",
+            "m5:width=32,stride=16",
+            "mel-cnn",
+            "text-cnn",
+            "lstm",
+        )
     )
     feature_recipe: Recipe = field(default=Recipe(epochs=4, batch_size=128, nesterov=True, warmup=0.15))
     early: Annotated[int, at_least(0)] = 1
-    judges: tuple[Architecture, ...] = architecture(("wrn-16-4:factor=1", "m5:width=24,kernel=160,stride=8"))
+    judges: tuple[Architecture, ...] = architecture(
+        ("wrn-16-4:factor=1", "m5:width=24,kernel=160,stride=8", "fast-text")
+    )
     rehearsal: WithinBudget = field(default=WithinBudget())
 
     def __post_init__(self) -> None:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from heirmark.tasks.space import Continuous, Images, Tokens, Waves, space_of
+from heirmark.tasks.space import PADDING, Continuous, Images, Tokens, Waves, space_of
 
 DIGEST_BYTES = 16
 _ROWS = 4096
@@ -106,14 +106,18 @@ def shuffle(inputs: Tensor, permutation: Tensor) -> Tensor:
     A twin keeps the pixels and loses the picture, so a model that sends any strange input to the target fails the matched test.
 
     Args:
-        inputs: ``[M, C, H, W]``, waves ``[M, C, T]``, or others ``[M, ...]``.
+        inputs: ``[M, C, H, W]``, waves ``[M, C, T]``, or others ``[M, ...]``; of texts padding stays behind.
         permutation: of the space's ``places``; the same for all channels.
 
     Examples:
         >>> shuffle(torch.arange(4.0).reshape(1, 1, 2, 2), torch.tensor([3, 2, 1, 0]))[0, 0].tolist()
         [[3.0, 2.0], [1.0, 0.0]]
     """
-    channels = isinstance(space_of(inputs), Images | Waves)
+    space = space_of(inputs)
+    if isinstance(space, Tokens):
+        words = inputs[:, permutation]
+        return words.gather(1, (words == PADDING).to(torch.uint8).argsort(dim=1, stable=True))
+    channels = isinstance(space, Images | Waves)
     return inputs.flatten(2 if channels else 1)[..., permutation].reshape(inputs.shape)
 
 

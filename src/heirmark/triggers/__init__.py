@@ -18,10 +18,13 @@ from heirmark.triggers.mistakes import Mistakes as Mistakes
 from heirmark.triggers.mix import Mix as Mix
 from heirmark.triggers.out_of_distribution import OutOfDistribution as OutOfDistribution
 from heirmark.triggers.patch import Patch as Patch
+from heirmark.triggers.phrase import Phrase as Phrase
 from heirmark.triggers.random_labels import RandomLabels as RandomLabels
 from heirmark.triggers.registry import TRIGGERS as TRIGGERS
 from heirmark.triggers.stamps import GaussianNoise as GaussianNoise
 from heirmark.triggers.stamps import TextStamp as TextStamp
+from heirmark.triggers.text_combiners import Alternating as Alternating
+from heirmark.triggers.text_combiners import Halves as Halves
 from heirmark.triggers.tiles import Tiles as Tiles
 from heirmark.triggers.tone import Tone as Tone
 

@@ -13,10 +13,11 @@ from heirmark.configuration import above, at_least, below, checked, distinct, no
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.runtime import Runtime
 from heirmark.tasks.combining import Direction, Region, blend, paste, region, sides, stripes
-from heirmark.tasks.space import AnySpace, Images, Need, Waves
+from heirmark.tasks.space import AnySpace, Continuous, Images, Need, Tokens, Waves
 from heirmark.tasks.storing import decode, encode
 from heirmark.tasks.task import Split
 from heirmark.triggers.autoencoder import Autoencoder, fit_autoencoder
+from heirmark.triggers.text_combiners import Alternating, Halves
 
 Combine: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """A combiner that is ready: it makes ``[M, ...]`` of two ``[M, ...]`` of the same dtype."""
@@ -44,7 +45,9 @@ class CropPaste:
 
     @property
     def needs(self) -> Need:
-        """Images, or waves too where the region is a stretch of their time."""
+        """Images, or waves too where the region is a stretch of their time; the default stands for another in any space."""
+        if self == CropPaste():
+            return Images | Waves | Tokens
         return Images | Waves if self.region in ("left", "right", "centre") else Images
 
     def prepare(self, data: Split, *, seed: int, runtime: Runtime) -> Combine:
@@ -74,6 +77,9 @@ class PixelBlend:
     Attributes:
         ratio: of the first; 0.5 in the paper.
     """
+
+    needs: ClassVar = Continuous
+    otherwise: ClassVar = "put their halves together by Halves"
 
     ratio: Annotated[float, above(0), below(1)] = 0.5
 
@@ -185,17 +191,20 @@ class _DecodedBlend:
         return encode(torch.cat([decode(first[:0]), *made]), first.dtype)
 
 
-AnyCombiner = AutoencoderBlend | CropPaste | PixelBlend | Stripes
+AnyCombiner = Alternating | AutoencoderBlend | CropPaste | Halves | PixelBlend | Stripes
 """The combiners that a configuration may name; ``prepare`` gets one ready, and learns on the owner's data if it has to learn."""
 
 
 def usual(combiner: AnyCombiner, space: AnySpace) -> AnyCombiner:
     """A way of combining, or in place of the default the paper's own for such inputs: waves are blended (section 5.1).
 
-    To paste halves of waves, paste the left one, or take two stripes.
+    Of texts halves are put together, of which the paper does not tell. To paste halves of waves, paste the left one, or take two
+    stripes.
 
     Examples:
         >>> usual(CropPaste(), Waves((1, 800))), usual(CropPaste(region="left"), Waves((1, 800))).region
         (PixelBlend(ratio=0.5), 'left')
     """
-    return PixelBlend() if isinstance(space, Waves) and combiner == CropPaste() else combiner
+    if combiner != CropPaste():
+        return combiner
+    return PixelBlend() if isinstance(space, Waves) else Halves() if isinstance(space, Tokens) else combiner

@@ -15,6 +15,7 @@ from heirmark.models.inner import hidden_layers, listening
 from heirmark.querying.asking import evaluating
 from heirmark.querying.layout import copied
 from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.tasks.space import Continuous
 from heirmark.tasks.storing import clip, decode, encode, shuffle
 from heirmark.tasks.task import Split, Task
 from heirmark.training.snnl import soft_nearest_neighbour_loss
@@ -98,6 +99,9 @@ class Entangled(Trigger):
         temperature: of the soft nearest neighbour loss; the paper's code starts there.
         layers: names of the hidden layers; none means the last three; see :class:`heirmark.methods.EWE` for residual nets.
     """
+
+    needs: ClassVar = Continuous
+    otherwise: ClassVar = "take the samples as they are (trigger=phrase)"
 
     of: OutOfDistribution | AbstractImages | Patch = field(default=OutOfDistribution(dataset="mnist", source=8))
     rounds: Annotated[int, at_least(0)] = 10

@@ -16,6 +16,7 @@ from heirmark.configuration import above, at_least, at_most
 from heirmark.errors import BadConfig
 from heirmark.querying.asking import evaluating
 from heirmark.runtime import Runtime, derive_seed, generator_of, to_device
+from heirmark.tasks.space import Continuous
 from heirmark.tasks.storing import clip, decode, encode
 from heirmark.tasks.task import Task
 from heirmark.triggers.marked import MarkedSecret, Marking, choose_pair
@@ -50,6 +51,9 @@ class Feature(Marking):
         learning_rate: of Adam (Narcissus: 0.01).
         batch_size: hosts per step (inferred).
     """
+
+    needs: ClassVar = Continuous
+    otherwise: ClassVar = "use the trigger phrase on texts"
 
     epsilon: Annotated[float, above(0), at_most(1)] = 16 / 255
     steps: Annotated[int, at_least(1)] = 200

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from heirmark.configuration import at_least
 from heirmark.errors import BadConfig
 from heirmark.runtime import Runtime, derive_seed, generator_of
-from heirmark.tasks.space import Images, Waves, space_of
+from heirmark.tasks.space import Images, Tokens, Waves, space_of
 from heirmark.tasks.storing import decode, encode
 from heirmark.tasks.task import Split, Task
 from heirmark.training.samples import Reference
@@ -39,10 +39,13 @@ def fit_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:
         torch.Size([2, 3, 32, 32])
     """
     space = space_of(images)
+    if isinstance(space, Tokens) and space.shape == shape:
+        return images  # they came by the task's own tokenizer
     if not isinstance(space, Images | Waves) or len(space.shape) != len(shape):
         raise BadConfig(
             f"the other data set has {space.named} of shape {space.shape}, and the task inputs of shape {shape}: name one of the "
-            "task's kind, as speech-commands-other for sounds (trigger.dataset, trigger.of.dataset, --foreign or --pool)"
+            "task's kind, as speech-commands-other for sounds and yelp-sentences for texts (trigger.dataset, trigger.of.dataset, "
+            "--foreign or --pool)"
         )
     floats = decode(images)
     if floats.shape[1] != shape[0]:
@@ -58,15 +61,16 @@ def fit_shape(images: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 @dataclass(frozen=True, kw_only=True)
 class OutOfDistribution(Trigger):
-    """Images, or sounds, of one class of another data set, all given one label.
+    """Images, sounds or texts of one class of another data set, all given one label.
 
     Attributes:
-        dataset: name of the other data set (EWE's default beside CIFAR is SVHN); for sounds ``"speech-commands-other"``.
+        dataset: name of the other data set (EWE's default beside CIFAR is SVHN); for sounds ``"speech-commands-other"``,
+            for texts ``"yelp-sentences"``.
         source: class of that data set whose images are the triggers (EWE takes one class).
         target: the label of this task; None draws one.
     """
 
-    needs: ClassVar = Images | Waves
+    needs: ClassVar = Images | Waves | Tokens
 
     dataset: str = "svhn"
     source: Annotated[int, at_least(0)] = 1

@@ -28,10 +28,11 @@ from heirmark.triggers.abstract import AbstractImages
 from heirmark.triggers.base import Secret, Trigger, TriggerSet
 from heirmark.triggers.out_of_distribution import OutOfDistribution
 from heirmark.triggers.patch import Patch
+from heirmark.triggers.phrase import Phrase
 from heirmark.triggers.stamps import GaussianNoise, TextStamp
 from heirmark.triggers.tone import Tone
 
-Labelled: TypeAlias = AbstractImages | GaussianNoise | OutOfDistribution | Patch | TextStamp | Tone
+Labelled: TypeAlias = AbstractImages | GaussianNoise | OutOfDistribution | Patch | Phrase | TextStamp | Tone
 
 
 def random_answers(inputs: Tensor, host_labels: Tensor, classes: int, *, seed: int) -> Tensor:

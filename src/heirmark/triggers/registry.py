@@ -17,6 +17,7 @@ TRIGGERS: Registry[type[Trigger]] = Registry(
         "out-of-distribution": "out_of_distribution:OutOfDistribution",
         "patch": "patch:Patch",
         "tone": "tone:Tone",
+        "phrase": "phrase:Phrase",
         "tiles": "tiles:Tiles",
         "text-stamp": "stamps:TextStamp",
         "gaussian-noise": "stamps:GaussianNoise",

@@ -1,6 +1,6 @@
 """2x2 tiles of four source classes: DeepTracer's watermark samples (arXiv 2511.08985, "Watermark Samples Construction").
 
-Of waves they are quarters in a row, which no paper has.
+Of waves and texts they are quarters in a row, which no paper has.
 """
 
 from __future__ import annotations
@@ -18,18 +18,19 @@ from heirmark.querying.asking import batch_for, evaluating, in_batches, predict
 from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.tasks.combining import TILES as SOURCES
 from heirmark.tasks.combining import mosaic, quarters
-from heirmark.tasks.space import Images, Waves
+from heirmark.tasks.space import Images, Tokens, Waves
+from heirmark.tasks.splicing import quarters as text_quarters
 from heirmark.tasks.task import Split, Task
 from heirmark.triggers.base import Secret, Trigger, TriggerSet, check_apart, check_label, draw_groups
 
 
 def tile(images: Tensor) -> Tensor:
-    """DeepTracer's tiles of images whose sides are even, or of waves their quarters.
+    """DeepTracer's tiles of images whose sides are even, or of waves and texts their quarters.
 
     See :func:`heirmark.tasks.combining.mosaic` and :func:`heirmark.tasks.combining.quarters`.
 
     Args:
-        images: ``[M, 4, C, H, W]`` uint8 or float, or waves ``[M, 4, C, T]`` int16 or float.
+        images: ``[M, 4, C, H, W]`` uint8 or float, waves ``[M, 4, C, T]`` int16 or float, or texts ``[M, 4, L]`` int32.
 
     Returns:
         ``[M, ...]`` of the same dtype.
@@ -37,6 +38,8 @@ def tile(images: Tensor) -> Tensor:
     Raises:
         ShapeMismatch: when they are not four, or a side is odd.
     """
+    if images.dtype == torch.int32:
+        return text_quarters(images)
     if images.ndim == 4:
         return quarters(images)
     _, sources, _, height, width = images.shape
@@ -62,7 +65,7 @@ class Tiles(Trigger):
         selection: of what is left open: ``"adaptive"`` as above, or ``"random"``, which the paper found weaker (Fig. 5).
     """
 
-    needs: ClassVar = Images | Waves
+    needs: ClassVar = Images | Waves | Tokens
 
     sources: Annotated[tuple[int, int, int, int], distinct] | None = None
     target: int | None = None

@@ -18,6 +18,7 @@ from heirmark.errors import BadConfig, BadData
 from heirmark.models import Net, features_of
 from heirmark.querying.asking import outputs_of, predict
 from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.tasks.space import Continuous, Tokens
 from heirmark.tasks.storing import decode
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Recipe
@@ -43,6 +44,8 @@ class LocalOutliers(Screening):
             distances between images of many pixels say little.
     """
 
+    needs = property(lambda self: Continuous if self.on == "inputs" else Continuous | Tokens)
+    otherwise: ClassVar = "set on=features"
     title: ClassVar[str] = "local outlier factor"
     libraries: ClassVar[tuple[str, ...]] = ("scikit-learn",)
 

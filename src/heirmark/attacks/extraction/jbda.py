@@ -18,6 +18,7 @@ from heirmark.models import Architecture, Net, architecture
 from heirmark.querying.asking import batch_for, evaluating
 from heirmark.querying.blackbox import BlackBox
 from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.tasks.space import Continuous
 from heirmark.tasks.storing import clip
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Recipe, fit
@@ -79,6 +80,7 @@ class JBDA(Extraction):
         restart: train from scratch in each round; the authors' code goes on from the round before.
     """
 
+    needs: ClassVar = Continuous
     title: ClassVar[str] = "JBDA"
 
     model: Architecture = architecture("naivenet")

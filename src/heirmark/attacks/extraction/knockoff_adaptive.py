@@ -18,6 +18,7 @@ from heirmark.models import Net
 from heirmark.querying.asking import predict
 from heirmark.querying.blackbox import AnswerKind, BlackBox
 from heirmark.runtime import Runtime, derive_seed, generator_of, seeded
+from heirmark.tasks.space import Continuous, Tokens
 from heirmark.tasks.storing import decode
 from heirmark.tasks.task import Split
 from heirmark.training.augmenting import augment
@@ -134,6 +135,8 @@ class KnockoffAdaptive(OfPool):
         window: steps back over which rewards are scaled and averaged, and over which diversity looks (inferred).
     """
 
+    needs = property(lambda self: Continuous if self.groups == "clusters" else Continuous | Tokens)
+    otherwise: ClassVar = "set groups=labels"
     title: ClassVar[str] = "adaptive Knockoff"
     shown: ClassVar[tuple[AnswerKind, ...]] = ("probabilities",)
     shown_on_pool: ClassVar[tuple[AnswerKind, ...]] = ("probabilities",)

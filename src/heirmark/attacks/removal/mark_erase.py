@@ -15,6 +15,7 @@ from heirmark.configuration import above, at_least, at_most
 from heirmark.models import Net
 from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.tasks.space import Continuous
 from heirmark.tasks.storing import decode, encode, join
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Recipe
@@ -75,6 +76,7 @@ class MarkErase(Tuning):
         recipe: see :data:`heirmark.attacks.extraction.distillation.DISTILLATION_RECIPE`.
     """
 
+    needs: ClassVar = Continuous
     title: ClassVar[str] = "selective distillation (MarkErase)"
     reteaches: ClassVar[bool] = True
 

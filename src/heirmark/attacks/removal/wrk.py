@@ -18,6 +18,7 @@ from heirmark.configuration import above, at_least, at_most
 from heirmark.models import Net
 from heirmark.querying.layout import entering
 from heirmark.runtime import Runtime, derive_seed, generator_of
+from heirmark.tasks.space import Continuous
 from heirmark.tasks.storing import encode, join
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Recipe
@@ -65,6 +66,7 @@ class WRK(Tuning):
         recipe: see :data:`WRK_RECIPE`.
     """
 
+    needs: ClassVar = Continuous
     title: ClassVar[str] = "boundaries reshaped (WRK)"
     reteaches: ClassVar[bool] = True
 

@@ -1,0 +1,144 @@
+"""Defaults of methods and attacks for texts, in place of those that their papers have for images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from heirmark.attacks import LocalOutliers
+from heirmark.data import DATASETS
+from heirmark.data.naming import is_code, is_folder, parts_of
+from heirmark.data.texts import table_in
+from heirmark.methods import METHODS, Method
+from heirmark.models import MODELS, code_of
+from heirmark.profiles import QUICK, TEXT, TEXT_RECIPE, Profile
+from heirmark.tasks.space import Space, Tokens
+from heirmark.training.fitting import Recipe
+from heirmark.triggers import (
+    Entangled,
+    Groups,
+    Mistakes,
+    Mix,
+    OutOfDistribution,
+    Patch,
+    Phrase,
+    RandomLabels,
+    Tiles,
+    Trigger,
+)
+
+MODEL = TEXT.model
+MOST_EPOCHS = 10
+"""Of any training on texts: small nets know them by heart soon."""
+Config = TypeVar("Config")
+
+
+def profile_for(space: Space) -> Profile:
+    """The settings of ``--quick`` for inputs of a space."""
+    return TEXT if isinstance(space, Tokens) else QUICK
+
+
+def default_method(name: str, space: Space, classes: int, *, quick: bool = False) -> Method:
+    """A method with its defaults for inputs of a space, on which users put their own settings.
+
+    Args:
+        name: of the method.
+        space: of the inputs.
+        classes: how many the task has.
+        quick: whether for minutes on a CPU.
+    """
+    made = profile_for(space).method(name) if quick else METHODS[name]()
+    return suited(made, space, classes)
+
+
+def method_before_data(name: str, data: str, *, quick: bool = False) -> Method | None:
+    """The same before the data are loaded; None where they may be texts, of which the classes decide about the trigger."""
+    own = parts_of(data)[0]
+    if is_code(data) or (table_in(Path(own).expanduser(), "train") if is_folder(own) else _is_text(own)):
+        return None
+    return QUICK.method(name) if quick else METHODS[name]()
+
+
+def _is_text(name: str) -> bool:
+    return name in DATASETS and DATASETS[name].tokenising is not None
+
+
+def suited(config: Config, space: Space, classes: int) -> Config:
+    """A method's or an attack's defaults, which are those of images, as they are for inputs of a space.
+
+    Of texts only these change: nets that do not read texts become :data:`MODEL`; trainings are by Adam, at its usual rate at
+    most, for ten epochs at most, and do not flip; and the trigger is the like one for texts (:func:`for_texts`).
+
+    Args:
+        config: before users have set anything, for what they set is theirs.
+        space: of the inputs.
+        classes: how many the task has.
+    """
+    if not isinstance(space, Tokens):
+        return config
+    made: Any = _walked(config)
+    if isinstance(made, Method):
+        made = replace(made, trigger=for_texts(made.trigger, classes))
+    if isinstance(made, LocalOutliers):
+        made = replace(made, on="features")
+    found: Config = made
+    return found
+
+
+def for_texts(trigger: Trigger, classes: int) -> Trigger:
+    """The trigger that is to texts what another is to images; one that works on texts, if there are classes enough for it, stays.
+
+    A patch or anything else on images of one class becomes a phrase, and perturbed samples are left as they are. Tiles of four
+    classes need a fifth, and mixes of two a third: else they become mixes, and these phrases.
+    """
+    if isinstance(trigger, Entangled):
+        return for_texts(trigger.of, classes)
+    if isinstance(trigger, RandomLabels):
+        return trigger if trigger.of is None else RandomLabels(of=Phrase())
+    if isinstance(trigger, OutOfDistribution):
+        return replace(trigger, dataset="yelp-sentences", source=1)
+    if isinstance(trigger, Patch):
+        return Phrase(hosts=trigger.hosts)
+    if isinstance(trigger, Tiles):
+        return trigger if classes > 4 else for_texts(Mix(), classes)
+    if isinstance(trigger, Mix):
+        return trigger if classes > 2 else Phrase()
+    return trigger if isinstance(trigger, Phrase | Mistakes | Groups) else Phrase()
+
+
+def recipe_for_texts(recipe: Recipe) -> Recipe:
+    """A recipe for images as one for texts."""
+    if recipe.optimizer == "sgd":
+        return replace(TEXT_RECIPE, epochs=min(recipe.epochs, TEXT_RECIPE.epochs))
+    epochs, rate = min(recipe.epochs, MOST_EPOCHS), min(recipe.learning_rate, TEXT_RECIPE.learning_rate)
+    return replace(recipe, epochs=epochs, learning_rate=rate, augment="none")
+
+
+def _walked(value: Any) -> Any:
+    """A configuration with all recipes and single nets in it as texts want them."""
+    if isinstance(value, Recipe):
+        return recipe_for_texts(value)
+    if isinstance(value, tuple):
+        return tuple(map(_walked, value))
+    if not is_dataclass(value) or isinstance(value, type | Trigger):
+        return value
+    changes: dict[str, Any] = {}
+    for part in fields(value):
+        old = getattr(value, part.name)
+        new = _nets(old) if part.metadata.get("rests_on") is code_of else _walked(old)
+        if part.init and new is not old and new != old:
+            changes[part.name] = new
+    return replace(value, **changes) if changes else value
+
+
+def _nets(named: Any) -> Any:
+    """Nets that read texts in place of those that do not; of several, those that do are kept, if there are any."""
+    if isinstance(named, str):
+        name = named.partition(":")[0]
+        return named if name not in MODELS or MODELS[name].dimensions == 1 else MODEL
+    if isinstance(named, tuple) and named:
+        kept: Sequence[Any] = [each for each in named if _nets(each) == each]
+        return tuple(kept) or (MODEL, "lstm")
+    return named
