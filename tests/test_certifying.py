@@ -131,6 +131,23 @@ def test_whatever_the_suspect_answers_it_keeps_the_level() -> None:
             assert (p <= level).mean() <= level + 3 * (level * (1 - level) / len(p)) ** 0.5
 
 
+def test_what_a_suspect_is_asked_is_fixed_before_the_draw() -> None:
+    """A suspect that answers by the order of questions would else depend on the draw."""
+    key, asked = undrawn(), []
+    registration = registered(key)
+
+    def note(inputs: Tensor) -> Tensor:
+        asked.append(inputs)
+        return torch.zeros(len(inputs), dtype=torch.int64)
+
+    suspect = Suspect.from_callable(note, classes=CLASSES, input_shape=(1, 4, 4))
+    for beacon in ("17", "18"):
+        verify_drawn(suspect, drawn(key, registration, beacon), registration, beacon)
+    first, second = torch.cat(asked).chunk(2)
+    assert torch.equal(first, second)
+    assert not torch.equal((first * 255).round().byte(), key.queries)
+
+
 def test_attempts_share_the_level() -> None:
     key = undrawn()
     said = (torch.arange(GROUPS) * 5 % CLASSES)[key.lots.groups]  # type: ignore[union-attr]

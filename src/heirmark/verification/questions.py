@@ -87,9 +87,13 @@ def order_seed(key: Key) -> int:
     """Of the order in which a key is asked, drawn from its nonce.
 
     The nonce, because it is secret: a commitment may have been published, and an order drawn from it alone could be
-    worked out by the suspect.
+    worked out by the suspect. Answers that were drawn have no say in it: what a suspect is asked is then fixed before the draw,
+    and so is what it answers, even if that goes by the order.
     """
-    seed = hashlib.sha256(f"heirmark-order/1:{key.nonce}:{key.content}".encode()).digest()
+    version, content = 1, key.content
+    if key.lots is not None:
+        version, content = 2, hashlib.sha256(b"".join(key.digests[0])).hexdigest()
+    seed = hashlib.sha256(f"heirmark-order/{version}:{key.nonce}:{content}".encode()).digest()
     return int.from_bytes(seed[:8], "little") >> 1
 
 
