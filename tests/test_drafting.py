@@ -102,5 +102,7 @@ def test_a_claim_from_the_draft_to_the_certified_verdict(here: Path) -> None:
 
 
 @pytest.mark.parametrize("wrong", [["--set", "trigger=tiles"], ["--set", "key_filter=powerfilter"]])
-def test_what_no_draw_decides_is_refused(wrong: list[str]) -> None:
-    assert begin(*wrong).code == 2
+def test_what_no_draw_decides_is_refused_before_anything_is_trained(here: Path, wrong: list[str]) -> None:
+    refused(run("draft", "--quick", "--out", "draft", "--store", "store", *wrong), 2, "set trigger=groups")
+    assert not (here / "store").exists()
+    refused(run("draw", "draft", "--beacon", "17", "--out", "mine"), 1, "holds no draft")

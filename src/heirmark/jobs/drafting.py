@@ -70,6 +70,7 @@ def draft_job(method: Watermark, data: Data, out: Path, work: Work, *, start: St
         BadConfig: when ``out`` is not free, or a draw cannot decide about the method's key.
     """
     check_free(out)
+    method.check_draft(data.task)
     ground = ground_of(method, data.task, work, start)
     stage = draft_stage(method, ground.context, seed=work.seed, clean=ground.clean)
     kept = work.labelled({stage.name: "settle the triggers"} | ground.labels())
@@ -115,9 +116,9 @@ class Draft:
             BadArtifact: when something is missing, damaged, or does not belong together.
             BadConfig: for a beacon that is no value.
         """
-        record: Any = read_json(folder / DRAFT, max_bytes=MIB)
+        record: Any = read_json(folder / DRAFT, max_bytes=MIB) if (folder / DRAFT).is_file() else None
         if not isinstance(record, dict) or set(record) != {"method", "seed"} or type(record["seed"]) is not int:
-            raise BadArtifact(f"{folder / DRAFT} is no draft: make one by heirmark draft")
+            raise BadArtifact(f"{folder} holds no draft: make one by heirmark draft")
         known: dict[str, Any] = {kind.__name__: kind for kind in METHODS.values()}
         if factory is not None:
             known[qualified_name(factory)] = factory

@@ -236,6 +236,19 @@ class Watermark(Method):
             history=made.history,
         )
 
+    def check_draft(self, task: Task) -> None:
+        """Make sure that a draw can decide about the answers of the method's key, and about them alone.
+
+        Raises:
+            BadConfig: where it cannot; see :meth:`Method.__call__` besides.
+        """
+        self.check(task)
+        if not isinstance(self.trigger, Groups) or self.key_filter is not None or self.builds_on():
+            raise BadConfig(
+                "answers are drawn for groups of triggers, and no filter may choose among them: set trigger=groups and "
+                "key_filter=none, with a method that starts from clean models alone"
+            )
+
     def draft(self, task: Task, clean: nn.Module | None, *, seed: int, runtime: Runtime) -> Key:
         """The key that calling the method gives, but for its answers: what is registered before these are drawn.
 
@@ -246,14 +259,9 @@ class Watermark(Method):
             runtime: device, precision, progress.
 
         Raises:
-            BadConfig: where no draw decides about the answers alone; see :meth:`Method.__call__` besides.
+            BadConfig: see :meth:`check_draft`.
         """
-        self.check(task)
-        if not isinstance(self.trigger, Groups) or self.key_filter is not None or self.builds_on():
-            raise BadConfig(
-                "answers are drawn for groups of triggers, and no filter may choose among them: set trigger=groups and "
-                "key_filter=none, with a method that starts from clean models alone"
-            )
+        self.check_draft(task)
         clean = own_model(task, self.model, self.pretraining, clean, seed=seed, runtime=runtime)
         prepared = self.prepare(task, clean, {}, seed=seed, runtime=runtime)
         chosen = draw_verification(prepared.secret, task, self.key_size, seed=seed, hosts=self.hosts(task, seed=seed))
