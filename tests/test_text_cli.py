@@ -13,7 +13,7 @@ pytest.importorskip("tokenizers")
 import heirmark.cli
 from heirmark.keys.key import Key
 from heirmark.tasks.media import FILE, Text, load_medium
-from test_texts import sentences
+from made_up import sentences
 
 CPU = ["--device", "cpu", "--precision", "float32"]
 

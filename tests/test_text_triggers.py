@@ -41,7 +41,7 @@ from heirmark.triggers import (
     RandomLabels,
     Tiles,
 )
-from test_texts import sentences
+from made_up import sentences
 
 CPU = Runtime(device="cpu", precision="float32")
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 # it, long forms included. Such a tensor can name any path on this machine, or an address in memory.
 _EXTERNAL_DATA = re.compile(rb"(?:\x0a|\x8a\x80*\x00)(?:\x08|\x88\x80*\x00)location")
 _FLOATS = {"tensor(float)": np.float32, "tensor(double)": np.float64, "tensor(float16)": np.float16}
+_IDS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
 _LARGEST_BATCH = 4096
 """A larger fixed batch is filled up here, and no parent is asked to send as many inputs at once."""
 
@@ -51,7 +52,7 @@ def opened(*, path: str, classes: int | None, max_bytes: int, threads: int) -> O
         maps ``[B, ...]`` to what the file's first output says.
 
     Raises:
-        BadArtifact: if the file is too large, damaged, keeps weights elsewhere, or takes no single batch of floats.
+        BadArtifact: if the file is too large, damaged, keeps weights elsewhere, or takes no single batch of floats or of ids.
         BadConfig: if onnxruntime is not installed, or the number of classes is neither given nor in the file.
         MemoryError: if the file needs more than there is.
     """
@@ -75,8 +76,11 @@ def opened(*, path: str, classes: int | None, max_bytes: int, threads: int) -> O
         raise BadArtifact(
             f"{path} is no ONNX model that onnxruntime can load ({type(error).__name__}): export it again"
         ) from None
-    if len(given) != 1 or given[0].type not in _FLOATS or len(given[0].shape) < 2 or not said:
-        raise BadArtifact(f"{path} does not take one batch of floats: export it with a single float input [B, ...]")
+    types: dict[str, type] = {**_FLOATS, **_IDS}
+    if len(given) != 1 or given[0].type not in types or len(given[0].shape) < 2 or not said:
+        raise BadArtifact(
+            f"{path} does not take one batch of floats, or of ids of tokens: export it with a single input [B, ...]"
+        )
     batch, *shape = given[0].shape
     if classes is None:
         claimed = said[0].shape[-1] if len(said[0].shape) == 2 else None
@@ -88,11 +92,13 @@ def opened(*, path: str, classes: int | None, max_bytes: int, threads: int) -> O
         "input_shape": shape if all(isinstance(size, int) for size in shape) else None,
         "batch_size": batch if isinstance(batch, int) and 0 < batch <= _LARGEST_BATCH else None,
     }
-    return facts, _answering(session, given[0].name, said[0].name, _FLOATS[given[0].type], batch)
+    return facts, _answering(session, given[0].name, said[0].name, types[given[0].type], batch)
 
 
 def _answering(session: Any, given: str, said: str, dtype: type, batch: object) -> Answer:
     def answer(inputs: NDArray[Any]) -> NDArray[Any]:
+        if np.issubdtype(dtype, np.integer) and not np.issubdtype(inputs.dtype, np.integer):
+            raise ValueError("the file takes ids of tokens, and these are numbers")
         values: NDArray[Any] = inputs.astype(dtype)
         rows = len(values)
         if isinstance(batch, int) and rows < batch:  # a fixed batch size: fill up, and drop the filling's answers

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from heirmark.attacks import Int8
@@ -18,6 +17,7 @@ from heirmark.jobs.folder import Data, ModelFolder
 from heirmark.jobs.verify import calibration_for
 from heirmark.models import Net
 from heirmark.models.storage import ONNX
+from heirmark.querying.asking import floats_for
 from heirmark.results.verdict import Verdict
 from heirmark.runtime import Runtime
 from heirmark.tasks.task import Split
@@ -117,7 +117,7 @@ def _check_file(out: Path) -> None:
 def _converted(net: Net, data: Split, int8: Int8 | None, *, seed: int, runtime: Runtime) -> bytes:
     """The file's content."""
     if int8 is None:
-        return to_onnx(net.working_copy().eval().cpu(), data.floats(torch.arange(2)).cpu())
+        return to_onnx(net.working_copy().eval().cpu(), floats_for(data.inputs[:2]).cpu())
     made = int8(net, data, seed=seed, runtime=runtime).onnx
     assert made is not None
     return made

@@ -16,6 +16,7 @@ from heirmark.loading import check_architecture
 from heirmark.methods import T2S, Method, Watermark
 from heirmark.methods.base import draw_training, draw_verification, settle
 from heirmark.methods.nets import new_model
+from heirmark.querying.asking import floats_for
 from heirmark.querying.layout import copied
 from heirmark.querying.oracle import call_model, checked_scores
 from heirmark.rehearsal.settings import Rehearsal
@@ -134,7 +135,7 @@ def _check_training(architecture: Callable[..., nn.Module], task: Task, *, diffe
     """
     name = getattr(architecture, "__qualname__", repr(architecture))
     model = new_model(task, architecture, seed=0).cpu().train()
-    inputs = task.owner.floats(torch.arange(min(8, len(task.owner))))
+    inputs = floats_for(task.owner.inputs[:8])
     try:
         with seeded(0), torch.enable_grad():
             scores = checked_scores(call_model(model, inputs), len(inputs), task.num_classes)

@@ -114,7 +114,7 @@ class Recurrence(nn.Module):
         if not (vectors.is_cuda or torch.compiler.is_compiling() or is_tracing()):  # type: ignore[no-untyped-call]
             steps = max(1, int(there.sum(1).max()))  # what is padding in all texts need not be read
         given = self.inner(vectors[:, :steps])
-        state: Tensor = given.new_zeros(len(given), self.hidden)
+        state: Tensor = torch.zeros_like(given[:, 0, : self.hidden])  # of any size of batch, written as ONNX, too
         memory = state
         for step in range(steps):
             gates = given[:, step] + self.outer(state)

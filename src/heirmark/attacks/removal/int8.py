@@ -20,8 +20,8 @@ from heirmark.attacks.removal.parts import drawn
 from heirmark.configuration import at_least
 from heirmark.errors import BadConfig
 from heirmark.models import Net
+from heirmark.querying.asking import floats_for
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.tasks.storing import decode
 from heirmark.tasks.task import Split
 
 INPUTS, LOGITS = "inputs", "logits"
@@ -33,9 +33,9 @@ BATCH = 64
 class Int8(Removal):
     """Convert weights and activations to 8-bit integers, with ranges measured on the adversary's inputs.
 
-    What comes out is an ONNX file for the CPU; it takes float ``[B, ...]`` in [0, 1] and gives logits. Norms are folded into the
-    convolutions before them. Quantised operators are written as float operators between quantise and dequantise steps, which
-    ONNX Runtime fuses. It needs ``pip install "heirmark[onnx]"``.
+    What comes out is an ONNX file for the CPU; it takes float ``[B, ...]`` in [0, 1], or ids of tokens int64 ``[B, L]``, and
+    gives logits. Norms are folded into the convolutions before them. Quantised operators are written as float operators between
+    quantise and dequantise steps, which ONNX Runtime fuses. It needs ``pip install "heirmark[onnx]"``.
 
     Attributes:
         per: scales of the weights, ``"tensor"`` or one for every output ``"channel"``.
@@ -60,7 +60,8 @@ class Int8(Removal):
             BadConfig: when ONNX is not installed, or the model cannot be written in it.
         """
         check_writable(copy)
-        sample = data.floats(drawn(len(data), self.calibration, seed=derive_seed(seed, "calibration"))).cpu()
+        chosen = drawn(len(data), self.calibration, seed=derive_seed(seed, "calibration"))
+        sample = floats_for(data.inputs[chosen]).cpu()
         content = self._quantise(to_onnx(copy.model.cpu(), sample[:2]), sample)
         return replace(copy, model=OnnxModel(content), onnx=content)
 
@@ -121,7 +122,7 @@ class OnnxModel(nn.Module):
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map ``[N, ...]`` uint8, or float in [0, 1], to logits ``[N, classes]``, on the inputs' device."""
-        said = self.session.run([LOGITS], {INPUTS: decode(inputs.detach()).contiguous().cpu().numpy()})[0]
+        said = self.session.run([LOGITS], {INPUTS: floats_for(inputs.detach()).contiguous().cpu().numpy()})[0]
         return torch.from_numpy(said).to(inputs.device)
 
     def __reduce__(self) -> tuple[type[OnnxModel], tuple[bytes]]:
@@ -134,7 +135,7 @@ def to_onnx(model: nn.Module, example: Tensor) -> bytes:
 
     Args:
         model: on the CPU, in eval mode.
-        example: ``[N, ...]`` float32, of which shape and type count: the file takes floats in [0, 1].
+        example: ``[N, ...]`` float32, or ids of tokens int64, of which shape and type count: the file takes such.
 
     Raises:
         BadConfig: when the model does something that ONNX has no word for.
