@@ -86,6 +86,9 @@ def test_verify_asks_a_service_and_confirms_its_classes(key: Path, tmp_path: Pat
     assert json.loads(few.stdout)["queries"] < 120
     assert "classes by number: 0 = kind 0; 1 = kind 1;" in first.stderr
     assert "100% of 100 ordinary inputs agree" in first.stderr
+    assert "labels alone" not in first.stderr
+    with running(served(reads_host(), api=Api(answers="label"))) as origin:
+        assert "agree; it gives labels alone" in " ".join(verify(origin, key, *ORDINARY).stderr.split())
     verdict, repeated = json.loads(first.stdout), json.loads(again.stdout)
     assert (verdict["outcome"], verdict["queries"]) == ("MARKED", 120)
     assert repeated["queries"] == 0  # all of it was known

@@ -487,6 +487,8 @@ def test_after_a_kill_a_transcript_is_gone_on_with_and_nothing_is_put_twice(tmp_
 
 
 def test_budget_and_cost_are_looked_at_before_anything_is_asked():
+    with pytest.raises(BadConfig, match="say its --price"):
+        replace(QUICK, max_cost=9.0)
     for limits in (replace(QUICK, queries=9), replace(QUICK, price=0.25, max_cost=2.0)):
         service = to(made_up(v2_service(host_scores)), limits)
         with pytest.raises(BudgetExhausted):

@@ -124,7 +124,8 @@ def open_service(
         given=asking.names if given is None else given,
         inferred=asking.inferred,
     )
-    asking.tell(found.words(asking.classes))
+    alone = "; it gives labels alone, without scores" if all(isinstance(row, int | str) for row in rows) else ""
+    asking.tell(found.words(asking.classes) + alone)
     service.reading = found.reading(classes)
     return service
 

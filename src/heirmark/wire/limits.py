@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from heirmark.configuration import above, at_least, below, checked, within
+from heirmark.errors import BadConfig
 from heirmark.files import MIB
 
 
@@ -29,6 +30,9 @@ class Limits:
         max_bytes: of one answer.
         allow_private: talk to addresses of this machine and of private networks, loopback among them.
         allow_redirects: follow a service that names another address, five times at most.
+
+    Raises:
+        BadConfig: if a number is out of range, or cost is bounded and nothing costs.
     """
 
     batch: Annotated[int, within(1, 4096)] = 32
@@ -43,3 +47,9 @@ class Limits:
     max_bytes: Annotated[int, at_least(1)] = 16 * MIB
     allow_private: bool = False
     allow_redirects: bool = False
+
+    def __post_init__(self) -> None:
+        if self.max_cost is not None and not self.price:
+            raise BadConfig(
+                "--max-cost bounds nothing while an input costs nothing: say its --price, or 1 to count inputs"
+            )
