@@ -22,16 +22,19 @@ from heirmark.data.idx import read_idx
 from heirmark.data.root import read_bounded
 from heirmark.errors import BadArtifact, BadConfig, BadData, HeirmarkError
 from heirmark.evidence.case import Asked
+from heirmark.evidence.disclosing import read_beacon, read_proof, read_registration
 from heirmark.evidence.gathering import Model, gather
 from heirmark.evidence.rechecking import recheck
+from heirmark.jobs.drafting import Draft
 from heirmark.jobs.verify import parse_names, parse_normalisation, parse_order
 from heirmark.keys.signing import Signer
 from heirmark.methods import Unmarked
 from heirmark.querying.oracle import ModelFault
 from heirmark.results.tails import MOST_TRIALS, agrees
 from heirmark.results.verdict import Calibration, Verdict
-from heirmark.verification import SequentialVerdict, Suspect, verify
+from heirmark.verification import RankVerdict, SequentialVerdict, Suspect, verify
 from heirmark.verification.answers import labels_from
+from heirmark.verification.certifying import DrawnVerdict
 from heirmark.verification.statistics import binomial_p
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
@@ -88,18 +91,37 @@ VALUES = st.recursive(
 )
 
 
-@pytest.mark.parametrize("kind", [Verdict, SequentialVerdict, Calibration])
+@pytest.mark.parametrize("kind", [Verdict, SequentialVerdict, DrawnVerdict, RankVerdict, Calibration])
 @settings(deadline=None)
 @given(data=st.data())
 def test_no_document_says_other_than_it_is(kind, data):
     """Any values under any of its names; what is taken says the same when it is written again."""
     sound = {"format": kind.format(), "key": "0" * 64, "level": 0.01, "queries": 1, "flags": [], "calibrated": True}
+    sound |= {"attempts": 1, "registration": "0" * 64, "beacon": "0" * 64}
     names = [name for name in kind.__dataclass_fields__ if name not in sound]
     chosen = data.draw(st.dictionaries(st.sampled_from(names), VALUES, max_size=5))
     known = {name: value for name, value in sound.items() if name == "format" or name in kind.__dataclass_fields__}
     with contextlib.suppress(BadArtifact):
         read = kind.from_json(json.dumps({**known, **chosen}))
         assert kind.from_json(read.to_json()) == read
+
+
+@FEW
+@given(values=VALUES)
+def test_what_lies_beside_a_key_is_read_or_refused_in_one_line(tmp_path_factory, values):
+    folder = tmp_path_factory.getbasetemp() / "beside"
+    folder.mkdir(exist_ok=True)
+    readers = {
+        "draft.json": lambda: Draft.open(folder, "17"),
+        "draw.json": lambda: read_beacon(folder),
+        "proof.json": lambda: read_proof(folder),
+        "registration.json": lambda: read_registration(folder),
+    }
+    for name, read in readers.items():
+        for said in (values, {"method": values, "seed": 0}, {"beacon": values}, {"index": 0, "path": values}):
+            (folder / name).write_text(json.dumps(said))
+            with one_line():
+                read()
 
 
 @settings(deadline=None)
