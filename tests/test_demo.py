@@ -20,6 +20,7 @@ from typer.testing import CliRunner
 import heirmark.cli
 import own_code
 from heirmark import profiles
+from heirmark.data import chirps, load_task
 from heirmark.errors import BadConfig, BadData, DataNotFound, HeirmarkError
 from heirmark.files import read_tensors
 from heirmark.grids.demo import DemoResult, demo_grid, run_demo
@@ -33,6 +34,7 @@ from heirmark.report.demo_story import folder_name, suspect_of
 from heirmark.results.verdict import Calibration
 from heirmark.runtime import Runtime
 from heirmark.stages.store import Event
+from heirmark.triggers import Mix, Tiles
 from heirmark.work.judging import read_calibration
 
 START = [
@@ -381,3 +383,45 @@ def test_the_demo_as_it_is_shipped(tmp_path: Path) -> None:
         assert rows["stolen from robust model", trial].outcome == "MARKED"
         assert rows["stolen from robust model", trial].wsr > rows["stolen from vanilla model", trial].wsr
     assert rows["robust model", ""].accuracy > rows["clean model", ""].accuracy - 0.05
+
+
+@pytest.mark.parametrize(
+    ("profile", "other", "trigger"), [(profiles.CHIRPS, "mel-CNN", Tiles), (profiles.SENTENCES, "LSTM", Mix)]
+)
+def test_demos_of_sound_and_text_suit_their_inputs(
+    profile: Profile, other: str, trigger: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (block,) = demo_grid(profile).blocks
+    assert [trial.name for trial in block.trials] == ["soft", "label", other]
+    assert all(isinstance(marking.method.trigger, trigger) for marking in block.markings)
+    monkeypatch.setattr(chirps, "TRAIN", 400)
+    monkeypatch.setattr(chirps, "TEST", 100)
+    chirps.read_chirps.cache_clear()
+    task = load_task(profile.data)
+    chirps.read_chirps.cache_clear()
+    for marking in block.markings:
+        marking.method.check(task)
+    assert all(isinstance(each.trigger, trigger) for each in (block.unmarked, *block.calibrators))
+
+
+def test_the_large_demo_is_of_images(tmp_path: Path) -> None:
+    ran = CliRunner().invoke(heirmark.cli.app, ["demo", "--full", "--space", "text", "--out", str(tmp_path / "out")])
+    assert ran.exit_code == 2
+    assert "leave one of them out" in ran.output.replace("\n", " ")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("space", ["sound", "text"])
+def test_sound_and_text_are_marked_stolen_and_caught(space: str, tmp_path: Path) -> None:
+    """On all of the made-up data, as a newcomer sees it: the model and its copies are caught, and nobody else."""
+    out = tmp_path / "out"
+    ran = CliRunner().invoke(heirmark.cli.app, ["demo", "--space", space, "--out", str(out)])
+    assert ran.exit_code == 0, ran.output
+    rows = json.loads((out / "results.json").read_text())
+    own = [row for row in rows if row["marking"] == "robust"]
+    assert all(row["verdict"]["outcome"] == "MARKED" for row in own if row["arm"] == "marked")
+    assert not any(row["verdict"]["outcome"] == "MARKED" for row in rows if row["arm"] != "marked")
+    page = (out / "report.html").read_text()
+    assert ("<audio" if space == "sound" else "<blockquote") in page

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Literal
 
 from heirmark.attacks.base import brief_retraining
 from heirmark.attacks.extraction.knockoff import Knockoff
@@ -23,6 +24,7 @@ class Profile(Scale):
         calibration_models: their architectures in turn; none takes ``model``.
         other: architecture of the thief who has another one than the victim; he trains with Adam, which such nets without
             BatchNorm learn by at once, as the other net of an audit does.
+        other_name: of that net, in the demo.
         thief_epochs: of the demo's thieves; None trains them as long as the victim.
         audience: families of nets in whose features the thieves of ``robust`` finish in the demo; none takes its default.
     """
@@ -32,6 +34,7 @@ class Profile(Scale):
     calibration_recipe: Recipe
     calibration_models: tuple[str, ...] = ()
     other: str = "vgg-like:width=16,dropout=0.1"
+    other_name: Literal["VGG", "mel-CNN", "LSTM"] = "VGG"
     thief_epochs: int | None = None
     audience: tuple[str, ...] = ()
 
@@ -106,6 +109,7 @@ TEXT = replace(
     calibration_recipe=replace(TEXT_RECIPE, epochs=4),
     calibration_models=("text-cnn", "lstm", "fast-text", "text-cnn:maps=60", "lstm:hidden=96"),
     other="lstm",
+    other_name="LSTM",
     joint=TEXT_RECIPE,
     joint_epochs=(2, 4),
     rehearsal=replace(QUICK.rehearsal, recipe=replace(TEXT_RECIPE, epochs=3)),
@@ -113,6 +117,29 @@ TEXT = replace(
     audience=(),
 )
 """Texts: small nets have read them after a few epochs, and know them by heart after more."""
+
+SENTENCES = replace(TEXT, data="sentences")
+"""Made-up texts, of which everybody has the data."""
+
+SOUND_RECIPE = replace(QUICK_RECIPE, batch_size=64, augment="shift")
+CHIRPS = replace(
+    QUICK,
+    data="chirps",
+    model="m5:width=32,kernel=40,stride=8",
+    recipe=SOUND_RECIPE,
+    calibration_recipe=replace(SOUND_RECIPE, epochs=6),
+    calibration_models=(
+        "m5:width=32,kernel=40,stride=8",
+        "mel-cnn:rate=4000,mels=32,width=12",
+        "m5:width=24,kernel=64,stride=8",
+        "mel-cnn:rate=4000,mels=24,width=16",
+    ),
+    other="mel-cnn:rate=4000,mels=32",
+    other_name="mel-CNN",
+    thief_epochs=None,
+    audience=("m5:width=32,kernel=40,stride=8", "mel-cnn:rate=4000,mels=32"),
+)
+"""Made-up sounds, of which everybody has the data."""
 
 FULL_RECIPE = replace(QUICK_RECIPE, epochs=15)
 FULL = replace(

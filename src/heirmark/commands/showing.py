@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
 from heirmark.commands.executing import Spread, as_typed, executor, print_report
 from heirmark.commands.options import MARKED, Run, guarded, print_json
 from heirmark.console import show
+from heirmark.errors import BadConfig
 
 
 @guarded
@@ -20,6 +21,12 @@ def demo(
         typer.Option("--out", help="Folder of the results; run again to resume. Default: runs/demo[-full]."),
     ] = None,
     full: Annotated[bool, typer.Option("--full", help="Full Fashion-MNIST, longer training.")] = False,
+    space: Annotated[
+        Literal["image", "sound", "text"],
+        typer.Option(
+            "--space", help="What the models are given: clothes in pictures, made-up sounds or made-up texts."
+        ),
+    ] = "image",
     methods: Annotated[
         str,
         typer.Option(
@@ -48,9 +55,15 @@ def demo(
 
     execute, facts, shared = executor(Path.cwd(), spread)
     named = tuple(dict.fromkeys(name.strip() for name in methods.split(",") if name.strip()))
-    grid = demo_grid(profiles.FULL if full else profiles.QUICK, seeds=tuple(seeds or [0]), methods=named)
-    out = out or Path("runs/demo-full" if full else "runs/demo")
-    said = ["--full"] * full + as_typed({"--methods": ",".join(named) or None, "--seed": grid.seeds})
+    if full and space != "image":
+        raise BadConfig(
+            f"--full is of Fashion-MNIST, and --space {space} has made-up data of one size: leave one of them out"
+        )
+    profile = {"image": profiles.FULL if full else profiles.QUICK, "sound": profiles.CHIRPS, "text": profiles.SENTENCES}
+    grid = demo_grid(profile[space], seeds=tuple(seeds or [0]), methods=named)
+    out = out or Path("runs/demo" + "-full" * full + f"-{space}" * (space != "image"))
+    of = None if space == "image" else space
+    said = ["--full"] * full + as_typed({"--space": of, "--methods": ",".join(named) or None, "--seed": grid.seeds})
     with run.bars() as bars:
         runtime = run.runtime(bars)
         result = run_demo(

@@ -27,18 +27,14 @@ _SEED = 20261129
 Floats: TypeAlias = NDArray[np.float32]
 
 
-def read_chirps() -> tuple[Split, Split]:
-    """Training split ``[6000, 1, 2000]`` int16 and test split ``[1000, 1, 2000]``, half a second each at 4 kHz."""
-    return _made()
-
-
 def chirps_medium() -> Sound:
     """Their rate."""
     return Sound(rate=RATE)
 
 
 @lru_cache(maxsize=1)
-def _made() -> tuple[Split, Split]:
+def read_chirps() -> tuple[Split, Split]:
+    """Training split ``[6000, 1, 2000]`` int16 and test split ``[1000, 1, 2000]``, half a second each at 4 kHz."""
     rng = np.random.default_rng(_SEED)
     labels = np.arange(TRAIN + TEST) % len(CLASSES)
     waves = np.concatenate([make(part, rng) for part in np.split(labels, 10)])

@@ -9,9 +9,14 @@ from heirmark.results.rows import MARKED, Row
 
 SHOWN, VANILLA = "robust", "vanilla"
 """The watermark on show, and joint training to compare with."""
-SOFT, LABEL, OTHER = "soft", "label", "VGG"
-"""Thefts: by probabilities, by labels alone, and by labels alone with another architecture than the victim's."""
-THEFTS = {SOFT: "soft-label theft", LABEL: "label-only theft", OTHER: "label-only theft by a VGG-like net"}
+SOFT, LABEL = "soft", "label"
+"""Thefts: by probabilities, and by labels alone; a third by labels alone has another architecture's name, of these."""
+OTHERS = {"VGG": "a VGG-like net", "mel-CNN": "a net that hears spectrograms", "LSTM": "an LSTM"}
+THEFTS = {
+    SOFT: "soft-label theft",
+    LABEL: "label-only theft",
+    **{name: f"label-only theft by {words}" for name, words in OTHERS.items()},
+}
 """What they are called in a sentence."""
 CONTROL = "unmarked"
 """The arm of the clean model, which thieves steal too."""
@@ -46,7 +51,8 @@ def tell_story(rows: Sequence[Row]) -> tuple[str, ...]:
         f"the model answers {marked.wsr:.1%} of the held-out triggers in the owner's way."
     ]
     for name in (SHOWN, VANILLA):
-        copies = {words: row_at(rows, name, MARKED, trial) for trial, words in THEFTS.items()}
+        stolen = dict.fromkeys(row.trial for row in rows if row.trial)
+        copies = {THEFTS[trial]: row_at(rows, name, MARKED, trial) for trial in stolen}
         told = ", ".join(f"{row.wsr:.1%} after {words}" for words, row in copies.items())
         caught = sum(row.outcome == "MARKED" for row in copies.values())
         lines.append(
