@@ -126,6 +126,9 @@ APART = {
         ("tests/test_models_wide.py", "-k", "timm"),
         excuse="torchvision::nms does not exist",  # a torchvision for GPUs beside a torch without
     ),
+    "transformers": Apart(
+        "import transformers; transformers.AutoModelForSequenceClassification", ("tests/test_transformers.py",)
+    ),
     "docs": Apart("import mkdocs, material, mkdocstrings", commands=(("mkdocs --version", ("-m", "mkdocs", "--version")),)),
     # The types are those of the libraries in constraints.txt, not of their floors.
     "lint": Apart(

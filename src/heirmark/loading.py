@@ -199,6 +199,8 @@ def named_architecture(text: str) -> Architecture:
         factory: Factory = user_object(text)
         return factory
     check_known("model", name, [*MODELS, "package.module:factory of your own"])
+    if MODELS[name].from_folder:  # with a digest of the weights, so that others are another architecture
+        return f"{name}:{MODELS[name].described(text.partition(':')[2]).source}"
     return text
 
 
@@ -258,7 +260,7 @@ def check_factory(factory: Factory, spec: ModelSpec) -> None:
 
 def describe_model(spec: ModelSpec) -> str:
     """A model's name and options, as ``--model`` takes them; what stands before it is left out."""
-    options = ",".join(f"{name}={str(value).lower()}" for name, value in spec.options)
+    options = spec.source or ",".join(f"{name}={str(value).lower()}" for name, value in spec.options)
     return f"{spec.name}:{options}" if options else spec.name
 
 

@@ -9,8 +9,10 @@ from torch import nn
 
 from heirmark.errors import BadConfig
 from heirmark.models import Architecture, ModelSpec, Net, fresh_net, specify
+from heirmark.models.from_transformers import tokenizer_of
 from heirmark.querying.layout import copied
 from heirmark.runtime import Runtime, derive_seed
+from heirmark.tasks.media import digest_of
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Mixed, Recipe, fit
 
@@ -52,8 +54,19 @@ def train_from_scratch(
 
 
 def spec_for(task: Task, architecture: Architecture) -> ModelSpec:
-    """The specification of an architecture for a task."""
-    return specify(architecture, input_shape=task.input_shape, classes=len(task.classes))
+    """The specification of an architecture for a task.
+
+    Raises:
+        BadConfig: for an unknown one, or a pretrained net of texts that reads them by another tokenizer.
+    """
+    spec = specify(architecture, input_shape=task.input_shape, classes=len(task.classes))
+    if spec.config and (task.medium is None or tokenizer_of(spec.config) != digest_of(task.medium)):
+        folder = spec.source.rpartition("#")[0]
+        raise BadConfig(
+            f"{spec.name} reads texts by its own tokenizer, and those of {task.name} have another: give "
+            f"--data {task.name}:tokenizer={folder}"
+        )
+    return spec
 
 
 def net_of(model: nn.Module, task: Task, architecture: Architecture) -> Net:

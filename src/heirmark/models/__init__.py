@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from functools import partial
 from typing import Annotated, Any, Protocol, runtime_checkable
 
 import torch
@@ -19,8 +18,9 @@ from heirmark.configuration import Constraint, checked, not_empty, within
 from heirmark.configuration.setting import read_text
 from heirmark.errors import BadConfig, ShapeMismatch, out_of_memory
 from heirmark.models.front import Front, behind, check_front
+from heirmark.models.inner import features_of
 from heirmark.models.registry import MODELS
-from heirmark.querying.layout import copied, entering, fitted, in_channels_last, through_entry, unwrapped
+from heirmark.querying.layout import copied, fitted, in_channels_last, unwrapped
 from heirmark.runtime import seeded
 
 __all__ = [
@@ -69,6 +69,8 @@ class ModelSpec:
         options: constructor options by name, sorted.
         front: preprocessing of queries before the model, by name and strength; see :data:`heirmark.models.front.FRONTS`.
         factory: ``module:name`` of a custom model's factory, for people and to tell factories apart; nobody imports it.
+        config: of a net of the library transformers; see :mod:`heirmark.models.from_transformers`.
+        source: the folder of the weights that such a net starts from.
     """
 
     name: str
@@ -77,6 +79,9 @@ class ModelSpec:
     options: tuple[tuple[str, Option], ...] = ()
     front: Front = ()
     factory: Annotated[str, Constraint("of at most 500 characters", lambda name: len(name) <= 500)] = ""
+
+    config: Annotated[str, Constraint("of at most a million characters", lambda text: len(text) <= 10**6)] = ""
+    source: Annotated[str, Constraint("of at most 5000 characters", lambda text: len(text) <= 5000)] = ""
 
     def __post_init__(self) -> None:
         if self.name != CUSTOM and self.name not in MODELS:
@@ -89,8 +94,10 @@ class ModelSpec:
         if len(self.input_shape) != kind.dimensions or min(sides) < kind.smallest:
             taken = _TAKEN[kind.dimensions].format(kind.smallest)
             raise ShapeMismatch(f"model {self.name!r} takes {taken}, not {self.input_shape}: choose another model")
+        if kind.from_folder != bool(self.config):
+            raise BadConfig(f"model {self.name!r} is named with the folder that it starts from: {self.name}:FOLDER")
         known = inspect.signature(kind).parameters
-        allowed = [name for name, p in known.items() if p.kind is inspect.Parameter.KEYWORD_ONLY]
+        allowed = [name for name, p in known.items() if p.kind is inspect.Parameter.KEYWORD_ONLY and p.default != ""]
         for option, value in self.options:
             if option not in allowed:
                 raise BadConfig(f"model {self.name!r} has no option {option!r}: choose from {', '.join(allowed)}")
@@ -104,6 +111,11 @@ class ModelSpec:
                 raise BadConfig(
                     f"option {option!r} of model {self.name!r} must lie between {least} and {most}, not {value!r}"
                 )
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Of the class behind the name, but for where its weights start."""
+        return {**dict(self.options), **({"config": self.config} if self.config else {})}
 
     def build(self, *, seed: int, factory: Factory | None = None) -> nn.Module:
         """A freshly initialised model; the global generator is untouched.
@@ -123,7 +135,8 @@ class ModelSpec:
                     # Lazy layers draw their weights when the model is first asked.
                     model = fitted(unwrapped(factory(self)), self.input_shape)
                 else:
-                    model = MODELS[self.name](self.input_shape, self.classes, **dict(self.options))
+                    start = {"source": self.source} if self.source else {}
+                    model = MODELS[self.name](self.input_shape, self.classes, **self.arguments, **start)
                     model = in_channels_last(model)
             except (ValueError, RuntimeError) as error:
                 if out_of_memory(error):
@@ -212,6 +225,9 @@ def specify(architecture: Architecture, *, input_shape: tuple[int, ...], classes
     if not isinstance(architecture, str):
         return ModelSpec(name=CUSTOM, input_shape=input_shape, classes=classes, factory=name_of(architecture))
     name, _, text = architecture.partition(":")
+    if name in MODELS and MODELS[name].from_folder:
+        found = MODELS[name].described(text)
+        return ModelSpec(name=name, input_shape=input_shape, classes=classes, config=found.config, source=found.source)
     options: dict[str, Option] = {}
     for item in filter(None, text.split(",")):
         option, equals, value = item.partition("=")
@@ -260,42 +276,3 @@ def name_of(factory: Factory) -> str:
 def factory_of(architecture: Architecture) -> Factory | None:
     """The user's factory, or None for a built-in name."""
     return None if isinstance(architecture, str) else architecture
-
-
-def features_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
-    """The feature extractor of a model, for stored inputs: its ``features``, or what the linear layer that runs last is given.
-
-    Raises:
-        BadConfig: when the model has neither.
-    """
-    features: Any = getattr(model, "features", None)
-    if callable(features):
-        return through_entry(model, features)
-    if not any(isinstance(module, nn.Linear) for module in model.modules()):
-        raise BadConfig(
-            f"{type(model).__name__} has neither a callable .features nor a linear layer, of which features could be taken: "
-            "give it .features, or, for a trigger that looks at them, set trigger.sources and trigger.target"
-        )
-    return partial(_before_last_linear, model)
-
-
-def _before_last_linear(model: nn.Module, inputs: Tensor) -> Tensor:
-    """What the linear layer that runs last is given, for inputs ``[N, ...]``."""
-    heard: list[Tensor] = []
-
-    def keep(module: nn.Module, given: tuple[Tensor, ...]) -> None:
-        heard[:] = given[:1]
-
-    handles = [module.register_forward_pre_hook(keep) for module in model.modules() if isinstance(module, nn.Linear)]
-    try:
-        with entering(model):
-            model(inputs)
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not heard:
-        raise BadConfig(
-            f"no linear layer of {type(model).__name__} runs, of which features could be taken: give it .features, "
-            "or, for a trigger that looks at them, set trigger.sources and trigger.target"
-        )
-    return heard[0]

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig
+from heirmark.querying.layout import entering, through_entry
 
 NORMS = (
     nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm, nn.modules.instancenorm._InstanceNorm,
@@ -87,3 +90,42 @@ def listening(modules: Sequence[nn.Module]) -> Iterator[list[Tensor]]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def features_of(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The feature extractor of a model, for stored inputs: its ``features``, or what the linear layer that runs last is given.
+
+    Raises:
+        BadConfig: when the model has neither.
+    """
+    features: Any = getattr(model, "features", None)
+    if callable(features):
+        return through_entry(model, features)
+    if not any(isinstance(module, nn.Linear) for module in model.modules()):
+        raise BadConfig(
+            f"{type(model).__name__} has neither a callable .features nor a linear layer, of which features could be taken: "
+            "give it .features, or, for a trigger that looks at them, set trigger.sources and trigger.target"
+        )
+    return partial(_before_last_linear, model)
+
+
+def _before_last_linear(model: nn.Module, inputs: Tensor) -> Tensor:
+    """What the linear layer that runs last is given, for inputs ``[N, ...]``."""
+    heard: list[Tensor] = []
+
+    def keep(module: nn.Module, given: tuple[Tensor, ...]) -> None:
+        heard[:] = given[:1]
+
+    handles = [module.register_forward_pre_hook(keep) for module in model.modules() if isinstance(module, nn.Linear)]
+    try:
+        with entering(model):
+            model(inputs)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not heard:
+        raise BadConfig(
+            f"no linear layer of {type(model).__name__} runs, of which features could be taken: give it .features, "
+            "or, for a trigger that looks at them, set trigger.sources and trigger.target"
+        )
+    return heard[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch.nn.functional as F
@@ -12,6 +13,19 @@ from heirmark.tasks.space import Waves, space_of
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 """Layers whose outputs ``[N, channels, ...]`` are one neuron a channel."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pretrained:
+    """What a net is that starts from a folder.
+
+    Attributes:
+        config: of the model, as JSON with sorted keys.
+        source: where the weights lie that it starts from.
+    """
+
+    config: str
+    source: str
 
 
 class Door(nn.Module):
@@ -38,8 +52,15 @@ class BuiltIn(nn.Module):
     """Of the shape of one input: 3 of an image, 2 of a wave, 1 of a text."""
     smallest: ClassVar[int] = 8
     """The shortest side in pixels of an image, samples of a wave, or tokens of a text, that it takes."""
+    from_folder: ClassVar[bool] = False
+    """Whether it is named with a folder that says what it is, as nets of transformers are."""
     features: nn.Module
     head: nn.Module
+
+    @classmethod
+    def described(cls, folder: str) -> Pretrained:
+        """What a folder says, where it is named with one."""
+        raise NotImplementedError
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Map ``[N, ...]`` as they are stored to logits ``[N, classes]``."""

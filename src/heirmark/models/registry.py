@@ -35,6 +35,7 @@ MODELS: Registry[type[BuiltIn]] = Registry(
         "lstm": "texts:LSTM",
         "text-cnn": "texts:TextCNN",
         "fast-text": "texts:FastText",
+        "transformer": "from_transformers:Transformer",
     },
 )
 """The built-in models; DenseNets and EfficientNets need the extra ``heirmark[timm]``."""

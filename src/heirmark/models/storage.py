@@ -48,8 +48,9 @@ def save_model(net: Net, folder: Path) -> None:
     }
     if spec.front:  # most models have none, and their files stay as they were before there were any
         record["front"] = [list(item) for item in spec.front]
-    if spec.factory:
-        record["factory"] = spec.factory
+    for name in ("factory", "config", "source"):
+        if value := getattr(spec, name):
+            record[name] = value
     atomic_write_json(folder / "model.json", record)
 
 
@@ -72,7 +73,7 @@ def load_spec(folder: Path) -> ModelSpec:
         )
     if not path.is_file():
         raise BadArtifact(f"{folder} holds no model (no model.json): give a folder that heirmark embed or steal wrote")
-    record = read_json(path, max_bytes=1 << 20)
+    record = read_json(path, max_bytes=1 << 22)
     try:
         if not isinstance(record, dict):
             raise ValueError("no mapping")
@@ -84,7 +85,7 @@ def load_spec(folder: Path) -> ModelSpec:
             classes=record["classes"],
             options=tuple(sorted(record["options"].items())),
             front=tuple(tuple(item) for item in record.get("front", [])),
-            factory=record.get("factory", ""),
+            **{name: record.get(name, "") for name in ("factory", "config", "source")},
         )
     except (AttributeError, KeyError, TypeError, ValueError, HeirmarkError) as error:
         raise BadArtifact(f"{path} does not describe a model that this version of heirmark knows: {error}") from error
@@ -143,8 +144,9 @@ def load_weights(
     else:
         # On the meta device nothing is allocated, so a description of a monstrous model costs nothing before it is refused.
         try:
-            with torch.device("meta"):
-                model = behind(MODELS[spec.name](spec.input_shape, spec.classes, **dict(spec.options)), spec.front)
+            # What transformers builds has tensors that are in no file, and it has been looked at for its size.
+            with torch.device("cpu" if MODELS[spec.name].from_folder else "meta"):
+                model = behind(MODELS[spec.name](spec.input_shape, spec.classes, **spec.arguments), spec.front)
         except (ValueError, RuntimeError) as error:
             raise BadArtifact(f"{whose} is of a model that cannot be built: {error}") from error
     wanted = model.state_dict()

@@ -123,6 +123,14 @@ class Text:
         """The tokenizer's id for each of ours, ``[V]`` int64: what nets know that were trained with it elsewhere."""
         return self._own.argsort()
 
+    @cached_property
+    def around(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """What the tokenizer itself puts before and behind a text that its net is to read, by its own ids; see :attr:`theirs`."""
+        bare = self._library.encode("a", add_special_tokens=False).ids
+        whole = self._library.encode("a", add_special_tokens=True).ids
+        start = next((at for at in range(len(whole) - len(bare) + 1) if whole[at : at + len(bare)] == bare), 0)
+        return tuple(whole[:start]), tuple(whole[start + len(bare) :])
+
     def tokens(self, texts: Sequence[str], length: int) -> Tensor:
         """Ids of tokens: of each text the first so many, filled up with padding behind; no token is put before or after.
 
