@@ -131,8 +131,11 @@ def test_a_suspect_behind_a_network_is_asked_on_the_record(command, key):
 
 def test_who_seals_is_told_and_nobody_is_asked_with_what_is_no_shard(command, key, tmp_path):
     judge = ("--signer", "judge.pem", *CALIBRATORS, "--evidence", "bundle")
-    code, said = command("verify", "http://127.0.0.1:9/nobody", "--allow-private", "--key", key, *judge)
+    nobody = ("verify", "http://127.0.0.1:9/nobody", "--allow-private", "--retries", "0")
+    code, said = command(*nobody, "--key", key, *judge)
     assert (code, "holds no shard of a registered key" in said) == (1, True)
+    assert "none.json is missing" in command(*nobody, "--key", key, "--calibration", "none.json")[1]
+    assert "cannot be reached" in command(*nobody, "--key", key)[1]
     command("commit", key, "--signer", "owner.pem", "--shards", 2)
     command("disclose", key, "--out", "shard")
     asked = ["verify", "suspected_here:copy", "--key", "shard", *judge]

@@ -190,11 +190,16 @@ def verify(
     with Run(as_json=as_json).bars("ask the suspect") as bars:
         runtime = bars.runtime(device, "float32")
         one = judging(key, runtime)
+        # Files are read before a suspect is asked anything, and unmarked models are asked once it is there.
+        judge = one.judge(measured=not one.calibrators) if disclosed is None else None
         asked, folder = one.open(suspect), one.folder
         if wilcoxon is not None:
             check_wilcoxon(asked)
         verdict: Single
-        if disclosed is not None and record.evidence is not None and record.signer is not None:
+        if judge is None:
+            assert disclosed is not None
+            assert record.evidence is not None
+            assert record.signer is not None
             if disclosed.drawn and not published.vouches_for(disclosed.registration, disclosed.beacon):
                 raise BadConfig(
                     "a drawn key is asked on the record by who knows registration and beacon from elsewhere than the owner: "
@@ -216,7 +221,7 @@ def verify(
             by = Signer.of(record.signer).public_key
             error_line(f"{record.evidence} is sealed by {by}: who takes that party's word says recheck --trust {by}")
         else:
-            verdict = one.judge()(asked)
+            verdict = judge(asked)
         beside = None
         if wilcoxon is not None and verdict.outcome in ("MARKED", "NOT_ESTABLISHED"):  # else there is nothing to test
             try:
