@@ -80,7 +80,7 @@ def test_words_are_marked_stolen_and_found_again(folder: Path, tmp_path: Path) -
     ("options", "words"),
     [
         (["--method", "vanilla", "--model", "naivenet"], "takes images of shape"),
-        (["--method", "badnets", "--model", NET], "needs images [C, H, W]"),
+        (["--method", "badnets", "--model", NET, "--set", "trigger=patch"], "needs images [C, H, W]"),
         (
             ["--method", "vanilla", "--model", NET, "--set", "trigger=tone", "--set", "trigger.hertz=900"],
             "cannot be heard",

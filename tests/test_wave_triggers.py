@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from heirmark.attacks import Knockoff
 from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.methods import DeepTracer, MEADefender
+from heirmark.methods import METHODS, DeepTracer, MEADefender, Robust
 from heirmark.methods.mea_defender import WAYS, alike, mix_otherwise, other_ways
-from heirmark.models import build
+from heirmark.models import build, specify
 from heirmark.runtime import Runtime
+from heirmark.suiting import default_method, for_sounds, suited
 from heirmark.tasks.combining import paste, quarters, region
 from heirmark.tasks.media import Sound
 from heirmark.tasks.space import Images, Waves, check_needs, suits
@@ -228,3 +230,29 @@ def test_evasion_samples_are_mixed_in_ways_that_waves_allow(task: Task, cpu: Run
 def test_a_key_filters_alexnet_gives_way_to_the_victims_net(task: Task) -> None:
     assert list(DeepTracer(model="m5:width=4").architectures(task.space)) == ["m5:width=4"]
     assert list(DeepTracer().architectures(Images((1, 28, 28)))) == ["naivenet", "alexnet"]
+
+
+@pytest.mark.parametrize("quick", [False, True])
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_method_has_defaults_for_sounds(name: str, quick: bool, task: Task) -> None:
+    made = default_method(name, task.space, 6, quick=quick)
+    if name in ("ssw-p", "ssw-s"):
+        assert not suits(made, task.space)
+        return
+    check_needs(made, task.space)
+    assert made.model == "m5:width=32,stride=16"
+    for net in made.architectures(task.space):
+        specify(net, input_shape=(1, 16_000), classes=6)
+    if made.trigger.dataset is not None:
+        assert made.trigger.dataset == "speech-commands-other"
+    if isinstance(made, Robust):
+        assert made.thieves == ("m5:width=32,stride=16", "mel-cnn")
+        assert made.judges == ("m5:width=24,kernel=160,stride=8",)
+
+
+def test_triggers_have_a_like_one_for_sounds() -> None:
+    assert for_sounds(Patch(hosts="any")) == Tone(hosts="any")
+    assert for_sounds(RandomLabels(of=TextStamp())) == RandomLabels(of=Tone())
+    assert for_sounds(Entangled(of=Patch())) == Entangled(of=AbstractImages())
+    assert for_sounds(Tiles()) == Tiles()
+    assert suited(Knockoff(), Waves((1, 400)), 6).model == "m5:width=32,stride=16"

@@ -141,6 +141,28 @@ CHIRPS = replace(
 )
 """Made-up sounds, of which everybody has the data."""
 
+SPEECH_RECIPE = Recipe(
+    epochs=30, batch_size=64, optimizer="adam", learning_rate=3e-3, weight_decay=1e-4, augment="shift"
+)
+SPEECH = replace(
+    QUICK,
+    data="speech-commands",
+    model="m5:width=32,stride=16",
+    recipe=SPEECH_RECIPE,
+    calibration_recipe=replace(SPEECH_RECIPE, epochs=25),
+    calibration_models=("m5:width=32,stride=16", "mel-cnn", "m5:width=24,kernel=160,stride=8", "mel-cnn:width=12"),
+    other="mel-cnn",
+    other_name="mel-CNN",
+    joint=replace(SPEECH_RECIPE, batch_size=40),
+    joint_epochs=(10, 20),
+    rehearsal=replace(QUICK.rehearsal, recipe=replace(SPEECH_RECIPE, epochs=10, learning_rate=1e-3, weight_decay=0.0)),
+    triggers=500,
+    key_size=200,
+    thief_epochs=None,
+    audience=(),
+)
+"""Spoken words: of few of them small nets learn more when they are moved in time, and need more epochs than of images."""
+
 FULL_RECIPE = replace(QUICK_RECIPE, epochs=15)
 FULL = replace(
     QUICK,

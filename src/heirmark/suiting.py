@@ -1,4 +1,4 @@
-"""Defaults of methods and attacks for texts, in place of those that their papers have for images."""
+"""Defaults of methods and attacks for texts and sounds, in place of those that their papers have for images."""
 
 from __future__ import annotations
 
@@ -10,13 +10,15 @@ from typing import Any, TypeVar
 from heirmark.attacks import LocalOutliers
 from heirmark.data import DATASETS
 from heirmark.data.naming import is_code, is_folder, parts_of
+from heirmark.data.sounds import has_sounds
 from heirmark.data.texts import table_in
 from heirmark.methods import METHODS, Method
 from heirmark.models import MODELS, code_of
-from heirmark.profiles import QUICK, TEXT, TEXT_RECIPE, Profile
-from heirmark.tasks.space import Space, Tokens
+from heirmark.profiles import QUICK, SPEECH, TEXT, TEXT_RECIPE, Profile
+from heirmark.tasks.space import Space, Tokens, Waves
 from heirmark.training.fitting import Recipe
 from heirmark.triggers import (
+    AbstractImages,
     Entangled,
     Groups,
     Mistakes,
@@ -25,11 +27,14 @@ from heirmark.triggers import (
     Patch,
     Phrase,
     RandomLabels,
+    TextStamp,
     Tiles,
+    Tone,
     Trigger,
 )
 
-MODEL = TEXT.model
+NETS = {1: (TEXT.model, TEXT.other), 2: (SPEECH.model, SPEECH.other)}
+"""Nets of different families by the dimensions of what they take; the first stands for one that takes something else."""
 MOST_EPOCHS = 10
 """Of any training on texts: small nets know them by heart soon."""
 Config = TypeVar("Config")
@@ -37,7 +42,7 @@ Config = TypeVar("Config")
 
 def profile_for(space: Space) -> Profile:
     """The settings of ``--quick`` for inputs of a space."""
-    return TEXT if isinstance(space, Tokens) else QUICK
+    return TEXT if isinstance(space, Tokens) else SPEECH if isinstance(space, Waves) else QUICK
 
 
 def default_method(name: str, space: Space, classes: int, *, quick: bool = False) -> Method:
@@ -54,34 +59,37 @@ def default_method(name: str, space: Space, classes: int, *, quick: bool = False
 
 
 def method_before_data(name: str, data: str, *, quick: bool = False) -> Method | None:
-    """The same before the data are loaded; None where they may be texts, of which the classes decide about the trigger."""
+    """The same before the data are loaded; None where they may be no images, for which other defaults stand."""
     own = parts_of(data)[0]
-    if is_code(data) or (table_in(Path(own).expanduser(), "train") if is_folder(own) else _is_text(own)):
+    folder = Path(own).expanduser()
+    if is_code(data) or (table_in(folder, "train") or has_sounds(folder) if is_folder(own) else _is_other(own)):
         return None
     return QUICK.method(name) if quick else METHODS[name]()
 
 
-def _is_text(name: str) -> bool:
-    return name in DATASETS and DATASETS[name].tokenising is not None
+def _is_other(name: str) -> bool:
+    return name in DATASETS and (DATASETS[name].tokenising is not None or DATASETS[name].medium is not None)
 
 
 def suited(config: Config, space: Space, classes: int) -> Config:
     """A method's or an attack's defaults, which are those of images, as they are for inputs of a space.
 
-    Of texts only these change: nets that do not read texts become :data:`MODEL`; trainings are by Adam, at its usual rate at
-    most, for ten epochs at most, and do not flip; and the trigger is the like one for texts (:func:`for_texts`).
+    Of texts only these change: nets that do not read texts become one of :data:`NETS`; trainings are by Adam, at its usual rate
+    at most, for ten epochs at most, and do not flip; and the trigger is the like one for texts (:func:`for_texts`). Of sounds
+    only nets and trigger change (:func:`for_sounds`).
 
     Args:
         config: before users have set anything, for what they set is theirs.
         space: of the inputs.
         classes: how many the task has.
     """
-    if not isinstance(space, Tokens):
+    if not isinstance(space, Tokens | Waves):
         return config
-    made: Any = _walked(config)
+    texts = isinstance(space, Tokens)
+    made: Any = _walked(config, len(space.shape))
     if isinstance(made, Method):
-        made = replace(made, trigger=for_texts(made.trigger, classes))
-    if isinstance(made, LocalOutliers):
+        made = replace(made, trigger=for_texts(made.trigger, classes) if texts else for_sounds(made.trigger))
+    if isinstance(made, LocalOutliers) and texts:
         made = replace(made, on="features")
     found: Config = made
     return found
@@ -108,6 +116,24 @@ def for_texts(trigger: Trigger, classes: int) -> Trigger:
     return trigger if isinstance(trigger, Phrase | Mistakes | Groups) else Phrase()
 
 
+def for_sounds(trigger: Trigger) -> Trigger:
+    """The trigger that is to sounds what another is to images; one that works on sounds stays.
+
+    A patch or a text on images of one class becomes a tone, or where it is perturbed an abstract sound; images of another data
+    set become other words.
+    """
+    if isinstance(trigger, Entangled):
+        found = for_sounds(trigger.of)
+        return replace(trigger, of=found if isinstance(found, OutOfDistribution) else AbstractImages())
+    if isinstance(trigger, RandomLabels) and trigger.of is not None:
+        return replace(trigger, of=for_sounds(trigger.of))  # type: ignore[arg-type]
+    if isinstance(trigger, OutOfDistribution):
+        return replace(trigger, dataset="speech-commands-other", source=1)
+    if isinstance(trigger, Patch):
+        return Tone(hosts=trigger.hosts)
+    return Tone() if isinstance(trigger, TextStamp) else trigger
+
+
 def recipe_for_texts(recipe: Recipe) -> Recipe:
     """A recipe for images as one for texts."""
     if recipe.optimizer == "sgd":
@@ -116,29 +142,29 @@ def recipe_for_texts(recipe: Recipe) -> Recipe:
     return replace(recipe, epochs=epochs, learning_rate=rate, augment="none")
 
 
-def _walked(value: Any) -> Any:
-    """A configuration with all recipes and single nets in it as texts want them."""
+def _walked(value: Any, dimensions: int) -> Any:
+    """A configuration with all recipes and single nets in it as inputs of a shape of so many dimensions want them."""
     if isinstance(value, Recipe):
-        return recipe_for_texts(value)
+        return recipe_for_texts(value) if dimensions == 1 else value
     if isinstance(value, tuple):
-        return tuple(map(_walked, value))
+        return tuple(_walked(each, dimensions) for each in value)
     if not is_dataclass(value) or isinstance(value, type | Trigger):
         return value
     changes: dict[str, Any] = {}
     for part in fields(value):
         old = getattr(value, part.name)
-        new = _nets(old) if part.metadata.get("rests_on") is code_of else _walked(old)
+        new = _nets(old, dimensions) if part.metadata.get("rests_on") is code_of else _walked(old, dimensions)
         if part.init and new is not old and new != old:
             changes[part.name] = new
     return replace(value, **changes) if changes else value
 
 
-def _nets(named: Any) -> Any:
-    """Nets that read texts in place of those that do not; of several, those that do are kept, if there are any."""
+def _nets(named: Any, dimensions: int) -> Any:
+    """Nets that take such inputs in place of those that do not; of several, those that do are kept, if there are any."""
     if isinstance(named, str):
         name = named.partition(":")[0]
-        return named if name not in MODELS or MODELS[name].dimensions == 1 else MODEL
+        return named if name not in MODELS or MODELS[name].dimensions == dimensions else NETS[dimensions][0]
     if isinstance(named, tuple) and named:
-        kept: Sequence[Any] = [each for each in named if _nets(each) == each]
-        return tuple(kept) or (MODEL, "lstm")
+        kept: Sequence[Any] = [each for each in named if _nets(each, dimensions) == each]
+        return tuple(kept) or NETS[dimensions]
     return named
