@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from heirmark.attacks import DFME, JBDA, Knockoff, Pruning, Quantisation
 from heirmark.attacks.removal.pruning import RATES
 from heirmark.attacks.removal.quantisation import BITS
+from heirmark.data import data_root
 from heirmark.grids import Block, Grid, Marking, Published, Workload
 from heirmark.grids.fitting import quick_attacks
 from heirmark.methods import EWE, Method, Unmarked
@@ -41,6 +42,16 @@ OWNERS = (
 def noted(*texts: str) -> str:
     """A grid's note: the texts that are not empty, one after the other."""
     return " ".join(filter(None, texts))
+
+
+BERT = "bert-base-uncased"
+"""Folder in the data root with config.json, model.safetensors and tokenizer.json, for the papers' scale on texts."""
+
+
+def pretrained() -> tuple[str, str]:
+    """BERT as ``--model`` has it, and the option by which data have its tokenizer."""
+    place = data_root() / BERT
+    return f"transformer:{place}", f"tokenizer={place}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +256,7 @@ def printed(
 
 
 __all__ = [
+    "BERT",
     "DEFAULTS",
     "NOTE",
     "OWNERS",
@@ -255,6 +267,7 @@ __all__ = [
     "compressions",
     "ewe_on_photographs",
     "paper",
+    "pretrained",
     "printed",
     "quick",
     "stolen",

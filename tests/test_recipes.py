@@ -14,6 +14,8 @@ import torch
 
 from heirmark import loading
 from heirmark.data import DATASETS, registry
+from heirmark.data.naming import parts_of
+from heirmark.data.registry import Loaded
 from heirmark.grids import Grid
 from heirmark.grids.plan import plan_grid
 from heirmark.grids.recipes import SCALES, load_grid, recipes_in
@@ -23,13 +25,15 @@ from heirmark.models import specify
 from heirmark.rehearsal.settings import Paper
 from heirmark.results.rows import read_rows
 from heirmark.runtime import Runtime
-from heirmark.tasks.task import Split
+from heirmark.tasks.media import Text
+from heirmark.tasks.task import Split, Task
 from heirmark.work.stealing import Theft
 
 RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
 SHAPES = {
     "cifar10": COLOUR, "cifar100": COLOUR, "svhn": COLOUR, "mnist": GREY, "fashion-mnist": GREY, "fashion-mini": GREY,
+    "sst2": (32,), "imdb": (128,), "ag-news": (64,), "yelp-sentences": (32,),
 }  # fmt: skip
 NAMED = [
     (path.name, name, scale)
@@ -38,6 +42,18 @@ NAMED = [
     for name in recipes_in(path)
     for scale in SCALES
 ]
+
+
+@pytest.fixture(autouse=True)
+def bert(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder in the data root that names itself BERT, for grids that start from it."""
+    pytest.importorskip("tokenizers")
+    folder = tmp_path / "data" / "bert-base-uncased"
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text('{"model_type": "bert"}')
+    (folder / "model.safetensors").write_bytes(b"none")
+    (folder / "tokenizer.json").write_text(Text.trained(["a text"]).tokenizer)
+    monkeypatch.setenv("HEIRMARK_DATA", str(tmp_path / "data"))
 
 
 def grid_of(file: str, name: str, scale: str) -> Grid:
@@ -50,7 +66,8 @@ def test_every_recipe_is_a_grid(file: str, name: str, scale: str) -> None:
     assert grid.name == f"{Path(file).stem}-{name}".replace("_", "-")
     assert len(grid.seeds) >= (2 if name == "larger" else 3)
     for block in grid.blocks:
-        shape, classes = SHAPES[block.workload.data], len(DATASETS[block.workload.data].classes)
+        own = parts_of(block.workload.data)[0]
+        shape, classes = SHAPES[own], len(DATASETS[own].classes)
         steps = [step for trial in block.trials for step in trial.steps]
         thefts = [step for step in steps if isinstance(step, Theft)]
         thefts += [theft for probe in block.probes for theft in probe.stolen]
@@ -65,25 +82,27 @@ def test_every_recipe_is_a_grid(file: str, name: str, scale: str) -> None:
         assert pools <= {None, "adversary", *block.workload.pools}
 
 
-def stand_in(name: str) -> tuple[Split, Split, tuple[str, ...]]:
-    """A few images of noise with the shape and the classes of a data set."""
-    classes = DATASETS[name].classes
+def stand_in(name: str, like: Task | None = None) -> Loaded:
+    """A few images or texts of noise with the shape and the classes of a data set."""
+    classes, shape = DATASETS[name].classes, SHAPES[name] if like is None else like.input_shape
+    highest, dtype = (9, torch.int32) if len(shape) == 1 else (256, torch.uint8)
     generator = torch.Generator().manual_seed(len(name))
 
     def some(count: int) -> Split:
-        inputs = torch.randint(256, (count, *SHAPES[name]), dtype=torch.uint8, generator=generator)
+        inputs = torch.randint(1, highest, (count, *shape), dtype=dtype, generator=generator)
         return Split(inputs=inputs, labels=torch.arange(count) % len(classes))
 
-    return some(400), some(100), classes
+    return Loaded(train=some(400), test=some(100), classes=classes)
 
 
 @pytest.mark.parametrize(("file", "name"), sorted({(file, name) for file, name, _ in NAMED}))
 def test_every_recipe_can_be_planned(file: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def images(name: str, root: Path | None = None) -> tuple[Split, Split, tuple[str, ...]]:
-        return stand_in(name)
+    def made(name: str, root: Path | None = None, like: Task | None = None) -> Loaded:
+        own = parts_of(name)[0]
+        return stand_in(own, like if like is not None and len(SHAPES[own]) == 1 else None)
 
     for module in (registry, loading):
-        monkeypatch.setattr(module, "load_images", images)
+        monkeypatch.setattr(module, "load_data", made)
     contexts = Contexts(Runtime(device="cpu", precision="float32"))
     grid = replace(grid_of(file, name, "cpu"), seeds=(0,))
     plan = plan_grid(grid, contexts)
