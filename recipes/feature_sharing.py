@@ -2,9 +2,10 @@
 
 What is not here, and why: Tiny-ImageNet has no reader. On SST-2 and IMDB the paper has BERT, which the paper's scale wants in
 the data root (``bert-base-uncased``); at the small scale a text CNN takes its place, and IMDB's reviews are cut to 128 tokens.
-How its trigger on texts looks it does not say: here it is a phrase. The WDR of Tables 2 and 3 is no figure of a grid: ``heirmark verify --wilcoxon`` tells it of one model. Figs. 3 and 4 are of a net
-of eight layers that the text does not describe; here it is the one of four that it trains on MNIST elsewhere. Of some points of
-Figs. 4, 6 and 7 the text gives bounds alone: they are in the notes. Figs. 1 and 2 are drawings of the method.
+How its trigger on texts looks it does not say: here it is a phrase. The WDR of Tables 2 and 3 is no figure of a grid: ``heirmark
+verify --wilcoxon`` tells it of one model. Figs. 3 and 4 are of a net of eight layers that the text does not describe; here it is
+the one of four that it trains on MNIST elsewhere. Of some points of Figs. 4, 6 and 7 the text gives bounds alone: they are in the
+notes. Figs. 1 and 2 are drawings of the method.
 """
 
 from __future__ import annotations
