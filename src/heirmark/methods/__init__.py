@@ -6,6 +6,12 @@ from heirmark.methods.base import Marked
 from heirmark.methods.composite import Composite
 from heirmark.methods.content import Content
 from heirmark.methods.deeptracer import DeepTracer
+from heirmark.methods.encoders.base import UnmarkedEncoder
+from heirmark.methods.encoders.joint import JointEncoder
+from heirmark.methods.encoders.mea_defender import MEADefenderEncoder
+from heirmark.methods.encoders.robust import RobustEncoder
+from heirmark.methods.encoders.ssl_guard import SSLGuard
+from heirmark.methods.encoders.t2s import T2SEncoder
 from heirmark.methods.ewe import EWE
 from heirmark.methods.feature_sharing import FeatureSharing
 from heirmark.methods.fingerprint import Fingerprint
@@ -14,7 +20,7 @@ from heirmark.methods.margin import Margin
 from heirmark.methods.mea_defender import MEADefender
 from heirmark.methods.noise import Noise
 from heirmark.methods.power_filter import PowerFilter
-from heirmark.methods.registry import METHODS
+from heirmark.methods.registry import ENCODER_METHODS, METHODS
 from heirmark.methods.robust import Robust
 from heirmark.methods.ssw import SSWP, SSWS
 from heirmark.methods.t2s import T2S
@@ -24,6 +30,7 @@ from heirmark.methods.vanilla import Vanilla
 from heirmark.methods.watermark import Method, Watermark
 
 __all__ = [
+    "ENCODER_METHODS",
     "EWE",
     "METHODS",
     "SSWP",
@@ -36,15 +43,21 @@ __all__ = [
     "DeepTracer",
     "FeatureSharing",
     "Fingerprint",
+    "JointEncoder",
     "KeyFilter",
     "MEADefender",
+    "MEADefenderEncoder",
     "Margin",
     "Marked",
     "Method",
     "Noise",
     "PowerFilter",
     "Robust",
+    "RobustEncoder",
+    "SSLGuard",
+    "T2SEncoder",
     "Unmarked",
+    "UnmarkedEncoder",
     "Unrelated",
     "Vanilla",
     "Watermark",

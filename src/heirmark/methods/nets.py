@@ -99,10 +99,15 @@ def start_from(model: nn.Module, task: Task, architecture: Architecture) -> nn.M
     Raises:
         BadConfig: when the model is of another: what is saved of it could not be loaded again.
     """
-    wanted = {name: tensor.shape for name, tensor in new_model(task, architecture, seed=0).state_dict().items()}
+    return start_from_spec(model, spec_for(task, architecture), new_model(task, architecture, seed=0))
+
+
+def start_from_spec(model: nn.Module, spec: ModelSpec, built: nn.Module) -> nn.Module:
+    """The same for what a specification says, of which one has been ``built``; see :func:`start_from`."""
+    wanted = {name: tensor.shape for name, tensor in built.state_dict().items()}
     if wanted != {name: tensor.shape for name, tensor in model.state_dict().items()}:
         raise BadConfig(
-            f"the model to start from is not of the architecture {spec_for(task, architecture).name!r} with the options that "
+            f"the model to start from is not of the architecture {spec.name!r} with the options that "
             "the method has: give one that is, or set model"
         )
     copy = copied(model)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from heirmark.configuration import Registry
 
 if TYPE_CHECKING:
+    from heirmark.methods.encoders.base import EncoderSettings
     from heirmark.methods.watermark import Method
 
 METHODS: Registry[type[Method]] = Registry(
@@ -33,3 +34,16 @@ METHODS: Registry[type[Method]] = Registry(
     },
 )
 """Methods: heirmark's own, the four papers', the baselines that these compare with, a fingerprint, the unmarked control arm."""
+
+ENCODER_METHODS: Registry[type[EncoderSettings]] = Registry(
+    "heirmark.methods.encoders",
+    {
+        "robust": "robust:RobustEncoder",
+        "t2s": "t2s:T2SEncoder",
+        "mea-defender": "mea_defender:MEADefenderEncoder",
+        "ssl-guard": "ssl_guard:SSLGuard",
+        "joint": "joint:JointEncoder",
+        "unmarked": "base:UnmarkedEncoder",
+    },
+)
+"""The same for encoders, in Python: called with a task, they give an encoder and a key that is asked behind a probe."""

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.rehearsal.losses import classification_slope
+from heirmark.rehearsal.losses import TargetLoss, target_slope
 from heirmark.rehearsal.passes import Memory, PassMode, Tensors, accumulate, chunks, copies, gradients, leaves, run
 from heirmark.runtime import derive_seed
 from heirmark.training.samples import Samples, check_answered
@@ -43,10 +44,18 @@ class Asking:
     """A teacher that is asked once, and differentiated once."""
 
     def __init__(
-        self, teacher: nn.Module, utility: Samples, asked: Tensor | None, *, mode: PassMode, memory: Memory
+        self,
+        teacher: nn.Module,
+        utility: Samples,
+        asked: Tensor | None,
+        *,
+        mode: PassMode,
+        memory: Memory,
+        loss: TargetLoss = F.cross_entropy,
     ) -> None:
-        """Ask; for arguments and errors see :func:`heirmark.rehearsal.rehearsal_step`."""
+        """Ask; for arguments and errors see :func:`heirmark.rehearsal.rehearsal_step`, whose ``utility_loss`` is ``loss``."""
         check_answered("inputs", utility)
+        self.loss = loss
         self.teacher, self.utility, self.mode, self.memory = teacher, utility, mode, memory
         self.wanted = leaves({name: p for name, p in teacher.named_parameters() if p.requires_grad})
         if not self.wanted:
@@ -80,12 +89,12 @@ class Asking:
         """
         utility, mode = self.utility, self.mode
         if self.own:
-            loss, slope = classification_slope(self.logits, utility.targets)
+            loss, slope = target_slope(self.logits, utility.targets, self.loss)
             return tuple(self.answers.back(self.wanted, [a * cotangent + b * slope for a, b in weights])), loss
         (hypergradient,) = self.answers.back(self.wanted, [cotangent])
         other = mode if mode.seed is None else replace(mode, seed=derive_seed(mode.seed, "utility"))
         answers = self._answers(utility.inputs, other, self.buffers)
-        loss, slope = classification_slope(answers.logits, utility.targets)
+        loss, slope = target_slope(answers.logits, utility.targets, self.loss)
         (gradient,) = answers.back(self.wanted, [slope])
         found = tuple({name: _sum(g, gradient[name], a, b) for name, g in hypergradient.items()} for a, b in weights)
         return found, loss

@@ -15,7 +15,7 @@ as answers change, and (ΦᵀΦ + λI)⁻¹φ(t) is solved for once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -62,6 +62,30 @@ class Units:
     def __call__(self, features: Tensor) -> Tensor:
         """Bring ``[n, d]`` features to ``[n, d + 1]``."""
         return F.pad((features.float() - self.mean) / self.scale, (0, 1), value=1.0)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reading:
+    """What a target's outputs mean to thieves in closed form, and what the mark wants of theirs.
+
+    Attributes:
+        answers: what thieves learn of outputs ``[B, C]``, as many numbers.
+        loss: between a thief's answers ``[m, C]`` and targets ``[m]``, a mean.
+        labels: of a thief's answers.
+    """
+
+    answers: Callable[[Tensor], Tensor]
+    loss: Callable[[Tensor, Tensor], Tensor]
+    labels: Callable[[Tensor], Tensor]
+
+    @staticmethod
+    def of_logits(sharpness: float) -> Reading:
+        """Logits are learned as probabilities, and a thief's, times κ, are logits again."""
+        return Reading(
+            answers=lambda logits: logits.softmax(1),
+            loss=lambda said, targets: F.cross_entropy(sharpness * said, targets),
+            labels=lambda said: said.argmax(1),
+        )
 
 
 class ClosedFormThief:
@@ -178,7 +202,14 @@ class Audience:
     They ask about the same queries, of which the target's last answers are kept ``[N, C]``.
     """
 
-    def __init__(self, thieves: Iterable[ClosedFormThief], targets: Tensor, answers: Tensor, settings: Closing) -> None:
+    def __init__(
+        self,
+        thieves: Iterable[ClosedFormThief],
+        targets: Tensor,
+        answers: Tensor,
+        settings: Closing,
+        reading: Reading | None = None,
+    ) -> None:
         """Let them hear the target's first answers.
 
         Args:
@@ -186,6 +217,7 @@ class Audience:
             targets: ``[M]`` int64, what triggers shall be answered.
             answers: ``[N, C]`` probabilities of the target for all queries.
             settings: sharpness of the trigger loss.
+            reading: where the target gives something else than logits; then ``answers`` are what it makes of that.
 
         Raises:
             ShapeMismatch: when thieves, targets and answers do not fit each other.
@@ -200,7 +232,7 @@ class Audience:
                 )
         if not self.thieves:
             raise ShapeMismatch("an audience needs a thief at least: give a feature net")
-        self.sharpness = sharpness_for(answers.shape[1], settings.sharpness)
+        self.reading = reading or Reading.of_logits(sharpness_for(answers.shape[1], settings.sharpness))
         self.refresh()
 
     def refresh(self) -> None:
@@ -218,10 +250,9 @@ class Audience:
         """
         with torch.enable_grad(), torch.autocast(logits.device.type, enabled=False):
             leaf = logits.detach().float().requires_grad_()
-            change = leaf.softmax(1) - self.answers[chosen]
+            change = self.reading.answers(leaf) - self.answers[chosen]
             losses = [
-                F.cross_entropy(self.sharpness * thief.changed(rows, chosen, change), self.targets[rows])
-                for thief in self.thieves
+                self.reading.loss(thief.changed(rows, chosen, change), self.targets[rows]) for thief in self.thieves
             ]
             loss = torch.stack(losses).mean()
             (slope,) = torch.autograd.grad(loss, leaf)
@@ -232,7 +263,7 @@ class Audience:
         # A query may have been asked twice: one of its answers stays.
         places = torch.unique(chosen)
         before = self.answers[places]
-        self.answers[chosen] = logits.detach().float().softmax(1)
+        self.answers[chosen] = self.reading.answers(logits.detach().float())
         change = self.answers[places] - before
         for thief in self.thieves:
             thief.learn(places, change)
@@ -240,11 +271,11 @@ class Audience:
     def hits(self) -> Iterator[float]:
         """Share of the triggers that each thief answers as the mark wants, in [0, 1]."""
         for thief in self.thieves:
-            yield float((thief.answer().argmax(1) == self.targets).double().mean())
+            yield float((self.reading.labels(thief.answer()) == self.targets).double().mean())
 
     def losses(self) -> list[float]:
         """Trigger loss of each thief, over all triggers."""
-        return [float(F.cross_entropy(self.sharpness * thief.answer(), self.targets)) for thief in self.thieves]
+        return [float(self.reading.loss(thief.answer(), self.targets)) for thief in self.thieves]
 
 
 def sharpness_for(classes: int, sharpness: float) -> float:

@@ -15,6 +15,8 @@ from heirmark.errors import ShapeMismatch
 
 LogitLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """``loss(teacher_logits, student_logits)``, both ``[N, C]``: the mean over the batch; twice differentiable."""
+TargetLoss: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""``loss(outputs, targets)`` of outputs ``[N, C]``, a mean: cross-entropy for classifiers, and of features what suits them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,11 +88,11 @@ def teacher_cotangent(loss: LogitLoss, teacher_logits: Tensor, student_logits: T
     return torch.zeros_like(teacher) if result is None else result
 
 
-def classification_slope(logits: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Cross-entropy with labels ``[N]``, a scalar, and its gradient for the logits ``[N, C]``, both without a graph."""
+def target_slope(logits: Tensor, targets: Tensor, loss: TargetLoss = F.cross_entropy) -> tuple[Tensor, Tensor]:
+    """A loss, a scalar, and its gradient for the logits, or features, ``[N, C]``, both without a graph."""
     leaf = logits.detach().requires_grad_()
     with torch.enable_grad(), torch.autocast(leaf.device.type, enabled=False):
-        value = F.cross_entropy(leaf, labels)
+        value = loss(leaf, targets)
         (slope,) = torch.autograd.grad(value, leaf)
     return value.detach(), slope
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from heirmark.errors import ShapeMismatch
 from heirmark.rehearsal.asking import APART, Asking, Outcome
 from heirmark.rehearsal.derivative import choose_derivative, directional_derivative
-from heirmark.rehearsal.losses import teacher_cotangent
+from heirmark.rehearsal.losses import TargetLoss, teacher_cotangent
 from heirmark.rehearsal.passes import Memory, PassMode
 from heirmark.rehearsal.student import Derivative, Thief, simulate_theft, transfer_loss
 from heirmark.training.samples import Samples, check_answered
@@ -45,6 +46,8 @@ def rehearsal_step(
     weights: Sequence[tuple[float, float]] = APART,
     mode: PassMode = PassMode(),
     memory: Memory = Memory(),
+    utility_loss: TargetLoss = F.cross_entropy,
+    mark_loss: TargetLoss = F.cross_entropy,
 ) -> RehearsalStep:
     """Simulate one step of theft and differentiate its outcome for the teacher (T2S, arXiv 2606.11698, eq. 2-8).
 
@@ -72,6 +75,9 @@ def rehearsal_step(
         mode: whether the teacher runs in train mode, the seed of random layers (pass another every step), and the precision;
             the logits' mathematics stays in float32.
         memory: how to save it.
+        utility_loss: between what the teacher says and the utility's targets. An encoder says features, and its targets may be
+            some.
+        mark_loss: between what the thief says to triggers and what the mark wants.
 
     Returns:
         The step.
@@ -81,12 +87,12 @@ def rehearsal_step(
         ShapeMismatch: when batches, classes or counts do not fit each other.
     """
     check_answered("triggers", mark)
-    asking = Asking(teacher, utility, asked, mode=mode, memory=memory)
+    asking = Asking(teacher, utility, asked, mode=mode, memory=memory, loss=utility_loss)
     queries, answers = asking.queries, asking.logits
     asking.check("targets", mark.targets)
     size = memory.micro_batch
     theft = simulate_theft(thief, answers, queries, mode=mode, micro_batch=size)
-    transfer = transfer_loss(theft.thief, mark, clean=queries, mode=mode, micro_batch=size)
+    transfer = transfer_loss(theft.thief, mark, clean=queries, mode=mode, micro_batch=size, loss=mark_loss)
     kind, note = choose_derivative(thief, queries, mode=mode) if thief.derivative == "auto" else (thief.derivative, "")
     u = directional_derivative(
         thief, queries, transfer.gradient, kind=kind, mode=mode, logits=theft.logits, micro_batch=size

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from heirmark.configuration import above, checked
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.querying.layout import copied
-from heirmark.rehearsal.losses import DistillationLoss, LogitLoss, student_slope
+from heirmark.rehearsal.losses import DistillationLoss, LogitLoss, TargetLoss, student_slope
 from heirmark.rehearsal.passes import PassMode, Tensors, accumulate, chunks, copies, draws, gradients, leaves, run
 from heirmark.tasks.storing import join
 from heirmark.training.samples import Samples, check_answered
@@ -98,7 +98,7 @@ class TransferLoss:
     Attributes:
         loss: L_wm, mean cross-entropy on the triggers, a scalar.
         gradient: v, its gradient by parameter name.
-        hit_rate: share of triggers answered as the mark wants, in [0, 1], a scalar.
+        hit_rate: share of triggers answered as the mark wants, in [0, 1], a scalar; NaN where the loss is no cross-entropy.
     """
 
     loss: Tensor
@@ -186,7 +186,13 @@ def simulate_theft(
 
 
 def transfer_loss(
-    thief: Thief, mark: Samples, *, clean: Tensor | None = None, mode: PassMode = PassMode(), micro_batch: int = 0
+    thief: Thief,
+    mark: Samples,
+    *,
+    clean: Tensor | None = None,
+    mode: PassMode = PassMode(),
+    micro_batch: int = 0,
+    loss: TargetLoss = F.cross_entropy,
 ) -> TransferLoss:
     """Watermark loss of a thief and its gradient (T2S, arXiv 2606.11698, eq. 4).
 
@@ -196,6 +202,7 @@ def transfer_loss(
         clean: ``[N, ...]``, for the trigger mode ``"mixed"``.
         mode: seed of random layers, and precision.
         micro_batch: examples at a time; 0 takes all at once.
+        loss: between what the thief says to triggers and what the mark wants.
 
     Returns:
         Loss, gradient and hit rate.
@@ -213,7 +220,7 @@ def transfer_loss(
     whole = len(mark) if company is None else len(mark) + len(company)
     count = min(math.ceil(whole / micro_batch), len(mark)) if micro_batch else 1
     others = [None] * count if company is None else company.tensor_split(count)
-    loss, hits = (torch.zeros((), device=mark.inputs.device) for _ in range(2))
+    value, hits = (torch.zeros((), device=mark.inputs.device) for _ in range(2))
     total: Tensors = {}
     parts = zip(mark.inputs.tensor_split(count), mark.targets.tensor_split(count), others, strict=True)
     for index, (batch, wish, other) in enumerate(parts):
@@ -221,9 +228,9 @@ def transfer_loss(
         with torch.enable_grad():
             parameters = {**wanted, **student.frozen}
             logits = run(thief.skeleton, parameters, buffers, inputs, mode.part("transfer", index))[: len(batch)]
-            part = F.cross_entropy(logits, wish) * (len(batch) / len(mark))
-        hits += (logits.detach().argmax(dim=1) == wish).sum()
-        loss = loss + part.detach()
+            part = loss(logits, wish) * (len(batch) / len(mark))
+        hits += (logits.detach().argmax(dim=1) == wish).sum() if loss is F.cross_entropy else torch.nan
+        value = value + part.detach()
         total = accumulate(total, gradients(part, wanted, torch.ones_like(part)))
         del logits, part
-    return TransferLoss(loss=loss, gradient=total, hit_rate=hits / len(mark))
+    return TransferLoss(loss=value, gradient=total, hit_rate=hits / len(mark))

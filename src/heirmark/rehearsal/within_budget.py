@@ -15,7 +15,7 @@ from heirmark.rehearsal.balance import Balance
 from heirmark.rehearsal.budget_settings import WithinBudget
 from heirmark.rehearsal.closed_form import Audience
 from heirmark.rehearsal.judges import Judges
-from heirmark.rehearsal.losses import classification_slope
+from heirmark.rehearsal.losses import target_slope
 from heirmark.rehearsal.passes import copies
 from heirmark.runtime import Runtime, derive_seed
 from heirmark.tasks.storing import join
@@ -225,7 +225,7 @@ class _Run:
         with self.runtime.autocast():
             logits = self.model(images)
         whole = logits.float()
-        loss, slope = classification_slope(whole, wanted)
+        loss, slope = target_slope(whole, wanted)
         pull = self.audience.pull(whole[: len(chosen)], chosen, rows)
         self.audience.hear(whole[: len(chosen)], chosen)
         drawn = F.pad(pull.slope, (0, 0, 0, len(whole) - len(chosen)))

@@ -139,6 +139,7 @@ def fit_jointly(
     recordable: bool = True,
     state: Sequence[Tensor] = (),
     before_epoch: Callable[[int], object] | None = None,
+    views: Callable[[Tensor, torch.Generator], Tensor] | None = None,
     runtime: Runtime | None = None,
     description: str = "training",
 ) -> tuple[Mapping[str, float], ...]:
@@ -146,7 +147,8 @@ def fit_jointly(
 
     All samples of a step go through the net in one batch, as they would if they lay mixed in one training set. The sets of
     ``extras`` join in their order, where the phase counts them; None stands for one that there is not. For all that is not told
-    here see :func:`heirmark.training.steps.backward` and :func:`heirmark.training.fitting.descend`.
+    here see :func:`heirmark.training.steps.backward` and :func:`heirmark.training.fitting.descend`. With ``views`` clean samples
+    are shown as it makes them of a batch, several for each perhaps, one set after another.
 
     Returns:
         One row an epoch: its number, the mean of every loss, and its mean weight as ``weight of ...``.
@@ -166,7 +168,9 @@ def fit_jointly(
     sizes = [phase.extras[name] * k for name, each in samples.items() for k in (1, each.companions.shape[1])]
 
     def draw(chosen: Tensor, generator: torch.Generator) -> tuple[Tensor, ...]:
-        parts, targets = [augment(batches[chosen], recipe.augment, generator)], [labels[chosen]]
+        clean = batches[chosen]
+        shown = augment(clean, recipe.augment, generator) if views is None else views(clean, generator)
+        parts, targets = [shown], [labels[chosen].repeat(len(shown) // len(chosen))]
         for name, extra in joining.items():
             more = sets[name].draw(generator)
             own = more.inputs if extra.change is None else extra.change(decode(more.inputs), more.targets)

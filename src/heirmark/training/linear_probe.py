@@ -22,7 +22,21 @@ _STEPS = 200
 _SMALLEST = 1e-6
 
 
-class LinearProbe(nn.Module):
+class Probe(nn.Module):
+    """Maps features ``[N, D]`` to scores of classes ``[N, C]``."""
+
+    @property
+    def classes(self) -> int:
+        """C."""
+        raise NotImplementedError
+
+    @property
+    def width(self) -> int:
+        """D."""
+        raise NotImplementedError
+
+
+class LinearProbe(Probe):
     """Maps features ``[N, D]`` to logits ``[N, C]``: standardised, then linear. It is fitted by :func:`fit_probe`."""
 
     mean: Tensor

@@ -11,7 +11,7 @@ from heirmark.errors import BadConfig, BudgetExhausted, HeirmarkError, ShapeMism
 from heirmark.querying.blackbox import Answers, Api, BlackBox
 from heirmark.querying.oracle import ModelFault
 from heirmark.runtime import Runtime
-from heirmark.training.linear_probe import LinearProbe
+from heirmark.training.linear_probe import Probe
 
 Encoder: TypeAlias = nn.Module | Callable[[Tensor], object] | BlackBox
 FEATURES = Api(answers="features")
@@ -31,7 +31,7 @@ def asking(box: BlackBox, read: Callable[[Answers], Tensor]) -> Callable[[Tensor
     return ask
 
 
-def feature_box(encoder: Encoder, probe: LinearProbe, runtime: Runtime | None) -> BlackBox:
+def feature_box(encoder: Encoder, probe: Probe, runtime: Runtime | None) -> BlackBox:
     """An encoder behind an interface that shows its features; one that is behind such a one already as it is.
 
     Raises:
@@ -49,7 +49,7 @@ def feature_box(encoder: Encoder, probe: LinearProbe, runtime: Runtime | None) -
     return encoder
 
 
-def read_by(probe: LinearProbe) -> Callable[[Answers], Tensor]:
+def read_by(probe: Probe) -> Callable[[Answers], Tensor]:
     """Labels that a probe makes of features; it is brought to the CPU, where answers are."""
     probe.cpu().eval()
 

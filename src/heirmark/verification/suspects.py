@@ -23,7 +23,7 @@ from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.querying.oracle import REMEDY, ModelFault
 from heirmark.runtime import Runtime
 from heirmark.tasks.media import Text
-from heirmark.training.linear_probe import LinearProbe
+from heirmark.training.linear_probe import Probe
 from heirmark.verification.answers import checked_order
 from heirmark.verification.boxes import Encoder, asking, feature_box, read_by
 from heirmark.verification.normalising import Normalisation, given_normalised
@@ -230,10 +230,10 @@ class Suspect:
         )
 
     @classmethod
-    def from_encoder(cls, encoder: Encoder, probe: LinearProbe, *, runtime: Runtime | None = None) -> Suspect:
-        """An encoder behind the verifier's own linear probe, which makes labels of its features.
+    def from_encoder(cls, encoder: Encoder, probe: Probe, *, runtime: Runtime | None = None) -> Suspect:
+        """An encoder behind the verifier's own probe, which makes labels of its features.
 
-        The probe is fitted to this encoder, by :func:`heirmark.training.linear_probe.probe_encoder`, on labelled examples that
+        A linear one is fitted to this encoder, by :func:`heirmark.training.linear_probe.probe_encoder`, on labelled examples that
         are none of the key's. Encoders that calibrate get probes of their own, on the same examples: that measures the null.
 
         The encoder maps float32 ``[B, ...]`` in [0, 1] to features ``[B, D]``, or is a box that shows them, which is charged.

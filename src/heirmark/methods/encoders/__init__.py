@@ -1,0 +1,1 @@
+"""Methods that mark encoders, which give features and no answers about classes."""
