@@ -33,6 +33,7 @@ RECIPES = Path(__file__).resolve().parent.parent / "recipes"
 GREY, COLOUR = (1, 28, 28), (3, 32, 32)
 SHAPES = {
     "cifar10": COLOUR, "cifar100": COLOUR, "svhn": COLOUR, "mnist": GREY, "fashion-mnist": GREY, "fashion-mini": GREY,
+    "speech-commands": (1, 16_000), "speech-commands-35": (1, 16_000),
     "sst2": (32,), "imdb": (128,), "ag-news": (64,), "yelp-sentences": (32,),
 }  # fmt: skip
 NAMED = [
@@ -85,7 +86,7 @@ def test_every_recipe_is_a_grid(file: str, name: str, scale: str) -> None:
 def stand_in(name: str, like: Task | None = None) -> Loaded:
     """A few images or texts of noise with the shape and the classes of a data set."""
     classes, shape = DATASETS[name].classes, SHAPES[name] if like is None else like.input_shape
-    highest, dtype = (9, torch.int32) if len(shape) == 1 else (256, torch.uint8)
+    highest, dtype = {1: (9, torch.int32), 2: (9999, torch.int16), 3: (256, torch.uint8)}[len(shape)]
     generator = torch.Generator().manual_seed(len(name))
 
     def some(count: int) -> Split:
