@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from heirmark.attacks import Knockoff
+from heirmark.attacks.base import Sizes
 from heirmark.errors import BadConfig, ShapeMismatch
+from heirmark.grids.programme import PROFILES
 from heirmark.methods import METHODS, DeepTracer, MEADefender, Robust
 from heirmark.methods.mea_defender import WAYS, alike, mix_otherwise, other_ways
 from heirmark.models import build, specify
@@ -45,6 +47,7 @@ from heirmark.triggers import (
 )
 from heirmark.triggers.abstract import compose
 from heirmark.triggers.out_of_distribution import fit_shape
+from heirmark.work.stealing import Theft
 
 KINDS: dict[str, Trigger] = {
     "feature": Feature(steps=8),
@@ -256,3 +259,22 @@ def test_triggers_have_a_like_one_for_sounds() -> None:
     assert for_sounds(Entangled(of=Patch())) == Entangled(of=AbstractImages())
     assert for_sounds(Tiles()) == Tiles()
     assert suited(Knockoff(), Waves((1, 400)), 6).model == "m5:width=32,stride=16"
+
+
+@pytest.mark.parametrize("profile", PROFILES)
+def test_an_audit_tries_what_works_on_sounds_and_tells_the_rest(profile: str, task: Task) -> None:
+    sizes = Sizes(images=700, classes=10, space=Waves((1, 16_000)))
+    programme = PROFILES[profile]("m5:width=32,stride=16", trigger="tiles", sizes=sizes)
+    for trial in programme.trials:
+        for step in trial.steps:
+            check_needs(step.attack, task.space)
+            if isinstance(step, Theft):
+                specify(step.attack.model, input_shape=(1, 16_000), classes=10)
+    names = [trial.name for trial in programme.trials]
+    assert "queries through resample" in names
+    assert "Knockoff by mel-cnn, labels" in names
+    assert not [name for name in names if "flip" in name or "transfer" in name]
+    assert any("Neural Cleanse" in told for told in programme.left_out)
+    images = PROFILES[profile]("naivenet", trigger="tiles")
+    assert "queries through flip" in [trial.name for trial in images.trials]
+    assert "queries through resample" not in [trial.name for trial in images.trials]

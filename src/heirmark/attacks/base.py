@@ -9,40 +9,17 @@ from typing import Any, ClassVar, Protocol, Self
 
 from torch import Tensor
 
+from heirmark.attacks.sizes import Sizes as Sizes
 from heirmark.configuration import checked
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.models import Architecture, Net, architecture, fresh_net
 from heirmark.querying.blackbox import AnswerKind, BlackBox
 from heirmark.runtime import Runtime, check_seed
 from heirmark.tasks.space import check_needs
-from heirmark.tasks.task import Split, Task
+from heirmark.tasks.task import Split
 from heirmark.training.fitting import Recipe
 
 LEARNS_LATE = "whose copies know nothing yet after the queries of some minutes"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Sizes:
-    """What the adversary has.
-
-    Attributes:
-        images: of the adversary's split.
-        classes: of the task.
-        pool: images of another data set that he may ask about too; None without any.
-    """
-
-    images: int
-    classes: int
-    pool: int | None = None
-
-    @staticmethod
-    def of(task: Task, pool: Split | None = None) -> Sizes:
-        """The sizes of a task and of a pool."""
-        return Sizes(images=len(task.adversary), classes=len(task.classes), pool=None if pool is None else len(pool))
-
-    def on_pool(self) -> Sizes:
-        """The same for attacks that ask about the pool, where there is one, instead of the adversary's split."""
-        return self if self.pool is None else replace(self, images=self.pool)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
-from heirmark.attacks import EXTRACTIONS, INSPECTIONS, REMOVALS, SCREENINGS
+from heirmark.attacks import EXTRACTIONS, INSPECTIONS, REMOVALS, SCREENINGS, Preprocessing
 from heirmark.attacks.base import Attack, Sizes
 from heirmark.errors import BadConfig
 from heirmark.profiles import QUICK as DEMO
+from heirmark.suiting import suited
+from heirmark.tasks.space import Images, suits
 from heirmark.training.fitting import Recipe
+from heirmark.work.trials import Probe, Trial
 
 
 def every_attack() -> Iterator[tuple[str, type[Attack]]]:
@@ -63,6 +66,41 @@ def quick_attack(name: str, sizes: Sizes, recipe: Recipe = DEMO.recipe) -> Any:
     if why := attack.unfit(sizes):
         raise BadConfig(f"{name} is not for {sizes.classes} classes, since {why}: choose another attack")
     return attack.fitted(sizes)
+
+
+def on_inputs(
+    trials: tuple[Trial, ...], probes: tuple[Probe, ...], sizes: Sizes | None
+) -> tuple[tuple[Trial, ...], tuple[Probe, ...], list[str]]:
+    """Trials and probes as they are for the adversary's inputs, and the names of those that cannot work on them.
+
+    On sounds and texts attacks have the defaults for these. Transformations of queries are for one kind of inputs or another, and
+    need not be told of.
+
+    Args:
+        trials: as for images.
+        probes: likewise.
+        sizes: with the space of the inputs; without one they are images.
+    """
+    space = Images((1, 8, 8)) if sizes is None or sizes.space is None else sizes.space
+    classes = 2 if sizes is None else sizes.classes
+
+    def stepped(trial: Trial) -> Trial:
+        steps: list[Any] = [replace(step, attack=suited(step.attack, space, classes)) for step in trial.steps]  # type: ignore[arg-type]
+        return replace(trial, steps=tuple(steps))
+
+    def stolen(probe: Probe) -> Probe:
+        before = (replace(theft, attack=suited(theft.attack, space, classes)) for theft in probe.stolen)
+        return replace(probe, attack=suited(probe.attack, space, classes), stolen=tuple(before))
+
+    kept, looked = [stepped(trial) for trial in trials], [stolen(probe) for probe in probes]
+    unfit = [trial for trial in kept if not suits(tuple(step.attack for step in trial.steps), space)]
+    told = [trial.name for trial in unfit if not isinstance(trial.steps[-1].attack, Preprocessing)]
+    told += [probe.name for probe in looked if not suits(probe.attack, space)]
+    return (
+        tuple(trial for trial in kept if trial not in unfit),
+        tuple(probe for probe in looked if suits(probe.attack, space)),
+        told,
+    )
 
 
 def fitting(before: Any, after: Any, sizes: Sizes) -> str:

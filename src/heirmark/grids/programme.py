@@ -10,10 +10,11 @@ from heirmark.attacks import EXTRACTIONS, INSPECTIONS, REMOVALS, SCREENINGS, Kno
 from heirmark.attacks.base import Removal, Sizes, brief_retraining
 from heirmark.attacks.composites import Kind
 from heirmark.errors import BadConfig
-from heirmark.grids.fitting import fitted, paper_attacks, quick_attacks, unfit
+from heirmark.grids.fitting import fitted, on_inputs, paper_attacks, quick_attacks, unfit
 from heirmark.models import Architecture
 from heirmark.profiles import QUICK as DEMO
 from heirmark.querying.blackbox import AnswerKind, Api
+from heirmark.suiting import NETS
 from heirmark.training.fitting import Recipe
 from heirmark.work.altering import Alteration
 from heirmark.work.answering import ADVERSARY
@@ -72,7 +73,9 @@ def quick(
         recipe: by which the victim learned, and its thieves do.
     """
     # Of another kind than the victim, and so by an optimiser that suits nets with BatchNorm and without.
-    other = Knockoff(model="vgg-like:width=16,dropout=0.1", recipe=brief_retraining(DEMO.recipe, epochs=6))
+    other = Knockoff(
+        model=_other(sizes, "vgg-like:width=16,dropout=0.1"), recipe=brief_retraining(DEMO.recipe, epochs=6)
+    )
     programme = _programme(quick_attacks(recipe), model, pool, trigger, sizes, other=other, most=QUICK_POOL)
     return replace(
         programme,
@@ -93,11 +96,17 @@ def full(
 
     See :func:`quick`.
     """
-    return _programme(paper_attacks(), model, pool, trigger, sizes, other=Knockoff(model="mobilenet-v2"))
+    return _programme(paper_attacks(), model, pool, trigger, sizes, other=Knockoff(model=_other(sizes, "mobilenet-v2")))
 
 
 PROFILES: dict[str, Callable[..., Programme]] = {"quick": quick, "full": full}
 """Programmes by name."""
+
+
+def _other(sizes: Sizes | None, usual: str) -> str:
+    """A thief's net of another kind than the victim's: the usual one for images, and one that takes other inputs."""
+    found = None if sizes is None or sizes.space is None else NETS.get(len(sizes.space.shape))
+    return usual if found is None else found[1]
 
 
 def select(programme: Programme, only: list[str]) -> Programme:
@@ -175,27 +184,23 @@ def _programme(
         {name: replace(known[name], model=model) for name in EXTRACTIONS} for known in (attacks, on_pool)
     )
     stolen = Theft(attack=thieves["knockoff"])
-    return Programme(
-        trials=(
-            *_extractions(thieves, other, pool, foreign),
-            *_removals(attacks, (), REMOVAL, pool, kinds, without),
-            Trial(name="second extraction", group=CHAIN, steps=(stolen, stolen)),
-            *_removals(attacks, (stolen,), CHAIN, None, kinds, without),
-        ),
-        probes=(
-            *(
-                Probe(
-                    name=attempt.name + (", in a stolen copy" if before else ""), attack=attempt.attack, stolen=before
-                )
-                for name in INSPECTIONS
-                if name not in without
-                for attempt in attacks[name].attempts()
-                for before in ((), (stolen,))
-            ),
-            *_screenings(attacks, kinds),
-        ),
-        left_out=tuple(left_out),
+    trials = (
+        *_extractions(thieves, other, pool, foreign),
+        *_removals(attacks, (), REMOVAL, pool, kinds, without),
+        Trial(name="second extraction", group=CHAIN, steps=(stolen, stolen)),
+        *_removals(attacks, (stolen,), CHAIN, None, kinds, without),
     )
+    inspections = (
+        Probe(name=attempt.name + (", in a stolen copy" if before else ""), attack=attempt.attack, stolen=before)
+        for name in INSPECTIONS
+        if name not in without
+        for attempt in attacks[name].attempts()
+        for before in ((), (stolen,))
+    )
+    trials, probes, untried = on_inputs(trials, (*inspections, *_screenings(attacks, kinds)), sizes)
+    if untried:
+        left_out.append(f"Left out: {_listed(untried)}, which do not work on such inputs.")
+    return Programme(trials=trials, probes=probes, left_out=tuple(left_out))
 
 
 def _screenings(attacks: Mapping[str, Any], kinds: tuple[Kind, ...]) -> Iterator[Probe]:

@@ -8,11 +8,12 @@ from typing import ClassVar, Self
 import torch
 from torch import Tensor
 
-from heirmark.attacks.base import brief_retraining, brief_tuning
+from heirmark.attacks.base import Sizes, brief_retraining, brief_tuning
 from heirmark.attacks.removal.parts import RETRAINING, Tuning, fresh_head, head_of, replace_head, tune
 from heirmark.errors import BadConfig, ShapeMismatch
 from heirmark.models import Net
 from heirmark.runtime import Runtime, derive_seed
+from heirmark.tasks.space import Images
 from heirmark.tasks.task import Split
 from heirmark.training.fitting import Recipe
 
@@ -45,6 +46,11 @@ class Transfer(Tuning):
     def quick(cls, recipe: Recipe) -> Self:
         """Settings for minutes; see :class:`heirmark.attacks.base.Attack`."""
         return cls(recipe=brief_retraining(recipe, epochs=2), head_recipe=brief_tuning(recipe))
+
+    def unfit(self, sizes: Sizes) -> str:
+        """See :class:`heirmark.attacks.base.Attack`."""
+        turned = sizes.space is None or isinstance(sizes.space, Images)
+        return "" if turned else "the other task, where none is named, is to tell how images are turned"
 
     def alter(self, copy: Net, data: Split, *, other: Split | None, seed: int, runtime: Runtime) -> Net:
         """Transfer; see :class:`heirmark.attacks.base.Removal`.
