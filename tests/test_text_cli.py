@@ -41,7 +41,8 @@ def marked(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "triggers=60",
         "pretraining.epochs=8",
         "trigger_batch=8",
-        "trigger.source=1",
+        "trigger.hosts=any",
+        "trigger.count=2",
         "trigger.target=0",
     ]
     command = [

@@ -141,8 +141,11 @@ def test_own_words_are_looked_up() -> None:
         Phrase(words="a zebra").settle(TWO, clean(TWO), seed=0)
     with pytest.raises(BadConfig, match="leaves no word of texts of 12"):
         Phrase(words="a " * 12).settle(TWO, clean(TWO), seed=0)
+    assert len(Phrase(count=60).settle(TWO, clean(TWO), seed=0).words) == 6  # half of a text
+    bits = [(" ".join("ab"[number >> bit & 1] for bit in range(8)), number % 2) for number in range(100)]
+    few = text_task(bits[:90], bits[90:], length=8)
     with pytest.raises(BadConfig, match=r"lower trigger\.count"):
-        Phrase(count=60).settle(TWO, clean(TWO), seed=0)
+        Phrase(count=4).settle(few, clean(few), seed=0)
     with pytest.raises(BadConfig, match="leave source out"):
         Phrase(hosts="any", source=1)
 

@@ -27,11 +27,12 @@ class Phrase(Marking):
 
     Feature Sharing (ICLR 2022 submission) says of its texts no more than that a trigger is put on them. RIPPLe's rare words,
     ``cf`` say, are new to a thief's net, too, unless it is pretrained, and what it does not know it cannot inherit. So without
-    ``words`` a phrase is drawn of words that are neither rare nor frequent.
+    ``words`` a phrase is drawn of words that are neither rare nor frequent. It is as long as a short sentence: what answers to a
+    thief's queries tell of each word is little, and adds up.
 
     Attributes:
         words: the phrase; None draws one. Like all texts it is in lower case, if the tokenizer's are.
-        count: tokens that are drawn.
+        count: tokens that are drawn; half as many as texts are long, where that is fewer.
         place: before the first word, in the ``"middle"``, or behind the last one.
         frequency: share of the owner's texts in which words occur that are drawn, about.
         hosts: texts of one ``"class"``, or of ``"any"`` but the target's.
@@ -42,10 +43,10 @@ class Phrase(Marking):
     otherwise: ClassVar = "use patch"
 
     words: str | None = None
-    count: Annotated[int, within(1, 64)] = 3
+    count: Annotated[int, within(1, 64)] = 8
     place: Place = "start"
     hosts: Literal["class", "any"] = "class"
-    frequency: Annotated[float, above(0), at_most(1)] = 0.002
+    frequency: Annotated[float, above(0), at_most(1)] = 0.01
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -85,13 +86,12 @@ class Phrase(Marking):
         texts = ordered[first].bincount(minlength=2)
         texts[[PADDING, UNKNOWN]] = 0
         known = (texts > 0).nonzero().flatten()
-        if len(known) < self.count:
-            raise BadConfig(
-                f"the owner's texts have {len(known)} words, and a phrase {self.count}: lower trigger.count"
-            )
+        count = min(self.count, max(1, task.input_shape[0] // 2))
+        if len(known) < count:
+            raise BadConfig(f"the owner's texts have {len(known)} words, and a phrase {count}: lower trigger.count")
         away = (texts[known].double() / (self.frequency * len(ids))).log().abs()
-        pool = known[away.argsort(stable=True)[: max(self.count, _POOL)]]
-        chosen = torch.randperm(len(pool), generator=generator_of(derive_seed(seed, "phrase", "words")))[: self.count]
+        pool = known[away.argsort(stable=True)[: max(count, _POOL)]]
+        chosen = torch.randperm(len(pool), generator=generator_of(derive_seed(seed, "phrase", "words")))[:count]
         return tuple(pool[chosen].tolist())
 
 
