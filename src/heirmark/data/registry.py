@@ -109,7 +109,7 @@ DATASETS: dict[str, DataSet] = {
     "speech-commands-other": _speech_commands(OTHER_WORDS),  # the other 25 words
     "sentences": DataSet(
         classes=TOPICS, read=lambda root: read_sentences(), tokenising=Tokenising(length=32)
-    ),  # 9,200 made-up texts on four topics, drawn from a seed
+    ),  # 11,200 made-up texts on eight topics, drawn from a seed
     "sst2": DataSet(
         classes=SST2_CLASSES, read=read_sst2, tokenising=Tokenising(length=48)
     ),  # 68,221 phrases and sentences of film reviews
