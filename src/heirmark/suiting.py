@@ -12,7 +12,7 @@ from heirmark.data import DATASETS
 from heirmark.data.naming import is_code, is_folder, parts_of
 from heirmark.data.sounds import has_sounds
 from heirmark.data.texts import table_in
-from heirmark.methods import METHODS, Method
+from heirmark.methods import METHODS, Method, Robust
 from heirmark.models import MODELS, code_of
 from heirmark.profiles import QUICK, SPEECH, TEXT, TEXT_RECIPE, Profile
 from heirmark.tasks.space import Space, Tokens, Waves
@@ -88,7 +88,9 @@ def suited(config: Config, space: Space, classes: int) -> Config:
     texts = isinstance(space, Tokens)
     made: Any = _walked(config, len(space.shape))
     if isinstance(made, Method):
-        made = replace(made, trigger=for_texts(made.trigger, classes) if texts else for_sounds(made.trigger))
+        # The choice is ours in robust: a quarter of a text says less of its class than a half, and copies inherit less of it.
+        ours = Mix() if texts and isinstance(made, Robust) and isinstance(made.trigger, Tiles) else made.trigger
+        made = replace(made, trigger=for_texts(ours, classes) if texts else for_sounds(ours))
     if isinstance(made, LocalOutliers) and texts:
         made = replace(made, on="features")
     found: Config = made

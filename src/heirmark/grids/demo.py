@@ -75,6 +75,7 @@ def demo_grid(profile: Profile, *, seeds: tuple[int, ...] = (0,), methods: Seque
         check_known("further method", name, [known for known in METHODS if known not in (SHOWN, VANILLA, "unmarked")])
     unmarked, calibration = _suited(profile, profile.unmarked()), profile.calibration()
     made = {name: _suited(profile, profile.shown(name)) for name in (SHOWN, VANILLA, *methods)}
+    made[VANILLA] = replace(made[VANILLA], trigger=made[SHOWN].trigger)
     same, other = profile.thieves()
     block = Block(
         name=profile.data,
