@@ -52,13 +52,12 @@ from heirmark.data import DATASETS
 from heirmark.grids import Block, Marking, Published
 from heirmark.grids.fitting import quick_attacks
 from heirmark.grids.recipes import Scale
-from heirmark.methods import T2S, Composite, MEADefender, Method, Robust, Vanilla
+from heirmark.methods import T2S, Composite, MEADefender, Method, Vanilla
 from heirmark.methods.mea_defender import ADAM
 from heirmark.models import Architecture
-from heirmark.profiles import SPEECH, SPEECH_RECIPE, TEXT
-from heirmark.rehearsal.budget_settings import WithinBudget
-from heirmark.suiting import suited
-from heirmark.tasks.space import Tokens
+from heirmark.profiles import SPEECH, TEXT
+from heirmark.suiting import default_method, suited
+from heirmark.tasks.space import Tokens, Waves
 from heirmark.triggers import AutoencoderBlend, CropPaste, Mix, PixelBlend, Stripes
 from heirmark.triggers.combiners import AnyCombiner
 from heirmark.work.altering import Alteration
@@ -188,14 +187,8 @@ def speech_commands(scale: Scale) -> Grid:
         mea = replace(mea, trigger=told)
     markings: dict[str, Method] = {"mea-defender": mea}
     if cpu:
-        tuning = WithinBudget().recipe
         markings |= {
-            "robust": replace(
-                Robust.quick(SPEECH),
-                feature_recipe=SPEECH_RECIPE,
-                early=10,
-                rehearsal=WithinBudget(recipe=replace(tuning, epochs=30, batch_size=64), averaging=0.95),
-            ),
+            "robust": default_method("robust", Waves((1, 16_000)), len(names), quick=True),
             "t2s": T2S.quick(SPEECH),
             "joint training": Vanilla.quick(SPEECH),
         }

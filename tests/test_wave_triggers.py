@@ -251,6 +251,7 @@ def test_every_method_has_defaults_for_sounds(name: str, quick: bool, task: Task
     if isinstance(made, Robust):
         assert made.thieves == ("m5:width=32,stride=16", "mel-cnn")
         assert made.judges == ("m5:width=24,kernel=160,stride=8",)
+        assert made.rehearsal.recipe.epochs == (30 if quick else 6)
 
 
 def test_triggers_have_a_like_one_for_sounds() -> None:
