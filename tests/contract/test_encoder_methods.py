@@ -59,7 +59,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "mix": JointEncoder(**BASE, **TRIGGERS, trigger_batch=16),
         "blend": JointEncoder(
             **BASE, triggers=60, trigger=Mix(sources=(0, 1), target=2, combiner=PixelBlend()), trigger_batch=16, start="clean",
-            distance="cosine", weight=10.0,
+            distance="mse", weight=10.0,
         ),
     },
     "mea-defender": {
@@ -71,7 +71,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
         "fixed": MEADefenderEncoder(
             **BASE, triggers=60, trigger=Mix(sources=(0, 1), target=2, combiner=PixelBlend()), evasion_samples=0,
             first=Phase(recipe=dataclasses.replace(LEARNING, epochs=1), extras={"watermark": 8}),
-            second=Phase(recipe=LEARNING, extras={"watermark": 16}), weighting="fixed", distance="cosine",
+            second=Phase(recipe=LEARNING, extras={"watermark": 16}), weighting="fixed", distance="mse",
         ),
     },
     "t2s": {

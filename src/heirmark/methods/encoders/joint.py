@@ -102,7 +102,7 @@ class JointEncoder(EncoderMethod):
     Attributes:
         trigger_batch: trigger samples that join each batch.
         start: ``"scratch"`` or the ``"clean"`` encoder.
-        distance: of features.
+        distance: of features. Squared, it falls when all features shrink, which NT-Xent, behind its own head, does not mind.
         weight: of the distance, beside NT-Xent.
     """
 
@@ -110,7 +110,7 @@ class JointEncoder(EncoderMethod):
 
     trigger_batch: Annotated[int, at_least(1)] = 64
     start: Literal["scratch", "clean"] = "scratch"
-    distance: Distance = "mse"
+    distance: Distance = "cosine"
     weight: Annotated[float, at_least(0)] = field(default=1.0)
 
     def embed(self, prepared: PreparedEncoder, *, seed: int, runtime: Runtime) -> Embedded:

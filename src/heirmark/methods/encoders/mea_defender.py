@@ -32,7 +32,8 @@ class MEADefenderEncoder(EncoderMethod):
 
     The utility is NT-Xent (eq. 2). L_com is the KL divergence of eq. 6, of features through a softmax; L_ver and L_eva draw
     features to those of a sample of the target class, and of one of the true classes (eq. 7 and 8, SSL), which have no gradient.
-    The distance is open in the paper, and so is how long the encoder trains: squared, and twice the pre-training here.
+    The distance is open in the paper, and so is how long the encoder trains: the cosine, in which all features may shrink without
+    coming nearer to each other, and twice the pre-training here.
 
     Attributes:
         triggers: watermark samples that train.
@@ -63,7 +64,7 @@ class MEADefenderEncoder(EncoderMethod):
     second: Phase = field(
         default=Phase(recipe=replace(SIMCLR, learning_rate=1e-4), extras={"watermark": 64, "evasion": 32})
     )
-    distance: Distance = "mse"
+    distance: Distance = "cosine"
     weighting: Literal["mgda", "nested", "fixed"] = "mgda"
     normalisation: Normalisation = "l2"
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)

@@ -56,19 +56,19 @@ class RobustEncoder(EncoderMethod):
 
     Attributes:
         thieves: architectures of further nets in whose features thieves finish, beside the clean encoder: each learns the clean
-            encoder's features, as a thief's would.
+            encoder's features, as a thief's would. In the clean encoder's own features alone a mark may hide from others.
         feature_recipe: how they learn.
         recipe: of the tuning.
         trigger_batch: trigger samples a step.
         pulling: trigger samples that the thieves are asked about a step.
         rho: length of the thieves' gradient over that of the utility, at the start.
         accuracy_budget: of a probe's accuracy that may be lost, as far as images can tell that are none of the key's.
-        closing: how thieves finish.
+        closing: how thieves finish; its sharpness, which is of classes, takes no part.
     """
 
     name: ClassVar[str] = "robust"
 
-    thieves: tuple[Architecture, ...] = architecture(())
+    thieves: tuple[Architecture, ...] = architecture(("resnet18", "vgg-like"))
     feature_recipe: Recipe = field(
         default=Recipe(epochs=10, batch_size=128, optimizer="adam", learning_rate=1e-3, weight_decay=0.0)
     )
@@ -79,7 +79,7 @@ class RobustEncoder(EncoderMethod):
     pulling: Annotated[int, at_least(1)] = 256
     rho: Annotated[float, above(0)] = 1.0
     accuracy_budget: Annotated[float, at_least(0)] = 0.005
-    closing: Closing = field(default=Closing(ridge=1e-3, sharpness=1.0))
+    closing: Closing = field(default=Closing())
 
     def hosts(self, task: Task, *, seed: int) -> Split:
         """The half of the calibration split of which the key is made: the other half has chosen the encoder."""
