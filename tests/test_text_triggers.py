@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,8 +10,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
-
-pytest.importorskip("tokenizers")
 
 from heirmark.attacks import JBDA, WRK, KnockoffAdaptive, LocalOutliers, MarkErase
 from heirmark.data.tokenised import text_task
@@ -42,6 +41,8 @@ from heirmark.triggers import (
     Tiles,
 )
 from made_up import sentences
+
+tokenizers = pytest.importorskip("tokenizers")
 
 CPU = Runtime(device="cpu", precision="float32")
 
@@ -148,6 +149,23 @@ def test_own_words_are_looked_up() -> None:
         Phrase(count=4).settle(few, clean(few), seed=0)
     with pytest.raises(BadConfig, match="leave source out"):
         Phrase(hosts="any", source=1)
+
+
+def test_a_phrase_is_made_of_no_parts_of_words(tmp_path: Path) -> None:
+    known = {"[PAD]": 0, "[UNK]": 1, "##ness": 2, "##ly": 3, "good": 4, "sad": 5, "kind": 6, "most": 7}
+    made = tokenizers.Tokenizer(tokenizers.models.WordPiece(known, unk_token="[UNK]"))
+    made.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    made.decoder = tokenizers.decoders.WordPiece()
+    made.save(str(tmp_path / "tokenizer.json"))
+    words = ["goodness", "sadly", "kindness", "mostly"]
+    rows = [" ".join(words[number >> 2 * place & 3] for place in range(4)) for number in range(200)]
+    task = text_task(
+        [(row, number % 2) for number, row in enumerate(rows)], [("good", 0)], length=8, tokenizer=str(tmp_path)
+    )
+    secret = Phrase(count=3).settle(task, clean(task), seed=0)
+    assert set(secret.words) <= {4, 5, 6, 7}
+    assert isinstance(task.medium, Text)
+    assert task.medium.survives(secret.draw(task.calibration, 10, seed=0).inputs).all()
 
 
 def test_classes_are_put_together() -> None:

@@ -86,6 +86,8 @@ class Phrase(Marking):
         texts = ordered[first].bincount(minlength=2)
         texts[[PADDING, UNKNOWN]] = 0
         known = (texts > 0).nonzero().flatten()
+        if isinstance(task.medium, Text):
+            known = known[task.medium.survives(known[:, None])]  # no part of a word, of which some tokenizers have many
         count = min(self.count, max(1, task.input_shape[0] // 2))
         if len(known) < count:
             raise BadConfig(f"the owner's texts have {len(known)} words, and a phrase {count}: lower trigger.count")
