@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from heirmark.attacks import JBDA, WRK, KnockoffAdaptive, LocalOutliers, MarkErase
+from heirmark.attacks import JBDA, WRK, Knockoff, KnockoffAdaptive, LocalOutliers, MarkErase
 from heirmark.data.tokenised import text_task
 from heirmark.errors import BadConfig
 from heirmark.methods import METHODS, T2S, MEADefender, Robust
 from heirmark.methods.mea_defender import alike, mix_otherwise
 from heirmark.models import build
 from heirmark.runtime import Runtime
-from heirmark.suiting import default_method, for_texts, suited
+from heirmark.suiting import default_method, for_texts, gentle, is_pretrained, suited
 from heirmark.tasks.media import Text
 from heirmark.tasks.space import Images, Tokens, check_needs, needed_by, suits
 from heirmark.tasks.splicing import alternate, halves, insert, lengths, quarters, splice
@@ -259,6 +259,19 @@ def test_every_method_has_defaults_for_texts(name: str, quick: bool) -> None:
         assert made.feature_recipe.optimizer == "adam"
     if isinstance(made, T2S):
         assert made.rehearsal.recipe.optimizer == "adam"
+
+
+def test_pretrained_nets_are_tuned_gently() -> None:
+    made = default_method("robust", Tokens((9,)), 3, model="transformer:./minilm")
+    assert isinstance(made, Robust)
+    assert (made.pretraining.learning_rate, made.pretraining.epochs, made.pretraining.batch_size) == (5e-5, 3, 32)
+    assert made.rehearsal.recipe.learning_rate == 5e-5
+    assert made.feature_recipe.learning_rate > 5e-5  # of other nets
+    plain = default_method("mea-defender", Tokens((9,)), 3, model="transformer:./minilm")
+    assert isinstance(plain, MEADefender)
+    assert plain.first.recipe.learning_rate == 5e-5
+    assert not is_pretrained("lstm")
+    assert gentle(Knockoff(recipe=Recipe())).recipe.learning_rate == 5e-5
 
 
 def test_images_keep_their_defaults() -> None:

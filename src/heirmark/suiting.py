@@ -37,6 +37,7 @@ NETS = {1: (TEXT.model, TEXT.other), 2: (SPEECH.model, SPEECH.other)}
 """Nets of different families by the dimensions of what they take; the first stands for one that takes something else."""
 MOST_EPOCHS = 10
 """Of any training on texts: small nets know them by heart soon."""
+FINE_RATE = 5e-5
 Config = TypeVar("Config")
 
 
@@ -45,7 +46,7 @@ def profile_for(space: Space) -> Profile:
     return TEXT if isinstance(space, Tokens) else SPEECH if isinstance(space, Waves) else QUICK
 
 
-def default_method(name: str, space: Space, classes: int, *, quick: bool = False) -> Method:
+def default_method(name: str, space: Space, classes: int, *, quick: bool = False, model: object = None) -> Method:
     """A method with its defaults for inputs of a space, on which users put their own settings.
 
     Args:
@@ -53,8 +54,11 @@ def default_method(name: str, space: Space, classes: int, *, quick: bool = False
         space: of the inputs.
         classes: how many the task has.
         quick: whether for minutes on a CPU.
+        model: architecture that the user names; see :func:`gentle`.
     """
     made = suited(profile_for(space).method(name) if quick else METHODS[name](), space, classes)
+    if is_pretrained(model):
+        return gentle(made)
     return spoken(made) if quick and isinstance(space, Waves) and isinstance(made, Robust) else made
 
 
@@ -67,6 +71,30 @@ def spoken(method: Robust) -> Robust:
     tuning = replace(method.rehearsal.recipe, epochs=30, batch_size=64)
     rehearsal = replace(method.rehearsal, recipe=tuning, averaging=0.95)
     return replace(method, feature_recipe=SPEECH_RECIPE, early=10, rehearsal=rehearsal)
+
+
+def is_pretrained(model: object) -> bool:
+    """Whether an architecture starts from weights that have learned long before."""
+    name = model.partition(":")[0] if isinstance(model, str) else ""
+    return name in MODELS and MODELS[name].from_folder
+
+
+def gentle(config: Config) -> Config:
+    """The same with the trainings of a pretrained net as BERT is fine-tuned (Devlin 2019, arXiv 1810.04805, appendix A.3).
+
+    That is at 5e-5 for three epochs in batches of 32, at most. Other nets, in which thieves are simulated, keep their recipes.
+    """
+    changes: dict[str, Any] = {}
+    for part in fields(config):  # type: ignore[arg-type]
+        old = getattr(config, part.name)
+        if not part.init or part.name in ("feature_recipe", "key_filter", "trigger"):
+            continue
+        if isinstance(old, Recipe):
+            rate, epochs = min(old.learning_rate, FINE_RATE), min(old.epochs, 3)
+            changes[part.name] = replace(old, learning_rate=rate, epochs=epochs, batch_size=min(old.batch_size, 32))
+        elif is_dataclass(old) and not isinstance(old, type):
+            changes[part.name] = gentle(old)
+    return replace(config, **changes)  # type: ignore[type-var]
 
 
 def method_before_data(name: str, data: str, *, quick: bool = False) -> Method | None:

@@ -89,18 +89,22 @@ class Thief:
         """
         from heirmark.attacks.base import Sizes
         from heirmark.grids.fitting import fitting, quick_attack, quick_attacks
-        from heirmark.suiting import suited
+        from heirmark.suiting import gentle, is_pretrained, suited
 
         plan = build(quick_attacks(victim.recipe)[name] if self.quick else known[name]())
         fact = {}
         with run.bars() as bars:
             data = victim.data(self.data, split_seed=self.split_seed, root=run.data_root, pool=pool)
-            of = (data.task.space, data.task.num_classes)
+
+            def fit(attack: Any) -> Any:
+                made = suited(attack, data.task.space, data.task.num_classes)
+                return gentle(made) if is_pretrained(victim.architecture) else made
+
             if not self.quick:
-                plan = build(suited(known[name](), *of))
+                plan = build(fit(known[name]()))
             else:
                 sizes = Sizes.of(data.task, *(data.pools.values() if asks_pool else ())).on_pool()
-                plain, plan = plan, build(suited(quick_attack(name, sizes, victim.recipe), *of))
+                plain, plan = plan, build(fit(quick_attack(name, sizes, victim.recipe)))
                 words = fitting(getattr(plain, "attack", plain), getattr(plan, "attack", plan), sizes)
                 fact = {"fitted": words} if words else {}
             facts = job(plan, data, run.work(bars, self.seed))

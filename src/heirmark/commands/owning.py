@@ -101,7 +101,9 @@ def embed(
             bars.event(event, label)
 
         task = load_named_task(data, split_seed=split_seed, root=run.data_root, protocol=protocol)  # type: ignore[arg-type]
-        config: Any = configured(default_method(method, task.space, task.num_classes, quick=quick), model, settings)
+        config: Any = configured(
+            default_method(method, task.space, task.num_classes, quick=quick, model=model), model, settings
+        )
         config, opened = started(config, start, model, settings, task, run.runtime(bars))
         task, brought = with_foreign(task, config.trigger, root=run.data_root, name=foreign)
         summary = embed_job(
