@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import torch
 
-from heirmark.attacks import EXTRACTIONS
+from heirmark.attacks import ENCODER_EXTRACTIONS, EXTRACTIONS
 from heirmark.errors import BadConfig
-from heirmark.methods import T2S, PowerFilter
+from heirmark.methods import ENCODER_METHODS, T2S, PowerFilter
 from heirmark.methods.base import key_from
 from heirmark.methods.nets import new_model
 from heirmark.profiles import STUDY
@@ -30,6 +30,7 @@ from heirmark.work.context import Context
 sys.path.insert(0, str(Path(__file__).parents[1] / "benchmarks"))
 
 import attacks
+import encoders
 import extractions
 import foreign_null
 import key_power
@@ -53,6 +54,28 @@ def test_extractions_are_summed_up_over_seeds_beside_what_is_printed() -> None:
     assert "| jbda | soft | 9,600 | 70.0 [60.0] | 85.0 | 81 to 87 |" in extractions.as_markdown([told])
     (alone,) = extractions.summarise(rows[:1])
     assert alone["accuracy_spread"] is None
+
+
+def test_marks_in_encoders_are_summed_up_beside_their_twins() -> None:
+    rows = [
+        {"seed": seed, "method": "mea-defender", "arm": arm, "thief": "stolen-encoder", "removal": "",
+         "accuracy": 0.8, "wsr": wsr, "outcome": outcome}
+        for seed, arm, wsr, outcome in (
+            (0, "marked", 0.9, "MARKED"), (1, "marked", 0.5, "NOT_ESTABLISHED"),
+            (0, "twin", 0.0, "NOT_ESTABLISHED"), (1, "twin", 0.1, "NOT_ESTABLISHED"),
+        )
+    ]  # fmt: skip
+    searched = {"seed": 0, "method": "mea-defender", "removal": "neural-cleanse", "suspects": []}
+    (told,) = encoders.summarise([*rows, searched])
+    assert (told["marked_wsr"], told["marked_worst"], told["marked_found"], told["seeds"]) == (0.7, 0.5, 1, 2)
+    assert (told["twin_worst"], told["twin_found"]) == (0.1, 0)
+    line = "| mea-defender | stolen-encoder | 80.0, 80.0 | 70 [50] | 1 of 2 | 5, 0 | 78, 93 |"
+    assert line in encoders.as_markdown([told])
+
+
+def test_every_method_and_thief_of_encoders_is_measured() -> None:
+    assert {type(method) for method in encoders.methods(2).values()} == set(ENCODER_METHODS.values())
+    assert {type(thief) for thief in encoders.thieves(2).values()} == set(ENCODER_EXTRACTIONS.values())
 
 
 def test_every_registered_extraction_is_proved_on_a_clean_victim() -> None:

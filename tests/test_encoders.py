@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from heirmark.attacks import NeuralCleanse, Pruning
 from heirmark.errors import BadConfig, BudgetExhausted, ShapeMismatch
 from heirmark.keys.making import make_key
-from heirmark.models import fresh_net
+from heirmark.models import Net, fresh_net, specify
 from heirmark.querying.asking import outputs_of
 from heirmark.querying.blackbox import Api, BlackBox
 from heirmark.querying.oracle import ModelFault
@@ -191,6 +192,21 @@ def test_what_has_no_sense_with_features_is_refused(encoder: nn.Module, tiny_tas
         Api(answers="features", levels=10)
     with pytest.raises(BadConfig, match="the box shows label, and no features"):
         BlackBox(encoder, classes=WIDTH, api=Api(answers="label"), runtime=cpu).features(tiny_task.test.inputs)
+
+
+def test_what_looks_into_classifiers_looks_into_encoders_through_a_probe(
+    encoder: nn.Module, tiny_task: Task, tiny_model: str, cpu: Runtime
+) -> None:
+    """Neural Cleanse reverses triggers for the probe's classes, and pruning takes the encoder as it is."""
+    whole = Probed(encoder, probe_encoder(encoder, tiny_task.adversary, classes=6, runtime=cpu)).eval()
+    spec = specify(tiny_model, input_shape=tiny_task.input_shape, classes=WIDTH)
+    net = Net(model=whole, spec=dataclasses.replace(spec, classes=6))
+    found = NeuralCleanse(steps=6, samples=64, patience=2)(net, tiny_task.adversary, seed=0, runtime=cpu)
+    assert len(found.scores) == 6
+    pruned = Pruning(rate=0.3)(Net(model=encoder, spec=spec), tiny_task.adversary, seed=0, runtime=cpu)
+    before, after = (outputs_of(model, tiny_task.test.inputs, runtime=cpu) for model in (encoder, pruned.model))
+    assert before.shape == after.shape
+    assert not torch.equal(before, after)
 
 
 # ---------------------------------------------------------------- suspecting
