@@ -100,7 +100,7 @@ QUICK = Profile(
 )
 """Minutes on two CPU cores. For their sake the demo's thieves train for six epochs, and its audience has no ResNet."""
 
-TEXT_RECIPE = Recipe(epochs=5, batch_size=64, optimizer="adam", learning_rate=1e-3, weight_decay=0.0)
+TEXT_RECIPE = Recipe(epochs=5, batch_size=64, optimizer="adam", learning_rate=3e-3, weight_decay=0.0)
 TEXT = replace(
     QUICK,
     data="sst2",
@@ -116,9 +116,18 @@ TEXT = replace(
     thief_epochs=None,
     audience=(),
 )
-"""Texts: small nets have read them after a few epochs, and know them by heart after more."""
+"""Texts: small nets have read them after a few epochs, and know them by heart after more. A batch moves the vectors of few words,
+so the rate is large: on SST-2 a text CNN and an LSTM were 8 points better on the calibration split than at 1e-3."""
 
-SENTENCES = replace(TEXT, data="sentences")
+SENTENCE_RECIPE = replace(TEXT_RECIPE, learning_rate=1e-3)
+SENTENCES = replace(
+    TEXT,
+    data="sentences",
+    recipe=SENTENCE_RECIPE,
+    calibration_recipe=replace(SENTENCE_RECIPE, epochs=4),
+    joint=SENTENCE_RECIPE,
+    rehearsal=replace(QUICK.rehearsal, recipe=replace(SENTENCE_RECIPE, epochs=3)),
+)
 """Made-up texts, of which everybody has the data."""
 
 SOUND_RECIPE = replace(QUICK_RECIPE, batch_size=64, augment="shift")

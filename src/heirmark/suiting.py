@@ -113,8 +113,8 @@ def _is_other(name: str) -> bool:
 def suited(config: Config, space: Space, classes: int) -> Config:
     """A method's or an attack's defaults, which are those of images, as they are for inputs of a space.
 
-    Of texts only these change: nets that do not read texts become one of :data:`NETS`; trainings are by Adam, at its usual rate
-    at most, for ten epochs at most, and do not flip; and the trigger is the like one for texts (:func:`for_texts`). Of sounds
+    Of texts only these change: nets that do not read texts become one of :data:`NETS`; trainings are by Adam, at 3e-3 at
+    most, for ten epochs at most, and do not flip; and the trigger is the like one for texts (:func:`for_texts`). Of sounds
     only nets and trigger change (:func:`for_sounds`).
 
     Args:
