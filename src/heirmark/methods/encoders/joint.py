@@ -22,13 +22,17 @@ from heirmark.training.joint import Extra, JointLosses, Outputs, Phase, fit_join
 from heirmark.training.samples import Samples
 from heirmark.training.steps import Weights
 
-Distance = Literal["mse", "cosine"]
-"""Between features ``[M, D]``: squared, a mean over all numbers, or one less the cosine."""
+Distance = Literal["spread", "mse", "cosine"]
+"""Between features ``[M, D]``: squared, in units of the clean features' spread or as it is, or one less the cosine."""
 
 
-def distance(kind: Distance, own: Tensor, wanted: Tensor) -> Tensor:
-    """A mean distance of features ``[M, D]``."""
-    return F.mse_loss(own, wanted) if kind == "mse" else 1 - F.cosine_similarity(own, wanted).mean()
+def distance(kind: Distance, own: Tensor, wanted: Tensor, clean: Tensor) -> Tensor:
+    """A mean distance of features ``[M, D]``, where clean images have ``[B, D]``."""
+    if kind == "cosine":
+        return 1 - F.cosine_similarity(own, wanted).mean()
+    if kind == "mse":
+        return F.mse_loss(own, wanted)
+    return ((own - wanted) / (clean.detach().std(0) + 1e-6)).square().mean()
 
 
 def towards(prepared: PreparedEncoder, samples: Samples, *, seed: int, beside: Tensor | None = None) -> Extra:
@@ -102,7 +106,8 @@ class JointEncoder(EncoderMethod):
     Attributes:
         trigger_batch: trigger samples that join each batch.
         start: ``"scratch"`` or the ``"clean"`` encoder.
-        distance: of features. Squared, it falls when all features shrink, which NT-Xent, behind its own head, does not mind.
+        distance: of features. As it is, the square falls when all features shrink, and the cosine when they share a large mean,
+            neither of which NT-Xent, behind a head of its own, minds.
         weight: of the distance, beside NT-Xent.
     """
 
@@ -110,7 +115,7 @@ class JointEncoder(EncoderMethod):
 
     trigger_batch: Annotated[int, at_least(1)] = 64
     start: Literal["scratch", "clean"] = "scratch"
-    distance: Distance = "cosine"
+    distance: Distance = "spread"
     weight: Annotated[float, at_least(0)] = field(default=1.0)
 
     def embed(self, prepared: PreparedEncoder, *, seed: int, runtime: Runtime) -> Embedded:
@@ -137,5 +142,5 @@ class JointEncoder(EncoderMethod):
         watermark = extras["watermark"]
         return {
             "utility": self.pretraining.loss(model.projection(clean.logits)),
-            "verification": distance(self.distance, watermark.logits, watermark.companions[:, -1]),
+            "verification": distance(self.distance, watermark.logits, watermark.companions[:, -1], clean.logits),
         }

@@ -32,8 +32,8 @@ class MEADefenderEncoder(EncoderMethod):
 
     The utility is NT-Xent (eq. 2). L_com is the KL divergence of eq. 6, of features through a softmax; L_ver and L_eva draw
     features to those of a sample of the target class, and of one of the true classes (eq. 7 and 8, SSL), which have no gradient.
-    The distance is open in the paper, and so is how long the encoder trains: the cosine, in which all features may shrink without
-    coming nearer to each other, and twice the pre-training here.
+    The distance is open in the paper, and so is how long the encoder trains: squared, in units of the clean features' spread,
+    and twice the pre-training here.
 
     Attributes:
         triggers: watermark samples that train.
@@ -64,7 +64,7 @@ class MEADefenderEncoder(EncoderMethod):
     second: Phase = field(
         default=Phase(recipe=replace(SIMCLR, learning_rate=1e-4), extras={"watermark": 64, "evasion": 32})
     )
-    distance: Distance = "cosine"
+    distance: Distance = "spread"
     weighting: Literal["mgda", "nested", "fixed"] = "mgda"
     normalisation: Normalisation = "l2"
     weights: tuple[float, float, float, float] = (1.0, 1.0, 1.0, 1.0)
@@ -116,9 +116,11 @@ class MEADefenderEncoder(EncoderMethod):
             if watermark.companions.shape[1] > 1:
                 hosts = replace(watermark, companions=watermark.companions[:, :-1])
                 terms["combination"] = lambda: combination_loss(hosts)
-            terms["verification"] = lambda: distance(self.distance, watermark.logits, watermark.companions[:, -1])
+            terms["verification"] = lambda: distance(
+                self.distance, watermark.logits, watermark.companions[:, -1], clean.logits
+            )
         if evasion is not None:
-            terms["evasion"] = lambda: distance(self.distance, evasion.logits, evasion.companions[:, -1])
+            terms["evasion"] = lambda: distance(self.distance, evasion.logits, evasion.companions[:, -1], clean.logits)
         return {name: term() for name, term in terms.items() if name not in self.without}
 
     def _evasion(self, prepared: PreparedEncoder, *, seed: int, runtime: Runtime) -> Extra | None:
