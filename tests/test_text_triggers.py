@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,9 @@ from torch import Tensor
 
 from heirmark.attacks import JBDA, WRK, Knockoff, KnockoffAdaptive, LocalOutliers, MarkErase
 from heirmark.data.tokenised import text_task
-from heirmark.errors import BadConfig
+from heirmark.errors import BadConfig, BadData
 from heirmark.methods import METHODS, T2S, MEADefender, Robust
+from heirmark.methods.base import key_from
 from heirmark.methods.mea_defender import alike, mix_otherwise
 from heirmark.models import build
 from heirmark.runtime import Runtime
@@ -44,6 +46,7 @@ from made_up import sentences
 
 tokenizers = pytest.importorskip("tokenizers")
 
+NAMES = ("inputs", "targets", "controls", "hosts", "host_labels")
 CPU = Runtime(device="cpu", precision="float32")
 
 
@@ -149,6 +152,21 @@ def test_own_words_are_looked_up() -> None:
         Phrase(count=4).settle(few, clean(few), seed=0)
     with pytest.raises(BadConfig, match="leave source out"):
         Phrase(hosts="any", source=1)
+
+
+def test_a_key_leaves_out_what_a_phrase_makes_of_texts_that_trained() -> None:
+    secret = Phrase(source=0, target=1).settle(TWO, clean(TWO), seed=0)
+    trained = secret.draw(TWO.owner, 20, seed=0)
+    drawn = secret.draw(TWO.calibration, 10, seed=0)
+    both = dataclasses.replace(
+        drawn,
+        **{name: torch.cat([getattr(drawn, name), getattr(trained, name)[:5]]) for name in NAMES},
+    )
+    key = key_from(both, secret, TWO, method="x", seed=0, trained=trained)
+    assert key.disjoint_from(trained.inputs)
+    assert len(key) <= 10
+    with pytest.raises(BadData, match="every query of the key stands among what trained"):
+        key_from(trained, secret, TWO, method="x", seed=0, trained=trained)
 
 
 def test_a_phrase_is_made_of_no_parts_of_words(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from heirmark.keys.making import make_key, nonce_from_seed
 from heirmark.models import Net
 from heirmark.querying.asking import predict
 from heirmark.runtime import Runtime, derive_seed
-from heirmark.tasks.space import check_needs
+from heirmark.tasks.space import Tokens, check_needs
+from heirmark.tasks.storing import row_digests
 from heirmark.tasks.task import Split, Task
 from heirmark.triggers import Secret, Trigger, TriggerSet
 from heirmark.triggers.groups import GroupedSet, GroupsSecret
@@ -198,6 +199,19 @@ def lots_of(triggers: TriggerSet, prepared: Prepared, runtime: Runtime) -> Lots 
     return replace(lots, usual=torch.stack([lots.shares(answers, classes) for answers in said]))
 
 
+def without_repeats(triggers: TriggerSet, task: Task, trained: TriggerSet | None) -> TriggerSet:
+    """Triggers of texts without those that trained: of two hosts that differ in their last words a phrase cuts these off.
+
+    Raises:
+        BadData: when none is left.
+    """
+    known = set(task.owner.digests()) | (set() if trained is None else set(row_digests(trained.inputs)))
+    kept = [row for row, digest in enumerate(row_digests(triggers.inputs)) if digest not in known]
+    if not kept:
+        raise BadData("every query of the key stands among what trained: give longer texts, or a shorter phrase")
+    return triggers if len(kept) == len(triggers) else triggers.subset(torch.tensor(kept))
+
+
 def key_from(
     triggers: TriggerSet,
     secret: Secret,
@@ -216,6 +230,8 @@ def key_from(
 
     The nonce comes from the seed, so that the same seed gives the same key; it is as secret as the seed is.
     """
+    if isinstance(task.space, Tokens) and not secret.memorised:
+        triggers = without_repeats(triggers, task, trained)
     key = make_key(
         queries=triggers.inputs,
         expected=triggers.targets,
