@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from heirmark.attacks.removal.int8 import OnnxModel, to_onnx
 from heirmark.errors import BadConfig, ShapeMismatch
-from heirmark.models import MODELS, HasFeatures, build, features_of, specify
+from heirmark.models import MODELS, HasFeatures, Net, build, features_of, specify
+from heirmark.models.storage import load_model, save_model
 from heirmark.models.waves import LogMel, mel_filters, sines
 from heirmark.runtime import Runtime
 from heirmark.tasks.storing import decode
@@ -135,3 +137,17 @@ def test_it_learns_to_tell_tones_apart(name: str, cpu: Runtime) -> None:
     with torch.no_grad():
         said = model.eval()(inputs[90:]).argmax(1)
     assert float((said == labels[90:]).float().mean()) > 0.8
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_is_saved_answers_as_before(name: str, tmp_path: Path) -> None:
+    """What follows from a net's options, such as its filters, is in no file and there all the same."""
+    spec = specify(
+        f"{name}:{','.join(f'{key}={value}' for key, value in NARROW[name].items())}", input_shape=(1, 1000), classes=5
+    )
+    net = Net(model=spec.build(seed=3).eval(), spec=spec)
+    save_model(net, tmp_path / "net")
+    loaded = load_model(tmp_path / "net")
+    with torch.no_grad():
+        assert torch.equal(loaded.model(waves(2)), net.model(waves(2)))
+    assert loaded.working_copy().to("cpu") is not None

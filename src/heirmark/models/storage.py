@@ -168,6 +168,8 @@ def load_weights(
             raise BadArtifact(
                 f"the weights in {whose} are not finite at {name!r}: the model is damaged, so take an earlier one"
             )
+    if any(buffer.is_meta and name not in wanted for name, buffer in model.named_buffers()):
+        model = spec.build(seed=0)  # what follows from its options is in no file; by now it is known to be no monster
     model.load_state_dict(weights, assign=factory is None)
     if factory is None:
         model = in_channels_last(model)
