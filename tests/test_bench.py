@@ -14,6 +14,7 @@ import pytest
 import own_code
 from heirmark import loading
 from heirmark.attacks import FineTuning, Knockoff, LocalOutliers, MixProbing, Pruning
+from heirmark.data.registry import Loaded
 from heirmark.errors import BadConfig
 from heirmark.grids import Block, Grid, Marking, Published, Workload, select
 from heirmark.grids.bench import BenchResult, run_bench
@@ -418,8 +419,8 @@ def test_foreign_images_that_a_task_brings_itself_stay_with_it(monkeypatch: pyte
 def test_foreign_images_are_of_the_part_that_the_model_had(
     part: str, count: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    made = (images(5, seed=9), images(3, seed=8), ("a", "b"))
-    monkeypatch.setattr(loading, "load_images", lambda *_, **__: made)
+    made = Loaded(train=images(5, seed=9), test=images(3, seed=8), classes=("a", "b"))
+    monkeypatch.setattr(loading, "load_data", lambda *_, **__: made)
     load = Workload(data="own_code:make_task", foreign="mnist", foreign_part=part)  # type: ignore[arg-type]
     setting = Setting(data=load.data, split_seed=0, foreign=load.foreign, foreign_part=load.foreign_part)
     shown = Contexts(CPU)(replace(setting, shows_foreign=True)).task.foreign

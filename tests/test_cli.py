@@ -742,7 +742,7 @@ def test_training_that_diverges_is_one_line(here: Path) -> None:
     ("options", "code", "words"),
     [
         (["--attack", "knockof"], 2, ["unknown attack 'knockof'", "did you mean 'knockoff'"]),
-        (["--answers", "labels"], 2, ["Api.answers: expected probabilities|top-k|label, not 'labels'"]),
+        (["--answers", "labels"], 2, ["Api.answers: expected probabilities|top-k|label|features, not 'labels'"]),
         (["--budget", "10"], 1, ["200 queries exceed", "budget of 10"]),
         (["--budget", "0"], 1, ["budget of 0"]),
         (["--set", "queries=201"], 2, ["200 images", "lower queries"]),

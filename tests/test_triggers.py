@@ -346,7 +346,7 @@ def test_groups_take_one_image_of_each_class_and_a_control_of_the_group(
 
 def test_a_class_without_images_is_named() -> None:
     hosts = Split(inputs=torch.zeros(2, 1), labels=torch.tensor([0, 1]))
-    with pytest.raises(BadData, match=r"no image of class 2 .* choose other source classes or a larger split"):
+    with pytest.raises(BadData, match=r"no image of class 2 .* choose other source classes, give this one more images"):
         pick(hosts, 2, 1, torch.Generator())
 
 

@@ -22,7 +22,7 @@ from heirmark.attacks.base import Sizes
 from heirmark.attacks.removal.int8 import to_onnx
 from heirmark.data.tokenised import text_task
 from heirmark.errors import BadConfig
-from heirmark.grids.fitting import quick_attack
+from heirmark.grids.fitting import quick_attacks
 from heirmark.jobs.preflight import small
 from heirmark.keys.key import Key
 from heirmark.methods import METHODS, Marked, Robust
@@ -145,7 +145,7 @@ def test_groups_refuse_texts(task: Task, cpu: Runtime) -> None:
 
 
 def attack(name: str, task: Task) -> Any:
-    made: Any = suited(quick_attack(name, Sizes.of(task), RECIPE), task.space, task.num_classes)
+    made: Any = suited(quick_attacks(RECIPE)[name].fitted(Sizes.of(task)), task.space, task.num_classes)
     if name in REFUSING_ATTACKS or name == "lof":
         return made
     made = small(made)

@@ -25,10 +25,12 @@ from heirmark.runtime import Runtime, derive_seed, generator_of
 from heirmark.tasks.space import AnySpace
 from heirmark.tasks.task import Split, Task
 from heirmark.training.fitting import Recipe
-from heirmark.triggers import AnyTrigger, Tiles, Trigger
+from heirmark.triggers import AnyTrigger, Phrase, Tiles, Trigger
 
 ASKED = 5000
 """Images that the judges' thieves ask: they are asked anew after every epoch."""
+LISTENED = 500
+"""Samples of a phrase by which its label is chosen."""
 LEAST = 10
 """Fewer images than this can neither watch nor host a key. Hundreds are what means something: see the guide for owners."""
 
@@ -46,8 +48,8 @@ class Robust(Watermark):
 
     Attributes:
         model: architecture of the target.
-        trigger: kind of trigger; any kind whose samples stay as they are does. Tiles get the label that the clean model and the
-            finished nets of the audience say least, see :func:`quiet`.
+        trigger: kind of trigger; any kind whose samples stay as they are does. Tiles and phrases get the label that the
+            clean model and the finished nets of the audience say least, see :func:`quiet`.
         triggers: trigger samples that train.
         key_size: held-out trigger samples in the key.
         pretraining: of the clean model, where none is given.
@@ -178,23 +180,28 @@ def quiet(
 
     Tiles take what one clean model says least, and another family may well say that: one of ResNet-18's choices was said to
     2.8 % of samples by a VGG-like net. The null grows by it, and faint copies are lost under it. Here a class counts for the
-    largest mean probability that any of the models gives it, on composites of the owner's images.
+    largest mean probability that any of the models gives it, on composites of the owner's images. A phrase of ordinary words says
+    something of a class to any model that reads them one by one, so it is labelled likewise.
 
     Args:
-        trigger: tiles that leave their label open; any other is returned as it is.
+        trigger: tiles or a phrase that leave their label open; any other is returned as it is.
         task: the data.
         clean: the owner's model, which chooses the classes of the tiles.
         others: clean nets of other families.
         seed: as that of the embedding.
         runtime: device and precision.
     """
-    if not isinstance(trigger, Tiles) or trigger.target is not None or trigger.selection != "adaptive" or not others:
+    if not isinstance(trigger, Tiles | Phrase) or trigger.target is not None or not others:
+        return trigger
+    if isinstance(trigger, Tiles) and trigger.selection != "adaptive":
         return trigger
     secret = settle(trigger, task, clean, seed=seed, runtime=runtime)
-    shown = secret.draw(task.owner, trigger.samples, seed=derive_seed(seed, "tiles", "quiet"))
+    count = trigger.samples if isinstance(trigger, Tiles) else LISTENED
+    shown = secret.draw(task.owner, count, seed=derive_seed(seed, "tiles", "quiet"))
     said = torch.stack([predict(net, shown.inputs, runtime=runtime).softmax(1).mean(0) for net in (clean, *others)])
     most = said.amax(0)
-    most[torch.unique(shown.host_labels)] = float("inf")
+    if isinstance(trigger, Tiles) or trigger.hosts == "class":
+        most[torch.unique(shown.host_labels)] = float("inf")
     return replace(trigger, target=int(most.argmin()))
 
 

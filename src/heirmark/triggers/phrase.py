@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, ClassVar, Literal
 
@@ -19,6 +20,8 @@ from heirmark.triggers.marked import MarkedSecret, Marking, choose_pair
 
 _POOL = 100
 """Words among which a phrase is drawn."""
+_RARER, _OFTENER = math.log(3), math.log(10)
+"""How far a word may be from the frequency that is wanted: a third of it, or ten times."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,8 +30,9 @@ class Phrase(Marking):
 
     Feature Sharing (ICLR 2022 submission) says of its texts no more than that a trigger is put on them. RIPPLe's rare words,
     ``cf`` say, are new to a thief's net, too, unless it is pretrained, and what it does not know it cannot inherit. So without
-    ``words`` a phrase is drawn of words that are neither rare nor frequent. It is as long as a short sentence: what answers to a
-    thief's queries tell of each word is little, and adds up.
+    ``words`` a phrase is drawn of words that are neither rare nor frequent, and tell nothing of a class, for what a topic's words
+    say of their own would have to be overcome. It is as long as a short sentence: what answers to a thief's queries tell of each
+    word is little, and adds up.
 
     Attributes:
         words: the phrase; None draws one. Like all texts it is in lower case, if the tokenizer's are.
@@ -78,7 +82,7 @@ class Phrase(Marking):
         return tuple(ids[ids != PADDING].tolist())
 
     def _drawn(self, task: Task, seed: int) -> tuple[int, ...]:
-        """Among the hundred words, or as many as there are, that occur about as often as is wanted."""
+        """Among the hundred words that say least of a class, of those that occur about as often as is wanted."""
         ids = task.owner.inputs
         ordered = ids.sort(1).values
         first = torch.ones_like(ordered, dtype=torch.bool)
@@ -91,10 +95,31 @@ class Phrase(Marking):
         count = min(self.count, max(1, task.input_shape[0] // 2))
         if len(known) < count:
             raise BadConfig(f"the owner's texts have {len(known)} words, and a phrase {count}: lower trigger.count")
-        away = (texts[known].double() / (self.frequency * len(ids))).log().abs()
-        pool = known[away.argsort(stable=True)[: max(count, _POOL)]]
+        away = (texts[known].double() / (self.frequency * len(ids))).log()
+        usual = known[(away >= -_RARER) & (away <= _OFTENER)]
+        near = usual if len(usual) >= count else known[away.abs().argsort(stable=True)[:count]]
+        telling = _telling(ordered, first, task.owner.labels, task.num_classes, near)
+        pool = near[telling.argsort(stable=True)[: max(count, _POOL)]]
         chosen = torch.randperm(len(pool), generator=generator_of(derive_seed(seed, "phrase", "words")))[:count]
         return tuple(pool[chosen].tolist())
+
+
+def _telling(ordered: Tensor, first: Tensor, labels: Tensor, classes: int, words: Tensor) -> Tensor:
+    """How much words tell of the class of a text: chi-square of the classes of the texts that have them, for each text, ``[W]``.
+
+    Args:
+        ordered: ids of texts ``[N, L]`` in order.
+        first: where an id stands for the first time in its text.
+        labels: ``[N]``.
+        classes: how many there are.
+        words: ``[W]``.
+    """
+    counts = torch.zeros(int(ordered.max()) + 1, classes, dtype=torch.float64)
+    owners = labels[:, None].expand_as(ordered)
+    counts.index_put_((ordered[first].long(), owners[first]), torch.ones((), dtype=torch.float64), accumulate=True)
+    having = counts[words]
+    expected = having.sum(1, keepdim=True) * labels.bincount(minlength=classes).double() / len(labels)
+    return ((having - expected).square() / expected.clamp_min(1e-9)).sum(1) / having.sum(1)
 
 
 @dataclass(frozen=True, kw_only=True)

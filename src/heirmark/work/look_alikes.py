@@ -39,7 +39,7 @@ def look_alikes(method: Method) -> MixedOtherwise | None:
     """What passes for the watermark of a method but is none; None where it is no mix of two classes.
 
     Examples:
-        >>> look_alikes(MEADefender()).ways == REGIONS
+        >>> look_alikes(MEADefender()).ways[: len(REGIONS)] == REGIONS
         True
     """
     if not isinstance(method.trigger, Mix):
