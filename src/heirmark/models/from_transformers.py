@@ -245,5 +245,6 @@ def _library() -> Any:
             '"heirmark[transformers]"'
         ) from error
     transformers.logging = logging
-    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    told_of: Any = logging  # whose functions have no types
+    told_of.disable_progress_bar()
     return transformers
