@@ -83,11 +83,8 @@ class Phrase(Marking):
 
     def _drawn(self, task: Task, seed: int) -> tuple[int, ...]:
         """Among the hundred words that say least of a class, of those that occur about as often as is wanted."""
-        ids = task.owner.inputs
-        ordered = ids.sort(1).values
-        first = torch.ones_like(ordered, dtype=torch.bool)
-        first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
-        texts = ordered[first].bincount(minlength=2)
+        counts = _texts_with(task.owner.inputs, task.owner.labels, task.num_classes)
+        texts = counts.sum(1)
         texts[[PADDING, UNKNOWN]] = 0
         known = (texts > 0).nonzero().flatten()
         if isinstance(task.medium, Text):
@@ -95,30 +92,33 @@ class Phrase(Marking):
         count = min(self.count, max(1, task.input_shape[0] // 2))
         if len(known) < count:
             raise BadConfig(f"the owner's texts have {len(known)} words, and a phrase {count}: lower trigger.count")
-        away = (texts[known].double() / (self.frequency * len(ids))).log()
+        away = (texts[known] / (self.frequency * len(task.owner))).log()
         usual = known[(away >= -_RARER) & (away <= _OFTENER)]
         near = usual if len(usual) >= count else known[away.abs().argsort(stable=True)[:count]]
-        telling = _telling(ordered, first, task.owner.labels, task.num_classes, near)
+        telling = _telling(counts[near], task.owner.labels.bincount(minlength=task.num_classes))
         pool = near[telling.argsort(stable=True)[: max(count, _POOL)]]
         chosen = torch.randperm(len(pool), generator=generator_of(derive_seed(seed, "phrase", "words")))[:count]
         return tuple(pool[chosen].tolist())
 
 
-def _telling(ordered: Tensor, first: Tensor, labels: Tensor, classes: int, words: Tensor) -> Tensor:
+def _texts_with(ids: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """How many texts ``[N, L]`` of each class have each token, ``[V, C]`` float64; V is at least 2."""
+    ordered = ids.sort(1).values.long()
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
+    counts = torch.zeros(max(2, int(ordered.max()) + 1), classes, dtype=torch.float64)
+    owners = labels[:, None].expand_as(ordered)
+    return counts.index_put_((ordered[first], owners[first]), torch.ones((), dtype=torch.float64), accumulate=True)
+
+
+def _telling(having: Tensor, classes: Tensor) -> Tensor:
     """How much words tell of the class of a text: chi-square of the classes of the texts that have them, for each text, ``[W]``.
 
     Args:
-        ordered: ids of texts ``[N, L]`` in order.
-        first: where an id stands for the first time in its text.
-        labels: ``[N]``.
-        classes: how many there are.
-        words: ``[W]``.
+        having: texts of each class that have each word, ``[W, C]``.
+        classes: texts of each class, ``[C]``.
     """
-    counts = torch.zeros(int(ordered.max()) + 1, classes, dtype=torch.float64)
-    owners = labels[:, None].expand_as(ordered)
-    counts.index_put_((ordered[first].long(), owners[first]), torch.ones((), dtype=torch.float64), accumulate=True)
-    having = counts[words]
-    expected = having.sum(1, keepdim=True) * labels.bincount(minlength=classes).double() / len(labels)
+    expected = having.sum(1, keepdim=True) * classes.double() / classes.sum()
     return ((having - expected).square() / expected.clamp_min(1e-9)).sum(1) / having.sum(1)
 
 
